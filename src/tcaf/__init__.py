@@ -1,0 +1,1 @@
+"""tcaf: audio-visual zero-shot video classification."""

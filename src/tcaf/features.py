@@ -1,0 +1,91 @@
+"""The features of one clip, and what their numbers mean.
+
+Owns `FeatureSpec` and `VideoFeatures`. Knows nothing of files.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from tcaf.errors import TCAFError
+
+Modality = Literal["audio", "visual"]
+MODALITIES: tuple[Modality, Modality] = ("audio", "visual")
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """What the numbers of a store mean.
+
+    Args:
+        audio_dim: size of one audio token.
+        visual_dim: size of one visual token.
+        audio_step_s: seconds from one audio token to the next; None where a clip has one token
+            that stands for its whole length.
+        visual_step_s: the same for visual tokens.
+        audio_backbone: name of the network or transform that made the audio tokens.
+        visual_backbone: name of the one that made the visual tokens.
+    """
+
+    audio_dim: int
+    visual_dim: int
+    audio_step_s: float | None
+    visual_step_s: float | None
+    audio_backbone: str
+    visual_backbone: str
+
+    def dim(self, modality: Modality) -> int:
+        """Returns the token size of a modality."""
+        return self.audio_dim if modality == "audio" else self.visual_dim
+
+    def step_s(self, modality: Modality) -> float | None:
+        """Returns the seconds per token of a modality."""
+        return self.audio_step_s if modality == "audio" else self.visual_step_s
+
+
+@dataclass(frozen=True)
+class VideoFeatures:
+    """One clip: its tokens in order of time, and what is known of it.
+
+    Args:
+        id: unique name.
+        audio: audio tokens; an empty sequence where the clip has no sound.
+        visual: visual tokens; an empty sequence where the clip has no picture.
+        class_name: the class, if known.
+        part: one of `splits.PARTS`, if the clip belongs to a benchmark.
+    """
+
+    id: str
+    audio: Float[np.ndarray, "audio_len audio_dim"]
+    visual: Float[np.ndarray, "visual_len visual_dim"]
+    class_name: str = ""
+    part: str = ""
+
+    def tokens(self, modality: Modality) -> Float[np.ndarray, "len dim"]:
+        """Returns the tokens of a modality."""
+        return self.audio if modality == "audio" else self.visual
+
+    def check(self, spec: FeatureSpec) -> None:
+        """Checks the clip against what a store holds.
+
+        Raises:
+            TCAFError: wrong dimensions, no token at all, NaN or infinite values.
+        """
+        for modality in MODALITIES:
+            tokens, dim = self.tokens(modality), spec.dim(modality)
+            if tokens.ndim != 2 or tokens.shape[1] != dim:
+                raise TCAFError(
+                    f"clip {self.id!r}: expected {modality} tokens of shape (len, {dim}), "
+                    f"got {tuple(tokens.shape)}"
+                )
+            finite = np.isfinite(tokens)
+            if not finite.all():
+                token, column = np.argwhere(~finite)[0]
+                raise TCAFError(
+                    f"clip {self.id!r}: {modality} token {token} has the value "
+                    f"{tokens[token, column]} in column {column}; features must be finite"
+                )
+        if not len(self.audio) and not len(self.visual):
+            raise TCAFError(f"clip {self.id!r} is empty: no audio token and no visual token")

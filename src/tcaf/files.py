@@ -1,0 +1,99 @@
+"""Writing so that a file or folder is whole or absent, whenever the process is killed.
+
+Owns temporary names, syncing and renaming. Knows nothing of what is written.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tcaf.errors import TCAFError
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename inside `folder` survive a power cut, where folders can be synced."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; on success it is synced and renamed over `path`.
+
+    If the body raises, the temporary file is removed and `path` is what it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield temporary
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes `text` to `path`, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` to `path` as indented JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path, what: str) -> Any:
+    """Reads JSON.
+
+    Raises:
+        TCAFError: the file is missing or not JSON; `what` says what it should have been.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TCAFError(f"expected {what} at {path}, found nothing") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise TCAFError(f"expected {what} at {path}, found a damaged file ({error})") from None
+
+
+@contextmanager
+def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yields an empty folder beside `path`; on success it takes the name `path`.
+
+    If the body raises, the new folder is removed; an older folder at `path` stays as it was until
+    the new one is complete.
+
+    Raises:
+        TCAFError: `path` exists and `overwrite` is false.
+    """
+    path = path.absolute()
+    if path.exists() and not overwrite:
+        raise TCAFError(f"{path} exists already; name another place or pass --overwrite true")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    retired = path.with_name(f".{path.name}.{os.getpid()}.old")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        _sync_folder(partial)
+        if path.exists():
+            path.replace(retired)
+        partial.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if retired.exists():
+            if not path.exists():
+                retired.replace(path)
+            shutil.rmtree(retired, ignore_errors=True)

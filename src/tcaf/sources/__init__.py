@@ -1,0 +1,1 @@
+"""One reader per origin of features, each ending in a `FeatureStore`."""

@@ -1,0 +1,448 @@
+"""Features on disk: a folder of Arrow IPC shards, memory-mapped.
+
+Owns the format. One row is a clip (id, class, part, audio tokens, visual tokens as lists of
+fixed-size lists); `store.json` lists the shards with their sizes and SHA-256, and holds what is
+true of the whole: `FeatureSpec`, splits, class phrases, clips that were left out. Class text
+embeddings lie beside it as safetensors. Knows nothing of where features come from or how they are
+batched.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import safetensors
+import safetensors.numpy
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tcaf.errors import TCAFError, did_you_mean
+from tcaf.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
+from tcaf.files import read_json, replacing
+from tcaf.splits import NAMED_PARTS, Split
+
+FORMAT = "tcaf-features"
+VERSION = 1
+Dtype = Literal["float16", "float32"]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of `store.json`: see the properties of `FeatureStore`."""
+
+    spec: FeatureSpec
+    dtype: Dtype
+    shards: list[dict[str, Any]]
+    splits: dict[str, Split]
+    phrases: dict[str, dict[str, list[str]]]
+    left_out: dict[str, list[str]]
+    source: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the JSON value that `read` understands."""
+        return {"format": FORMAT, "version": VERSION, **asdict(self)}
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """Reads `store.json` of a store's folder.
+
+        Raises:
+            TCAFError: no store there, another format version, or a damaged file.
+        """
+        if not folder.is_dir():
+            raise TCAFError(f"no feature store at {folder}; `tcaf prepare` makes one")
+        value = read_json(folder / "store.json", "the list of shards of a feature store")
+        if not isinstance(value, dict) or value.get("format") != FORMAT:
+            raise TCAFError(f"{folder / 'store.json'} does not describe a feature store")
+        if value.get("version") != VERSION:
+            raise TCAFError(
+                f"store {folder} has format version {value.get('version')}, this tcaf reads "
+                f"version {VERSION}; prepare it again with this release"
+            )
+        try:
+            return cls(
+                spec=FeatureSpec(**value["spec"]),
+                dtype=value["dtype"],
+                shards=value["shards"],
+                splits={name: Split.from_json(s) for name, s in value["splits"].items()},
+                phrases=value["phrases"],
+                left_out=value["left_out"],
+                source=value["source"],
+            )
+        except (KeyError, TypeError) as error:
+            raise TCAFError(f"{folder / 'store.json'} is damaged: {error}") from None
+
+
+def shard_schema(spec: FeatureSpec, dtype: Dtype) -> pa.Schema:
+    """Returns the Arrow schema of a shard; the spec travels in its metadata."""
+    value = pa.float16() if dtype == "float16" else pa.float32()
+    return pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("class", pa.string(), nullable=False),
+            pa.field("part", pa.string(), nullable=False),
+            *(
+                pa.field(m, pa.list_(pa.list_(value, spec.dim(m))), nullable=False)
+                for m in MODALITIES
+            ),
+        ],
+        metadata={"format": FORMAT, "version": str(VERSION), "spec": json.dumps(asdict(spec))},
+    )
+
+
+def file_sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass
+class _Shard:
+    """One memory-mapped shard. Its arrays are views of the file; nothing is read until used."""
+
+    batch: pa.RecordBatch
+
+    @classmethod
+    def open(cls, folder: Path, entry: Mapping[str, Any], schema: pa.Schema) -> "_Shard":
+        path = folder / entry["file"]
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            raise TCAFError(f"shard {path} is missing; prepare the store again") from None
+        if size != entry["bytes"]:
+            raise TCAFError(
+                f"shard {path} is corrupt: expected {entry['bytes']} bytes, found {size}; "
+                "prepare the store again"
+            )
+        try:
+            batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise TCAFError(f"shard {path} is corrupt: {error}; prepare the store again") from None
+        if not batch.schema.equals(schema) or batch.num_rows != entry["clips"]:
+            raise TCAFError(f"shard {path} does not fit store.json; prepare the store again")
+        return cls(batch)
+
+    def column(self, name: str) -> list[str]:
+        values: list[str] = self.batch.column(name).to_pylist()
+        return values
+
+    @cached_property
+    def offsets(self) -> dict[Modality, Int[np.ndarray, " rows_plus_one"]]:
+        """First token of each row, and the end of the last, by modality."""
+        return {m: self.batch.column(m).offsets.to_numpy().astype(np.int64) for m in MODALITIES}
+
+    @cached_property
+    def tokens(self) -> dict[Modality, Float[np.ndarray, "num_tokens dim"]]:
+        """All tokens of the shard, a read-only view of the file."""
+        return {
+            m: self.batch.column(m)
+            .values.values.to_numpy()
+            .reshape(-1, self.batch.schema.field(m).type.value_type.list_size)
+            for m in MODALITIES
+        }
+
+
+class FeatureStore:
+    """A prepared set of clips, opened without reading any token.
+
+    Rows are numbered from 0 in the order in which they were written. Arrays and tensors that come
+    from a store are views of a read-only memory map: copy before you write into one.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, shards: list[_Shard]) -> None:
+        self.path = path
+        self._manifest = manifest
+        self._shards = shards
+        self._starts = np.concatenate([[0], np.cumsum([s.batch.num_rows for s in shards])]).astype(
+            np.int64
+        )
+
+    @classmethod
+    def open(cls, path: str | Path) -> "FeatureStore":
+        """Opens the store in a folder.
+
+        Raises:
+            TCAFError: no store there, another version, or a shard is missing, cut short or foreign.
+        """
+        folder = Path(path)
+        manifest = Manifest.read(folder)
+        schema = shard_schema(manifest.spec, manifest.dtype)
+        return cls(
+            folder, manifest, [_Shard.open(folder, entry, schema) for entry in manifest.shards]
+        )
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """Dimensions, seconds per token, backbones."""
+        return self._manifest.spec
+
+    @property
+    def dtype(self) -> Dtype:
+        """How tokens are kept on disk."""
+        return self._manifest.dtype
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The class partitions that the clips' parts refer to, by name."""
+        return self._manifest.splits
+
+    @property
+    def phrases(self) -> dict[str, dict[str, list[str]]]:
+        """For each class, its phrases by kind (`name`, and whatever the source offers)."""
+        return self._manifest.phrases
+
+    @property
+    def left_out(self) -> dict[str, list[str]]:
+        """Clips and classes that did not enter the store, by reason."""
+        return self._manifest.left_out
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Where the clips come from."""
+        return self._manifest.source
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the shards' own; equal for equal content, whatever the folder is called."""
+        joined = "".join(entry["sha256"] for entry in self._manifest.shards)
+        return hashlib.sha256(joined.encode()).hexdigest()
+
+    def split(self, name: str) -> Split:
+        """Returns one of `splits`.
+
+        Raises:
+            TCAFError: the store has no split of that name.
+        """
+        if name not in self.splits:
+            known = ", ".join(self.splits) or "none"
+            hint = did_you_mean(name, self.splits)
+            raise TCAFError(f"store {self.path} has no split {name!r}; it has {known}{hint}")
+        return self.splits[name]
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Clip ids in row order."""
+        return [clip for shard in self._shards for clip in shard.column("id")]
+
+    @cached_property
+    def class_names(self) -> np.ndarray:
+        """Class name of each row, an array of str."""
+        return np.array(
+            [name for shard in self._shards for name in shard.column("class")], dtype=object
+        )
+
+    @cached_property
+    def parts(self) -> np.ndarray:
+        """Part of each row, an array of str."""
+        return np.array(
+            [part for shard in self._shards for part in shard.column("part")], dtype=object
+        )
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {clip: row for row, clip in enumerate(self.ids)}
+
+    @cached_property
+    def _all_lens(self) -> dict[Modality, Int[np.ndarray, " num_clips"]]:
+        return {
+            m: np.concatenate([np.diff(s.offsets[m]) for s in self._shards]) for m in MODALITIES
+        }
+
+    def lens(self, modality: Modality) -> Int[np.ndarray, " num_clips"]:
+        """Returns the number of tokens of each row."""
+        return self._all_lens[modality]
+
+    def rows(self, split: str, part: str) -> Int[np.ndarray, " num_rows"]:
+        """Returns the rows of one part or union of parts, ascending.
+
+        Raises:
+            TCAFError: no such split or part.
+        """
+        return np.flatnonzero(self.split(split).select(part, self.class_names, self.parts))
+
+    def row(self, clip_id: str) -> int:
+        """Returns the row of a clip.
+
+        Raises:
+            TCAFError: no such clip.
+        """
+        if clip_id not in self._row_of:
+            raise TCAFError(
+                f"store {self.path} has no clip {clip_id!r}{did_you_mean(clip_id, self.ids)}"
+            )
+        return self._row_of[clip_id]
+
+    def __iter__(self) -> Iterator[VideoFeatures]:
+        return (self[row] for row in range(len(self)))
+
+    def _locate(self, row: int) -> tuple[_Shard, int]:
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of a store of {len(self)} clips")
+        number = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self._shards[number], row - int(self._starts[number])
+
+    def __getitem__(self, row: int) -> VideoFeatures:
+        """Returns one clip; its tokens are views of the file and no other clip is read."""
+        shard, local = self._locate(row)
+        audio, visual = (
+            shard.tokens[m][shard.offsets[m][local] : shard.offsets[m][local + 1]]
+            for m in MODALITIES
+        )
+        id_, class_name, part = (
+            shard.batch.column(c)[local].as_py() for c in ("id", "class", "part")
+        )
+        return VideoFeatures(id_, audio, visual, class_name, part)
+
+    def tensor(self, row: int, modality: Modality) -> Float[Tensor, "len dim"]:
+        """Returns the tokens of one clip as a tensor that shares the file's memory: read only."""
+        shard, local = self._locate(row)
+        column = shard.batch.column(modality)
+        start, stop = shard.offsets[modality][local : local + 2].tolist()
+        dim = self.spec.dim(modality)
+        flat = column.values.values.slice(start * dim, (stop - start) * dim)
+        return torch.utils.dlpack.from_dlpack(flat).view(-1, dim)
+
+    def gather(
+        self,
+        rows: Int[np.ndarray, " batch"],
+        modality: Modality,
+        first: Int[np.ndarray, " batch"] | None = None,
+        lens: Int[np.ndarray, " batch"] | None = None,
+    ) -> Float[np.ndarray, "total dim"]:
+        """Copies tokens of many clips into one packed array, clip after clip.
+
+        Args:
+            rows: clips, in any order, repeats allowed.
+            modality: which tokens.
+            first: first token of each clip to take; 0 by default.
+            lens: how many tokens of each clip to take; all by default.
+
+        Returns:
+            The tokens in the order of `rows`, in the store's dtype.
+        """
+        rows = np.asarray(rows, np.int64)
+        first = np.zeros(len(rows), np.int64) if first is None else np.asarray(first, np.int64)
+        lens = self.lens(modality)[rows] if lens is None else np.asarray(lens, np.int64)
+        owner = np.searchsorted(self._starts, rows, side="right") - 1
+        ends = np.cumsum(lens)
+        within = np.arange(int(lens.sum())) - np.repeat(ends - lens, lens)
+        out = np.empty((len(within), self.spec.dim(modality)), self.dtype)
+        for number in np.unique(owner):
+            here = owner == number
+            shard = self._shards[number]
+            start = np.zeros(len(rows), np.int64)
+            start[here] = shard.offsets[modality][rows[here] - self._starts[number]] + first[here]
+            target = np.repeat(here, lens)
+            out[target] = shard.tokens[modality][(np.repeat(start, lens) + within)[target]]
+        return out
+
+    def summary(self) -> dict[str, Any]:
+        """Returns what `tcaf inspect` prints: clips, classes, tokens, lengths, dims, splits."""
+        lengths = {
+            m: {
+                "tokens": int(lens.sum()),
+                "shortest": int(lens.min()),
+                "median": float(np.median(lens)),
+                "longest": int(lens.max()),
+                "clips_without": int((lens == 0).sum()),
+            }
+            for m in MODALITIES
+            for lens in [self.lens(m)]
+        }
+        parts = {
+            name: {
+                part: {
+                    "clips": int(chosen.sum()),
+                    "classes": len(set(self.class_names[chosen])),
+                }
+                for part in NAMED_PARTS
+                for chosen in [split.select(part, self.class_names, self.parts)]
+            }
+            for name, split in self.splits.items()
+        }
+        return {
+            "path": str(self.path),
+            "clips": len(self),
+            "classes": len(set(self.class_names)),
+            "dtype": self.dtype,
+            "shards": len(self._shards),
+            "bytes": sum(entry["bytes"] for entry in self._manifest.shards),
+            "spec": asdict(self.spec),
+            "lengths": lengths,
+            "splits": parts,
+            "text": self.text_names,
+            "phrases": sorted({kind for kinds in self.phrases.values() for kind in kinds}),
+            "left_out": {reason: len(names) for reason, names in self.left_out.items()},
+            "source": self.source,
+            "fingerprint": self.fingerprint,
+        }
+
+    def verify(self) -> None:
+        """Reads every shard and compares its SHA-256 with the one in `store.json`.
+
+        Raises:
+            TCAFError: a shard's bytes have changed since it was written.
+        """
+        for entry in self._manifest.shards:
+            path = self.path / entry["file"]
+            if file_sha256(path) != entry["sha256"]:
+                raise TCAFError(f"shard {path} is corrupt: its SHA-256 is not the one written")
+
+    @property
+    def text_names(self) -> list[str]:
+        """Names of the class text embeddings that are kept with the store."""
+        return sorted(path.stem for path in self.path.glob("text/*.safetensors"))
+
+    def text(self, name: str) -> dict[str, Float[np.ndarray, " text_dim"]]:
+        """Returns the text embedding of each class that is kept under `name`.
+
+        Raises:
+            TCAFError: nothing is kept under that name.
+        """
+        if name not in self.text_names:
+            known = ", ".join(self.text_names) or "none"
+            raise TCAFError(
+                f"store {self.path} keeps no text embeddings {name!r}; it keeps {known}"
+            )
+        return read_text_embeddings(self.path / "text" / f"{name}.safetensors")
+
+    def add_text(self, name: str, embeddings: Mapping[str, Float[np.ndarray, " text_dim"]]) -> None:
+        """Keeps the text embeddings of classes with the store, replacing those of the same name."""
+        write_text_embeddings(self.path, name, embeddings)
+
+
+def read_text_embeddings(path: Path) -> dict[str, Float[np.ndarray, " text_dim"]]:
+    """Reads class text embeddings that `FeatureStore.add_text` wrote.
+
+    Raises:
+        TCAFError: the file is damaged.
+    """
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            names = json.loads(file.metadata()["classes"])
+            matrix = file.get_tensor("embeddings")
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError) as error:
+        raise TCAFError(f"text embeddings {path} are damaged: {error}") from None
+    return dict(zip(names, matrix, strict=True))
+
+
+def write_text_embeddings(
+    folder: Path, name: str, embeddings: Mapping[str, Float[np.ndarray, " text_dim"]]
+) -> None:
+    """Keeps class text embeddings as `text/<name>.safetensors` in a store's folder."""
+    (folder / "text").mkdir(exist_ok=True)
+    matrix = np.stack([np.asarray(vector, np.float32) for vector in embeddings.values()])
+    with replacing(folder / "text" / f"{name}.safetensors") as temporary:
+        safetensors.numpy.save_file(
+            {"embeddings": matrix}, temporary, metadata={"classes": json.dumps(list(embeddings))}
+        )
