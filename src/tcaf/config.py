@@ -1,0 +1,350 @@
+"""What a run is made of: every setting, its default, and its unit.
+
+Owns the sections of a configuration file. A section's fields are the only settings there are:
+unknown ones are refused where files and command lines are read (`cli.py`). Defaults are the
+paper's for UCF-GZSL (Mercea et al., ECCV 2022, Sec. 4.1); a preset lists only what differs.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from tcaf.errors import TCAFError
+from tcaf.text import TextSettings
+
+AttentionPattern = Literal["cross", "self", "full"]
+Modalities = Literal["both", "audio", "visual"]
+AudioScaling = Literal["divide_255", "l2", "none"]
+VisualScaling = Literal["l2", "l2_over_time", "none"]
+LayerNormKind = Literal["separate", "shared"]
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which clips a run uses.
+
+    Args:
+        split: name of the class partition in the store; `cls` in the paper's tables.
+    """
+
+    split: str = "cls"
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The size and shape of TCaF (Sec. 3.2); dimensions of the inputs come from the data.
+
+    Args:
+        num_layers: transformer layers, L in the paper.
+        num_heads: attention heads per layer, H.
+        head_dim: size of one attention head, d_head.
+        token_dim: size of a token inside the transformer, d_dim.
+        joint_dim: size of the space shared by clips and class names, d_out.
+        encoder_hidden_dim: hidden size of A_enc and V_enc, d_fhidd.
+        projection_hidden_dim: hidden size of O_proj and D_o, d_fhidd.
+        feed_forward_dim: hidden size of the feed-forward function, d_ff.
+        position_dim: size of a token's position, d_pos; even.
+        fourier_scale: standard deviation of the random frequencies of time, in 1/s before the
+            factor 2 pi; small values see slow changes.
+        attention: `cross` lets a modality see the other one, `self` itself, `full` both; the class
+            token sees and is seen by all (Table 3).
+        class_token: read the clip from a learnt class token; without it, from the mean over the
+            output tokens (Table 3).
+        modalities: which inputs are used (Table 4).
+        dropout_encoder: dropout of A_enc and V_enc, drop_enc.
+        dropout_position: dropout after positions are added, drop_prob,pos.
+        dropout_transformer: dropout inside the transformer layers, drop_prob.
+        dropout_text_projection: dropout of W_proj and D_w, drop_proj_w.
+        dropout_video_projection: dropout of O_proj and D_o, drop_proj_o.
+    """
+
+    num_layers: int = 6
+    num_heads: int = 8
+    head_dim: int = 64
+    token_dim: int = 300
+    joint_dim: int = 64
+    encoder_hidden_dim: int = 512
+    projection_hidden_dim: int = 512
+    feed_forward_dim: int = 128
+    position_dim: int = 64
+    fourier_scale: float = 10.0
+    attention: AttentionPattern = "cross"
+    class_token: bool = True
+    modalities: Modalities = "both"
+    dropout_encoder: float = 0.3
+    dropout_position: float = 0.2
+    dropout_transformer: float = 0.3
+    dropout_text_projection: float = 0.1
+    dropout_video_projection: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if name.startswith("dropout") and not 0 <= value < 1:
+                raise TCAFError(f"model.{name} must lie in [0, 1), got {value}")
+            if (name.endswith("_dim") or name.startswith("num_")) and value < 1:
+                raise TCAFError(f"model.{name} must be at least 1, got {value}")
+        if self.position_dim % 2:
+            raise TCAFError(f"model.position_dim must be even, got {self.position_dim}")
+        if self.attention == "cross" and self.modalities != "both" and not self.class_token:
+            raise TCAFError(
+                f"model.attention 'cross' with model.modalities {self.modalities!r} and no class "
+                "token leaves nothing to attend to; use 'self' or keep the class token"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TCAFConfig(ModelSettings):
+    """All that `TCAF` is built from: its settings, and what data and fidelity decide.
+
+    Args:
+        audio_dim: size of an audio feature.
+        visual_dim: size of a visual feature.
+        text_dim: size of a class's text embedding.
+        audio_scaling: see `Fidelity`.
+        visual_scaling: see `Fidelity`.
+        layer_norm: see `Fidelity`.
+        batch_norm_momentum: see `Fidelity`.
+    """
+
+    audio_dim: int
+    visual_dim: int
+    text_dim: int
+    audio_scaling: AudioScaling = "divide_255"
+    visual_scaling: VisualScaling = "l2"
+    layer_norm: LayerNormKind = "separate"
+    batch_norm_momentum: float = 0.1
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """Where the paper and the authors' release part: one field for each side that can be taken.
+
+    The defaults are the preset `paper`: what the text says, repaired where the release is plainly
+    broken. `Fidelity.official()` is what the release does. `docs/fidelity.md` lists all
+    differences, and why some are not offered.
+
+    Args:
+        class_vectors: `by_name` gives a class the vector of its own name; `release_order` gives it
+            the one that the release's two sort orders give it (79 of 101 UCF classes: another's).
+        audio_scaling: `divide_255` for VGGish features, which are 8-bit; `l2` gives each token unit
+            length; `none` leaves features as they are.
+        visual_scaling: `l2` gives each token unit length; `l2_over_time` each feature over the
+            tokens of a clip, as the release does; `none` leaves features as they are.
+        evaluation_times: token times in `seconds`, as in training, or the token's `index`.
+        window_times: a window keeps the `absolute` time of its tokens, or times `restart` at 0.
+        audio_window: audio tokens cover the same `seconds` as the visual ones, or their number is
+            the visual one x 0.64 x 0.96 as in the `release`.
+        layer_norm: `separate` layer norms before attention and feed-forward, or one `shared`.
+        batch_norm_momentum: weight of a batch in the running statistics; the release's second
+            forward per batch moves them twice, which is 0.19.
+        text_statistics: W_proj runs once, on the seen `classes`; or, as in the release, also on the
+            text of the batch's `clips`, whose own batch statistics the regression then uses.
+        squared_error: `mean` over the elements of a vector, or their `sum` (Eq. 17-18, literally).
+        plateau_epochs: epochs without a better validation HM after which the learning rate falls.
+        stage_2_schedule: stage 2 can `replay` stage 1's learning rates, or watch the `validation`
+            HM of clips that it trains on.
+        stage_2_epochs: train for the `best` number of epochs; or, as in the `release`, for all of
+            them if the first one was best.
+    """
+
+    class_vectors: Literal["by_name", "release_order"] = "by_name"
+    audio_scaling: AudioScaling = "divide_255"
+    visual_scaling: VisualScaling = "l2"
+    evaluation_times: Literal["seconds", "index"] = "seconds"
+    window_times: Literal["absolute", "restart"] = "absolute"
+    audio_window: Literal["seconds", "release"] = "seconds"
+    layer_norm: LayerNormKind = "separate"
+    batch_norm_momentum: float = 0.1
+    text_statistics: Literal["classes", "clips"] = "classes"
+    squared_error: Literal["mean", "sum"] = "mean"
+    plateau_epochs: int = 3
+    stage_2_schedule: Literal["replay", "validation"] = "replay"
+    stage_2_epochs: Literal["best", "release"] = "best"
+
+    @classmethod
+    def official(cls) -> "Fidelity":
+        """Returns the preset `official`: what the release does."""
+        return cls(
+            class_vectors="release_order",
+            visual_scaling="l2_over_time",
+            evaluation_times="index",
+            window_times="restart",
+            audio_window="release",
+            layer_norm="shared",
+            batch_norm_momentum=0.19,
+            text_statistics="clips",
+            plateau_epochs=4,
+            stage_2_schedule="validation",
+            stage_2_epochs="release",
+        )
+
+
+@dataclass(frozen=True)
+class ObjectiveSettings:
+    """Which terms the training objective sums (Eq. 15, Table 2).
+
+    Args:
+        cross_entropy: over the seen classes of the stage (Eq. 16).
+        regression: distance of a clip from its class (Eq. 17).
+        reconstruction: distance of the decoded embeddings from the class's text (Eq. 18).
+    """
+
+    cross_entropy: bool = True
+    regression: bool = True
+    reconstruction: bool = True
+
+    def __post_init__(self) -> None:
+        if not (self.cross_entropy or self.regression or self.reconstruction):
+            raise TCAFError("objective: every term is off; there is nothing to train on")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a stage is trained.
+
+    Args:
+        epochs: epochs of stage 1; stage 2 takes as many as the best one needed.
+        batches_per_epoch: batches in an epoch.
+        batch_size: clips in a batch.
+        learning_rate: of Adam.
+        weight_decay: of Adam.
+        beta1: Adam's running average of gradients.
+        beta2: Adam's running average of squared gradients.
+        schedule: `plateau` multiplies the learning rate by `plateau_factor` when validation HM has
+            not risen for `fidelity.plateau_epochs`; `constant` leaves it.
+        plateau_factor: what the learning rate is multiplied by.
+        sampling: `balanced` draws a class, then one of its clips, with replacement; `uniform` draws
+            clips.
+        window_s: longest stretch of a clip used in training, in seconds, at a random place; null
+            uses whole clips.
+        device: where to compute: `cpu`, `cuda`, or `auto` for a GPU where there is one.
+    """
+
+    epochs: int = 50
+    batches_per_epoch: int = 300
+    batch_size: int = 64
+    learning_rate: float = 7e-5
+    weight_decay: float = 1e-5
+    beta1: float = 0.9
+    beta2: float = 0.999
+    schedule: Literal["plateau", "constant"] = "plateau"
+    plateau_factor: float = 0.1
+    sampling: Literal["balanced", "uniform"] = "balanced"
+    window_s: float | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batches_per_epoch"):
+            if getattr(self, name) < 1:
+                raise TCAFError(f"training.{name} must be at least 1, got {getattr(self, name)}")
+        if self.batch_size < 2:
+            raise TCAFError(
+                f"training.batch_size must be at least 2, got {self.batch_size}: batch "
+                "normalisation has no statistics of a single clip"
+            )
+        if self.learning_rate <= 0:
+            raise TCAFError(f"training.learning_rate must be above 0, got {self.learning_rate}")
+        if self.window_s is not None and self.window_s <= 0:
+            raise TCAFError(f"training.window_s must be above 0 seconds, got {self.window_s}")
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How a model is evaluated.
+
+    Args:
+        window_s: longest stretch of a clip used, in seconds, from its middle; null: whole clips.
+        batch_size: clips in a batch; changes speed and memory alone.
+        gamma_max: largest gamma that calibrated stacking tries.
+        gamma_step: distance between the gammas tried, from 0 up.
+    """
+
+    window_s: float | None = None
+    batch_size: int = 256
+    gamma_max: float = 3.0
+    gamma_step: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.window_s is not None and self.window_s <= 0:
+            raise TCAFError(f"evaluation.window_s must be above 0 seconds, got {self.window_s}")
+        if self.batch_size < 1:
+            raise TCAFError(f"evaluation.batch_size must be at least 1, got {self.batch_size}")
+        if self.gamma_step <= 0 or self.gamma_max < 0:
+            raise TCAFError(
+                "evaluation: gamma_step must be above 0 and gamma_max at least 0, got "
+                f"{self.gamma_step} and {self.gamma_max}"
+            )
+
+    @property
+    def gammas(self) -> tuple[float, ...]:
+        """The gammas tried: 0, `gamma_step`, ... up to `gamma_max`."""
+        # Multiples are rounded so that 3 x 0.2 reads 0.6 in every report.
+        count = int(self.gamma_max / self.gamma_step + 1e-6)
+        return tuple(round(i * self.gamma_step, 10) for i in range(count + 1))
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One run: data, text, model, objective, training, evaluation, seed.
+
+    Args:
+        data: which clips.
+        text: where class text embeddings come from.
+        model: size and shape of TCaF.
+        fidelity: paper or release, where they part.
+        objective: terms of the loss.
+        training: optimiser, batches, windows.
+        evaluation: windows, gammas.
+        seed: all randomness follows from it.
+    """
+
+    data: DataSettings = field(default_factory=DataSettings)
+    text: TextSettings = field(default_factory=TextSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    fidelity: Fidelity = field(default_factory=Fidelity)
+    objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    seed: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the settings as plain JSON values, by section."""
+        value = asdict(self)
+        value["text"]["phrases"] = list(self.text.phrases)
+        return value
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Experiment":
+        """Rebuilds what `to_json` returned.
+
+        Raises:
+            TCAFError: a section or field is unknown or has a value that is not allowed.
+        """
+        try:
+            text = {**value["text"], "phrases": tuple(value["text"]["phrases"])}
+            return cls(
+                data=DataSettings(**value["data"]),
+                text=TextSettings(**text),
+                model=ModelSettings(**value["model"]),
+                fidelity=Fidelity(**value["fidelity"]),
+                objective=ObjectiveSettings(**value["objective"]),
+                training=TrainingSettings(**value["training"]),
+                evaluation=EvaluationSettings(**value["evaluation"]),
+                seed=value["seed"],
+            )
+        except (KeyError, TypeError) as error:
+            raise TCAFError(
+                f"the stored configuration does not fit this release: {error}"
+            ) from None
+
+    def tcaf_config(self, *, audio_dim: int, visual_dim: int, text_dim: int) -> TCAFConfig:
+        """Returns the model's configuration for data of these dimensions."""
+        return TCAFConfig(
+            audio_dim=audio_dim,
+            visual_dim=visual_dim,
+            text_dim=text_dim,
+            audio_scaling=self.fidelity.audio_scaling,
+            visual_scaling=self.fidelity.visual_scaling,
+            layer_norm=self.fidelity.layer_norm,
+            batch_norm_momentum=self.fidelity.batch_norm_momentum,
+            **asdict(self.model),
+        )

@@ -1,0 +1,129 @@
+"""From a model and a part of a store to a `GZSLResult`.
+
+Owns the loop over clips at evaluation. The arithmetic of the scores is in `gzsl.py`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tcaf.batches import FeatureBatch, Windows, in_order, load_batch
+from tcaf.classes import ClassSet
+from tcaf.config import Experiment
+from tcaf.errors import TCAFError
+from tcaf.gzsl import GZSLResult, decide, score
+from tcaf.model import TextOutput
+from tcaf.store import FeatureStore
+
+
+class ZeroShotModel(Protocol):
+    """What TCaF and every system compared with it offer."""
+
+    def embed_text(self, text_embedding: Float[Tensor, "num_classes text_dim"]) -> TextOutput:
+        """Embeds class names, given their text embeddings."""
+        ...
+
+    def scores(
+        self, batch: FeatureBatch, class_embedding: Float[Tensor, "num_classes joint_dim"]
+    ) -> Float[Tensor, "batch num_classes"]:
+        """Returns the distance of each clip from each class."""
+        ...
+
+    def eval(self) -> object:
+        """Turns dropout off and batch statistics to the running ones."""
+        ...
+
+
+@dataclass(frozen=True)
+class EvaluationPart:
+    """Clips to evaluate on, and the candidate classes.
+
+    Args:
+        store: where the clips are.
+        rows: which clips.
+        classes: candidates, with their seen/unseen partition.
+        text_embedding: of the candidates, in their order.
+    """
+
+    store: FeatureStore
+    rows: Int[np.ndarray, " clips"]
+    classes: ClassSet
+    text_embedding: Float[Tensor, "num_classes text_dim"]
+
+    @property
+    def labels(self) -> Int[Tensor, " clips"]:
+        """Class index of each clip."""
+        return torch.from_numpy(self.classes.ids(self.store.class_names[self.rows].tolist()))
+
+
+def evaluation_windows(experiment: Experiment) -> Windows:
+    """Returns how clips are cut and timed at evaluation."""
+    return Windows(
+        window_s=experiment.evaluation.window_s,
+        place="centre",
+        times=experiment.fidelity.evaluation_times,
+        restart=experiment.fidelity.window_times == "restart",
+        release_audio_len=experiment.fidelity.audio_window == "release",
+    )
+
+
+@torch.inference_mode()
+def distances(
+    model: ZeroShotModel,
+    part: EvaluationPart,
+    windows: Windows,
+    *,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+) -> Float[Tensor, "clips num_classes"]:
+    """Returns the distance of each clip from each candidate class, on the CPU.
+
+    The model is left in evaluation mode. The batch size changes speed and memory, no number.
+
+    Raises:
+        TCAFError: there are no clips.
+    """
+    if not len(part.rows):
+        raise TCAFError(f"nothing to evaluate: store {part.store.path} has no clips in this part")
+    model.eval()
+    class_embedding = model.embed_text(part.text_embedding.to(device)).class_embedding
+    batches = (
+        load_batch(part.store, rows, windows).to(device) for rows in in_order(part.rows, batch_size)
+    )
+    return torch.cat([model.scores(batch, class_embedding).cpu() for batch in batches])
+
+
+def evaluate_part(
+    model: ZeroShotModel,
+    part: EvaluationPart,
+    windows: Windows,
+    *,
+    gamma: float | None = None,
+    gammas: Sequence[float],
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+) -> GZSLResult:
+    """Evaluates a model on clips.
+
+    Args:
+        model: what maps clips and class names to distances.
+        part: clips and candidate classes.
+        windows: how clips are cut.
+        gamma: what to add to the distance of seen classes; None searches `gammas`.
+        gammas: the grid.
+        batch_size: clips in a batch.
+        device: where the model is.
+
+    Raises:
+        TCAFError: see `distances`, `gzsl.decide` and `gzsl.score`.
+    """
+    found = distances(model, part, windows, batch_size=batch_size, device=device)
+    decisions = decide(
+        found, part.labels, seen=part.classes.seen_ids, unseen=part.classes.unseen_ids
+    )
+    return score(decisions, gamma=gamma, gammas=gammas)
