@@ -148,7 +148,7 @@ class CrossModalAttention(nn.Module):
         for groups, matrix in ((queries, weight), (keys_only, weight[inner:])):
             if groups:
                 joined = F.linear(torch.cat([tokens[group] for group in groups]), matrix)
-                parts = torch.split(joined, [len(tokens[group]) for group in groups])
+                parts = joined.split([len(tokens[group]) for group in groups])
                 for group, part in zip(groups, parts, strict=True):
                     projected[group] = part.split(inner, dim=1)
         heads = {
@@ -160,7 +160,7 @@ class CrossModalAttention(nn.Module):
             seen = [other for other in SEES[self.pattern][group] if other in tokens]
             attended.append(packings[group].pack(self._attend(heads, packings, group, seen)))
         output = self.dropout(self.to_out(torch.cat(attended)))
-        parts = torch.split(output, [len(part) for part in attended])
+        parts = output.split([len(part) for part in attended])
         return dict(zip(queries, parts, strict=True))
 
     def _heads(

@@ -153,6 +153,7 @@ class Windows:
         times: `seconds`, or the token's `index` as the release does at evaluation.
         restart: times count from the start of the window, not of the clip.
         release_audio_len: take round(visual tokens x 0.64 x 0.96) audio tokens, as the release.
+        average: replace the tokens of each window by their mean, at time 0.
     """
 
     window_s: float | None = None
@@ -160,6 +161,7 @@ class Windows:
     times: Literal["seconds", "index"] = "seconds"
     restart: bool = False
     release_audio_len: bool = False
+    average: bool = False
 
     def starts(
         self, durations: Float[np.ndarray, " batch"], generator: torch.Generator | None
@@ -235,7 +237,22 @@ def load_batch(
         packed[f"{modality}_tokens"] = tokens.to(torch.float32)
         packed[f"{modality}_times"] = times.to(torch.float32)
         packed[f"{modality}_lens"] = torch.from_numpy(lens)
+        if windows.average:
+            averaged = time_average(packed[f"{modality}_tokens"], packed[f"{modality}_lens"])
+            packed[f"{modality}_tokens"] = averaged
+            packed[f"{modality}_times"] = torch.zeros(len(averaged))
+            packed[f"{modality}_lens"] = packed[f"{modality}_lens"].clamp_max(1)
     return FeatureBatch(**packed, labels=None if labels is None else torch.from_numpy(labels))
+
+
+def time_average(
+    tokens: Float[Tensor, "total dim"], lens: Int[Tensor, " batch"]
+) -> Float[Tensor, "clips dim"]:
+    """Returns the mean token of each clip that has any, in the order of the batch."""
+    some = lens[lens > 0]
+    clip = torch.repeat_interleave(torch.arange(len(some)), some)
+    total = torch.zeros(len(some), tokens.shape[1]).index_add(0, clip, tokens)
+    return total / some[:, None]
 
 
 @dataclass(frozen=True)

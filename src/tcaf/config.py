@@ -24,9 +24,12 @@ class DataSettings:
 
     Args:
         split: name of the class partition in the store; `cls` in the paper's tables.
+        average: give the model the mean over time of each clip's features in place of their
+            sequence, one token per modality at time 0, as methods before TCaF did.
     """
 
     split: str = "cls"
+    average: bool = False
 
 
 @dataclass(frozen=True)

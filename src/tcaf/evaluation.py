@@ -69,6 +69,7 @@ def evaluation_windows(experiment: Experiment) -> Windows:
         times=experiment.fidelity.evaluation_times,
         restart=experiment.fidelity.window_times == "restart",
         release_audio_len=experiment.fidelity.audio_window == "release",
+        average=experiment.data.average,
     )
 
 

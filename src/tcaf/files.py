@@ -83,6 +83,8 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         raise TCAFError(f"{path} exists already; name another place or pass --overwrite true")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     retired = path.with_name(f".{path.name}.{os.getpid()}.old")
+    # A killed process of the same number, common in containers, may have left its own behind.
+    shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         yield partial

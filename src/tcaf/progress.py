@@ -5,15 +5,18 @@ draws a bar, everybody else the silent one.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 T = TypeVar("T")
 
 
+@runtime_checkable
 class Track(Protocol):
     """Passes items through and may show how many of them are done."""
 
-    def __call__(self, items: Sequence[T], description: str) -> Iterable[T]: ...
+    def __call__(self, items: Sequence[T], description: str) -> Iterable[T]:
+        """Passes `items` through; `description` says what is done with them."""
+        ...
 
 
 def silent(items: Sequence[T], description: str) -> Iterable[T]:

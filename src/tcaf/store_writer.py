@@ -52,19 +52,18 @@ class StoreWriter:
 
         Raises:
             TCAFError: the clip does not fit the spec, is empty, has a NaN or infinite value, a
-                value too large for float16, or an id that was added before.
+                value too large for the dtype, or an id that was added before.
         """
         clip.check(self.spec)
         if clip.id in self._ids:
             raise TCAFError(f"clip {clip.id!r} was added twice; ids must be unique")
-        if self.dtype == "float16":
-            for modality in MODALITIES:
-                peak = float(np.abs(clip.tokens(modality)).max(initial=0))
-                if peak > np.finfo(np.float16).max:
-                    raise TCAFError(
-                        f"clip {clip.id!r}: {modality} value {peak:g} does not fit float16; "
-                        "prepare with --dtype float32"
-                    )
+        for modality in MODALITIES:
+            peak = float(np.abs(clip.tokens(modality)).max(initial=0))
+            if peak > float(np.finfo(self.dtype).max):
+                hint = "; prepare with --dtype float32" if self.dtype == "float16" else ""
+                raise TCAFError(
+                    f"clip {clip.id!r}: {modality} value {peak:g} does not fit {self.dtype}{hint}"
+                )
         audio, visual = (np.asarray(clip.tokens(m), self.dtype) for m in MODALITIES)
         self._ids.add(clip.id)
         self._clips.append(VideoFeatures(clip.id, audio, visual, clip.class_name, clip.part))
@@ -120,8 +119,7 @@ class StoreWriter:
         """
         self._flush()
         if not self._shards:
-            reasons = Counter({reason: len(names) for reason, names in self.left_out.items()})
-            told = "; ".join(f"{count} left out: {reason}" for reason, count in reasons.items())
+            told = "; ".join(f"{len(names)} left out: {r}" for r, names in self.left_out.items())
             raise TCAFError(f"no clip to store{': ' + told if told else ''}")
         manifest = Manifest(
             self.spec,

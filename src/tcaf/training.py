@@ -190,6 +190,7 @@ class Stage:
             place="random",
             restart=experiment.fidelity.window_times == "restart",
             release_audio_len=experiment.fidelity.audio_window == "release",
+            average=experiment.data.average,
         )
         self.optimizer = torch.optim.Adam(
             model.parameters(),
@@ -240,7 +241,7 @@ class Stage:
         ).to(self.device)
         losses = tcaf_objective(self.model, batch, self.text_embedding, self.experiment)
         self.optimizer.zero_grad()
-        losses.total.backward()  # type: ignore[no-untyped-call]
+        losses.total.backward()
         self.optimizer.step()
         return losses
 

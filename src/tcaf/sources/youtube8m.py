@@ -1,0 +1,368 @@
+"""YouTube-8M, video-level or frame-level, to a feature store with a zero-shot benchmark on it.
+
+Owns the rule that makes the benchmark: which videos belong to a class, which are kept, and the part
+that each stands in. All of it follows from ids and labels, so that video-level and frame-level
+files of the same videos give the same benchmark.
+"""
+
+import csv
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from tcaf.errors import TCAFError, did_you_mean, shorten
+from tcaf.features import FeatureSpec, VideoFeatures
+from tcaf.progress import Track, silent
+from tcaf.sources.tfrecord import FRAME_BYTES, SequenceRecord, read_records
+from tcaf.splits import Split
+from tcaf.store import Dtype, FeatureStore
+from tcaf.store_writer import new_store
+
+PARTITIONS = ("train", "val_unseen", "test_unseen")
+"""What a class can belong to; each is a list of `splits.Split`."""
+
+FRAME_STEP_S = 1.0
+"""Frame-level files have a token a second."""
+
+DEQUANTISED = (np.arange(256) * (4 / 255) + 4 / 512 - 2).astype(np.float32)
+"""What each byte of a frame-level file stands for (YouTube-8M's own `Dequantize`)."""
+
+_COLUMNS = ("Index", "Name", "Vertical1", "Vertical2", "Vertical3", "WikiDescription")
+
+
+@dataclass(frozen=True)
+class _Clip:
+    """A video that belongs to a class, and where it lies. Orders as the cap of the rule does."""
+
+    cap_crc: int
+    id: str
+    shard: Path
+    offset: int
+
+    @property
+    def order(self) -> tuple[int, str]:
+        return self.cap_crc, self.id
+
+
+@dataclass(frozen=True)
+class _Benchmark:
+    """The classes and what is said of them, as the two tables give it."""
+
+    names: dict[int, str]
+    """By label index."""
+    excluded: set[int]
+    """Label indices that no clip may have."""
+    partitions: dict[str, str]
+    """By name."""
+    phrases: dict[str, dict[str, list[str]]]
+    """By name and kind."""
+
+    @property
+    def split(self) -> Split:
+        lists = {p: [n for n, q in self.partitions.items() if q == p] for p in PARTITIONS}
+        return Split(**{partition: tuple(sorted(names)) for partition, names in lists.items()})
+
+
+def prepare_youtube8m(
+    shards: Path,
+    out: Path,
+    *,
+    vocabulary: Path,
+    classes: Path,
+    videos_per_class: int = 150,
+    excluded_labels: tuple[str, ...] = (),
+    dtype: Dtype = "float16",
+    overwrite: bool = False,
+    track: Track = silent,
+) -> FeatureStore:
+    """Prepares YouTube-8M as a feature store with one split, `cls`.
+
+    A video belongs to a class if exactly one of the listed labels is among its labels. Video-level
+    files give one token a modality, frame-level files one a second; which they are is seen in them.
+    A video without sound or picture is left out, counted and named.
+
+    Args:
+        shards: folder of .tfrecord files as published, or one file.
+        out: folder to make.
+        vocabulary: YouTube-8M's vocabulary.csv (names, verticals and descriptions of labels).
+        classes: table of the classes, with the columns label, name and partition (train,
+            val_unseen or test_unseen).
+        videos_per_class: most videos that a class keeps.
+        excluded_labels: names of further labels; a video that has one belongs to no class.
+        dtype: how tokens are kept on disk.
+        overwrite: replace a store that is there already.
+        track: told of progress.
+
+    Returns:
+        The store, opened.
+
+    Raises:
+        TCAFError: a file is missing or damaged, a class does not fit the vocabulary, two videos
+            have the same id, or no video belongs to a class.
+    """
+    if videos_per_class < 1:
+        raise TCAFError(f"expected at least 1 video per class, got {videos_per_class}")
+    benchmark = _read_benchmark(classes, vocabulary, excluded_labels)
+    paths = _shard_paths(shards)
+    kept, empty = _choose(paths, benchmark, videos_per_class, track)
+    level, audio_dim, visual_dim = _kind_of(kept)
+    step = FRAME_STEP_S if level == "frame" else None
+    spec = FeatureSpec(audio_dim, visual_dim, step, step, "youtube8m_audio", "youtube8m_rgb")
+    with new_store(out, spec, dtype=dtype, overwrite=overwrite) as writer:
+        writer.splits["cls"] = benchmark.split
+        writer.phrases.update(benchmark.phrases)
+        writer.source.update(
+            kind="youtube8m",
+            level=level,
+            shards=len(paths),
+            videos_per_class=videos_per_class,
+            excluded_labels=list(excluded_labels),
+            licence="CC BY 4.0",
+        )
+        for path in empty:
+            writer.leave_out("shard without a record", path.name)
+        rows = [(name, clip) for name in sorted(kept) for clip in kept[name]]
+        for class_name, clip in track(rows, "Reading tokens"):
+            own_level, audio, visual = _features(clip)
+            if own_level != level and (len(audio) or len(visual)):
+                raise TCAFError(
+                    f"{clip.shard}, byte {clip.offset}: expected a {level}-level video, found a "
+                    f"{own_level}-level one; prepare one level at a time"
+                )
+            if not len(audio) or not len(visual):
+                missing = " and ".join(
+                    m for m, tokens in (("audio", audio), ("rgb", visual)) if not len(tokens)
+                )
+                writer.leave_out(f"no {missing} features", clip.id)
+                continue
+            part = _part(clip.id, benchmark.partitions[class_name])
+            writer.add(VideoFeatures(clip.id, audio, visual, class_name, part))
+    return FeatureStore.open(out)
+
+
+def _shard_paths(shards: Path) -> list[Path]:
+    if shards.is_file():
+        return [shards]
+    paths = sorted(shards.glob("*.tfrecord"))
+    if not paths:
+        raise TCAFError(f"expected a .tfrecord file or a folder of them at {shards}, found none")
+    return paths
+
+
+def _read_csv(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """Reads a table, all of whose rows must have the columns asked for."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+    except OSError as error:
+        raise TCAFError(f"expected a table at {path}: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise TCAFError(f"expected a table in CSV at {path}: {error}") from None
+    for column in columns:
+        if column not in (reader.fieldnames or ()):
+            hint = did_you_mean(column, reader.fieldnames or ())
+            raise TCAFError(f"{path} has no column {column!r}{hint}")
+    for number, row in enumerate(rows, start=1):
+        if None in row.values():
+            raise TCAFError(f"{path}: row {number} has fewer fields than the header")
+    return rows
+
+
+def _label(path: Path, value: str) -> int:
+    try:
+        return int(value)
+    except ValueError:
+        raise TCAFError(f"{path}: expected a whole number as label, got {value!r}") from None
+
+
+def _read_benchmark(
+    classes: Path, vocabulary: Path, excluded_labels: tuple[str, ...]
+) -> _Benchmark:
+    entries = {_label(vocabulary, row["Index"]): row for row in _read_csv(vocabulary, _COLUMNS)}
+    names: dict[int, str] = {}
+    partitions: dict[str, str] = {}
+    phrases: dict[str, dict[str, list[str]]] = {}
+    for row in _read_csv(classes, ("label", "name", "partition")):
+        label, listed, partition = _label(classes, row["label"]), row["name"], row["partition"]
+        if label not in entries or entries[label]["Name"] != listed:
+            there = repr(entries[label]["Name"]) if label in entries else "nothing"
+            nearest = did_you_mean(listed, [entry["Name"] for entry in entries.values()])
+            raise TCAFError(
+                f"{classes}: class {listed!r} has label {label}, under which {vocabulary} has "
+                f"{there}{nearest}"
+            )
+        if partition not in PARTITIONS:
+            raise TCAFError(
+                f"{classes}: class {listed!r} has the partition {partition!r}; there are "
+                f"{', '.join(PARTITIONS)}{did_you_mean(partition, PARTITIONS)}"
+            )
+        name = bare_name(listed)
+        if label in names or name in partitions:
+            raise TCAFError(f"{classes}: class {name!r} (label {label}) is listed twice")
+        names[label], partitions[name] = name, partition
+        phrases[name] = _phrases(name, entries[label])
+    if not names:
+        raise TCAFError(f"{classes} lists no class")
+    by_name = {entry["Name"]: label for label, entry in entries.items()}
+    for label_name in excluded_labels:
+        if label_name not in by_name or by_name[label_name] in names:
+            what = "is a class" if label_name in by_name else f"is not in {vocabulary}"
+            raise TCAFError(
+                f"excluded label {label_name!r} {what}{did_you_mean(label_name, by_name)}"
+            )
+    return _Benchmark(names, {by_name[n] for n in excluded_labels}, partitions, phrases)
+
+
+def bare_name(name: str) -> str:
+    """Returns a label's name without what stands in brackets: `Drifting (motorsport)`."""
+    return " ".join(re.sub(r"\([^)]*\)", " ", name).split())
+
+
+def _phrases(name: str, entry: Mapping[str, str]) -> dict[str, list[str]]:
+    kinds = {
+        "name": [name],
+        "verticals": [entry[f"Vertical{i}"] for i in (1, 2, 3) if entry[f"Vertical{i}"]],
+        "description": [s for s in [first_sentence(entry["WikiDescription"])] if s],
+    }
+    return {kind: phrases for kind, phrases in kinds.items() if phrases}
+
+
+_SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s+(?=[\"'(]?[A-Z])")
+_NO_END = re.compile(r"(?:\b[A-Za-z]|\b(?:St|Mt|Dr|Mrs?|Ms|Jr|Sr|vs|No|Inc|Co|Corp|Ltd|Bros))\.$")
+
+
+def first_sentence(text: str) -> str:
+    """Returns the first sentence of a text: up to a full stop before a capital.
+
+    A stop after a single letter (an initial, `U.S.`, `e.g.`) or a common abbreviation ends none.
+    """
+    text = text.strip()
+    for end in _SENTENCE_END.finditer(text):
+        sentence = text[: end.end()].rstrip()
+        if not _NO_END.search(sentence):
+            return sentence
+    return text
+
+
+def _records(path: Path) -> Iterator[tuple[int, SequenceRecord]]:
+    """Yields each record of a shard and the byte at which it begins."""
+    offset = 0
+    for payload in read_records(path):
+        yield offset, _parse(payload, path, offset)
+        offset += FRAME_BYTES + len(payload)
+
+
+def _parse(payload: bytes, path: Path, offset: int) -> SequenceRecord:
+    try:
+        return SequenceRecord(payload)
+    except TCAFError as error:
+        raise TCAFError(f"{path}, byte {offset}: {error}") from None
+
+
+def _choose(
+    paths: list[Path], benchmark: _Benchmark, videos_per_class: int, track: Track
+) -> tuple[dict[str, list[_Clip]], list[Path]]:
+    """Returns the clips that each class keeps, smallest cap crc first, and the empty shards.
+
+    Only ids and places are held, never tokens: frame-level files are larger than any memory.
+    """
+    kept: dict[str, list[_Clip]] = {name: [] for name in benchmark.partitions}
+    ids: set[str] = set()
+    empty = []
+    for path in track(paths, "Reading labels"):
+        offset = -1
+        for offset, record in _records(path):
+            clip_id = _clip_id(record, path, offset)
+            labels = set(record.integers("labels"))
+            present = benchmark.names.keys() & labels
+            if len(present) != 1 or benchmark.excluded & labels:
+                continue
+            if clip_id in ids:
+                raise TCAFError(f"{path}, byte {offset}: video {clip_id!r} occurs twice")
+            ids.add(clip_id)
+            of_class = kept[benchmark.names[present.pop()]]
+            of_class.append(_Clip(zlib.crc32(f"cap{clip_id}".encode()), clip_id, path, offset))
+            if len(of_class) > 2 * videos_per_class:
+                of_class.sort(key=lambda clip: clip.order)
+                del of_class[videos_per_class:]
+        if offset < 0:
+            empty.append(path)
+    for of_class in kept.values():
+        of_class.sort(key=lambda clip: clip.order)
+        del of_class[videos_per_class:]
+    return kept, empty
+
+
+def _clip_id(record: SequenceRecord, path: Path, offset: int) -> str:
+    values = record.strings("id")
+    if len(values) != 1:
+        raise TCAFError(
+            f"{path}, byte {offset}: expected a YouTube-8M record with one 'id', found "
+            f"{len(values)} (it has {shorten(record.names) or 'nothing'})"
+        )
+    try:
+        return values[0].decode()
+    except UnicodeDecodeError:
+        raise TCAFError(f"{path}, byte {offset}: the id {values[0]!r} is no text") from None
+
+
+def _part(clip_id: str, partition: str) -> str:
+    """Returns the part in which a video stands: its id decides within its class's partition."""
+    percent = zlib.crc32(clip_id.encode()) % 100
+    if partition == "train":
+        return "stage_1_train" if percent < 70 else "val_seen" if percent < 85 else "test_seen"
+    if partition == "val_unseen":
+        return "val_unseen" if percent < 85 else "test_seen"
+    return "test_unseen"
+
+
+def _features(
+    clip: _Clip,
+) -> tuple[str, Float[np.ndarray, "audio_len audio_dim"], Float[np.ndarray, "len visual_dim"]]:
+    """Reads the level of a clip, and its audio and visual tokens; empty where it has none."""
+    payload = next(read_records(clip.shard, clip.offset))
+    record = _parse(payload, clip.shard, clip.offset)
+    level = "frame" if {"audio", "rgb"} & set(record.names) else "video"
+    read = _frames if level == "frame" else _mean
+    return level, read(record, "audio", clip), read(record, "rgb", clip)
+
+
+def _mean(record: SequenceRecord, modality: str, clip: _Clip) -> Float[np.ndarray, "len dim"]:
+    mean = record.floats(f"mean_{modality}")
+    return mean.reshape(min(1, mean.size), mean.size)
+
+
+def _frames(record: SequenceRecord, modality: str, clip: _Clip) -> Float[np.ndarray, "len dim"]:
+    steps = record.steps(modality)
+    dims = sorted({len(step) for step in steps}) or [0]
+    if len(dims) > 1:
+        raise TCAFError(
+            f"{clip.shard}, byte {clip.offset}: the {modality} frames of video {clip.id!r} differ "
+            f"in size: {dims[0]} and {dims[-1]} bytes"
+        )
+    if dims == [0]:
+        return np.zeros((0, 0), np.float32)
+    codes = np.frombuffer(b"".join(steps), np.uint8).reshape(len(steps), dims[0])
+    tokens: np.ndarray = DEQUANTISED[codes]
+    return tokens
+
+
+def _kind_of(kept: Mapping[str, list[_Clip]]) -> tuple[str, int, int]:
+    """Returns the level and the dimensions, as the first clip with both modalities has them."""
+    clips = [clip for name in sorted(kept) for clip in kept[name]]
+    for clip in clips:
+        level, audio, visual = _features(clip)
+        if len(audio) and len(visual):
+            return level, audio.shape[1], visual.shape[1]
+    if not clips:
+        raise TCAFError("no video belongs to a class: none has exactly one of the listed labels")
+    raise TCAFError(
+        f"none of the {len(clips)} videos has both audio and rgb features (mean_audio and mean_rgb "
+        "in video-level files, audio and rgb in frame-level ones)"
+    )

@@ -1,0 +1,149 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from tcaf.errors import TCAFError
+from tcaf.files import new_folder, read_json, replacing, write_json, write_text
+
+
+class Boom(Exception):
+    pass
+
+
+def touch_and_fail(path, error=Boom):
+    path.touch()
+    raise error
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_replacing_a_file(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+        # Until the end everyone sees the old one.
+        assert path.read_text() == "old"
+        assert temporary.parent == tmp_path
+    assert path.read_text() == "new"
+    assert names(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("error", [Boom, KeyboardInterrupt])
+def test_replacing_fails(tmp_path, there, error):
+    path = tmp_path / "a.txt"
+    if there:
+        path.write_text("old")
+    with pytest.raises(error), replacing(path) as temporary:
+        touch_and_fail(temporary, error)
+    assert names(tmp_path) == (["a.txt"] if there else [])
+    if there:
+        assert path.read_text() == "old"
+
+
+def test_replacing_and_nothing_written(tmp_path):
+    (tmp_path / "a.txt").write_text("old")
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "a.txt"):
+        pass
+    assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_text_and_json(tmp_path):
+    value = {"name": "Kürbis\n", "list": [1, 2.5, None, True]}
+    write_json(tmp_path / "a.json", value)
+    assert read_json(tmp_path / "a.json", "a thing") == value
+    assert "Kürbis" in (tmp_path / "a.json").read_text(encoding="utf-8")
+    write_text(tmp_path / "a.txt", "Kürbis\n")
+    assert (tmp_path / "a.txt").read_bytes() == b"K\xc3\xbcrbis\n"
+    assert names(tmp_path) == ["a.json", "a.txt"]
+
+
+def test_json_that_cannot_be_written_leaves_the_old(tmp_path):
+    write_json(tmp_path / "a.json", 1)
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"x": object()})
+    assert read_json(tmp_path / "a.json", "a thing") == 1
+    assert names(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe{}"])
+def test_damaged_json(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(TCAFError, match=r"expected a thing at .*a\.json, found a damaged file"):
+        read_json(tmp_path / "a.json", "a thing")
+
+
+def test_missing_json(tmp_path):
+    with pytest.raises(TCAFError, match=r"expected a thing at .*a\.json, found nothing"):
+        read_json(tmp_path / "a.json", "a thing")
+
+
+def test_new_folder(tmp_path):
+    out = tmp_path / "deep" / "out"
+    with new_folder(out) as folder:
+        (folder / "file").write_text("new")
+        assert not out.exists()
+    assert (out / "file").read_text() == "new"
+    assert names(tmp_path / "deep") == ["out"]
+
+
+@pytest.mark.parametrize("error", [Boom, KeyboardInterrupt])
+def test_new_folder_fails(tmp_path, error):
+    with pytest.raises(error), new_folder(tmp_path / "out") as folder:
+        touch_and_fail(folder / "file", error)
+    assert names(tmp_path) == []
+
+
+def test_replaced_folder_stays_until_the_end(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "old").touch()
+    with pytest.raises(TCAFError, match="exists already; name another place"), new_folder(out):
+        pytest.fail("the body must not run")
+    with pytest.raises(Boom), new_folder(out, overwrite=True) as folder:
+        touch_and_fail(folder / "new")
+    assert names(out) == ["old"]
+    with new_folder(out, overwrite=True) as folder:
+        (folder / "new").touch()
+        assert names(out) == ["old"]
+    assert names(out) == ["new"]
+    assert names(tmp_path) == ["out"]
+
+
+def test_failing_rename_brings_the_old_folder_back(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "old").touch()
+    rename = Path.replace
+
+    def failing(path, target):
+        if path.name.endswith(".partial"):
+            raise OSError("disk on fire")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "replace", failing)
+    with pytest.raises(OSError, match="disk on fire"), new_folder(out, overwrite=True):
+        pass
+    assert names(out) == ["old"]
+    assert names(tmp_path) == ["out"]
+
+
+def test_leftover_of_a_killed_process_is_cleared(tmp_path):
+    leftover = tmp_path / f".out.{os.getpid()}.partial"
+    leftover.mkdir()
+    (leftover / "stale").touch()
+    with new_folder(tmp_path / "out") as folder:
+        (folder / "file").touch()
+    assert names(tmp_path / "out") == ["file"]
+
+
+def test_relative_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with new_folder(Path("out")) as folder:
+        (folder / "file").touch()
+        monkeypatch.chdir("/")
+    assert names(tmp_path / "out") == ["file"]
