@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -139,6 +141,73 @@ def test_leftover_of_a_killed_process_is_cleared(tmp_path):
     with new_folder(tmp_path / "out") as folder:
         (folder / "file").touch()
     assert names(tmp_path / "out") == ["file"]
+
+
+@pytest.fixture(scope="module")
+def gone():
+    """The number of a process that no longer runs."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        pass
+    return process.pid
+
+
+@pytest.fixture
+def other():
+    """The number of another process that runs."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        yield process.pid
+
+
+def make(folder, file):
+    folder.mkdir()
+    (folder / file).touch()
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_killed_between_the_two_renames(tmp_path, gone, own):
+    pid = os.getpid() if own else gone
+    make(tmp_path / f".out.{pid}.old", "old")
+    make(tmp_path / f".out.{pid}.partial", "new")
+    with (
+        pytest.raises(TCAFError, match="exists already; name another place"),
+        new_folder(tmp_path / "out"),
+    ):
+        pytest.fail("the body must not run")
+    assert names(tmp_path) == ["out"]
+    assert names(tmp_path / "out") == ["old"]
+
+
+def test_a_folder_put_back_stays_if_the_next_attempt_fails_too(tmp_path, gone):
+    make(tmp_path / f".out.{gone}.old", "old")
+    with pytest.raises(Boom), new_folder(tmp_path / "out", overwrite=True) as folder:
+        touch_and_fail(folder / "new")
+    assert names(tmp_path) == ["out"]
+    assert names(tmp_path / "out") == ["old"]
+
+
+def test_killed_after_the_second_rename(tmp_path, gone):
+    make(tmp_path / "out", "new")
+    make(tmp_path / f".out.{gone}.old", "old")
+    with new_folder(tmp_path / "out", overwrite=True):
+        assert names(tmp_path / "out") == ["new"]
+    assert names(tmp_path) == ["out"]
+
+
+def test_leftovers_of_processes_that_are_gone_are_cleared(tmp_path, gone, other):
+    kept = [
+        f".out.{other}.partial",
+        f".out.{other}.old",
+        f".out2.{gone}.partial",
+        f".out.x.{gone}.partial",
+        ".out.partial",
+    ]
+    for name in [*kept, f".out.{gone}.partial", f".out.{2**70}.partial"]:
+        make(tmp_path / name, "file")
+    (tmp_path / f".out.{gone}.old").touch()
+    with new_folder(tmp_path / "out"):
+        pass
+    # What another running process writes is its own, and so are other names and plain files.
+    assert names(tmp_path) == sorted([*kept, f".out.{gone}.old", "out"])
 
 
 def test_relative_path(tmp_path, monkeypatch):

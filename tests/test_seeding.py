@@ -65,3 +65,28 @@ def test_seeded_restores_after_an_error():
     with pytest.raises(KeyError), seeded(0, "init"):
         raise KeyError(torch.rand(3))
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_all_gpus_are_restored_without_a_warning(monkeypatch):
+    states, restored = {0: "a", 1: "b", 2: "c"}, {}
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: states[device])
+    monkeypatch.setattr(
+        torch.cuda, "set_rng_state", lambda state, device: restored.update({device: state})
+    )
+    with seeded(0, "init"):
+        assert restored == {}
+    assert restored == states
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU")
+def test_seeded_body_on_a_gpu():
+    torch.cuda.manual_seed_all(5)
+    expected = torch.rand(3, device="cuda")
+    torch.cuda.manual_seed_all(5)
+    with seeded(0, "dropout"):
+        first = torch.rand(7, device="cuda")
+    assert torch.equal(torch.rand(3, device="cuda"), expected)
+    with seeded(0, "dropout"):
+        assert torch.equal(torch.rand(7, device="cuda"), first)

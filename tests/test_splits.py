@@ -33,6 +33,15 @@ def test_overlapping_classes(lists, message):
         Split(*map(tuple, lists))
 
 
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_a_class_twice_in_one_list(position):
+    lists = [("a",), ("b",), ("c",)]
+    lists[position] = ("x", "y", "x")
+    key = ("train", "val_unseen", "test_unseen")[position]
+    with pytest.raises(TCAFError, match=f"{key} lists 'x' more than once"):
+        Split(*lists)
+
+
 def test_classes_of_parts():
     assert {part: SPLIT.part_classes(part) for part in PARTS} == {
         "stage_1_train": ("ant", "bee"),
@@ -101,6 +110,31 @@ def test_check_clips():
     SPLIT.check_clips(["1"], ["fox"], ["test_unseen"])
     with pytest.raises(TCAFError, match="split overlap: '2' listed more than once"):
         SPLIT.check_clips(["1", "2", "2"], ["ant"] * 3, ["stage_1_train", "val_seen", "test_seen"])
+
+
+def test_check_clips_wants_known_parts():
+    # A clip without a part belongs to no benchmark.
+    SPLIT.check_clips(["1", "2"], ["ant", "fox"], ["val_seen", ""])
+    with pytest.raises(
+        TCAFError, match=r"'2' stands in 'val_sen', which is no part; .*did you mean 'val_seen'\?"
+    ):
+        SPLIT.check_clips(["1", "2"], ["ant", "ant"], ["val_seen", "val_sen"])
+    with pytest.raises(TCAFError, match="'1' stands in 'val', which is no part"):
+        SPLIT.check_clips(["1"], ["ant"], ["val"])
+
+
+@pytest.mark.parametrize("dtype", [str, object])
+def test_check_clips_takes_arrays(dtype):
+    def check(*columns):
+        SPLIT.check_clips(*(np.array(column, dtype) for column in columns))
+
+    check(["1", "2"], ["ant", "bee"], ["stage_1_train", "val_seen"])
+    with pytest.raises(TCAFError, match="clip '2' of class 'cat' stands in val_seen"):
+        check(["1", "2"], ["ant", "cat"], ["stage_1_train", "val_seen"])
+    with pytest.raises(TCAFError, match="'1' listed more than once"):
+        check(["1", "1"], ["ant", "ant"], ["val_seen", "val_seen"])
+    with pytest.raises(TCAFError, match="clip '1' stands in 'train'"):
+        check(["1"], ["ant"], ["train"])
 
 
 @pytest.mark.parametrize(

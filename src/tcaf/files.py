@@ -5,6 +5,7 @@ Owns temporary names, syncing and renaming. Knows nothing of what is written.
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,23 +69,54 @@ def read_json(path: Path, what: str) -> Any:
         raise TCAFError(f"expected {what} at {path}, found a damaged file ({error})") from None
 
 
+def _is_gone(pid: int) -> bool:
+    """Returns whether what process `pid` left behind is nobody's: true unless another one runs."""
+    if pid == os.getpid():
+        # A killed process had the same number, which is common in containers.
+        return True
+    if os.name != "posix":
+        # Signal 0 is Ctrl-C elsewhere, and would stop the process in place of asking for it.
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        pass
+    return False
+
+
+def _tidy(path: Path) -> None:
+    """Puts back the folder that a killed process was about to replace; clears what others left."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.(partial|old)")
+    beside = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
+    for other in beside:
+        match = name.fullmatch(other.name)
+        if not match or not other.is_dir() or not _is_gone(int(match[1])):
+            continue
+        if match[2] == "old" and not path.exists():
+            other.replace(path)
+        else:
+            shutil.rmtree(other, ignore_errors=True)
+
+
 @contextmanager
 def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yields an empty folder beside `path`; on success it takes the name `path`.
 
     If the body raises, the new folder is removed; an older folder at `path` stays as it was until
-    the new one is complete.
+    the new one is complete. What killed processes left beside `path` is cleared first: an older
+    folder that one of them was about to replace is put back, unfinished ones are removed.
 
     Raises:
         TCAFError: `path` exists and `overwrite` is false.
     """
     path = path.absolute()
+    _tidy(path)
     if path.exists() and not overwrite:
         raise TCAFError(f"{path} exists already; name another place or pass --overwrite true")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     retired = path.with_name(f".{path.name}.{os.getpid()}.old")
-    # A killed process of the same number, common in containers, may have left its own behind.
-    shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         yield partial

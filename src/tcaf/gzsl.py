@@ -23,7 +23,7 @@ from tcaf.errors import TCAFError
 GAMMAS: tuple[float, ...] = tuple(round(0.2 * i, 1) for i in range(16))
 """The paper's grid: 0 to 3 in steps of 0.2."""
 
-Ids = Sequence[int] | Int[np.ndarray, " num_ids"] | Int[Tensor, " num_ids"]
+Ids = Sequence[int] | Int[np.ndarray, " _"] | Int[Tensor, " _"]
 
 
 class GammaOnEdgeWarning(UserWarning):
@@ -176,7 +176,8 @@ def harmonic_mean(
 
 
 def _ids(ids: Ids, num_classes: int, what: str) -> Int[np.ndarray, " num_ids"]:
-    array = np.asarray(ids.cpu() if isinstance(ids, Tensor) else ids, np.int64)
+    # A copy: torch takes no reversed or read-only view.
+    array = np.asarray(ids.cpu() if isinstance(ids, Tensor) else ids, np.int64).copy()
     if array.ndim != 1 or (len(array) and not (array.min() >= 0 and array.max() < num_classes)):
         raise TCAFError(f"{what} must be class indices in 0..{num_classes - 1}, got {array}")
     return array
@@ -210,8 +211,8 @@ def decide(
             f"generalised zero-shot evaluation needs seen and unseen classes, got {len(seen)} "
             f"seen and {len(unseen)} unseen"
         )
-    if set(seen.tolist()) & set(unseen.tolist()):
-        raise TCAFError(f"classes {sorted(set(seen) & set(unseen))} are both seen and unseen")
+    if both := sorted(set(seen.tolist()) & set(unseen.tolist())):
+        raise TCAFError(f"classes {both} are both seen and unseen")
     if bool(distances.isnan().any()):
         clip = int(distances.isnan().any(dim=1).nonzero()[0])
         raise TCAFError(f"clip {clip} has a NaN distance: the model has diverged or its input has")

@@ -151,7 +151,7 @@ class TwoStages:
 
     def _check_clips(self) -> None:
         store, name = self.store, self.experiment.data.split
-        self.split.check_clips(store.ids, store.class_names.tolist(), store.parts.tolist())
+        self.split.check_clips(store.ids, store.class_names, store.parts)
         used = [m for m in MODALITIES if self.experiment.model.modalities in ("both", m)]
         for part in NAMED_PARTS:
             rows = store.rows(name, part)

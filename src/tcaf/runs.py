@@ -169,7 +169,7 @@ def _commit() -> str | None:
     return done.stdout.strip()
 
 
-def _text_settings(experiment: Experiment) -> TextSettings:
+def text_settings(experiment: Experiment) -> TextSettings:
     """Returns where class vectors come from, after `fidelity.class_vectors`."""
     text = experiment.text
     if experiment.fidelity.class_vectors == "by_name":
@@ -220,7 +220,7 @@ class Run:
         if self.path.is_dir() and not any(self.path.iterdir()):
             self.path.rmdir()
         names = store.split(experiment.data.split).classes
-        text = embed_classes(_text_settings(experiment), names, store)
+        text = embed_classes(text_settings(experiment), names, store)
         with new_folder(self.path) as folder:
             write_text_embeddings(folder, "classes", dict(zip(names, text, strict=True)))
             write_json(folder / "provenance.json", provenance(experiment, store))

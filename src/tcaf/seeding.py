@@ -26,8 +26,11 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
 def seeded(seed: int, *purpose: str | int) -> Iterator[None]:
     """Runs the body with torch's global stream set for one purpose, and restores it afterwards.
 
-    For what torch draws from its global stream only: initial weights and dropout.
+    For what torch draws from its global stream only: initial weights and dropout. The streams of
+    the CPU and of every CUDA device are set and restored.
     """
-    with torch.random.fork_rng():
+    # `torch.manual_seed` seeds every GPU; left to itself, `fork_rng` warns where there are several.
+    gpus = range(torch.cuda.device_count())
+    with torch.random.fork_rng(devices=gpus, device_type="cuda"):
         torch.manual_seed(derive_seed(seed, *purpose))
         yield

@@ -6,6 +6,7 @@ no class or clip leaks. A clip carries the name of exactly one part; `stage_2_tr
 """
 
 import csv
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files as package_files
@@ -41,7 +42,7 @@ class Split:
         test_unseen: classes that neither stage has seen.
 
     Raises:
-        TCAFError: a class is in two of the three lists.
+        TCAFError: a class is in two of the three lists, or twice in one.
     """
 
     train: tuple[str, ...]
@@ -49,7 +50,11 @@ class Split:
     test_unseen: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        lists = asdict(self)
+        lists: dict[str, tuple[str, ...]] = asdict(self)
+        for key, names in lists.items():
+            twice = sorted(name for name, count in Counter(names).items() if count > 1)
+            if twice:
+                raise TCAFError(f"{key} lists {shorten(twice)} more than once")
         for first, second in (
             ("train", "val_unseen"),
             ("train", "test_unseen"),
@@ -121,25 +126,44 @@ class Split:
         return chosen
 
     def check_clips(
-        self, ids: Sequence[str], class_names: Sequence[str], parts: Sequence[str]
+        self,
+        ids: Sequence[str] | np.ndarray,
+        class_names: Sequence[str] | np.ndarray,
+        parts: Sequence[str] | np.ndarray,
     ) -> None:
         """Checks that clips are unique and that every training clip has a class of its part.
 
+        Args:
+            ids: of each clip.
+            class_names: class of each clip.
+            parts: part of each clip, one of `PARTS`; empty for a clip outside of the benchmark.
+
         Raises:
-            TCAFError: a clip stands in two parts, or in a part that its class must not reach.
+            TCAFError: no such part, or a clip stands in two parts, or in one that its class must
+                not reach.
         """
-        unique, counts = np.unique(np.asarray(ids, dtype=object), return_counts=True)
+        id_array, class_array, part_array = (
+            np.asarray(values, dtype=object) for values in (ids, class_names, parts)
+        )
+        unique, counts = np.unique(id_array, return_counts=True)
         if (counts > 1).any():
             twice = [str(clip) for clip in unique[counts > 1]]
             raise TCAFError(f"split overlap: {shorten(twice)} listed more than once")
-        class_array, part_array = np.asarray(class_names), np.asarray(parts)
+        strange = np.flatnonzero(~np.isin(part_array, [*PARTS, ""]))
+        if len(strange):
+            clip, part = str(id_array[strange[0]]), str(part_array[strange[0]])
+            raise TCAFError(
+                f"clip {clip!r} stands in {part!r}, which is no part; there are "
+                f"{', '.join(PARTS)}{did_you_mean(part, PARTS)}"
+            )
         for part in PARTS[:-1]:
             stray = (part_array == part) & ~np.isin(class_array, self.part_classes(part))
             if stray.any():
                 first = int(np.flatnonzero(stray)[0])
+                clip, class_name = str(id_array[first]), str(class_array[first])
                 raise TCAFError(
-                    f"split overlap: clip {ids[first]!r} of class {class_names[first]!r} stands in "
-                    f"{part}, whose class list lacks that class ({int(stray.sum())} such clips)"
+                    f"split overlap: clip {clip!r} of class {class_name!r} stands in {part}, whose "
+                    f"class list lacks that class ({int(stray.sum())} such clips)"
                 )
 
 

@@ -32,6 +32,9 @@ FORMAT = "tcaf-features"
 VERSION = 1
 Dtype = Literal["float16", "float32"]
 
+CACHE_PREFIX = "cache-"
+"""How the names of text embeddings begin that were computed here, not given with the clips."""
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -332,10 +335,25 @@ class FeatureStore:
 
         Returns:
             The tokens in the order of `rows`, in the store's dtype.
+
+        Raises:
+            IndexError: there is no such row, or a clip has no such tokens.
         """
         rows = np.asarray(rows, np.int64)
+        strange = rows[(rows < 0) | (rows >= len(self))]
+        if len(strange):
+            raise IndexError(f"row {strange[0]} of a store of {len(self)} clips")
+        whole = self.lens(modality)[rows]
         first = np.zeros(len(rows), np.int64) if first is None else np.asarray(first, np.int64)
-        lens = self.lens(modality)[rows] if lens is None else np.asarray(lens, np.int64)
+        lens = whole if lens is None else np.asarray(lens, np.int64)
+        # Beyond a clip's end lie the tokens of another.
+        beyond = (first < 0) | (lens < 0) | (first + lens > whole)
+        if beyond.any():
+            i = int(np.flatnonzero(beyond)[0])
+            raise IndexError(
+                f"{lens[i]} {modality} tokens from {first[i]} on of row {rows[i]}, which has "
+                f"{whole[i]}"
+            )
         owner = np.searchsorted(self._starts, rows, side="right") - 1
         ends = np.cumsum(lens)
         within = np.arange(int(lens.sum())) - np.repeat(ends - lens, lens)
@@ -383,7 +401,7 @@ class FeatureStore:
             "spec": asdict(self.spec),
             "lengths": lengths,
             "splits": parts,
-            "text": self.text_names,
+            "text": self.given_text_names,
             "phrases": sorted({kind for kinds in self.phrases.values() for kind in kinds}),
             "left_out": {reason: len(names) for reason, names in self.left_out.items()},
             "source": self.source,
@@ -406,6 +424,11 @@ class FeatureStore:
         """Names of the class text embeddings that are kept with the store."""
         return sorted(path.stem for path in self.path.glob("text/*.safetensors"))
 
+    @property
+    def given_text_names(self) -> list[str]:
+        """Those of `text_names` that came with the clips, without what was computed since."""
+        return [name for name in self.text_names if not name.startswith(CACHE_PREFIX)]
+
     def text(self, name: str) -> dict[str, Float[np.ndarray, " text_dim"]]:
         """Returns the text embedding of each class that is kept under `name`.
 
@@ -420,7 +443,11 @@ class FeatureStore:
         return read_text_embeddings(self.path / "text" / f"{name}.safetensors")
 
     def add_text(self, name: str, embeddings: Mapping[str, Float[np.ndarray, " text_dim"]]) -> None:
-        """Keeps the text embeddings of classes with the store, replacing those of the same name."""
+        """Keeps the text embeddings of classes with the store, replacing those of the same name.
+
+        Raises:
+            TCAFError: there is no class.
+        """
         write_text_embeddings(self.path, name, embeddings)
 
 
@@ -442,7 +469,13 @@ def read_text_embeddings(path: Path) -> dict[str, Float[np.ndarray, " text_dim"]
 def write_text_embeddings(
     folder: Path, name: str, embeddings: Mapping[str, Float[np.ndarray, " text_dim"]]
 ) -> None:
-    """Keeps class text embeddings as `text/<name>.safetensors` in a store's folder."""
+    """Keeps class text embeddings as `text/<name>.safetensors` in a store's folder.
+
+    Raises:
+        TCAFError: there is no class.
+    """
+    if not embeddings:
+        raise TCAFError(f"no class to keep text embeddings {name!r} of")
     (folder / "text").mkdir(exist_ok=True)
     matrix = np.stack([np.asarray(vector, np.float32) for vector in embeddings.values()])
     with replacing(folder / "text" / f"{name}.safetensors") as temporary:

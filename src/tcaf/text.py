@@ -1,7 +1,7 @@
 """Class names to text embeddings.
 
 Owns the settings, which phrases stand for a class, their averaging, and what is kept with the
-store. Reading files and running encoders is `text_sources`.
+store. Reading files and running encoders is `text_sources` and `word_vectors`.
 """
 
 import hashlib
@@ -17,23 +17,18 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 
 from tcaf.errors import TCAFError, did_you_mean, shorten
-from tcaf.store import FeatureStore
+from tcaf.store import CACHE_PREFIX, FeatureStore
 from tcaf.text_sources import (
     PACKAGED_MODEL,
-    BinaryWordTable,
     NamedVectors,
     SentenceEncoder,
     TextSource,
-    TextWordTable,
-    WordVectors,
     csv_rows,
     packaged_model,
     read_attributes,
     read_named_vectors,
 )
-
-CACHE_PREFIX = "cache-"
-"""How the names of computed embeddings begin that are kept with a store."""
+from tcaf.word_vectors import BinaryWordTable, TextWordTable, WordVectors
 
 _CACHE_VERSION = 1
 """Raised when the same settings and phrases come to give other embeddings."""
@@ -140,15 +135,10 @@ def _check(settings: TextSettings) -> None:
             raise TCAFError(f"expected {what} at {path}, found none")
 
 
-def given_text_names(store: FeatureStore) -> list[str]:
-    """Returns the names of the embeddings that came with a store, not those kept by us."""
-    return [name for name in store.text_names if not name.startswith(CACHE_PREFIX)]
-
-
 def _open_stored(settings: TextSettings, store: FeatureStore | None) -> TextSource:
     if store is None:
         raise TCAFError("the source stored reads a feature store, and there is none here")
-    names = given_text_names(store)
+    names = store.given_text_names
     if not names:
         raise TCAFError(
             f"store {store.path} keeps no text embeddings; set text.source to sentence, or to "

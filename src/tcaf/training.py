@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -54,6 +54,7 @@ class EpochRecord:
         return asdict(self)
 
 
+@runtime_checkable
 class Observer(Protocol):
     """Somebody who watches a training: a progress bar, a log."""
 

@@ -1,42 +1,21 @@
 """The authors' feature folders, built small and with real pickles."""
 
-import csv
 import os
 import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
+from write_official import LISTS, METHOD, WORDS, vectors, write_lists, write_vectors, write_words
 
 from tcaf.errors import TCAFError
-from tcaf.sources.official import (
-    clip_id,
-    match_name,
-    prepare_official,
-    read_class_file,
-    read_splits,
-    read_word_vectors,
-    read_words,
-    vectors_by_name,
-    vectors_in_release_order,
-)
+from tcaf.sources import official, official_checkpoint
+from tcaf.sources.official import clip_id, prepare_official, read_class_file
+from tcaf.sources.official_lists import read_splits
 from tcaf.splits import load_benchmark
 from tcaf.store import FeatureStore
 
-METHOD = "cls_features_non_averaged"
-AUDIO_DIM, VISUAL_DIM, TEXT_DIM = 3, 5, 7
-WORDS = {
-    "HandstandPushups": "Handstand Pushups",
-    "Archery": "Archery",
-    "PlayingFlute": "Playing Flute",
-    "Playing_Cello": "Playing Cello",
-    "Yo Yo": "Yo Yo",
-}
-LISTS = {
-    "stage_1_train": ["HandStandPushups", "Archery"],
-    "stage_1_val_unseen": ["PlayingFlute"],
-    "stage_2_test_unseen": ["Playing_Cello"],
-}
+AUDIO_DIM, VISUAL_DIM = 3, 5
 STAGE_CLASSES = {
     "stage_1_train": ["HandStandPushups", "Archery"],
     "stage_1_val_seen": ["HandStandPushups", "Archery"],
@@ -44,7 +23,6 @@ STAGE_CLASSES = {
     "stage_2_test_seen": ["HandStandPushups", "Archery", "PlayingFlute"],
     "stage_2_test_unseen": ["Playing_Cello"],
 }
-SHARED = Path(os.environ.get("TCAF_SHARED", Path(__file__).parents[3] / "shared"))
 
 
 def tokens(clip: str, dim: int, length: int) -> np.ndarray:
@@ -65,29 +43,6 @@ def write_class(path: Path, arrays: dict, protocol: int = 4, fps: int = 25) -> N
         "fps": [fps] * len(arrays),
     }
     path.write_bytes(pickle.dumps(content, protocol=protocol))
-
-
-def write_lists(folder: Path, lists: dict[str, list[str]]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, classes in lists.items():
-        (folder / f"{name}.txt").write_text("".join(f"{item}\n" for item in classes))
-
-
-def write_words(path: Path, words: dict[str, str]) -> None:
-    with path.open("w", encoding="utf-8-sig", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerows([("original", "manual", "category"), *((*w, "x") for w in words.items())])
-
-
-def vectors() -> dict[str, np.ndarray]:
-    return {name: np.full(TEXT_DIM, float(n)) for n, name in enumerate(WORDS.values())}
-
-
-def write_vectors(root: Path, content: object) -> Path:
-    path = root / "features" / METHOD / "text" / "word_embeddings_x_normed.npy"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, np.array(content, object), allow_pickle=True)
-    return path
 
 
 @pytest.fixture
@@ -185,11 +140,6 @@ def test_word_vectors_by_name_and_in_the_release_order(root, tmp_path):
     }
 
 
-def test_the_release_order_needs_as_many_vectors_as_classes():
-    with pytest.raises(TCAFError, match="5 classes cannot be paired with 4 word vectors"):
-        vectors_in_release_order(WORDS, dict(list(vectors().items())[1:]))
-
-
 def test_a_missing_word_vector_names_class_and_nearest(root, tmp_path):
     fewer = vectors()
     fewer["Playing Flutes"] = fewer.pop("Playing Flute")
@@ -222,23 +172,6 @@ def test_two_files_of_word_vectors(root, tmp_path):
     (path.parent / "word_embeddings_y_normed.npy").write_bytes(path.read_bytes())
     told = refused(root, tmp_path / "store")
     assert "'word_embeddings_x_normed.npy', 'word_embeddings_y_normed.npy'" in told
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        {"a": np.ones(3), "b": np.ones(4)},
-        {"a": np.array([1, np.nan])},
-        {"a": np.ones((2, 2))},
-        {"a": "x"},
-        [1, 2],
-        {},
-    ],
-)
-def test_word_vectors_must_be_finite_and_of_one_size(tmp_path, content):
-    path = write_vectors(tmp_path, content)
-    with pytest.raises(TCAFError, match="word_embeddings_x_normed"):
-        read_word_vectors(path)
 
 
 def test_clips_and_classes_without_a_counterpart_are_named(root, tmp_path):
@@ -422,37 +355,6 @@ def test_clip_ids(name, expected):
     assert type(clip_id(name)) is str
 
 
-def test_names_match_exactly_before_they_match_in_another_case():
-    assert match_name("ab", ["AB", "ab", "Ab"]) == "ab"
-    assert match_name("aB", ["x", "AB"]) == "AB"
-    assert match_name("abc", ["ab"]) is None
-
-
-@pytest.mark.parametrize("place", ["class-split/cls_split", "class-split", "cls_split", "."])
-def test_lists_may_lie_in_four_places(tmp_path, place):
-    write_lists(tmp_path / place, LISTS)
-    (tmp_path / "class-split").mkdir(exist_ok=True)
-    write_words(tmp_path / "class-split" / "x_w2v_class_names.csv", WORDS)
-    splits, words = read_splits(tmp_path, None)
-    assert list(splits) == ["cls"]
-    assert splits["cls"].train == ("HandstandPushups", "Archery")
-    assert words == WORDS
-
-
-@pytest.mark.parametrize("base", [".", "class-split"])
-def test_main_takes_from_cls_what_it_does_not_list(tmp_path, base):
-    write_lists(tmp_path / base / "cls_split", LISTS)
-    write_lists(tmp_path / base / "main_split", {"stage_2_test_unseen": ["Playing_Cello", "Yo Yo"]})
-    write_words(tmp_path / "x_w2v_class_names.csv", WORDS)
-    splits, _ = read_splits(tmp_path, None)
-    assert splits["cls"].test_unseen == ("Playing_Cello",)
-    assert splits["main"].test_unseen == ("Playing_Cello", "Yo Yo")
-    assert splits["main"].train == splits["cls"].train
-    (tmp_path / base / "cls_split" / "stage_1_train.txt").unlink()
-    with pytest.raises(TCAFError, match=r"expected the class list stage_1_train\.txt in .*cls_spl"):
-        read_splits(tmp_path, None)
-
-
 def test_main_only_classes_enter_the_store(root, tmp_path):
     write_lists(root / "class-split" / "main_split", {
         "stage_2_test_unseen": ["Playing_Cello", "Yo Yo"]
@@ -486,14 +388,6 @@ def test_published_lists_stand_in_for_missing_ones(root, tmp_path):
     assert words == published.words
 
 
-def test_word_names_need_two_columns(tmp_path):
-    path = tmp_path / "x_w2v_class_names.csv"
-    for text in ("name,words\na,b\n", "original,manual\na\n", ""):
-        path.write_text(text)
-        with pytest.raises(TCAFError, match="columns original and manual"):
-            read_words(path)
-
-
 def test_folders_that_are_not_there(root, tmp_path):
     assert refused(root, tmp_path / "store", method="cls_feature_non_averaged").endswith(
         f"cls_feature_non_averaged; there are '{METHOD}'; did you mean '{METHOD}'?"
@@ -520,32 +414,5 @@ def test_progress_is_told(root, tmp_path):
     assert seen == [(9, "class files")]
 
 
-@pytest.mark.skipif(
-    not (SHARED / "benchmarks").is_dir(),
-    reason="needs the authors' lists: benchmarks/ in $TCAF_SHARED or in ../shared",
-)
-@pytest.mark.parametrize(
-    ("folder", "wrong", "classes", "wrong_unseen", "unseen"),
-    [
-        ("UCF", 79, 101, 4, 6),
-        ("VGGSound", 205, 309, 38, 64),
-        ("ActivityNet", 8, 200, 1, 48),
-    ],
-)
-def test_the_release_order_on_the_authors_lists(folder, wrong, classes, wrong_unseen, unseen):
-    root = SHARED / "benchmarks" / folder
-    splits, words = read_splits(root, None)
-    vectors = read_word_vectors(next(root.glob("word_embeddings_*_normed.npy")))
-    assert len(words) == classes
-    by_name, released = vectors_by_name(words, vectors), vectors_in_release_order(words, vectors)
-    differ = {name for name in words if not np.array_equal(by_name[name], released[name])}
-    assert len(differ) == wrong
-    test_unseen = splits["cls"].test_unseen
-    assert (len(differ & set(test_unseen)), len(test_unseen)) == (wrong_unseen, unseen)
-    if folder == "UCF":
-        np.testing.assert_array_equal(released["PlayingFlute"], vectors["Playing Guitar"])
-    published = load_benchmark(folder.lower())
-    assert words == published.words
-    for name, split in splits.items():
-        assert split.stage_2 == published.splits[name].stage_2
-        assert split.stage_1 == published.splits[name].stage_1
+def test_checkpoints_are_reached_from_here():
+    assert official.model_from_state_dict is official_checkpoint.model_from_state_dict

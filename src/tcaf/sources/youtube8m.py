@@ -32,6 +32,14 @@ FRAME_STEP_S = 1.0
 DEQUANTISED = (np.arange(256) * (4 / 255) + 4 / 512 - 2).astype(np.float32)
 """What each byte of a frame-level file stands for (YouTube-8M's own `Dequantize`)."""
 
+UNWRITTEN_EXCLUSIONS = ("Brass instrument",)
+"""Labels that the published benchmark leaves out though its rule does not say so.
+
+Its counts, which others compare with, come out only if videos with this label (168) belong to no
+class: on its 70 shards 2317, 487, 850, 616 and 981 by part. The rule to the letter gives 2319, 487,
+866, 619 and 991.
+"""
+
 _COLUMNS = ("Index", "Name", "Vertical1", "Vertical2", "Vertical3", "WikiDescription")
 
 
@@ -55,8 +63,8 @@ class _Benchmark:
 
     names: dict[int, str]
     """By label index."""
-    excluded: set[int]
-    """Label indices that no clip may have."""
+    excluded: dict[int, str]
+    """Names of the labels that no clip may have, by label index."""
     partitions: dict[str, str]
     """By name."""
     phrases: dict[str, dict[str, list[str]]]
@@ -75,7 +83,7 @@ def prepare_youtube8m(
     vocabulary: Path,
     classes: Path,
     videos_per_class: int = 150,
-    excluded_labels: tuple[str, ...] = (),
+    excluded_labels: tuple[str, ...] | None = None,
     dtype: Dtype = "float16",
     overwrite: bool = False,
     track: Track = silent,
@@ -93,7 +101,11 @@ def prepare_youtube8m(
         classes: table of the classes, with the columns label, name and partition (train,
             val_unseen or test_unseen).
         videos_per_class: most videos that a class keeps.
-        excluded_labels: names of further labels; a video that has one belongs to no class.
+        excluded_labels: names of further labels; a video that has one belongs to no class. By
+            default those of `UNWRITTEN_EXCLUSIONS` that the vocabulary has and that are no class:
+            without them the published benchmark's counts do not come out. An empty tuple follows
+            the benchmark's written rule to the letter. What was left out stands in the store's
+            `source`.
         dtype: how tokens are kept on disk.
         overwrite: replace a store that is there already.
         track: told of progress.
@@ -121,7 +133,7 @@ def prepare_youtube8m(
             level=level,
             shards=len(paths),
             videos_per_class=videos_per_class,
-            excluded_labels=list(excluded_labels),
+            excluded_labels=list(benchmark.excluded.values()),
             licence="CC BY 4.0",
         )
         for path in empty:
@@ -182,7 +194,7 @@ def _label(path: Path, value: str) -> int:
 
 
 def _read_benchmark(
-    classes: Path, vocabulary: Path, excluded_labels: tuple[str, ...]
+    classes: Path, vocabulary: Path, excluded_labels: tuple[str, ...] | None
 ) -> _Benchmark:
     entries = {_label(vocabulary, row["Index"]): row for row in _read_csv(vocabulary, _COLUMNS)}
     names: dict[int, str] = {}
@@ -210,13 +222,17 @@ def _read_benchmark(
     if not names:
         raise TCAFError(f"{classes} lists no class")
     by_name = {entry["Name"]: label for label, entry in entries.items()}
+    if excluded_labels is None:
+        excluded_labels = tuple(
+            n for n in UNWRITTEN_EXCLUSIONS if n in by_name and by_name[n] not in names
+        )
     for label_name in excluded_labels:
         if label_name not in by_name or by_name[label_name] in names:
             what = "is a class" if label_name in by_name else f"is not in {vocabulary}"
             raise TCAFError(
                 f"excluded label {label_name!r} {what}{did_you_mean(label_name, by_name)}"
             )
-    return _Benchmark(names, {by_name[n] for n in excluded_labels}, partitions, phrases)
+    return _Benchmark(names, {by_name[n]: n for n in excluded_labels}, partitions, phrases)
 
 
 def bare_name(name: str) -> str:
@@ -281,7 +297,7 @@ def _choose(
             clip_id = _clip_id(record, path, offset)
             labels = set(record.integers("labels"))
             present = benchmark.names.keys() & labels
-            if len(present) != 1 or benchmark.excluded & labels:
+            if len(present) != 1 or benchmark.excluded.keys() & labels:
                 continue
             if clip_id in ids:
                 raise TCAFError(f"{path}, byte {offset}: video {clip_id!r} occurs twice")

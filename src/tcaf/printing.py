@@ -1,0 +1,116 @@
+"""Results as tables for a terminal.
+
+Owns the look of what commands print. Takes the JSON values that `--json` prints, so that both show
+the same.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+SCORES = {"seen": "S", "unseen": "U", "harmonic_mean": "HM", "zsl": "ZSL"}
+
+
+def _print(*things: Any) -> None:
+    console = Console(highlight=False)
+    for thing in things:
+        console.print(thing, soft_wrap=isinstance(thing, str))
+
+
+def _table(*columns: str, title: str = "") -> Table:
+    """Returns an empty table: the first column is text, the others are numbers."""
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    return table
+
+
+def _step(seconds: float | None) -> str:
+    return "clip" if seconds is None else f"{seconds:g} s"
+
+
+def print_store(value: dict[str, Any]) -> None:
+    """Prints `FeatureStore.summary`."""
+    spec, lengths = value["spec"], value["lengths"]
+    _print(
+        f"[bold]{value['path']}[/]: {value['clips']:,} clips of {value['classes']} classes, "
+        f"{value['bytes'] / 2**20:,.1f} MiB in {value['shards']} shards, {value['dtype']}"
+    )
+    columns = ("", "features", "size", "a token", "tokens", "per clip")
+    tokens = _table(*columns)
+    for modality in ("audio", "visual"):
+        row = lengths[modality]
+        tokens.add_row(
+            modality,
+            spec[f"{modality}_backbone"],
+            str(spec[f"{modality}_dim"]),
+            _step(spec[f"{modality}_step_s"]),
+            f"{row['tokens']:,}",
+            f"{row['shortest']} to {row['longest']}",
+        )
+    _print(tokens)
+    for modality in ("audio", "visual"):
+        if missing := lengths[modality]["clips_without"]:
+            _print(f"[yellow]{missing:,} clips[/] have no {modality} token")
+    for name, parts in value["splits"].items():
+        table = _table("part", "clips", "classes", title=f"split {name}")
+        for part, row in parts.items():
+            table.add_row(part, f"{row['clips']:,}", str(row["classes"]))
+        _print(table)
+    for what in ("text", "phrases"):
+        if value[what]:
+            _print(f"{what}: {', '.join(value[what])}")
+    for reason, count in value["left_out"].items():
+        _print(f"[yellow]left out[/] {count:,}: {reason}")
+
+
+def _score_row(scores: dict[str, Any]) -> list[str]:
+    return [f"{100 * scores[name]:.2f}" for name in SCORES] + [f"{scores['gamma']:g}"]
+
+
+def print_result(value: dict[str, Any], out: Path) -> None:
+    """Prints `result.json` and how to go on."""
+    choice = value["choice"]
+    table = _table("", *SCORES.values(), "gamma", title="mean class accuracy, percent")
+    table.add_row(f"validation, epoch {choice['epoch']}", *_score_row(choice["validation"]))
+    table.add_row("[bold]test[/]", *(f"[bold]{cell}[/]" for cell in _score_row(value["test"])))
+    _print(
+        table,
+        f"area under the seen-unseen curve {value['test']['curve_area']:.4f}, "
+        f"{value['seconds']:.0f} s of training, seed {value['seed']}",
+        f"kept in {out}: model.safetensors, result.json, metrics.jsonl",
+        f"next: tcaf evaluate {out} --store STORE --per_class",
+    )
+
+
+def print_evaluation(value: dict[str, Any]) -> None:
+    """Prints what `tcaf evaluate` found."""
+    table = _table("part", "clips", *SCORES.values(), "gamma", title="mean class accuracy, percent")
+    table.add_row(value["part"], f"{value['clips']:,}", *_score_row(value))
+    _print(table, f"area under the seen-unseen curve {value['curve_area']:.4f}")
+    if "per_class" in value:
+        classes = _table("class", "", "clips", "accuracy")
+        rows = sorted(value["per_class"].items(), key=lambda row: (-row[1]["seen"], row[0]))
+        for name, row in rows:
+            kind = "seen" if row["seen"] else "[magenta]unseen[/]"
+            classes.add_row(name, kind, str(row["clips"]), f"{100 * row['accuracy']:.1f}")
+        _print(classes)
+
+
+def print_doctor(value: dict[str, Any]) -> None:
+    """Prints what is installed and what is missing."""
+    packages = ", ".join(f"{name} {number}" for name, number in value["packages"].items())
+    _print(
+        f"[bold]tcaf {value['tcaf']}[/] on Python {value['python']}, {packages}",
+        f"computes on {value['gpu'] or 'the CPU'} ({value['cpu_threads']} CPU threads)",
+        f"presets: {', '.join(value['presets'])}",
+    )
+    for extra, found in value["extras"].items():
+        if found["installed"]:
+            _print(f"[green]have[/]    {extra}")
+        else:
+            missing = ", ".join(found["missing"])
+            install = f"pip install 'tcaf\\[{extra}]'"
+            _print(f"[yellow]missing[/] {extra} (needs {missing}): {install}")

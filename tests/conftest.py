@@ -1,0 +1,151 @@
+"""Runs shapes as types in every test, and holds what several test files share.
+
+`tcaf` is imported inside fixtures: the import hook has to be in place before.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from jaxtyping import install_import_hook
+
+install_import_hook("tcaf", "beartype.beartype")
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder of files too large or too foreign for the repository."""
+    folder = Path(os.environ.get("TCAF_SHARED", Path(__file__).parents[2] / "shared"))
+    if not folder.is_dir():
+        pytest.skip("no folder of shared files: set TCAF_SHARED to have this tested")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_config():
+    """Builds a `TCAFConfig` whose sizes are all different, most of them prime."""
+    from tcaf.config import TCAFConfig
+
+    sizes = {
+        "audio_dim": 5,
+        "visual_dim": 7,
+        "text_dim": 11,
+        "num_layers": 2,
+        "num_heads": 3,
+        "head_dim": 2,
+        "token_dim": 13,
+        "joint_dim": 17,
+        "encoder_hidden_dim": 19,
+        "projection_hidden_dim": 23,
+        "feed_forward_dim": 29,
+        "position_dim": 4,
+        "fourier_scale": 0.3,
+        "audio_scaling": "none",
+    }
+    return lambda **settings: TCAFConfig(**{**sizes, **settings})
+
+
+@pytest.fixture(scope="session")
+def small_model(small_config):
+    """Builds a `TCAF` in evaluation mode, with running statistics that are no longer 0 and 1."""
+    from tcaf.model import TCAF
+    from tcaf.seeding import seeded
+
+    def build(seed=0, **settings):
+        with seeded(seed, "model"):
+            model = TCAF(small_config(**settings)).eval()
+            for name, buffer in model.named_buffers():
+                if name.endswith("running_mean"):
+                    buffer.normal_(std=0.3)
+                elif name.endswith("running_var"):
+                    buffer.uniform_(0.5, 2)
+        return model
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def random_batch():
+    """Builds a `FeatureBatch` with these numbers of tokens, for `small_model`."""
+    from tcaf.batches import FeatureBatch, ranges
+
+    def build(audio_lens, visual_lens, seed=0, audio_dim=5, visual_dim=7):
+        rng = np.random.default_rng(seed)
+        packed = {}
+        for name, lens, dim, step_s in (
+            ("audio", audio_lens, audio_dim, 0.96),
+            ("visual", visual_lens, visual_dim, 0.64),
+        ):
+            lens = np.array(lens, np.int64)
+            tokens = rng.normal(size=(lens.sum(), dim)).astype(np.float32)
+            packed[f"{name}_tokens"] = torch.from_numpy(tokens)
+            packed[f"{name}_lens"] = torch.from_numpy(lens)
+            packed[f"{name}_times"] = torch.from_numpy(ranges(lens) * step_s).float()
+        return FeatureBatch(**packed)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tmp_path_factory):
+    """A synthetic world of 12 classes and 240 clips."""
+    from tcaf.sources.synthetic import prepare_synthetic
+
+    return prepare_synthetic(
+        tmp_path_factory.mktemp("tiny") / "store",
+        looks=3,
+        motions=2,
+        sounds=2,
+        relations=("together",),
+        clips_per_class=20,
+        audio_dim=5,
+        visual_dim=7,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_experiment():
+    """Builds an `Experiment` that takes well under a second on `tiny_store`."""
+    from dataclasses import replace
+
+    from tcaf.config import (
+        EvaluationSettings,
+        Experiment,
+        Fidelity,
+        ModelSettings,
+        TrainingSettings,
+    )
+
+    experiment = Experiment(
+        model=ModelSettings(
+            num_layers=1,
+            num_heads=3,
+            head_dim=2,
+            token_dim=13,
+            joint_dim=17,
+            encoder_hidden_dim=19,
+            projection_hidden_dim=23,
+            feed_forward_dim=29,
+            position_dim=4,
+            fourier_scale=0.3,
+        ),
+        fidelity=Fidelity(audio_scaling="none"),
+        training=TrainingSettings(
+            epochs=2, batches_per_epoch=3, batch_size=11, learning_rate=1e-3, device="cpu"
+        ),
+        evaluation=EvaluationSettings(batch_size=31),
+    )
+
+    def build(**changes):
+        """Replaces settings: `training={"epochs": 3}` changes one field of a section."""
+        sections = {
+            name: replace(getattr(experiment, name), **value) if isinstance(value, dict) else value
+            for name, value in changes.items()
+        }
+        return replace(experiment, **sections)
+
+    return build
