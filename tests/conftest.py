@@ -9,11 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from jaxtyping import config as jaxtyping_config
 from jaxtyping import install_import_hook
 
 install_import_hook("tcaf", "beartype.beartype")
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """Turns the shapes off for a test of what a user is told, who has none."""
+    monkeypatch.setattr(jaxtyping_config, "jaxtyping_disable", True)
 
 
 @pytest.fixture(scope="session")

@@ -306,6 +306,7 @@ def padded(**change):
         ),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_errors(make, message):
     with pytest.raises(TCAFError, match=message):
         make()

@@ -45,7 +45,6 @@ from tcaf.config import (
 )
 from tcaf.errors import TCAFError, did_you_mean
 from tcaf.evaluation import EvaluationPart, evaluate_part, evaluation_windows
-from tcaf.gzsl import warn_if_on_edge
 from tcaf.parquet import from_parquet, to_parquet
 from tcaf.protocol import pick_device
 from tcaf.runs import TrainedModel, load_model, result_json, save_model, text_settings
@@ -147,14 +146,14 @@ def train(
             observer = Observers(terminal, TensorBoardObserver(out / "tensorboard"))
         result = run_training(experiment, opened, out, resume=resume, observer=observer)
     if result["choice"]["validation"]["gamma_on_edge"]:
-        _warn_on_edge(result["choice"]["gamma"])
+        _warn_on_edge(result["choice"]["gamma"], "validation")
     _show(result, lambda value: printing.print_result(value, out), json)
 
 
-def _warn_on_edge(gamma: float) -> None:
+def _warn_on_edge(gamma: float, where: str) -> None:
     print(
-        f"warning: the best gamma on validation, {gamma:g}, lies on the edge of the grid searched; "
-        "a wider grid (--evaluation.gamma_max) may give a better harmonic mean",
+        f"warning: the best gamma on {where} clips, {gamma:g}, lies on the edge of the grid "
+        "searched; a wider grid (evaluation.gamma_max) may give a better harmonic mean",
         file=sys.stderr,
     )
 
@@ -205,7 +204,8 @@ def evaluate(
         batch_size=experiment.evaluation.batch_size,
         device=device,
     )
-    warn_if_on_edge(result)
+    if result.gamma_on_edge:
+        _warn_on_edge(result.gamma, part)
     value = {"part": part, "clips": len(rows), **result_json(result)}
     if per_class:
         accuracy = result.per_class_accuracy
@@ -428,13 +428,24 @@ def _preset_path(name: str) -> str:
     return name
 
 
+def _parser(description: str, **settings: Any) -> ArgumentParser:
+    """Returns a parser that reads TOML, takes no abbreviations and raises what is wrong."""
+    return ArgumentParser(
+        description=description,
+        parser_mode="toml",
+        exit_on_error=False,
+        allow_abbrev=False,
+        **settings,
+    )
+
+
 def _command_parser(command: Command) -> ArgumentParser:
     documentation = parse_docstring(command.function.__doc__ or "")
     helps = {p.arg_name: p.description or "" for p in documentation.params}
     description = "\n\n".join(
         text for text in (documentation.short_description, documentation.long_description) if text
     ).replace("PRESETS", ", ".join(presets()))
-    parser = ArgumentParser(description=description, parser_mode="toml", exit_on_error=False)
+    parser = _parser(description)
     parameters = python_inspect.signature(command.function).parameters
     if command.configurable:
         # The list of every setting is long; it follows below, explained.
@@ -460,13 +471,11 @@ def _command_parser(command: Command) -> ArgumentParser:
 
 def build_parser() -> ArgumentParser:
     """Returns the parser of the whole command line."""
-    parser = ArgumentParser(
+    parser = _parser(
+        "Audio-visual zero-shot video classification. Begin with `tcaf prepare synthetic --out "
+        "world` and `tcaf train --config synthetic --store world --out run`.",
         prog="tcaf",
-        description="Audio-visual zero-shot video classification. Begin with `tcaf prepare "
-        "synthetic --out world` and `tcaf train --config synthetic --store world --out run`.",
         version=version("tcaf"),
-        parser_mode="toml",
-        exit_on_error=False,
     )
     subcommands = parser.add_subcommands(dest="command", help="what to do:")
     for name, entry in COMMANDS.items():
@@ -475,9 +484,7 @@ def build_parser() -> ArgumentParser:
             subcommands.add_subcommand(name, _command_parser(entry), help=short)
             continue
         # jsonargparse wants a group to be added before what is in it.
-        group = ArgumentParser(
-            description=GROUP_HELP[name], parser_mode="toml", exit_on_error=False
-        )
+        group = _parser(GROUP_HELP[name])
         subcommands.add_subcommand(name, group, help=GROUP_HELP[name])
         inner = group.add_subcommands(dest="kind", help="one of:")
         for kind, command in entry.items():
@@ -488,7 +495,7 @@ def build_parser() -> ArgumentParser:
 
 def _call(parser: ArgumentParser, parsed: Namespace) -> None:
     """Calls the command that the arguments name."""
-    made = parser.instantiate_classes(parsed)
+    made = parser.instantiate(parsed)
     entry, values = COMMANDS[made.command], made[made.command]
     if isinstance(entry, dict):
         entry, values = entry[values.kind], values[values.kind]

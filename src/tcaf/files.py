@@ -114,7 +114,7 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     path = path.absolute()
     _tidy(path)
     if path.exists() and not overwrite:
-        raise TCAFError(f"{path} exists already; name another place or pass --overwrite true")
+        raise TCAFError(f"{path} exists already; name another place or pass --overwrite")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     retired = path.with_name(f".{path.name}.{os.getpid()}.old")
     partial.mkdir(parents=True)

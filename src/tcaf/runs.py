@@ -212,7 +212,7 @@ class Run:
         if config.is_file():
             if not resume:
                 raise TCAFError(
-                    f"{self.path} holds a run already; carry on with --resume true, or name "
+                    f"{self.path} holds a run already; carry on with --resume, or name "
                     "another place with --out"
                 )
             self._check_same(experiment, store)

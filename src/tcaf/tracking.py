@@ -124,10 +124,12 @@ class TensorBoardObserver:
             raise TCAFError(
                 "TensorBoard needs the extra 'track': pip install 'tcaf[track]'"
             ) from None
-        self.writer: Any = SummaryWriter(str(folder))
+        self.open_writer: Any = lambda: SummaryWriter(str(folder))
+        self.writer: Any = None
 
     def stage_started(self, stage: int, epochs: int, done: int) -> None:
-        """Writes nothing."""
+        """Opens the event file: not before, since a run wants its folder to itself."""
+        self.writer = self.writer or self.open_writer()
 
     def batch_done(
         self, epoch: int, batch: int, num_batches: int, losses: dict[str, float]

@@ -247,11 +247,11 @@ class Stage:
         return losses
 
     def state(self) -> dict[str, Tensor]:
-        """Returns weights and Adam's averages, by name."""
+        """Returns copies of the weights and Adam's averages, by name."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for index, averages in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{name}": value for name, value in averages.items()}
-        return tensors
+        return {name: tensor.clone() for name, tensor in tensors.items()}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Takes up what `state` returned."""
@@ -263,7 +263,8 @@ class Stage:
         for name, tensor in tensors.items():
             if name.startswith("adam."):
                 _, index, average = name.split(".")
-                averages.setdefault(int(index), {})[average] = tensor
+                # A copy: the optimiser keeps the tensor itself and writes into it.
+                averages.setdefault(int(index), {})[average] = tensor.clone()
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": averages, "param_groups": groups})
 

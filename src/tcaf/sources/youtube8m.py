@@ -102,10 +102,10 @@ def prepare_youtube8m(
             val_unseen or test_unseen).
         videos_per_class: most videos that a class keeps.
         excluded_labels: names of further labels; a video that has one belongs to no class. By
-            default those of `UNWRITTEN_EXCLUSIONS` that the vocabulary has and that are no class:
-            without them the published benchmark's counts do not come out. An empty tuple follows
-            the benchmark's written rule to the letter. What was left out stands in the store's
-            `source`.
+            default those of `UNWRITTEN_EXCLUSIONS`, which is Brass instrument, as far as the
+            vocabulary has them and they are no class: only so do the published benchmark's counts
+            come out. None at all (`[]` on the command line) is its written rule to the letter. The
+            store's `source` records what was applied.
         dtype: how tokens are kept on disk.
         overwrite: replace a store that is there already.
         track: told of progress.

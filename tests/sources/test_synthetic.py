@@ -1,0 +1,294 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tcaf.batches import Windows, load_batch
+from tcaf.errors import TCAFError
+from tcaf.sources.synthetic import (
+    AUDIO_LEN,
+    AUDIO_STEP_S,
+    DURATION_S,
+    LATE_S,
+    LOOKS,
+    MOTIONS,
+    RELATIONS,
+    SOUNDS,
+    VISUAL_LEN,
+    VISUAL_STEP_S,
+    World,
+    WorldClass,
+    event_times,
+    prepare_synthetic,
+)
+from tcaf.splits import NAMED_PARTS
+from tcaf.store import FeatureStore
+
+SMALL = {
+    "looks": 2,
+    "motions": 2,
+    "sounds": 2,
+    "clips_per_class": 23,
+    "audio_dim": 5,
+    "visual_dim": 7,
+    "dtype": "float32",
+}
+
+
+def small_world(seed=0, **change):
+    sizes = {"looks": 3, "motions": 2, "sounds": 3, "relations": RELATIONS, "seed": seed}
+    return World(**{**sizes, **change})
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return prepare_synthetic(tmp_path_factory.mktemp("world") / "store", **SMALL)
+
+
+@pytest.fixture(scope="module")
+def noiseless(tmp_path_factory):
+    return prepare_synthetic(tmp_path_factory.mktemp("world") / "store", noise=0.0, **SMALL)
+
+
+def averages(store):
+    """Returns each clip's mean over time, audio and visual side by side, and its class."""
+    batch = load_batch(store, np.arange(len(store)), Windows(average=True))
+    return np.hstack([batch.audio_tokens.numpy(), batch.visual_tokens.numpy()]), store.class_names
+
+
+def apart_from_relation(name):
+    """Names end with the words of the relation, after the sound."""
+    looks, sound = name.split(", ")
+    return looks, sound.split()[0]
+
+
+def test_without_noise_averages_depend_on_all_but_the_relation(noiseless):
+    points, names = averages(noiseless)
+    groups = {}
+    for point, name in zip(points, names, strict=True):
+        groups.setdefault(apart_from_relation(name), []).append(point)
+    assert len(groups) == 2 * 2 * 2
+    for members in groups.values():
+        assert len(members) == 4 * 23
+        np.testing.assert_allclose(np.stack(members), members[0][None].repeat(92, 0), atol=1e-6)
+    centres = np.stack([members[0] for members in groups.values()])
+    apart = np.linalg.norm(centres[:, None] - centres, axis=2) + np.eye(8)
+    # What the classes of different looks, motions or sounds are told apart by.
+    assert apart.min() > 0.02
+
+
+def test_with_noise_averages_differ_by_noise_alone(store):
+    points, names = averages(store)
+    # Noise 0.4 per token, spread over the dimensions, averaged over tokens and 23 clips.
+    spread = np.concatenate(
+        [np.full(dim, 0.4 / (dim * tokens * 23) ** 0.5) for dim, tokens in ((5, 10), (7, 15))]
+    )
+    means = {name: points[names == name].mean(axis=0) for name in set(names)}
+    for name, mean in means.items():
+        for other in means:
+            if apart_from_relation(name) == apart_from_relation(other):
+                # Difference of two means; six standard deviations.
+                assert (abs(mean - means[other]) < 6 * 2**0.5 * spread).all()
+
+
+def test_the_relation_is_there_to_be_found(noiseless):
+    """The lag at which sound follows movement, from tokens alone: together, and 1.2 s late."""
+    lags = {}
+    for clip in noiseless:
+        relation = clip.class_name.rpartition(", ")[2].partition(" ")[2]
+        # The direction of a class's sound is its strongest token; likewise for movement.
+        sounding = np.linalg.norm(clip.audio, axis=1)
+        still = clip.visual[np.linalg.norm(clip.visual - clip.visual.mean(axis=0), axis=1).argmin()]
+        moving = np.linalg.norm(clip.visual - still, axis=1)
+        seconds = np.arange(48) * 0.2
+        sound = np.interp(seconds, (np.arange(AUDIO_LEN) + 0.5) * AUDIO_STEP_S, sounding)
+        move = np.interp(seconds, (np.arange(VISUAL_LEN) + 0.5) * VISUAL_STEP_S, moving)
+        scores = [(np.roll(move, lag) * sound).sum() for lag in range(48)]
+        lags.setdefault(relation, []).append(int(np.argmax(scores)) * 0.2)
+    near_0 = [min(lag, DURATION_S - lag) < 0.7 for lag in lags["with each"]]
+    near_late = [abs(lag - LATE_S) < 0.7 for lag in lags["after each"]]
+    assert np.mean(near_0) > 0.8
+    assert np.mean(near_late) > 0.6
+    assert np.mean([min(lag, DURATION_S - lag) < 0.7 for lag in lags["between two"]]) < 0.2
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_each_modality_alone_is_uniform_in_time(relation):
+    rng = np.random.default_rng(0)
+    draws = np.array([event_times(relation, rng) for _ in range(1999)])
+    assert draws.shape == (1999, 2, 2)
+    for modality in range(2):
+        for event in range(2):
+            times = np.sort(draws[:, modality, event])
+            assert times[0] >= 0
+            assert times[-1] < DURATION_S
+            # Kolmogorov and Smirnov: 1.95 / sqrt(n) is passed once in a thousand.
+            ideal = np.arange(1, 2000) / 1999
+            assert abs(times / DURATION_S - ideal).max() < 1.95 / 1999**0.5
+
+
+def circular(difference):
+    return (difference + DURATION_S / 2) % DURATION_S - DURATION_S / 2
+
+
+def test_event_times_by_relation():
+    rng = np.random.default_rng(1)
+    for _ in range(97):
+        moves, sounds = event_times("together", rng)
+        assert (moves == sounds).all()
+        moves, sounds = event_times("late", rng)
+        assert circular(sounds - moves) == pytest.approx([LATE_S] * 2)
+        moves, sounds = event_times("alternating", rng)
+        gaps = abs(circular(sounds[:, None] - moves))
+        # Between two events that are at least 0.35 of the circle apart on either side.
+        assert gaps.min() > 0.35 / 2 * DURATION_S - 1e-9
+        assert abs(circular(sounds[1] - sounds[0])) == pytest.approx(DURATION_S / 2)
+
+
+def test_gaps_between_movements_are_the_same_whatever_the_relation():
+    gaps = []
+    for relation in RELATIONS:
+        rng = np.random.default_rng(2)
+        moves = np.array([event_times(relation, rng)[0] for _ in range(997)])
+        gaps.append(np.sort((moves[:, 1] - moves[:, 0]) % DURATION_S) / DURATION_S)
+    for some in gaps:
+        assert some[0] >= 0.35 - 1e-9
+        assert some[-1] <= 0.65 + 1e-9
+        ideal = 0.35 + 0.3 * np.arange(1, 998) / 997
+        assert (abs(some - ideal) / 0.3).max() < 1.95 / 997**0.5
+
+
+@pytest.mark.parametrize("seed", range(7))
+def test_split_keeps_every_value_in_training(seed):
+    world = small_world(seed)
+    by_name = {of.name: of for of in world.classes}
+    split = world.split()
+    assert set(split.classes) == set(by_name)
+    assert len(split.val_unseen) == len(split.test_unseen) == 72 // 6
+    train = [by_name[name] for name in split.train]
+    for attribute in ("look", "motion", "sound", "relation"):
+        values = {getattr(of, attribute) for of in train}
+        assert values == {getattr(of, attribute) for of in world.classes}
+
+
+def test_split_of_the_smallest_world():
+    world = World(6, 1, 1, ("late",), seed=0)
+    with pytest.raises(TCAFError, match="too few combinations of attributes to hold out unseen"):
+        world.split()
+    split = World(3, 2, 1, ("late",), seed=0).split()
+    assert (len(split.train), len(split.val_unseen), len(split.test_unseen)) == (4, 1, 1)
+
+
+def test_split_depends_on_the_seed_alone():
+    assert small_world(3).split() == small_world(3).split()
+    assert len({small_world(seed).split() for seed in range(7)}) == 7
+
+
+def test_names_are_unique():
+    world = World(len(LOOKS), len(MOTIONS), len(SOUNDS), RELATIONS, seed=0)
+    assert len({of.name for of in world.classes}) == 6 * 4 * 6 * 4
+    assert WorldClass(0, 0, 0, "together").name == "red square jumping, beep with each"
+
+
+def test_attributes_by_hand():
+    world = small_world(relations=("late", "together"))
+    vector = world.attributes(WorldClass(2, 0, 1, "together"))
+    #           looks    motions  sounds   relations; four ones, so that each is 1/2
+    assert (vector * 2).tolist() == [0, 0, 1, 1, 0, 0, 1, 0, 0, 1]
+    assert vector.dtype == np.float32
+    matrix = np.stack([world.attributes(of) for of in world.classes])
+    assert len(np.unique(matrix, axis=0)) == len(world.classes)
+
+
+def test_store_is_a_benchmark(store):
+    world = World(2, 2, 2, RELATIONS, seed=0)
+    split = store.split("cls")
+    assert split == world.split()
+    split.check_clips(store.ids, store.class_names.tolist(), store.parts.tolist())
+    assert len(store) == 32 * 23
+    for part in NAMED_PARTS:
+        assert len(store.rows("cls", part))
+    # 70 % of a training class's 23 clips for training, 15 % for validation, the rest for the test.
+    first = store.class_names == split.train[0]
+    counts = {part: int((store.parts[first] == part).sum()) for part in set(store.parts[first])}
+    assert counts == {"stage_1_train": 17, "val_seen": 3, "test_seen": 3}
+    of_val = store.class_names == split.val_unseen[0]
+    counts = {part: int((store.parts[of_val] == part).sum()) for part in set(store.parts[of_val])}
+    assert counts == {"val_unseen": 20, "test_seen": 3}
+    assert set(store.parts[store.class_names == split.test_unseen[0]]) == {"test_unseen"}
+
+
+def test_store_says_what_its_numbers_mean(store):
+    assert (store.spec.audio_dim, store.spec.visual_dim) == (5, 7)
+    assert (store.spec.audio_step_s, store.spec.visual_step_s) == (AUDIO_STEP_S, VISUAL_STEP_S)
+    assert set(store.lens("audio")) == {AUDIO_LEN}
+    assert set(store.lens("visual")) == {VISUAL_LEN}
+    # Both modalities cover the clip, to the millisecond.
+    assert AUDIO_LEN * AUDIO_STEP_S == pytest.approx(VISUAL_LEN * VISUAL_STEP_S) == DURATION_S
+    assert store.source == {"kind": "synthetic", "seed": 0, "noise": 0.4}
+    world = World(2, 2, 2, RELATIONS, seed=0)
+    assert store.phrases == {of.name: {"name": [of.name]} for of in world.classes}
+    text = store.text("attributes")
+    assert set(text) == {of.name for of in world.classes}
+    for of in world.classes:
+        assert (text[of.name] == world.attributes(of)).all()
+
+
+def test_noise_has_the_length_that_is_told(store, noiseless):
+    for modality in ("audio", "visual"):
+        rows = np.arange(len(store))
+        # The same seed draws the same events only before any noise: compare spreads, not tokens.
+        noisy, clean = (s.gather(rows, modality) for s in (store, noiseless))
+        power = (noisy**2).sum(axis=1).mean() - (clean**2).sum(axis=1).mean()
+        assert power**0.5 == pytest.approx(0.4, rel=0.1)
+
+
+def test_same_seed_same_store(tmp_path, store):
+    again = prepare_synthetic(tmp_path / "again", **SMALL)
+    assert again.fingerprint == store.fingerprint
+    other = prepare_synthetic(tmp_path / "other", seed=1, **SMALL)
+    assert other.fingerprint != store.fingerprint
+
+
+def test_clips_of_a_class_do_not_depend_on_how_many_there_are(tmp_path, store):
+    more = prepare_synthetic(tmp_path / "more", **{**SMALL, "clips_per_class": 29})
+    for clip in ("c0000_0000", "c0031_0022"):
+        assert (more[more.row(clip)].audio == store[store.row(clip)].audio).all()
+
+
+def test_progress_is_shown(tmp_path):
+    told = []
+
+    def track(items, description):
+        told.append((len(items), description))
+        return items
+
+    prepare_synthetic(tmp_path / "store", **SMALL, track=track)
+    assert told == [(32, "drawing clips")]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"looks": 7}, r"looks must lie in 1\.\.6, got 7"),
+        ({"motions": 0}, r"motions must lie in 1\.\.4, got 0"),
+        ({"sounds": 7}, r"sounds must lie in 1\.\.6, got 7"),
+        ({"relations": ()}, "relations must be some of together, late, alternating, unrelated"),
+        ({"relations": ("late", "late")}, "each once"),
+        ({"looks": 1, "motions": 1, "sounds": 1}, "4 combinations of attributes are too few"),
+        ({"clips_per_class": 19}, "clips_per_class must be at least 20, got 19"),
+    ],
+)
+def test_errors(tmp_path, change, message):
+    with pytest.raises(TCAFError, match=message):
+        prepare_synthetic(tmp_path / "store", **{**SMALL, **change})
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_store_that_is_there_is_kept(tmp_path):
+    path = tmp_path / "store"
+    first = prepare_synthetic(path, **SMALL)
+    with pytest.raises(TCAFError, match="overwrite"):
+        prepare_synthetic(path, **SMALL)
+    assert FeatureStore.open(path).fingerprint == first.fingerprint
+    assert len(prepare_synthetic(path, **{**SMALL, "clips_per_class": 20}, overwrite=True)) == 640

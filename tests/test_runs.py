@@ -1,0 +1,276 @@
+"""The run directory: what it holds, and that interrupting a run loses nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import safetensors.torch
+import torch
+
+from small import TOML, small_experiment, small_store
+from tcaf.config import Fidelity
+from tcaf.errors import TCAFError
+from tcaf.runs import Run, load_model, train
+from tcaf.store import FeatureStore
+from tcaf.training import Silence
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return small_store(tmp_path_factory.mktemp("runs") / "store")
+
+
+@pytest.fixture(scope="module")
+def whole(store, tmp_path_factory):
+    """A run that nothing interrupted."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    train(small_experiment(), store, out)
+    return out
+
+
+def weights(run):
+    return safetensors.torch.load_file(run / "model.safetensors")
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    different = [name for name in one if not torch.equal(one[name], other[name])]
+    assert not different
+
+
+def test_a_run_leaves_what_it_says(whole):
+    assert sorted(path.name for path in whole.iterdir()) == [
+        "config.json",
+        "metrics.jsonl",
+        "model.safetensors",
+        "provenance.json",
+        "result.json",
+        "stage_1.safetensors",
+        "text",
+    ]
+    lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    result = json.loads((whole / "result.json").read_text())
+    assert [(line["stage"], line["epoch"]) for line in lines[:3]] == [(1, 1), (1, 2), (1, 3)]
+    assert len(lines) == sum(result["epochs"].values())
+    assert set(lines[0]["losses"]) == {"loss", "cross_entropy", "regression", "reconstruction"}
+    assert result["test"]["gamma"] == result["choice"]["gamma"]
+    assert 0 <= result["test"]["curve_area"] <= 1
+
+
+class StopAfter(Silence):
+    """Interrupts a run after some epochs, as SIGINT does, or in the middle of the next one."""
+
+    def __init__(self, epochs, in_batch):
+        self.left, self.in_batch = epochs, in_batch
+
+    def epoch_done(self, record):
+        self.left -= 1
+
+    def batch_done(self, epoch, batch, num_batches, losses):
+        if self.left == 0 and self.in_batch:
+            raise KeyboardInterrupt
+
+    def stage_started(self, stage, epochs, done):
+        if self.left == 0 and not self.in_batch:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("epochs", [0, 1, 3, 4])
+def test_an_interrupted_run_ends_with_the_same_weights(store, whole, tmp_path, epochs):
+    total = sum(Run(whole).result["epochs"].values())
+    if epochs >= total:
+        pytest.skip(f"the run has {total} epochs")
+    with pytest.raises(KeyboardInterrupt):
+        train(small_experiment(), store, tmp_path / "r", observer=StopAfter(epochs, in_batch=True))
+    assert Run(tmp_path / "r").result is None
+    result = train(small_experiment(), store, tmp_path / "r", resume=True)
+    assert_same(weights(tmp_path / "r"), weights(whole))
+    expected = Run(whole).result
+    assert result["test"] == expected["test"]
+    assert result["choice"] == expected["choice"]
+    best = [safetensors.torch.load_file(r / "stage_1.safetensors") for r in (tmp_path / "r", whole)]
+    assert_same(*best)
+
+
+def test_a_run_stopped_between_the_stages_carries_on(store, whole, tmp_path):
+    class StopAtStage2(Silence):
+        def stage_started(self, stage, epochs, done):
+            if stage == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(small_experiment(), store, tmp_path / "r", observer=StopAtStage2())
+    train(small_experiment(), store, tmp_path / "r", resume=True)
+    assert_same(weights(tmp_path / "r"), weights(whole))
+
+
+@pytest.mark.parametrize("moment", ["checkpoint.safetensors", "metrics.jsonl", "stage_1"])
+def test_a_failing_disk_loses_no_epoch(store, whole, tmp_path, monkeypatch, moment):
+    """The write of one file fails in the second epoch; what was there before carries on."""
+    import tcaf.files
+
+    original, calls = tcaf.files.Path.replace, []
+
+    def failing(self, target):
+        if target.name.startswith(moment):
+            calls.append(target)
+            if len(calls) == 2:
+                raise OSError(28, "No space left on device")
+        return original(self, target)
+
+    monkeypatch.setattr(tcaf.files.Path, "replace", failing)
+    stopped = False
+    try:
+        train(small_experiment(), store, tmp_path / "r")
+    except OSError:
+        stopped = True
+    monkeypatch.undo()
+    if not stopped:
+        pytest.skip("the first epoch was best, so this file is written once")
+    assert not list((tmp_path / "r").glob(".*partial"))
+    train(small_experiment(), store, tmp_path / "r", resume=True)
+    assert_same(weights(tmp_path / "r"), weights(whole))
+
+
+def test_another_seed_gives_other_weights(store, whole, tmp_path):
+    train(small_experiment(seed=1), store, tmp_path / "r")
+    one, other = weights(tmp_path / "r"), weights(whole)
+    name = "model.layers.0.attention.to_qkv.weight"
+    assert not torch.equal(one[name], other[name])
+
+
+def test_a_run_is_not_overwritten(store, whole):
+    with pytest.raises(TCAFError, match="holds a run already; carry on with --resume"):
+        train(small_experiment(), store, whole)
+
+
+def test_a_foreign_folder_is_not_touched(store, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(TCAFError, match="exists already"):
+        train(small_experiment(), store, tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
+def test_a_finished_run_is_not_run_again(store, whole):
+    class Fails(Silence):
+        def stage_started(self, stage, epochs, done):
+            raise AssertionError("nothing is left to do")
+
+    assert train(small_experiment(), store, whole, resume=True, observer=Fails()) == (
+        Run(whole).result
+    )
+
+
+def test_resuming_with_other_settings_names_the_first_that_differs(store, whole):
+    other = small_experiment()
+    other = replace(other, training=replace(other.training, epochs=4))
+    with pytest.raises(TCAFError, match=r"started with training\.epochs = 3, now it is 4"):
+        train(other, store, whole, resume=True)
+    with pytest.raises(TCAFError, match="started with seed = 0, now it is 1"):
+        train(small_experiment(seed=1), store, whole, resume=True)
+
+
+def test_resuming_on_other_data_is_refused(whole, tmp_path):
+    with pytest.raises(TCAFError, match="holds other data"):
+        train(small_experiment(), small_store(tmp_path / "other", seed=1), whole, resume=True)
+
+
+def test_resume_without_a_run_starts_one(store, whole, tmp_path):
+    train(small_experiment(), store, tmp_path / "r", resume=True)
+    assert_same(weights(tmp_path / "r"), weights(whole))
+
+
+def test_a_bad_setting_leaves_no_folder(store, tmp_path):
+    wrong = replace(small_experiment(), fidelity=Fidelity(class_vectors="release_order"))
+    with pytest.raises(TCAFError, match="word2vec_release_order"):
+        train(wrong, store, tmp_path / "r")
+    assert not list(tmp_path.iterdir())
+    text = replace(small_experiment().text, source="sentence")
+    with pytest.raises(TCAFError, match="release_order' needs the vectors of a store"):
+        train(replace(wrong, text=text), store, tmp_path / "r")
+
+
+def test_a_loaded_model_is_the_trained_one(store, whole):
+    loaded = load_model(whole)
+    split = store.split("cls")
+    assert loaded.spec == store.spec
+    assert loaded.classes == split.stage_2
+    assert loaded.gamma == Run(whole).result["choice"]["gamma"]
+    assert loaded.experiment == small_experiment()
+    assert not loaded.model.training
+    assert load_model(whole / "stage_1.safetensors").classes == split.stage_1
+
+
+def test_damaged_and_foreign_models_are_refused(whole, tmp_path):
+    with pytest.raises(TCAFError, match="found nothing"):
+        load_model(tmp_path)
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes((whole / "model.safetensors").read_bytes()[:-5])
+    with pytest.raises(TCAFError, match="damaged file"):
+        load_model(cut)
+    foreign = tmp_path / "foreign.safetensors"
+    safetensors.torch.save_file({"x": torch.zeros(2)}, foreign)
+    with pytest.raises(TCAFError, match="damaged file"):
+        load_model(foreign)
+    header = {"format": "tcaf-model", "version": 99}
+    safetensors.torch.save_file(
+        {"x": torch.zeros(2)}, foreign, metadata={"header": json.dumps(header)}
+    )
+    with pytest.raises(TCAFError, match="format version 99, this tcaf reads 1"):
+        load_model(foreign)
+
+
+def test_provenance_says_where_a_result_comes_from(store, whole):
+    found = json.loads((whole / "provenance.json").read_text())
+    assert found["data"]["fingerprint"] == store.fingerprint
+    assert (
+        found["versions"]["torch"] == torch.__version__.split("+")[0] or found["versions"]["torch"]
+    )
+    assert found["seed"] == 0
+    assert found["threads"] == torch.get_num_threads()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_process_loses_nothing(store, tmp_path, number):
+    """A real process is killed in the middle; the same command with --resume ends the same."""
+    config = tmp_path / "small.toml"
+    config.write_text(TOML.replace("batches_per_epoch = 5", "batches_per_epoch = 60"))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def command(out, *more):
+        return [
+            *(sys.executable, "-m", "tcaf.cli", "train", "--config", str(config)),
+            *("--store", str(store.path), "--out", str(out), *more),
+        ]
+
+    subprocess.run(command(tmp_path / "whole"), check=True, env=environment, capture_output=True)
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(
+        command(killed), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 120
+    while not (killed / "metrics.jsonl").exists():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    expected = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKILL}
+    assert process.returncode == expected[number], error
+    if number != signal.SIGKILL:
+        assert b"--resume" in error
+        assert b"Traceback" not in error
+    assert not (killed / "result.json").exists()
+    subprocess.run(command(killed, "--resume"), check=True, env=environment, capture_output=True)
+    assert_same(weights(killed), weights(tmp_path / "whole"))
+
+
+def test_the_store_is_not_changed_by_a_run(store, whole):
+    FeatureStore.open(store.path).verify()
