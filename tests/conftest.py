@@ -3,9 +3,6 @@
 `tcaf` is imported inside fixtures: the import hook has to be in place before.
 """
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -21,15 +18,6 @@ torch.set_num_threads(1)
 def unchecked(monkeypatch):
     """Turns the shapes off for a test of what a user is told, who has none."""
     monkeypatch.setattr(jaxtyping_config, "jaxtyping_disable", True)
-
-
-@pytest.fixture(scope="session")
-def shared():
-    """The folder of files too large or too foreign for the repository."""
-    folder = Path(os.environ.get("TCAF_SHARED", Path(__file__).parents[2] / "shared"))
-    if not folder.is_dir():
-        pytest.skip("no folder of shared files: set TCAF_SHARED to have this tested")
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -111,6 +99,7 @@ def tiny_store(tmp_path_factory):
         clips_per_class=20,
         audio_dim=5,
         visual_dim=7,
+        noise=0.4,
     )
 
 

@@ -25,7 +25,8 @@ def attention(pattern, dim=DIM, heads=HEADS, head_dim=HEAD_DIM):
 
 
 # One head of size 1, every matrix 1, no bias: query, key and value of a token are its number x, and
-# a query sees a key with weight exp(x_query x_key), normalised. Class token 0, audio 1, visual ln 3.
+# a query sees a key with weight exp(x_query x_key), normalised. Class token 0, audio 1, visual
+# ln 3.
 LN3 = math.log(3)
 BY_HAND = {
     # audio sees class and visual with weights exp(0) = 1 and exp(ln 3) = 3: (0 + 3 ln 3) / 4;

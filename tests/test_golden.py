@@ -160,8 +160,8 @@ def release_gradients(model):
     """Returns the gradient of each parameter under the release's name."""
     grads, names = {}, _names(model)
     for own, parameter in model.named_parameters():
-        for name, part in zip(names[own], parameter.grad.chunk(len(names[own])), strict=True):
-            grads[name] = part
+        parts = parameter.grad.chunk(len(names[own]))
+        grads |= dict(zip(names[own], parts, strict=True))
     table = "position_encoder_block.modal_embedding."
     rows = [grads.pop(table + modality) for modality in ("audio", "visual")]
     return {**grads, table + "weight": torch.stack(rows)}

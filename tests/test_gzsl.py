@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -181,14 +183,14 @@ def test_curve_by_loops(seed):
     videos, classes, labels, parts = draw(seed)
     result = evaluate(videos, classes, labels, gamma=0.0, **parts)
     margins = sorted(set(result.decisions.margin.tolist()))
-    between = [(a + b) / 2 for a, b in zip(margins[:-1], margins[1:], strict=True)]
+    between = [(a + b) / 2 for a, b in pairwise(margins)]
     points = []
     for gamma in [margins[0] - 1, *between, margins[-1] + 1]:
         answers = predict_slowly(videos, classes, parts["seen"], gamma)
         points.append([mean_accuracy_slowly(answers, labels, parts[p]) for p in ("seen", "unseen")])
     np.testing.assert_allclose(np.stack(result.curve, axis=1), points, atol=1e-12)
     area = 0.0
-    for (s, u), (next_s, next_u) in zip(points[:-1], points[1:], strict=True):
+    for (s, u), (next_s, next_u) in pairwise(points):
         area += (s + next_s) / 2 * (next_u - u)
     assert result.curve_area == pytest.approx(area)
 

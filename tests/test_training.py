@@ -61,7 +61,7 @@ def same(one, other):
         ([0.3, 0.2, 0.2, 0.4, 0.1, 0.1], 0),  # a new best starts the count anew
         ([0.3] + [0.1] * 5, 1),
         ([0.3] + [0.1] * 6, 2),  # after a step three more epochs are waited for
-        ([0.3] + [0.2, 0.25, 0.29], 1),  # rising, but below the best
+        ([0.3, 0.2, 0.25, 0.29], 1),  # rising, but below the best
         ([0.0] * 3, 0),
         ([0.0] * 4, 1),
     ],
@@ -175,7 +175,10 @@ def test_learning_rate_is_the_one_given(stage):
 
 
 def test_parts_and_labels(stage, tiny_store):
-    for number, seen in ((1, tiny_store.split("cls").stage_1), (2, tiny_store.split("cls").stage_2)):
+    for number, seen in (
+        (1, tiny_store.split("cls").stage_1),
+        (2, tiny_store.split("cls").stage_2),
+    ):
         part = stage(number).part
         names = sorted(seen.seen)
         text = tiny_store.text("attributes")

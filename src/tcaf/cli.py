@@ -147,7 +147,7 @@ def train(
         result = run_training(experiment, opened, out, resume=resume, observer=observer)
     if result["choice"]["validation"]["gamma_on_edge"]:
         _warn_on_edge(result["choice"]["gamma"], "validation")
-    _show(result, lambda value: printing.print_result(value, out), json)
+    _show(result, lambda value: printing.print_result(value, out, store), json)
 
 
 def _warn_on_edge(gamma: float, where: str) -> None:

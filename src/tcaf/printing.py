@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 SCORES = {"seen": "S", "unseen": "U", "harmonic_mean": "HM", "zsl": "ZSL"}
@@ -35,8 +36,8 @@ def print_store(value: dict[str, Any]) -> None:
     """Prints `FeatureStore.summary`."""
     spec, lengths = value["spec"], value["lengths"]
     _print(
-        f"[bold]{value['path']}[/]: {value['clips']:,} clips of {value['classes']} classes, "
-        f"{value['bytes'] / 2**20:,.1f} MiB in {value['shards']} shards, {value['dtype']}"
+        f"[bold]{escape(value['path'])}[/]: {value['clips']:,} clips of {value['classes']} "
+        f"classes, {value['bytes'] / 2**20:,.1f} MiB in {value['shards']} shards, {value['dtype']}"
     )
     columns = ("", "features", "size", "a token", "tokens", "per clip")
     tokens = _table(*columns)
@@ -55,22 +56,22 @@ def print_store(value: dict[str, Any]) -> None:
         if missing := lengths[modality]["clips_without"]:
             _print(f"[yellow]{missing:,} clips[/] have no {modality} token")
     for name, parts in value["splits"].items():
-        table = _table("part", "clips", "classes", title=f"split {name}")
+        table = _table("part", "clips", "classes", title=f"split {escape(name)}")
         for part, row in parts.items():
             table.add_row(part, f"{row['clips']:,}", str(row["classes"]))
         _print(table)
     for what in ("text", "phrases"):
         if value[what]:
-            _print(f"{what}: {', '.join(value[what])}")
+            _print(f"{what}: {escape(', '.join(value[what]))}")
     for reason, count in value["left_out"].items():
-        _print(f"[yellow]left out[/] {count:,}: {reason}")
+        _print(f"[yellow]left out[/] {count:,}: {escape(reason)}")
 
 
 def _score_row(scores: dict[str, Any]) -> list[str]:
     return [f"{100 * scores[name]:.2f}" for name in SCORES] + [f"{scores['gamma']:g}"]
 
 
-def print_result(value: dict[str, Any], out: Path) -> None:
+def print_result(value: dict[str, Any], out: Path, store: Path) -> None:
     """Prints `result.json` and how to go on."""
     choice = value["choice"]
     table = _table("", *SCORES.values(), "gamma", title="mean class accuracy, percent")
@@ -80,8 +81,8 @@ def print_result(value: dict[str, Any], out: Path) -> None:
         table,
         f"area under the seen-unseen curve {value['test']['curve_area']:.4f}, "
         f"{value['seconds']:.0f} s of training, seed {value['seed']}",
-        f"kept in {out}: model.safetensors, result.json, metrics.jsonl",
-        f"next: tcaf evaluate {out} --store STORE --per_class",
+        f"kept in {escape(str(out))}: model.safetensors, result.json, metrics.jsonl",
+        f"next: tcaf evaluate {escape(str(out))} --store {escape(str(store))} --per_class",
     )
 
 
@@ -95,7 +96,7 @@ def print_evaluation(value: dict[str, Any]) -> None:
         rows = sorted(value["per_class"].items(), key=lambda row: (-row[1]["seen"], row[0]))
         for name, row in rows:
             kind = "seen" if row["seen"] else "[magenta]unseen[/]"
-            classes.add_row(name, kind, str(row["clips"]), f"{100 * row['accuracy']:.1f}")
+            classes.add_row(escape(name), kind, str(row["clips"]), f"{100 * row['accuracy']:.1f}")
         _print(classes)
 
 

@@ -100,7 +100,10 @@ QUERY = "Audio_visual_transformer.layers.0.attn.to_q.weight"
 @pytest.mark.parametrize(
     ("gone", "message"),
     [
-        ("W_proj.fc.0.weight", r"lacks 'W_proj\.fc\.0\.weight'; did you mean 'W_proj\.fc\.1\.weight'"),
+        (
+            "W_proj.fc.0.weight",
+            r"lacks 'W_proj\.fc\.0\.weight'; did you mean 'W_proj\.fc\.1\.weight'",
+        ),
         ("D_o.fc.5.bias", r"lacks 'D_o\.fc\.5\.bias'; did you mean 'D_o\.fc\.\d\.\w+'\?"),
         (POSITION + "modal_embedding.weight", r"lacks 'position_encoder_block\.modal_embedding\."),
         (QUERY, r"lacks 'Audio_visual_transformer\.layers\.0\.attn\.to_q\.weight'; did you mean"),

@@ -118,12 +118,12 @@ class World:
         return vector / np.linalg.norm(vector)
 
     def split(self) -> Split:
-        """Draws which combinations are unseen: a sixth for validation, a sixth for test.
+        """Draws which combinations are unseen: an eighth for validation, an eighth for test.
 
         A combination is held out only while the training classes keep every single value.
         """
         classes = self.classes
-        wanted = len(classes) // 6
+        wanted = max(len(classes) // 8, 1)
         train = set(classes)
         held_out: list[WorldClass] = []
         for index in np.random.default_rng([self.seed, 1]).permutation(len(classes)):
@@ -152,7 +152,7 @@ def event_times(
     """Draws when a clip moves and when it sounds: two events each, in seconds.
 
     Time is a circle of `DURATION_S`: an event late at the end of a clip is heard at its start. So
-    each modality's times are uniform whatever the relation.
+    each modality's times are uniform, and its gaps alike, whatever the relation.
     """
     first = rng.uniform(0, DURATION_S)
     gap = rng.uniform(0.35, 0.65) * DURATION_S
@@ -162,8 +162,9 @@ def event_times(
     elif relation == "late":
         sounds = moves + LATE_S
     elif relation == "alternating":
-        middle = first + gap / 2
-        sounds = np.array([middle, middle + DURATION_S / 2])
+        # Before the next movement, at least 0.35 of the circle away. Not in the middle: the two
+        # middles lie half a circle apart, so that the gap between sounds alone would tell.
+        sounds = moves + DURATION_S / 4
     else:
         other = rng.uniform(0, DURATION_S)
         sounds = np.array([other, other + rng.uniform(0.35, 0.65) * DURATION_S])
@@ -215,14 +216,14 @@ class _Directions:
 def prepare_synthetic(
     out: Path,
     *,
-    looks: int = 3,
+    looks: int = 2,
     motions: int = 2,
-    sounds: int = 3,
+    sounds: int = 2,
     relations: Sequence[Relation] = RELATIONS,
-    clips_per_class: int = 60,
+    clips_per_class: int = 600,
     audio_dim: int = 32,
     visual_dim: int = 64,
-    noise: float = 0.4,
+    noise: float = 0.2,
     seed: int = 0,
     dtype: Dtype = "float16",
     overwrite: bool = False,
@@ -232,8 +233,8 @@ def prepare_synthetic(
 
     Each clip lasts 9.6 s (10 audio tokens of 0.96 s, 15 visual ones of 0.64 s) and holds two
     movements and two sounds. Of a training class's clips, 70 % are for training, 15 % for
-    validation, 15 % for testing; a sixth of the classes is unseen until validation, a sixth until
-    the test. Class text is the attribute vector, kept with the store as `attributes`.
+    validation, 15 % for testing; an eighth of the classes is unseen until validation, an eighth
+    until the test. Class text is the attribute vector, kept with the store as `attributes`.
 
     Args:
         out: folder of the store to make.

@@ -1,0 +1,100 @@
+"""The tables that commands print."""
+
+from pathlib import Path
+
+import pytest
+
+from tcaf import printing
+
+
+@pytest.fixture
+def printed(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(function, *arguments):
+        function(*arguments)
+        return capsys.readouterr().out
+
+    return run
+
+
+STORE = {
+    "path": "world",
+    "clips": 12345,
+    "classes": 17,
+    "dtype": "float16",
+    "shards": 2,
+    "bytes": 3 * 2**20,
+    "spec": {
+        "audio_dim": 128,
+        "visual_dim": 1024,
+        "audio_step_s": 0.96,
+        "visual_step_s": None,
+        "audio_backbone": "youtube8m_audio",
+        "visual_backbone": "youtube8m_rgb",
+    },
+    "lengths": {
+        "audio": {"tokens": 98765, "shortest": 0, "median": 7.0, "longest": 10, "clips_without": 7},
+        "visual": {"tokens": 12345, "shortest": 1, "median": 1.0, "longest": 1, "clips_without": 0},
+    },
+    "splits": {"cls": {"stage_1_train": {"clips": 2317, "classes": 39}}},
+    "text": ["word2vec"],
+    "phrases": ["name"],
+    "left_out": {"no audio features": 11},
+}
+
+
+def test_a_store_fits_80_columns_and_says_what_is_missing(printed):
+    output = printed(printing.print_store, STORE)
+    assert max(map(len, output.splitlines())) <= 80
+    for expected in (
+        *(
+            "12,345 clips",
+            "17 classes",
+            "3.0 MiB",
+            "0.96 s",
+            "98,765",
+            "0 to 10",
+            "youtube8m_audio",
+        ),
+        *("7 clips have no audio token", "left out 11: no audio features", "2,317", "word2vec"),
+    ):
+        assert expected in output
+    assert "no visual token" not in output
+
+
+SCORES = {"seen": 0.5, "unseen": 0.25, "harmonic_mean": 1 / 3, "zsl": 0.4, "gamma": 0.6}
+
+
+def test_a_result_shows_percent_and_the_next_step(printed):
+    value = {
+        "test": {**SCORES, "curve_area": 0.1234},
+        "choice": {"epoch": 7, "gamma": 0.6, "validation": {**SCORES, "seen": 0.75}},
+        "seconds": 61.2,
+        "seed": 3,
+    }
+    output = printed(printing.print_result, value, Path("run"), Path("world"))
+    assert "validation, epoch 7" in output
+    assert "75.00" in output
+    assert "33.33" in output
+    assert "0.1234" in output
+    assert "tcaf evaluate run --store world" in output
+
+
+def test_an_evaluation_lists_seen_classes_first(printed):
+    rows = {
+        "a unseen": {"seen": False, "clips": 3, "accuracy": 1 / 3},
+        "z seen": {"seen": True, "clips": 5, "accuracy": 0.2},
+    }
+    value = {"part": "test", "clips": 8, **SCORES, "curve_area": 0.5, "per_class": rows}
+    output = printed(printing.print_evaluation, value)
+    assert output.index("z seen") < output.index("a unseen")
+    assert "33.3" in output
+    assert "20.0" in output
+
+
+def test_names_with_brackets_are_printed_as_they_are(printed):
+    rows = {"drum [snare]": {"seen": True, "clips": 5, "accuracy": 0.2}}
+    value = {"part": "test", "clips": 8, **SCORES, "curve_area": 0.5, "per_class": rows}
+    assert "drum [snare]" in printed(printing.print_evaluation, value)
+    assert "wor[ld]" in printed(printing.print_store, {**STORE, "path": "wor[ld]"})

@@ -1,0 +1,119 @@
+"""What is shown while a model trains."""
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from tcaf.errors import TCAFError
+from tcaf.tracking import (
+    Observers,
+    TensorBoardObserver,
+    TerminalObserver,
+    describe_losses,
+    describe_time,
+)
+from tcaf.training import EpochRecord, Silence
+
+LOSSES = {"loss": 3.25, "cross_entropy": 2.0, "regression": 1.0, "reconstruction": 0.25}
+SCORES = {"seen": 0.5, "unseen": 0.25, "harmonic_mean": 1 / 3, "zsl": 0.4, "gamma": 0.6}
+
+
+def record(epoch, stage=1, validation=SCORES):
+    return EpochRecord(stage, epoch, 1e-3, LOSSES, validation, 61.0)
+
+
+def watched(terminal, scenario):
+    """Returns what an observer writes to a console 100 columns wide."""
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=terminal, width=100, color_system=None)
+    with TerminalObserver(console) as observer:
+        scenario(observer)
+    return output.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(0.4, "0:00"), (61.0, "1:01"), (3599.6, "1:00:00"), (7384.0, "2:03:04")],
+)
+def test_times_are_read_as_on_a_clock(seconds, expected):
+    assert describe_time(seconds) == expected
+
+
+def test_losses_are_named_in_short():
+    assert describe_losses(LOSSES) == "loss 3.250  ce 2.000  reg 1.000  rec 0.250"
+
+
+def test_each_epoch_leaves_a_line_with_losses_scores_and_time():
+    def scenario(observer):
+        observer.stage_started(1, 4, 0)
+        observer.batch_done(1, 10, 20, LOSSES)
+        observer.epoch_done(record(1))
+        observer.stage_started(2, 1, 0)
+        observer.epoch_done(record(1, stage=2, validation=None))
+
+    lines = watched(False, scenario).splitlines()
+    assert lines[0] == "stage 1 picks epoch and gamma: 4 epochs"
+    assert re.fullmatch(
+        r"    1/4  loss 3.250  ce 2.000  reg 1.000  rec 0.250  S 50.0  U 25.0  HM 33.3  ZSL 40.0"
+        r"  gamma 0.6  1:01, \d:\d\d left",
+        lines[1],
+    )
+    assert "stage 2" in lines[2]
+    assert "HM" not in lines[3]
+    assert len(lines) == 4
+
+
+def test_a_resumed_stage_says_so_and_counts_the_time_left_from_there():
+    def scenario(observer):
+        observer.stage_started(1, 4, 3)
+        observer.epoch_done(record(4))
+
+    first, second = watched(False, scenario).splitlines()
+    assert first.endswith("taken up after epoch 3")
+    assert second.endswith("0:00 left")
+
+
+def test_a_terminal_shows_a_bar_with_running_losses():
+    def scenario(observer):
+        observer.stage_started(1, 4, 0)
+        observer.batch_done(2, 10, 20, LOSSES)
+        observer.bar.refresh()
+
+    output = watched(True, scenario)
+    assert "epoch 2/4" in output
+    assert "10/20" in output
+    assert "ce 2.000" in output
+
+
+def test_several_observers_are_told_the_same():
+    told = []
+
+    class Teller(Silence):
+        def __init__(self, name):
+            self.name = name
+
+        def stage_started(self, *news):
+            told.append((self.name, *news))
+
+        def batch_done(self, *news):
+            told.append((self.name, *news))
+
+        def epoch_done(self, *news):
+            told.append((self.name, *news))
+
+    both = Observers(Teller("a"), Teller("b"))
+    both.stage_started(1, 4, 0)
+    both.batch_done(1, 10, 20, LOSSES)
+    both.epoch_done(record(1))
+    assert told[::2] == [("a", *news[1:]) for news in told[1::2]]
+    assert [len(news) for news in told[::2]] == [4, 5, 2]
+
+
+def test_tensorboard_without_its_extra_names_it(monkeypatch, tmp_path):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(TCAFError, match=r"pip install 'tcaf\[track\]'"):
+        TensorBoardObserver(tmp_path)
