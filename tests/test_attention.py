@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -154,6 +155,23 @@ def test_a_token_that_sees_nothing(pattern):
     sum(part.square().sum() for part in found.values()).backward()
     for leaf in [*leaves, *made.parameters()]:
         assert leaf.grad.isfinite().all()
+
+
+@torch.no_grad()
+def test_what_a_kernel_makes_of_an_empty_softmax_is_of_no_account(monkeypatch):
+    kernel = F.scaled_dot_product_attention
+
+    def hostile(query, key, value, attn_mask):
+        empty = ~attn_mask.any(dim=-1, keepdim=True)
+        return kernel(query, key, value, attn_mask=attn_mask).masked_fill(empty, torch.nan)
+
+    packings = {"audio": packing(2, 0, 3), "visual": packing(0, 3, 1)}
+    tokens = {group: torch.ones(int(p.lens.sum()), DIM) for group, p in packings.items()}
+    made = attention("cross")
+    expected = made(tokens, packings, ("audio", "visual"))
+    monkeypatch.setattr(F, "scaled_dot_product_attention", hostile)
+    found = made(tokens, packings, ("audio", "visual"))
+    assert all(torch.equal(found[group], expected[group]) for group in tokens)
 
 
 def test_dropout_is_on_the_output():

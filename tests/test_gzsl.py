@@ -50,6 +50,8 @@ def test_five_clips_by_hand(gamma, seen, unseen, mean):
     result = five(gamma=gamma)
     got = (result.seen, result.unseen, result.harmonic_mean)
     assert got == pytest.approx((seen, unseen, mean))
+    predicted = result.decisions.predictions(gamma)
+    assert predicted[3] == (0 if gamma <= 0.75 else 2)
     # Among the unseen classes alone clip 3 is right and clip 4 is not, whatever gamma.
     assert result.zsl == 0.5
     assert (result.gamma, result.gamma_on_edge) == (gamma, False)

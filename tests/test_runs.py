@@ -268,8 +268,10 @@ def test_a_killed_process_loses_nothing(store, tmp_path, number):
         assert b"--resume" in error
         assert b"Traceback" not in error
     assert not (killed / "result.json").exists()
+    (killed / ".model.safetensors.1.partial").write_bytes(b"what a kill in a write leaves")
     subprocess.run(command(killed, "--resume"), check=True, env=environment, capture_output=True)
     assert_same(weights(killed), weights(tmp_path / "whole"))
+    assert not list(killed.glob(".*"))
 
 
 def test_the_store_is_not_changed_by_a_run(store, whole):

@@ -42,7 +42,8 @@ class Progress:
 
     Args:
         records: of all epochs so far, stage 1 before stage 2.
-        tensors: `Stage.state` of the stage that runs.
+        tensors: `Stage.state` of the stage that runs; the next epoch changes them in place, so
+            write or copy them before it.
     """
 
     records: tuple[EpochRecord, ...] = ()

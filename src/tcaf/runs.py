@@ -216,6 +216,8 @@ class Run:
                     "another place with --out"
                 )
             self._check_same(experiment, store)
+            for unfinished in self.path.glob(".*.partial"):
+                unfinished.unlink()  # a killed process was writing it
             return self._progress()
         if self.path.is_dir() and not any(self.path.iterdir()):
             self.path.rmdir()
