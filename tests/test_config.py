@@ -54,7 +54,7 @@ def world(tmp_path_factory):
     store = prepare_synthetic(
         folder / "store",
         looks=3,
-        motions=2,
+        motions=3,
         sounds=2,
         relations=("together",),
         clips_per_class=20,
@@ -68,7 +68,7 @@ def world(tmp_path_factory):
     path = folder / "store" / "store.json"
     manifest = json.loads(path.read_text())
     cls = manifest["splits"]["cls"]
-    manifest["splits"]["main"] = {**cls, "test_unseen": cls["test_unseen"][:1]}
+    manifest["splits"]["main"] = {**cls, "test_unseen": cls["test_unseen"][1:]}
     for name, kinds in manifest["phrases"].items():
         kinds["said"] = [f"{name} said"]
     path.write_text(json.dumps(manifest))
@@ -82,7 +82,7 @@ def world(tmp_path_factory):
     for file, factor in (("one.csv", 1), ("two.csv", 2)):
         rows = [f'"{name}",{factor * i + 1},{i * i + 2}' for i, name in enumerate(names)]
         (folder / file).write_text("class,a,b\n" + "\n".join(rows) + "\n")
-    phrases = [f'"{name}","{words[i]}"' for i, name in enumerate(names)]
+    phrases = [f'"{name}","{words[i % len(words)]}"' for i, name in enumerate(names)]
     (folder / "phrases.csv").write_text("name,phrase\n" + "\n".join(phrases) + "\n")
     return World(folder, FeatureStore.open(folder / "store"))
 

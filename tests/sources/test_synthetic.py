@@ -163,7 +163,7 @@ def test_split_keeps_every_value_in_training(seed):
     by_name = {of.name: of for of in world.classes}
     split = world.split()
     assert set(split.classes) == set(by_name)
-    assert len(split.val_unseen) == len(split.test_unseen) == 72 // 6
+    assert len(split.val_unseen) == len(split.test_unseen) == 72 // 8
     train = [by_name[name] for name in split.train]
     for attribute in ("look", "motion", "sound", "relation"):
         values = {getattr(of, attribute) for of in train}
