@@ -186,13 +186,14 @@ class Windows:
         step_s = spec.step_s(modality)
         if step_s is None or self.window_s is None:
             return np.zeros_like(lens), lens
-        count = int(np.ceil(self.window_s / step_s - SNAP))
-        if modality == "audio" and self.release_audio_len and spec.visual_step_s:
-            visual_count = int(np.ceil(self.window_s / spec.visual_step_s - SNAP))
-            count = max(1, round(visual_count * spec.visual_step_s * step_s))
         first = np.ceil(starts / step_s - SNAP).astype(np.int64)
         first = np.clip(first, 0, np.maximum(lens - 1, 0))
-        return first, np.minimum(lens - first, count)
+        if modality == "audio" and self.release_audio_len and spec.visual_step_s:
+            visual_count = np.ceil(self.window_s / spec.visual_step_s - SNAP)
+            end = first + max(1, round(visual_count * spec.visual_step_s * step_s))
+        else:
+            end = np.ceil((starts + self.window_s) / step_s - SNAP).astype(np.int64)
+        return first, np.clip(end - first, np.minimum(lens, 1), lens - first)
 
     def token_times(
         self,

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from tcaf.attention import CrossModalAttention, Group, Packing, Tokens
 from tcaf.batches import FeatureBatch
-from tcaf.config import TCAFConfig
+from tcaf.config import ModelSettings, TCAFConfig
 from tcaf.errors import TCAFError
 from tcaf.features import MODALITIES, Modality
 from tcaf.gzsl import euclidean_distances
@@ -52,6 +52,11 @@ class TextOutput:
 
     class_embedding: Float[Tensor, "num_classes joint_dim"]
     text_reconstruction: Float[Tensor, "num_classes text_dim"]
+
+
+def used_modalities(settings: ModelSettings) -> tuple[Modality, ...]:
+    """Returns the modalities that a model reads (Table 4)."""
+    return tuple(m for m in MODALITIES if settings.modalities in ("both", m))
 
 
 class Block(nn.Module):
@@ -108,12 +113,12 @@ class PositionEncoder(nn.Module):
         self.register_buffer("frequencies", frequencies)
         self.time = nn.Linear(config.position_dim, config.position_dim)
         self.modality = nn.ParameterDict(
-            {m: nn.Parameter(torch.randn(config.position_dim)) for m in MODALITIES}
+            {m: nn.Parameter(torch.randn(config.position_dim)) for m in used_modalities(config)}
         )
         self.out = nn.ModuleDict(
             {
                 m: nn.Linear(config.token_dim + config.position_dim, config.token_dim)
-                for m in MODALITIES
+                for m in used_modalities(config)
             }
         )
         self.dropout = nn.Dropout(config.dropout_position)
@@ -186,9 +191,7 @@ class TCAF(nn.Module):
         super().__init__()
         self.config = config
         momentum = config.batch_norm_momentum
-        self.modalities: tuple[Modality, ...] = tuple(
-            m for m in MODALITIES if config.modalities in ("both", m)
-        )
+        self.modalities = used_modalities(config)
         in_dims = {"audio": config.audio_dim, "visual": config.visual_dim}
         self.encoders = nn.ModuleDict(
             {

@@ -19,9 +19,8 @@ from tcaf.classes import ClassSet
 from tcaf.config import Experiment
 from tcaf.errors import TCAFError
 from tcaf.evaluation import EvaluationPart, evaluate_part, evaluation_windows
-from tcaf.features import MODALITIES
 from tcaf.gzsl import GZSLResult
-from tcaf.model import TCAF
+from tcaf.model import TCAF, used_modalities
 from tcaf.seeding import seeded
 from tcaf.splits import NAMED_PARTS
 from tcaf.store import FeatureStore
@@ -153,7 +152,7 @@ class TwoStages:
     def _check_clips(self) -> None:
         store, name = self.store, self.experiment.data.split
         self.split.check_clips(store.ids, store.class_names, store.parts)
-        used = [m for m in MODALITIES if self.experiment.model.modalities in ("both", m)]
+        used = used_modalities(self.experiment.model)
         for part in NAMED_PARTS:
             rows = store.rows(name, part)
             if not len(rows):
