@@ -145,3 +145,20 @@ def tiny_experiment():
         return replace(experiment, **sections)
 
     return build
+
+
+@pytest.fixture(scope="session")
+def toml():
+    """Writes settings as a configuration file of the command line."""
+    import json
+
+    def write(path, experiment):
+        lines = []
+        for name, section in experiment.to_json().items():
+            if isinstance(section, dict):
+                lines.append(f"[{name}]")
+                lines += [f"{k} = {json.dumps(v)}" for k, v in section.items() if v is not None]
+        path.write_text("\n".join(lines))
+        return path
+
+    return write

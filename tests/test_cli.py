@@ -2,13 +2,13 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
-from small import TOML, small_store
-from tcaf import cli
+from tcaf import cli, commands
 from tcaf.features import FeatureSpec, VideoFeatures
 from tcaf.splits import Split
 from tcaf.store import FeatureStore
@@ -16,12 +16,13 @@ from tcaf.store_writer import new_store
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world(tmp_path_factory, tiny_store, tiny_experiment, toml):
     """A folder with a store, a configuration and a finished run."""
     folder = tmp_path_factory.mktemp("cli")
-    small_store(folder / "store")
-    (folder / "small.toml").write_text(TOML)
-    arguments = ["--config", folder / "small.toml", "--store", folder / "store"]
+    shutil.copytree(tiny_store.path, folder / "store")
+    training = {"epochs": 3, "batches_per_epoch": 5, "learning_rate": 3e-3}
+    toml(folder / "tiny.toml", tiny_experiment(training=training))
+    arguments = ["--config", folder / "tiny.toml", "--store", folder / "store"]
     status = cli.main([str(a) for a in ("train", *arguments, "--out", folder / "run")])
     assert status == 0
     return folder
@@ -53,7 +54,7 @@ def complaint(result):
     return error
 
 
-def commands():
+def all_commands():
     for name, entry in cli.COMMANDS.items():
         if isinstance(entry, dict):
             yield (name,)
@@ -62,7 +63,7 @@ def commands():
             yield (name,)
 
 
-@pytest.mark.parametrize("command", [(), *commands()], ids=" ".join)
+@pytest.mark.parametrize("command", [(), *all_commands()], ids=" ".join)
 def test_help_explains_every_option(tcaf, command):
     status, output, _ = tcaf(*command, "--help")
     assert status == 0
@@ -83,8 +84,8 @@ def test_inspect_json_is_the_summary(tcaf, world):
     assert json.loads(output) == FeatureStore.open(world / "store").summary()
 
 
-def test_inspect_verify_finds_a_flipped_bit(tcaf, tmp_path):
-    small_store(tmp_path / "s")
+def test_inspect_verify_finds_a_flipped_bit(tcaf, tmp_path, world):
+    shutil.copytree(world / "store", tmp_path / "s")
     shard = next((tmp_path / "s").glob("*.arrow"))
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
@@ -94,7 +95,7 @@ def test_inspect_verify_finds_a_flipped_bit(tcaf, tmp_path):
 
 def test_train_prints_a_line_an_epoch_and_the_result(tcaf, world, tmp_path):
     status, output, error = tcaf(
-        *("train", "--config", world / "small.toml", "--store", world / "store"),
+        *("train", "--config", world / "tiny.toml", "--store", world / "store"),
         *("--out", tmp_path / "run", "--training.epochs", "2"),
     )
     assert status == 0
@@ -107,7 +108,7 @@ def test_train_prints_a_line_an_epoch_and_the_result(tcaf, world, tmp_path):
 
 def test_train_json_is_the_result_file(tcaf, world, tmp_path):
     _, output, _ = tcaf(
-        *("train", "--config", world / "small.toml", "--store", world / "store"),
+        *("train", "--config", world / "tiny.toml", "--store", world / "store"),
         *("--out", tmp_path / "run", "--json"),
     )
     assert json.loads(output) == json.loads((tmp_path / "run" / "result.json").read_text())
@@ -144,7 +145,7 @@ def test_a_gamma_can_be_given_or_searched(tcaf, world):
 
 
 def test_print_config_can_be_fed_back(tcaf, world, tmp_path):
-    status, output, _ = tcaf("train", "--config", world / "small.toml", "--print_config")
+    status, output, _ = tcaf("train", "--config", world / "tiny.toml", "--print_config")
     assert status == 0
     (tmp_path / "again.toml").write_text(output)
     status, again, _ = tcaf("train", "--config", tmp_path / "again.toml", "--print_config")
@@ -207,7 +208,7 @@ def test_unknown_keys_of_a_file_are_refused(tcaf, world, tmp_path):
 
 
 def test_wrong_places_get_one_line(tcaf, world, tmp_path):
-    train = ("train", "--config", world / "small.toml")
+    train = ("train", "--config", world / "tiny.toml")
     missing = tcaf(*train, "--store", tmp_path / "none", "--out", tmp_path / "run")
     assert "no feature store at" in complaint(missing)
     taken = tcaf(*train, "--store", world / "store", "--out", world / "run")
@@ -238,7 +239,7 @@ def test_features_of_another_kind_are_refused_by_name(tcaf, world, tmp_path):
 
 def test_gamma_on_the_edge_is_said(tcaf, world, tmp_path):
     result = tcaf(
-        *("train", "--config", world / "small.toml", "--store", world / "store"),
+        *("train", "--config", world / "tiny.toml", "--store", world / "store"),
         *("--out", tmp_path / "run", "--evaluation.gamma_max", "0.2"),
     )
     assert result[0] == 0
@@ -252,7 +253,7 @@ def test_tensorboard_gets_the_curves(tcaf, world, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     status, _, error = tcaf(
-        *("train", "--config", world / "small.toml", "--store", world / "store"),
+        *("train", "--config", world / "tiny.toml", "--store", world / "store"),
         *("--out", tmp_path / "run", "--tensorboard"),
     )
     assert status == 0, error
@@ -264,7 +265,7 @@ def test_tensorboard_gets_the_curves(tcaf, world, tmp_path):
 
 
 def test_doctor_tells_what_is_missing(tcaf, monkeypatch):
-    monkeypatch.setattr(cli, "_installed", lambda module: module != "gensim")
+    monkeypatch.setattr(commands, "_installed", lambda module: module != "gensim")
     status, output, _ = tcaf("doctor")
     assert status == 0
     assert re.search(r"missing.*text.*gensim.*tcaf\[text\]", output)

@@ -19,6 +19,7 @@ ORDER = (
     "classes",
     "splits",
     "features",
+    "shards",
     "store",
     "store_writer",
     "parquet",
@@ -38,6 +39,7 @@ ORDER = (
     "tracking",
     "sources",
     "printing",
+    "commands",
     "cli",
 )
 """The rooms from the ground up; a package is one room, whose modules may import each other."""

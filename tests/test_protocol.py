@@ -1,13 +1,10 @@
 """The two stages: what chooses what, and when the test clips are looked at."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
 import tcaf.protocol
-from small import small_experiment, small_store
 from tcaf.config import Fidelity, ModelSettings
 from tcaf.errors import TCAFError
 from tcaf.features import FeatureSpec, VideoFeatures
@@ -17,13 +14,21 @@ from tcaf.store_writer import new_store
 from tcaf.training import EpochRecord
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return small_store(tmp_path_factory.mktemp("protocol") / "store")
+@pytest.fixture
+def store(tiny_store):
+    return tiny_store
 
 
-def protocol(store, **changes):
-    return TwoStages(replace(small_experiment(), **changes), store, store.text("attributes"))
+@pytest.fixture
+def protocol(tiny_experiment):
+    """Sets up the two stages on a store, with some settings changed."""
+    training = {"epochs": 3, "batches_per_epoch": 5, "learning_rate": 3e-3}
+
+    def build(store, **changes):
+        experiment = tiny_experiment(**{"training": training, **changes})
+        return TwoStages(experiment, store, store.text("attributes"))
+
+    return build
 
 
 def record(epoch, harmonic_mean, rate=1.0, stage=1, gamma=0.4):
@@ -36,7 +41,7 @@ def test_the_best_epoch_and_its_gamma_are_chosen_the_first_of_equals():
     assert (choose(records).epoch, choose(records).gamma) == (2, 1.2)
 
 
-def test_stage_2_trains_as_long_as_stage_1_needed(store):
+def test_stage_2_trains_as_long_as_stage_1_needed(store, protocol):
     events = list(protocol(store).run())
     done = [event.record for event in events if isinstance(event, EpochDone)]
     finished = events[-1]
@@ -48,18 +53,18 @@ def test_stage_2_trains_as_long_as_stage_1_needed(store):
     assert not finished.result.gamma_on_edge
 
 
-def test_the_release_trains_all_epochs_if_the_first_was_best(store):
+def test_the_release_trains_all_epochs_if_the_first_was_best(store, protocol):
     choice = choose((record(1, 0.5), record(2, 0.4)))
     assert protocol(store).stage_2_epochs(choice) == 1
     release = protocol(store, fidelity=Fidelity(stage_2_epochs="release"))
-    assert release.stage_2_epochs(choice) == small_experiment().training.epochs
+    assert release.stage_2_epochs(choice) == protocol(store).experiment.training.epochs
     assert release.stage_2_epochs(choose((record(1, 0.4), record(2, 0.5)))) == 2
 
 
-def test_stage_2_replays_the_learning_rates_or_watches_validation(store):
+def test_stage_2_replays_the_learning_rates_or_watches_validation(store, protocol):
     # Patience 3: the fourth epoch's record is the third without a better one.
     stage_1 = tuple(record(e, hm) for e, hm in enumerate((0.5, 0.4, 0.3, 0.2), start=1))
-    rate = small_experiment().training.learning_rate
+    rate = protocol(store).experiment.training.learning_rate
     own = protocol(store)
     assert own.learning_rate(1, stage_1[:3], 4) == rate
     assert own.learning_rate(1, stage_1, 5) == pytest.approx(rate / 10)
@@ -69,7 +74,7 @@ def test_stage_2_replays_the_learning_rates_or_watches_validation(store):
     assert watching.learning_rate(2, dropped, 5) == rate
 
 
-def test_test_clips_are_looked_at_once_and_last(store, monkeypatch):
+def test_test_clips_are_looked_at_once_and_last(store, monkeypatch, protocol):
     seen = []
     original = tcaf.protocol.evaluate_part
 
@@ -94,7 +99,7 @@ def test_test_clips_are_looked_at_once_and_last(store, monkeypatch):
     assert touched == sorted(touched), "no clip of training or validation is read after a test clip"
 
 
-def test_both_stages_start_anew_from_the_seed(store):
+def test_both_stages_start_anew_from_the_seed(store, protocol):
     own = protocol(store)
     first, again, second = own.new_stage(1), own.new_stage(1), own.new_stage(2)
     weight = "layers.0.attention.to_qkv.weight"
@@ -128,29 +133,29 @@ ALL = [
 
 
 @pytest.mark.parametrize("missing", range(5))
-def test_every_part_needs_clips(tmp_path, missing):
+def test_every_part_needs_clips(tmp_path, missing, protocol):
     made = write(tmp_path / "s", ALL[:missing] + ALL[missing + 1 :])
     with pytest.raises(TCAFError, match=f"has no clips in {ALL[missing].part}"):
         protocol(made)
 
 
-def test_a_clip_without_the_modality_in_use_is_named(tmp_path):
+def test_a_clip_without_the_modality_in_use_is_named(tmp_path, protocol):
     made = write(tmp_path / "s", [*ALL, clip("silent", "T", "val_seen", audio=0)])
     protocol(made)
     with pytest.raises(TCAFError, match=r"clip 'silent' .* in val_seen have no audio token"):
         protocol(made, model=ModelSettings(modalities="audio"))
 
 
-def test_a_class_in_a_part_that_must_not_see_it_is_refused(tmp_path):
+def test_a_class_in_a_part_that_must_not_see_it_is_refused(tmp_path, protocol):
     made = write(tmp_path / "s", [*ALL, clip("leak", "U", "stage_1_train")])
     with pytest.raises(TCAFError, match=r"split overlap: clip 'leak' of class 'U'"):
         protocol(made)
 
 
-def test_a_class_without_text_is_named(store):
+def test_a_class_without_text_is_named(store, protocol):
     text = store.text("attributes")
     del text[store.split("cls").test_unseen[0]]
-    own = TwoStages(small_experiment(), store, text)
+    own = TwoStages(protocol(store).experiment, store, text)
     with pytest.raises(TCAFError, match=store.split("cls").test_unseen[0]):
         own.evaluation_part("test", own.split.stage_2)
 

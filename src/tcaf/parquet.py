@@ -20,15 +20,9 @@ from tcaf.errors import TCAFError
 from tcaf.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.files import new_folder, read_json, write_json
 from tcaf.progress import Track, silent
+from tcaf.shards import Dtype, Manifest, file_sha256
 from tcaf.splits import Split
-from tcaf.store import (
-    Dtype,
-    FeatureStore,
-    Manifest,
-    file_sha256,
-    read_text_embeddings,
-    write_text_embeddings,
-)
+from tcaf.store import FeatureStore, read_text_embeddings, write_text_embeddings
 from tcaf.store_writer import new_store
 
 FORMAT = "tcaf-parquet"

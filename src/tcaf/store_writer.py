@@ -16,8 +16,9 @@ from jaxtyping import Float
 from tcaf.errors import TCAFError
 from tcaf.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.files import new_folder, replacing, write_json
+from tcaf.shards import Dtype, Manifest, file_sha256, shard_schema
 from tcaf.splits import Split
-from tcaf.store import Dtype, Manifest, file_sha256, shard_schema, write_text_embeddings
+from tcaf.store import write_text_embeddings
 
 SHARD_BYTES = 256 * 2**20
 """Tokens gathered in memory before a shard is written."""

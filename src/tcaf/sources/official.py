@@ -19,6 +19,7 @@ from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.progress import Track, silent
 from tcaf.safe_pickle import read_pickle
+from tcaf.shards import Dtype
 
 # Part of this module's interface: whoever has the authors' files looks for their weights here.
 from tcaf.sources.official_checkpoint import model_from_state_dict as model_from_state_dict
@@ -29,7 +30,7 @@ from tcaf.sources.official_lists import (
     vectors_in_release_order,
 )
 from tcaf.splits import Split
-from tcaf.store import Dtype, FeatureStore
+from tcaf.store import FeatureStore
 from tcaf.store_writer import StoreWriter, new_store
 from tcaf.text_sources import read_named_vectors
 

@@ -21,8 +21,9 @@ from jaxtyping import Float
 from tcaf.errors import TCAFError
 from tcaf.features import FeatureSpec, VideoFeatures
 from tcaf.progress import Track, silent
+from tcaf.shards import Dtype
 from tcaf.splits import Split
-from tcaf.store import Dtype, FeatureStore
+from tcaf.store import FeatureStore
 from tcaf.store_writer import new_store
 
 LOOKS = ("red square", "green disc", "blue triangle", "white star", "yellow ring", "pink cross")

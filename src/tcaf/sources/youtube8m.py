@@ -18,9 +18,10 @@ from jaxtyping import Float
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.features import FeatureSpec, VideoFeatures
 from tcaf.progress import Track, silent
+from tcaf.shards import Dtype
 from tcaf.sources.tfrecord import FRAME_BYTES, SequenceRecord, read_records
 from tcaf.splits import Split
-from tcaf.store import Dtype, FeatureStore
+from tcaf.store import FeatureStore
 from tcaf.store_writer import new_store
 
 PARTITIONS = ("train", "val_unseen", "test_unseen")

