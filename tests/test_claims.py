@@ -24,8 +24,8 @@ def preset(name):
 def test_time_tells_classes_apart_that_averages_cannot(tmp_path):
     """TCaF separates seen classes that differ only in when a sound is heard; averages do not.
 
-    Three relations share every look, motion and sound: a model that knows all but the relation is
-    right for a third of the clips.
+    A model that knows all but the relation is right for a third of the clips: 24 seen classes share
+    8 triples of look, motion and sound.
     """
     store = prepare_synthetic(tmp_path / "world")
     experiment = preset("synthetic")
@@ -34,10 +34,11 @@ def test_time_tells_classes_apart_that_averages_cannot(tmp_path):
         own = replace(experiment, data=replace(experiment.data, average=average))
         protocol = TwoStages(own, store, store.text("attributes"))
         stage = protocol.new_stage(1)
-        for epoch in range(1, 15):
+        for epoch in range(1, own.training.epochs + 1):
             stage.run_epoch(epoch, own.training.learning_rate, Silence())
         result = protocol.evaluate(stage.model, protocol.validation, None)
         # Gamma far below any distance: only seen classes are candidates.
         accuracy[average] = score(result.decisions, gamma=-1e6).seen
+    print(f"accuracy on seen classes: {accuracy[False]:.3f}, averaged {accuracy[True]:.3f}")
     assert accuracy[False] >= 0.80
     assert accuracy[True] <= 0.45
