@@ -153,6 +153,14 @@ def test_print_config_can_be_fed_back(tcaf, world, tmp_path):
     assert "epochs = 3" in output
 
 
+def test_any_command_takes_a_file(tcaf, tmp_path):
+    (tmp_path / "world.toml").write_text('relations = ["together"]\nclips_per_class = 20\n')
+    arguments = ("prepare", "synthetic", "--config", tmp_path / "world.toml")
+    status, output, _ = tcaf(*arguments, "--out", tmp_path / "w", "--json")
+    assert status == 0
+    assert json.loads(output)["clips"] == 160
+
+
 def test_later_configurations_and_options_win(tcaf):
     arguments = ("train", "--config", "activitynet_cls", "--config", "official")
     _, output, _ = tcaf(*arguments, "--training.window_s", "9.6", "--print_config")

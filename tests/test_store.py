@@ -232,7 +232,7 @@ def test_summary(store):
         "clips_without": audio.count(0),
     }
     assert summary["splits"]["cls"]["stage_2_train"] == {"clips": 18, "classes": 3}
-    assert summary["left_out"] == {"too short": 1}
+    assert summary["left_out"] == {"too short": ["clip-x"]}
     assert summary["phrases"] == ["name", "said"]
     assert json.loads(json.dumps(summary)) == summary
 

@@ -65,7 +65,7 @@ def _parser(description: str, **settings: Any) -> ArgumentParser:
     )
 
 
-def _command_parser(command: Command) -> ArgumentParser:
+def _command_parser(name: str, command: Command) -> ArgumentParser:
     documentation = parse_docstring(command.function.__doc__ or "")
     helps = {p.arg_name: p.description or "" for p in documentation.params}
     description = "\n\n".join(
@@ -73,20 +73,18 @@ def _command_parser(command: Command) -> ArgumentParser:
     ).replace("PRESETS", ", ".join(presets()))
     parser = _parser(description)
     parameters = python_inspect.signature(command.function).parameters
-    if command.configurable:
-        # The list of every setting is long; it follows below, explained.
-        required = [n for n, p in parameters.items() if p.default is p.empty]
-        parser.usage = "%(prog)s [--config PRESET_OR_TOML ...] " + " ".join(
-            [*(f"--{name} {name.upper()}" for name in required), "[options]"]
-        )
-    flags = [name for name, parameter in parameters.items() if parameter.annotation is bool]
-    for name in command.positional:
-        parser.add_argument(name, type=parameters[name].annotation, help=helps[name])
-    if command.configurable:
-        help_ = "a preset or a TOML file with any of the options below; may be given repeatedly"
-        parser.add_argument("--config", action=ActionConfigFile, help=help_)
-    for name in flags:
-        parser.add_argument(f"--{name}", action="store_true", help=helps[name])
+    # All options follow below, explained; a list of their names first would fill the screen.
+    required = {n for n, p in parameters.items() if p.default is p.empty} - {*command.positional}
+    shown = [word.upper() for word in command.positional]
+    shown += [f"--{n} {n.upper()}" for n in parameters if n in required]
+    parser.usage = " ".join(["tcaf", name, *shown, "[options]"])
+    flags = [n for n, parameter in parameters.items() if parameter.annotation is bool]
+    for word in command.positional:
+        parser.add_argument(word, type=parameters[word].annotation, help=helps[word])
+    help_ = "a TOML file with any of the options below, or a preset; may be given repeatedly"
+    parser.add_argument("--config", action=ActionConfigFile, help=help_)
+    for flag in flags:
+        parser.add_argument(f"--{flag}", action="store_true", help=helps[flag])
     if command.prepares:
         parser.add_argument("--json", action="store_true", help="print the result as JSON.")
     skip: set[str | int] = {*command.positional, *flags}
@@ -107,7 +105,7 @@ def build_parser() -> ArgumentParser:
     for name, entry in COMMANDS.items():
         if isinstance(entry, Command):
             short = parse_docstring(entry.function.__doc__ or "").short_description
-            subcommands.add_subcommand(name, _command_parser(entry), help=short)
+            subcommands.add_subcommand(name, _command_parser(name, entry), help=short)
             continue
         # jsonargparse wants a group to be added before what is in it.
         group = _parser(GROUP_HELP[name])
@@ -115,7 +113,7 @@ def build_parser() -> ArgumentParser:
         inner = group.add_subcommands(dest="kind", help="one of:")
         for kind, command in entry.items():
             short = parse_docstring(command.function.__doc__ or "").short_description
-            inner.add_subcommand(kind, _command_parser(command), help=short)
+            inner.add_subcommand(kind, _command_parser(f"{name} {kind}", command), help=short)
     return parser
 
 

@@ -359,13 +359,11 @@ class Command:
         function: its signature and docstring are the options and their help.
         positional: parameters given without a name.
         prepares: it returns a store whose summary is shown, and takes `track`.
-        configurable: options can come from TOML files.
     """
 
     function: Callable[..., Any]
     positional: tuple[str, ...] = ()
     prepares: bool = False
-    configurable: bool = False
 
 
 COMMANDS: dict[str, Command | dict[str, Command]] = {
@@ -375,7 +373,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
         "synthetic": Command(prepare_synthetic, prepares=True),
     },
     "inspect": Command(inspect, ("store",)),
-    "train": Command(train, configurable=True),
+    "train": Command(train),
     "evaluate": Command(evaluate, ("run",)),
     "import-checkpoint": Command(import_checkpoint, ("checkpoint",)),
     "store": {

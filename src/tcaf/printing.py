@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tcaf.errors import shorten
+
 SCORES = {"seen": "S", "unseen": "U", "harmonic_mean": "HM", "zsl": "ZSL"}
 
 
@@ -63,8 +65,11 @@ def print_store(value: dict[str, Any]) -> None:
     for what in ("text", "phrases"):
         if value[what]:
             _print(f"{what}: {escape(', '.join(value[what]))}")
-    for reason, count in value["left_out"].items():
-        _print(f"[yellow]left out[/] {count:,}: {escape(reason)}")
+    for reason, names in value["left_out"].items():
+        _print(
+            f"[yellow]left out[/] {len(names):,}, {escape(reason)}: {escape(shorten(names))}"
+            f" (all are named by --json)"
+        )
 
 
 def _score_row(scores: dict[str, Any]) -> list[str]:

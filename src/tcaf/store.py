@@ -278,7 +278,7 @@ class FeatureStore:
             "splits": parts,
             "text": self.given_text_names,
             "phrases": sorted({kind for kinds in self.phrases.values() for kind in kinds}),
-            "left_out": {reason: len(names) for reason, names in self.left_out.items()},
+            "left_out": self.left_out,
             "source": self.source,
             "fingerprint": self.fingerprint,
         }
