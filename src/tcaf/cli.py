@@ -206,7 +206,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(str(error))
     except KeyboardInterrupt as stop:
         terminated = isinstance(stop, Terminated)
-        print("\ninterrupted; `tcaf train` carries on with --resume", file=sys.stderr)
+        hint = "; the same command with --resume carries on" if "train" in asked[:1] else ""
+        print(f"\ninterrupted{hint}", file=sys.stderr)
         return 143 if terminated else 130
     return 0
 
