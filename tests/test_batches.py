@@ -107,26 +107,27 @@ TWO_SECONDS = Windows(window_s=2.0)
 
 
 def test_centre_window_by_hand(store):
-    # Clip 0 lasts 9.6 s, so that its window starts at 3.8 s: audio token 4 and visual token 6 both
-    # start at 3.84 s. Clip 3 has one token of each and fits. Clip 5 lasts 19.2 s and its window
-    # starts at 8.6 s: audio token 9 (8.64 s); its picture ends at 7.04 s, so the last token is it.
+    # Clip 0 lasts 9.6 s, so that its window is 3.8 to 5.8 s: the middles of audio tokens 4 (4.32 s)
+    # and 5 and of visual tokens 6 (4.16 s), 7 and 8 lie in it. Clip 3 has one token of each and
+    # fits. Clip 5 lasts 19.2 s and its window is 8.6 to 10.6 s: audio tokens 9 (9.12 s) and 10; its
+    # picture ends at 7.04 s, so the last token is taken.
     batch = load_batch(store, np.array([0, 3, 5]), TWO_SECONDS)
-    assert batch.audio_tokens[:, 0].tolist() == [4, 5, 6, 3000, 5009, 5010, 5011]
-    assert batch.audio_lens.tolist() == [3, 1, 3]
-    audio_times = [3.84, 4.8, 5.76, 0, 8.64, 9.6, 10.56]
+    assert batch.audio_tokens[:, 0].tolist() == [4, 5, 3000, 5009, 5010]
+    assert batch.audio_lens.tolist() == [2, 1, 2]
+    audio_times = [3.84, 4.8, 0, 8.64, 9.6]
     assert batch.audio_times.tolist() == pytest.approx(audio_times)
-    assert batch.visual_tokens[:, 0].tolist() == [6, 7, 8, 9, 3000, 5010]
-    assert batch.visual_lens.tolist() == [4, 1, 1]
-    assert batch.visual_times.tolist() == pytest.approx([3.84, 4.48, 5.12, 5.76, 0, 6.4])
+    assert batch.visual_tokens[:, 0].tolist() == [6, 7, 8, 3000, 5010]
+    assert batch.visual_lens.tolist() == [3, 1, 1]
+    assert batch.visual_times.tolist() == pytest.approx([3.84, 4.48, 5.12, 0, 6.4])
 
 
 @pytest.mark.parametrize(
     ("change", "audio", "visual"),
     [
-        ({}, [3.84, 4.8, 5.76], [3.84, 4.48, 5.12, 5.76]),
-        ({"restart": True}, [0, 0.96, 1.92], [0, 0.64, 1.28, 1.92]),
-        ({"times": "index"}, [4, 5, 6], [6, 7, 8, 9]),
-        ({"times": "index", "restart": True}, [0, 1, 2], [0, 1, 2, 3]),
+        ({}, [3.84, 4.8], [3.84, 4.48, 5.12]),
+        ({"restart": True}, [0, 0.96], [0, 0.64, 1.28]),
+        ({"times": "index"}, [4, 5], [6, 7, 8]),
+        ({"times": "index", "restart": True}, [0, 1], [0, 1, 2]),
         ({"average": True}, [0], [0]),
     ],
 )
@@ -154,17 +155,31 @@ def test_windows_of_the_paper():
     st.integers(0, 80), st.integers(1, 20), st.floats(0, 1), st.sampled_from(["audio", "visual"])
 )
 def test_windows_by_loops(length, tokens, place, modality):
-    """Windows of whole tokens take what starts in them; one token is left at least."""
+    """Windows take the tokens whose middle lies in them; one token is left at least."""
     step_s = SPEC.step_s(modality)
     window_s = tokens * step_s
     start = place * max(length * step_s - window_s, 0)
     inside = [
-        token for token in range(length) if start - 1e-6 <= token * step_s < start + window_s - 1e-6
+        token
+        for token in range(length)
+        if start - 1e-6 * step_s <= (token + 0.5) * step_s < start + window_s - 1e-6 * step_s
     ]
     windows = Windows(window_s)
     first, lens = windows.cut(modality, SPEC, np.array([length]), np.array([start]))
     assert list(range(first[0], first[0] + lens[0])) == inside
     assert lens[0] == min(length, tokens) or place > 0
+
+
+def test_every_place_of_a_random_window_occurs():
+    """A clip one token longer than the window starts at either; none is left out for ever."""
+    generator = torch.Generator().manual_seed(0)
+    for length in (11, 12, 15):
+        lens = np.full(2000, length)
+        windows = Windows(10 * 0.64, place="random")
+        starts = windows.starts(lens * 0.64, generator)
+        first, kept = windows.cut("visual", SPEC, lens, starts)
+        assert set(first.tolist()) == set(range(length - 10 + 1))
+        assert set(kept.tolist()) == {10}
 
 
 def test_whole_clips(store):

@@ -128,6 +128,12 @@ def test_evaluate_repeats_the_result(tcaf, world):
     assert validation["harmonic_mean"] == pytest.approx(expected["harmonic_mean"])
 
 
+def test_clips_that_were_trained_on_are_no_validation(tcaf, world):
+    final = world / "run" / "model.safetensors"
+    error = complaint(tcaf("evaluate", final, "--store", world / "store", "--part", "val"))
+    assert "was trained on the validation clips" in error
+
+
 def test_evaluate_lists_classes(tcaf, world):
     _, output, _ = tcaf("evaluate", world / "run", "--store", world / "store", "--per_class")
     split = FeatureStore.open(world / "store").split("cls")

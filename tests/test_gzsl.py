@@ -283,7 +283,7 @@ def nan_distance(distances):
         ({"unseen": [-1, 2]}, r"unseen must be class indices in 0\.\.3, got \[-1  2\]"),
         ({"labels": torch.tensor([0, 0, 1, 2, 4])}, r"labels must be class indices in 0\.\.3"),
         ({"unseen": [2]}, "label 3 is neither a seen nor an unseen class"),
-        ({"distances": nan_distance}, "clip 3 has a NaN distance"),
+        ({"distances": nan_distance}, "clip 3 has a NaN or infinite distance"),
     ],
 )
 def test_errors(change, message):

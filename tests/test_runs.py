@@ -14,7 +14,7 @@ import torch
 
 from tcaf.config import Fidelity
 from tcaf.errors import TCAFError
-from tcaf.runs import Run, load_model, train
+from tcaf.runs import Run, load_model, save_model, train
 from tcaf.sources.synthetic import prepare_synthetic
 from tcaf.store import FeatureStore
 from tcaf.training import Silence
@@ -209,6 +209,44 @@ def test_a_bad_setting_leaves_no_folder(store, tmp_path, experiment):
     text = replace(experiment.text, source="sentence")
     with pytest.raises(TCAFError, match="release_order' needs the vectors of a store"):
         train(replace(wrong, text=text), store, tmp_path / "r")
+
+
+@pytest.mark.parametrize("wrong", ["a device that is not there", "a split that is not there"])
+def test_what_is_wrong_is_said_before_anything_is_written(store, experiment, tmp_path, wrong):
+    if "device" in wrong:
+        if torch.cuda.is_available():
+            pytest.skip("this machine has a GPU")
+        other = replace(experiment, training=replace(experiment.training, device="cuda"))
+    else:
+        other = replace(experiment, data=replace(experiment.data, split="none"))
+    with pytest.raises(TCAFError):
+        train(other, store, tmp_path / "r")
+    assert not list(tmp_path.iterdir())
+
+
+def test_metrics_lost_by_a_kill_come_back(store, whole, experiment, tmp_path, monkeypatch):
+    """A kill between the last checkpoint and its line of metrics."""
+    monkeypatch.setattr("tcaf.runs.save_model", Full())
+    with pytest.raises(OSError, match="No space left"):
+        train(experiment, store, tmp_path / "r")
+    monkeypatch.undo()
+    metrics = tmp_path / "r" / "metrics.jsonl"
+    metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:-1]))
+    train(experiment, store, tmp_path / "r", resume=True)
+    files = (metrics, whole / "metrics.jsonl")
+    kept, wanted = ([json.loads(line) for line in f.read_text().splitlines()] for f in files)
+    assert [(k["stage"], k["epoch"], k["losses"]) for k in kept] == [
+        (w["stage"], w["epoch"], w["losses"]) for w in wanted
+    ]
+
+
+class Full:
+    """Stands for `save_model` on a disk that is full when the final model is to be written."""
+
+    def __call__(self, path, trained):
+        if path.name == "model.safetensors":
+            raise OSError(28, "No space left on device")
+        save_model(path, trained)
 
 
 def test_a_loaded_model_is_the_trained_one(store, whole, experiment):

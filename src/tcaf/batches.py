@@ -181,18 +181,20 @@ class Windows:
     ) -> tuple[Int[np.ndarray, " batch"], Int[np.ndarray, " batch"]]:
         """Returns the first token and the number of tokens inside each clip's window.
 
-        A token belongs to the window if it starts in it. A clip that has tokens keeps at least one.
+        A token belongs to the window if its middle lies in it, so that each token of a clip, the
+        first included, can be the first of a random window. A clip that has tokens keeps at least
+        one.
         """
         step_s = spec.step_s(modality)
         if step_s is None or self.window_s is None:
             return np.zeros_like(lens), lens
-        first = np.ceil(starts / step_s - SNAP).astype(np.int64)
+        first = np.ceil(starts / step_s - 0.5 - SNAP).astype(np.int64)
         first = np.clip(first, 0, np.maximum(lens - 1, 0))
         if modality == "audio" and self.release_audio_len and spec.visual_step_s:
             visual_count = np.ceil(self.window_s / spec.visual_step_s - SNAP)
             end = first + max(1, round(visual_count * spec.visual_step_s * step_s))
         else:
-            end = np.ceil((starts + self.window_s) / step_s - SNAP).astype(np.int64)
+            end = np.ceil((starts + self.window_s) / step_s - 0.5 - SNAP).astype(np.int64)
         return first, np.clip(end - first, np.minimum(lens, 1), lens - first)
 
     def token_times(

@@ -32,6 +32,7 @@ from tcaf.config import (
 )
 from tcaf.errors import TCAFError
 from tcaf.evaluation import EvaluationPart, evaluate_part, evaluation_windows
+from tcaf.files import new_folder
 from tcaf.parquet import from_parquet, to_parquet
 from tcaf.protocol import pick_device
 from tcaf.runs import TrainedModel, load_model, result_json, save_model, text_settings
@@ -155,6 +156,7 @@ def evaluate(
     gamma: float | None = None,
     search_gamma: bool = False,
     per_class: bool = False,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
     json: bool = False,
 ) -> None:
     """Evaluates a trained model on clips of a store.
@@ -170,6 +172,7 @@ def evaluate(
         search_gamma: take the gamma with the best harmonic mean on these very clips; on test clips
             that is an upper bound, not a result.
         per_class: also list the accuracy of each class.
+        device: where to compute: `cpu`, `cuda`, or `auto` for a GPU where there is one.
         json: print the result as JSON.
     """
     opened = FeatureStore.open(store)
@@ -182,16 +185,22 @@ def evaluate(
     gamma = trained.gamma if gamma is None else gamma
     if gamma is None and not search_gamma:
         raise TCAFError(f"{run} holds no gamma; give --gamma, or --search_gamma to look for one")
+    split = opened.split(experiment.data.split)
+    if part == "val" and trained.classes.seen & set(split.val_unseen):
+        raise TCAFError(
+            f"{run} was trained on the validation clips; give the run's folder, or its "
+            "stage_1.safetensors, for --part val"
+        )
     rows = opened.rows(experiment.data.split, part)
-    device = pick_device(experiment.training.device)
+    place = pick_device(device)
     result = evaluate_part(
-        trained.model.to(device),
+        trained.model.to(place),
         EvaluationPart(opened, rows, trained.classes, trained.text_embedding),
         evaluation_windows(experiment),
         gamma=None if search_gamma else gamma,
         gammas=experiment.evaluation.gammas,
         batch_size=experiment.evaluation.batch_size,
-        device=device,
+        device=place,
     )
     if result.gamma_on_edge:
         _warn_on_edge(result.gamma, part)
@@ -278,11 +287,9 @@ def import_checkpoint(
             f"{config.visual_dim}, store {store} holds {opened.spec.audio_dim} and "
             f"{opened.spec.visual_dim}"
         )
-    if out.exists():
-        raise TCAFError(f"{out} exists already; name another place with --out")
-    out.mkdir(parents=True)
     trained = TrainedModel(imported, opened.spec, classes, vectors, gamma, experiment)
-    save_model(out / "model.safetensors", trained)
+    with new_folder(out) as folder:
+        save_model(folder / "model.safetensors", trained)
     print(f"{out / 'model.safetensors'}: {sum(p.numel() for p in imported.parameters()):,} weights")
     print(f"next: tcaf evaluate {out} --store {store}")
 

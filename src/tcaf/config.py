@@ -5,10 +5,11 @@ unknown ones are refused where files and command lines are read (`cli.py`). Defa
 paper's for UCF-GZSL (Mercea et al., ECCV 2022, Sec. 4.1); a preset lists only what differs.
 """
 
+import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from tcaf.errors import TCAFError
+from tcaf.errors import TCAFError, did_you_mean
 from tcaf.text import TextSettings
 
 AttentionPattern = Literal["cross", "self", "full"]
@@ -16,6 +17,67 @@ Modalities = Literal["both", "audio", "visual"]
 AudioScaling = Literal["divide_255", "l2", "none"]
 VisualScaling = Literal["l2", "l2_over_time", "none"]
 LayerNormKind = Literal["separate", "shared"]
+
+
+MOST_GAMMAS = 10_000
+
+
+@dataclass(frozen=True)
+class _Range:
+    """What a number must be: from `least` (or above it, if `least_open`) to below `below`."""
+
+    least: float
+    least_open: bool = False
+    below: float = math.inf
+
+    def describe(self) -> str:
+        """Returns the range in words."""
+        low = f"above {self.least:g}" if self.least_open else f"at least {self.least:g}"
+        return low if self.below == math.inf else f"{low} and below {self.below:g}"
+
+    def holds(self, value: float | int) -> bool:
+        """Returns whether a number lies in the range."""
+        low = value > self.least if self.least_open else value >= self.least
+        return low and value < self.below
+
+
+_POSITIVE = _Range(0.0, least_open=True)
+_FRACTION = _Range(0.0, below=1.0)
+_COUNT = _Range(1.0)
+_RANGES = {
+    "fourier_scale": _POSITIVE,
+    "batch_norm_momentum": _Range(0.0, least_open=True, below=1 + 1e-9),
+    "plateau_epochs": _COUNT,
+    "epochs": _COUNT,
+    "batches_per_epoch": _COUNT,
+    "batch_size": _COUNT,
+    "learning_rate": _POSITIVE,
+    "weight_decay": _Range(0.0),
+    "beta1": _FRACTION,
+    "beta2": _FRACTION,
+    "plateau_factor": _Range(0.0, least_open=True, below=1.0),
+    "window_s": _POSITIVE,
+    "gamma_max": _Range(0.0),
+    "gamma_step": _POSITIVE,
+}
+"""Of numbers that are no dropout (a fraction), size or count (at least 1)."""
+
+
+def _check(section: str, settings: object) -> None:
+    """Checks that choices are among those offered and that numbers are finite and in range."""
+    hints = get_type_hints(type(settings))
+    for name, value in vars(settings).items():
+        if get_origin(hints[name]) is Literal and value not in get_args(hints[name]):
+            choices = get_args(hints[name])
+            hint = did_you_mean(str(value), choices)
+            told = ", ".join(map(repr, choices))
+            raise TCAFError(f"{section}.{name}: expected one of {told}, got {value!r}{hint}")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        range_ = _RANGES.get(name, _FRACTION if name.startswith("dropout") else _COUNT)
+        if not math.isfinite(value) or not range_.holds(value):
+            unit = " seconds" if name.endswith("_s") else ""
+            raise TCAFError(f"{section}.{name} must be {range_.describe()}{unit}, got {value}")
 
 
 @dataclass(frozen=True)
@@ -80,11 +142,7 @@ class ModelSettings:
     dropout_video_projection: float = 0.1
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if name.startswith("dropout") and not 0 <= value < 1:
-                raise TCAFError(f"model.{name} must lie in [0, 1), got {value}")
-            if (name.endswith("_dim") or name.startswith("num_")) and value < 1:
-                raise TCAFError(f"model.{name} must be at least 1, got {value}")
+        _check("model", self)
         if self.position_dim % 2:
             raise TCAFError(f"model.position_dim must be even, got {self.position_dim}")
         if self.attention == "cross" and self.modalities != "both" and not self.class_token:
@@ -163,6 +221,9 @@ class Fidelity:
     stage_2_schedule: Literal["replay", "validation"] = "replay"
     stage_2_epochs: Literal["best", "release"] = "best"
 
+    def __post_init__(self) -> None:
+        _check("fidelity", self)
+
     @classmethod
     def official(cls) -> "Fidelity":
         """Returns the preset `official`: what the release does."""
@@ -236,18 +297,12 @@ class TrainingSettings:
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batches_per_epoch"):
-            if getattr(self, name) < 1:
-                raise TCAFError(f"training.{name} must be at least 1, got {getattr(self, name)}")
         if self.batch_size < 2:
             raise TCAFError(
                 f"training.batch_size must be at least 2, got {self.batch_size}: batch "
                 "normalisation has no statistics of a single clip"
             )
-        if self.learning_rate <= 0:
-            raise TCAFError(f"training.learning_rate must be above 0, got {self.learning_rate}")
-        if self.window_s is not None and self.window_s <= 0:
-            raise TCAFError(f"training.window_s must be above 0 seconds, got {self.window_s}")
+        _check("training", self)
 
 
 @dataclass(frozen=True)
@@ -256,7 +311,7 @@ class EvaluationSettings:
 
     Args:
         window_s: longest stretch of a clip used, in seconds, from its middle; null: whole clips.
-        batch_size: clips in a batch; changes speed and memory alone.
+        batch_size: clips in a batch; changes speed and memory, and nothing beyond rounding.
         gamma_max: largest gamma that calibrated stacking tries.
         gamma_step: distance between the gammas tried, from 0 up.
     """
@@ -267,14 +322,11 @@ class EvaluationSettings:
     gamma_step: float = 0.2
 
     def __post_init__(self) -> None:
-        if self.window_s is not None and self.window_s <= 0:
-            raise TCAFError(f"evaluation.window_s must be above 0 seconds, got {self.window_s}")
-        if self.batch_size < 1:
-            raise TCAFError(f"evaluation.batch_size must be at least 1, got {self.batch_size}")
-        if self.gamma_step <= 0 or self.gamma_max < 0:
+        _check("evaluation", self)
+        if self.gamma_max / self.gamma_step > MOST_GAMMAS:
             raise TCAFError(
-                "evaluation: gamma_step must be above 0 and gamma_max at least 0, got "
-                f"{self.gamma_step} and {self.gamma_max}"
+                f"evaluation: at most {MOST_GAMMAS} gammas are tried, got gamma_max "
+                f"{self.gamma_max} in steps of {self.gamma_step}"
             )
 
     @property

@@ -7,6 +7,9 @@ a program catches `TCAFError`, which is a `ValueError`.
 import difflib
 from collections.abc import Iterable
 
+MANY = 10_000
+"""Options beyond which nobody waits for the nearest one to be found."""
+
 
 class TCAFError(ValueError):
     """Something the user can mend: says what was expected, what came, and where."""
@@ -14,6 +17,9 @@ class TCAFError(ValueError):
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:
     """Returns `"; did you mean 'x'?"` for the option nearest to `name`, or an empty string."""
+    options = list(options)
+    if len(options) > MANY:
+        return ""
     by_folded = {option.casefold(): option for option in options}
     close = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.5)
     return f"; did you mean {by_folded[close[0]]!r}?" if close else ""

@@ -85,7 +85,8 @@ def distances(
 ) -> Float[Tensor, "clips num_classes"]:
     """Returns the distance of each clip from each candidate class, on the CPU.
 
-    The model is left in evaluation mode. The batch size changes speed and memory, no number.
+    The model is left in evaluation mode. The batch size changes speed and memory, and nothing
+    beyond rounding.
 
     Raises:
         TCAFError: there are no clips.

@@ -151,7 +151,9 @@ class GZSLResult:
 
     @property
     def curve_area(self) -> float:
-        """Area under the seen-unseen curve, S over U: a score that hangs on no gamma."""
+        """Area under the seen-unseen curve, S over U; NaN where one half has no clips."""
+        if self.decisions.is_seen.all() or not self.decisions.is_seen.any():
+            return float("nan")
         seen, unseen = self.curve
         return float(np.trapezoid(seen, unseen))
 
@@ -213,9 +215,13 @@ def decide(
         )
     if both := sorted(set(seen.tolist()) & set(unseen.tolist())):
         raise TCAFError(f"classes {both} are both seen and unseen")
-    if bool(distances.isnan().any()):
-        clip = int(distances.isnan().any(dim=1).nonzero()[0])
-        raise TCAFError(f"clip {clip} has a NaN distance: the model has diverged or its input has")
+    broken = ~distances.isfinite().all(dim=1)
+    if bool(broken.any()):
+        clip = int(broken.nonzero()[0])
+        raise TCAFError(
+            f"clip {clip} has a NaN or infinite distance: the model has diverged, or its input is "
+            "not finite"
+        )
     true = _ids(labels, num_classes, "labels")
     is_seen = np.isin(true, seen)
     strangers = ~is_seen & ~np.isin(true, unseen)
@@ -248,6 +254,8 @@ def score(
     Raises:
         TCAFError: gamma is to be searched for, but one half has no clips and HM no meaning.
     """
+    if gamma is not None and not np.isfinite(gamma):
+        raise TCAFError(f"gamma must be a finite number, got {gamma}")
     if gamma is None and (decisions.is_seen.all() or not decisions.is_seen.any()):
         raise TCAFError("searching for gamma needs clips of seen and of unseen classes")
     grid = np.array(gammas if gamma is None else [gamma], float)

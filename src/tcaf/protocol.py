@@ -41,8 +41,7 @@ class Progress:
 
     Args:
         records: of all epochs so far, stage 1 before stage 2.
-        tensors: `Stage.state` of the stage that runs; the next epoch changes them in place, so
-            write or copy them before it.
+        tensors: `Stage.state` of the stage that runs.
     """
 
     records: tuple[EpochRecord, ...] = ()

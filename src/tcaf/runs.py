@@ -13,7 +13,9 @@ Owns file names, checkpoints and provenance. Every file is whole or absent, when
 killed; a run taken up again ends with the same weights, bit for bit on the same CPU.
 """
 
+import hashlib
 import json
+import math
 import platform
 import subprocess
 import sys
@@ -152,8 +154,19 @@ def provenance(experiment: Experiment, store: FeatureStore) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "seed": experiment.seed,
-        "data": {"fingerprint": store.fingerprint, "clips": len(store), **store.source},
+        "data": {
+            **store.source,
+            "clips": len(store),
+            "fingerprint": store.fingerprint,
+            "split": _split_sha256(store, experiment),
+        },
     }
+
+
+def _split_sha256(store: FeatureStore, experiment: Experiment) -> str:
+    """Returns a hash of the class partition in use."""
+    split = asdict(store.split(experiment.data.split))
+    return hashlib.sha256(json.dumps(split, sort_keys=True).encode()).hexdigest()
 
 
 def _commit() -> str | None:
@@ -218,11 +231,17 @@ class Run:
             self._check_same(experiment, store)
             for unfinished in self.path.glob(".*.partial"):
                 unfinished.unlink()  # a killed process was writing it
-            return self._progress()
+            progress = self._progress()
+            if progress.records:
+                # A kill may have come between the checkpoint and its line of metrics.
+                self._write_metrics(progress)
+            return progress
         if self.path.is_dir() and not any(self.path.iterdir()):
             self.path.rmdir()
         names = store.split(experiment.data.split).classes
         text = embed_classes(text_settings(experiment), names, store)
+        # Whatever is wrong with settings or data is said before anything is written.
+        TwoStages(experiment, store, dict(zip(names, text, strict=True))).new_stage(1)
         with new_folder(self.path) as folder:
             write_text_embeddings(folder, "classes", dict(zip(names, text, strict=True)))
             write_json(folder / "provenance.json", provenance(experiment, store))
@@ -243,7 +262,8 @@ class Run:
                     f"now it is {fields!r}"
                 )
         started = read_json(self.path / "provenance.json", "the provenance of a run")
-        if started["data"]["fingerprint"] != store.fingerprint:
+        same_split = started["data"]["split"] == _split_sha256(store, experiment)
+        if started["data"]["fingerprint"] != store.fingerprint or not same_split:
             raise TCAFError(f"cannot resume {self.path}: store {store.path} holds other data")
 
     def _progress(self) -> Progress:
@@ -261,8 +281,11 @@ class Run:
         """Keeps the state after an epoch, then its line in `metrics.jsonl`."""
         records = [record.to_json() for record in done.progress.records]
         _save(self.path / "checkpoint.safetensors", done.progress.tensors, {"records": records})
-        lines = "".join(json.dumps(record) + "\n" for record in records)
-        write_text(self.path / "metrics.jsonl", lines)
+        self._write_metrics(done.progress)
+
+    def _write_metrics(self, progress: Progress) -> None:
+        lines = (json.dumps(record.to_json()) + "\n" for record in progress.records)
+        write_text(self.path / "metrics.jsonl", "".join(lines))
 
     def write_result(
         self, finished: Finished, experiment: Experiment, records: tuple[EpochRecord, ...]
@@ -281,8 +304,9 @@ class Run:
 
 
 def result_json(result: GZSLResult) -> dict[str, Any]:
-    """Returns the scores of a result as JSON values."""
-    return {**result.scores(), "curve_area": result.curve_area}
+    """Returns the scores of a result as JSON values; None for what has no meaning without clips."""
+    values = {**result.scores(), "curve_area": result.curve_area}
+    return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
 def train(
@@ -311,6 +335,7 @@ def train(
     run = Run(out)
     if resume and run.result is not None:
         run.start(experiment, store, resume=True)
+        (run.path / "checkpoint.safetensors").unlink(missing_ok=True)
         return run.result
     progress = run.start(experiment, store, resume=resume)
     protocol = TwoStages(experiment, store, run.text())

@@ -24,6 +24,7 @@ from tcaf.splits import Split
 
 FORMAT = "tcaf-features"
 VERSION = 1
+SHARD_KEYS = ("file", "clips", "bytes", "sha256")
 Dtype = Literal["float16", "float32"]
 
 
@@ -64,13 +65,13 @@ class Manifest:
             return cls(
                 spec=FeatureSpec(**value["spec"]),
                 dtype=value["dtype"],
-                shards=value["shards"],
+                shards=[{key: entry[key] for key in SHARD_KEYS} for entry in value["shards"]],
                 splits={name: Split.from_json(s) for name, s in value["splits"].items()},
                 phrases=value["phrases"],
                 left_out=value["left_out"],
                 source=value["source"],
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise TCAFError(f"{folder / 'store.json'} is damaged: {error}") from None
 
 

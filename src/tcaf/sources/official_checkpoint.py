@@ -48,8 +48,11 @@ def model_from_state_dict(
         if not name.startswith(IGNORED)
     }
     if (table := POSITION + "modal_embedding.weight") in weights:
-        rows = zip(("audio", "visual"), weights.pop(table), strict=True)
-        weights |= {f"{POSITION}modal_embedding.{modality}": row for modality, row in rows}
+        rows = weights.pop(table)
+        if len(rows) != 2:
+            raise TCAFError(f"the checkpoint's {table} has {len(rows)} rows, expected 2")
+        modalities = zip(("audio", "visual"), rows, strict=True)
+        weights |= {f"{POSITION}modal_embedding.{modality}": row for modality, row in modalities}
     model = TCAF(_config(weights, num_heads, attention))
     wanted = _names(model)
     missing = sorted({part for parts in wanted.values() for part in parts} - set(weights))
@@ -160,10 +163,13 @@ def _layer_names(name: str) -> list[str]:
 def _fitted(name: str, parts: list[Tensor], own: Tensor) -> Tensor:
     """Joins the parts of a weight and gives them its shape (1x1 convolutions become matrices)."""
     joined = torch.cat(parts) if len(parts) > 1 else parts[0]
-    if joined.numel() != own.numel():
+    # A 1x1 convolution has trailing axes of size 1, the class token leading ones.
+    if [size for size in joined.shape if size != 1] != [size for size in own.shape if size != 1]:
         raise TCAFError(
             f"the checkpoint's {name} has shape {tuple(joined.shape)}, expected {tuple(own.shape)}"
         )
+    if not bool(joined.isfinite().all()):
+        raise TCAFError(f"the checkpoint's {name} has NaN or infinite values")
     return joined.reshape(own.shape)
 
 

@@ -257,6 +257,11 @@ def prepare_synthetic(
     """
     if clips_per_class < 20:
         raise TCAFError(f"clips_per_class must be at least 20, got {clips_per_class}")
+    if seed < 0 or min(audio_dim, visual_dim) < 1 or not 0 <= noise < np.inf:
+        raise TCAFError(
+            "seed must be at least 0, dimensions at least 1, noise 0 or more; got seed "
+            f"{seed}, audio_dim {audio_dim}, visual_dim {visual_dim}, noise {noise}"
+        )
     world = World(looks, motions, sounds, tuple(relations), seed)
     split = world.split()
     directions = _Directions.draw(audio_dim, visual_dim, np.random.default_rng([seed, 2]))
