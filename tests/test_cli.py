@@ -128,6 +128,18 @@ def test_evaluate_repeats_the_result(tcaf, world):
     assert validation["harmonic_mean"] == pytest.approx(expected["harmonic_mean"])
 
 
+def test_gamma_is_given_or_searched_not_both(tcaf, world):
+    arguments = ("evaluate", world / "run", "--store", world / "store", "--gamma", "1")
+    assert "exclude each other" in complaint(tcaf(*arguments, "--search_gamma"))
+
+
+def test_what_does_not_fit_into_memory_gets_one_line(tcaf, world, tmp_path):
+    arguments = ("train", "--config", world / "tiny.toml", "--store", world / "store")
+    huge = tcaf(*arguments, "--model.token_dim", "999999999", "--out", tmp_path / "run")
+    assert "does not fit into memory" in complaint(huge)
+    assert not list(tmp_path.iterdir())
+
+
 def test_clips_that_were_trained_on_are_no_validation(tcaf, world):
     final = world / "run" / "model.safetensors"
     error = complaint(tcaf("evaluate", final, "--store", world / "store", "--part", "val"))

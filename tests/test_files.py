@@ -216,3 +216,13 @@ def test_relative_path(tmp_path, monkeypatch):
         (folder / "file").touch()
         monkeypatch.chdir("/")
     assert names(tmp_path / "out") == ["file"]
+
+
+def test_a_file_that_only_its_owner_could_read_follows_the_umask(tmp_path):
+    before = os.umask(0o022)
+    try:
+        with replacing(tmp_path / "a") as temporary:
+            temporary.touch(mode=0o600)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o644

@@ -198,6 +198,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(str(error))
     except ArgumentError as error:
         return _complain(_one_line(error, parser))
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        return _complain("this does not fit into memory; lower the sizes or numbers asked for")
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             # The reader of our output has gone; what is left to flush has nowhere to go.

@@ -141,9 +141,14 @@ def train(
 
 
 def _warn_on_edge(gamma: float, where: str) -> None:
+    advice = (
+        "a wider grid (evaluation.gamma_max) may give a better harmonic mean"
+        if gamma > 0
+        else "the model does not favour seen classes, as an untrained one does not either"
+    )
     print(
         f"warning: the best gamma on {where} clips, {gamma:g}, lies on the edge of the grid "
-        "searched; a wider grid (evaluation.gamma_max) may give a better harmonic mean",
+        f"searched; {advice}",
         file=sys.stderr,
     )
 
@@ -175,6 +180,8 @@ def evaluate(
         device: where to compute: `cpu`, `cuda`, or `auto` for a GPU where there is one.
         json: print the result as JSON.
     """
+    if gamma is not None and search_gamma:
+        raise TCAFError("--gamma and --search_gamma exclude each other; give one of them")
     opened = FeatureStore.open(store)
     if part == "val" and run.is_dir():
         run = run / "stage_1.safetensors"

@@ -36,6 +36,10 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield temporary
+        # Some libraries make files that only their owner can read; ours follow the umask.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         temporary.replace(path)

@@ -262,8 +262,9 @@ class Run:
                     f"now it is {fields!r}"
                 )
         started = read_json(self.path / "provenance.json", "the provenance of a run")
-        same_split = started["data"]["split"] == _split_sha256(store, experiment)
-        if started["data"]["fingerprint"] != store.fingerprint or not same_split:
+        data = started.get("data", {})
+        same_split = data.get("split") == _split_sha256(store, experiment)
+        if data.get("fingerprint") != store.fingerprint or not same_split:
             raise TCAFError(f"cannot resume {self.path}: store {store.path} holds other data")
 
     def _progress(self) -> Progress:

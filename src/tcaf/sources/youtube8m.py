@@ -173,13 +173,14 @@ def _read_csv(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             rows = list(reader)
+            header = reader.fieldnames or ()
     except OSError as error:
         raise TCAFError(f"expected a table at {path}: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise TCAFError(f"expected a table in CSV at {path}: {error}") from None
     for column in columns:
-        if column not in (reader.fieldnames or ()):
-            hint = did_you_mean(column, reader.fieldnames or ())
+        if column not in header:
+            hint = did_you_mean(column, header)
             raise TCAFError(f"{path} has no column {column!r}{hint}")
     for number, row in enumerate(rows, start=1):
         if None in row.values():
