@@ -6,12 +6,17 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings as hypothesis_settings
 from jaxtyping import config as jaxtyping_config
 from jaxtyping import install_import_hook
 
 install_import_hook("tcaf", "beartype.beartype")
 
 torch.set_num_threads(1)
+
+# The same examples in every run: what passed here passes everywhere.
+hypothesis_settings.register_profile("fixed", derandomize=True)
+hypothesis_settings.load_profile("fixed")
 
 
 @pytest.fixture

@@ -138,7 +138,7 @@ def test_rectangles_equal_the_masked_square(lens, pattern, class_token, dense, s
         for group in tokens:
             alone = made(tokens, packings, (group,))
             assert list(alone) == [group]
-            torch.testing.assert_close(alone[group], found[group], rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(alone[group], found[group], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
