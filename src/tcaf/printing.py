@@ -12,8 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tcaf.errors import shorten
-
-SCORES = {"seen": "S", "unseen": "U", "harmonic_mean": "HM", "zsl": "ZSL"}
+from tcaf.tracking import SCORES
 
 
 def _print(*things: Any) -> None:

@@ -40,7 +40,7 @@ from tcaf.features import FeatureSpec
 from tcaf.files import new_folder, read_json, replacing, write_json, write_text
 from tcaf.gzsl import GZSLResult
 from tcaf.model import TCAF
-from tcaf.protocol import Choice, EpochDone, Finished, Progress, TwoStages
+from tcaf.protocol import Choice, EpochDone, Finished, Progress, TwoStages, choose
 from tcaf.store import FeatureStore, read_text_embeddings, write_text_embeddings
 from tcaf.text import TextSettings, embed_classes
 from tcaf.training import EpochRecord, Observer
@@ -349,9 +349,7 @@ def train(
     for event in protocol.run(progress, observer):
         if isinstance(event, EpochDone):
             if event.best_model is not None:
-                best = event.record.validation
-                assert best is not None, "stage 1 validates every epoch"
-                choice = Choice(event.record.epoch, float(best["gamma"]), best)
+                choice = choose(event.progress.of_stage(1))
                 keep("stage_1.safetensors", event.best_model, choice, protocol.split.stage_1)
             run.write_epoch(event)
             progress = event.progress

@@ -16,6 +16,7 @@ from tcaf.training import EpochRecord, Observer
 
 SHORT = {"loss": "loss", "cross_entropy": "ce", "regression": "reg", "reconstruction": "rec"}
 SCORES = {"seen": "S", "unseen": "U", "harmonic_mean": "HM", "zsl": "ZSL"}
+"""The scores that people are shown, by field, and what tables call them."""
 
 
 def describe_losses(losses: dict[str, float]) -> str:
