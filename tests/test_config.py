@@ -28,15 +28,19 @@ from tcaf.errors import TCAFError
 from tcaf.evaluation import evaluation_windows
 from tcaf.gzsl import score
 from tcaf.model import TCAF
+from tcaf.presets import preset_names, preset_path
 from tcaf.protocol import EpochDone, TwoStages, choose
 from tcaf.runs import Run
 from tcaf.seeding import seeded
 from tcaf.sources.synthetic import prepare_synthetic
 from tcaf.store import FeatureStore
+from tcaf.systems import SYSTEMS, configure
 from tcaf.text import embed_classes
 from tcaf.training import EpochRecord, Silence
 
-PRESETS = sorted((Path(tcaf.__file__).parent / "presets").glob("*.toml"))
+PRESETS = [preset_path(name) for name in preset_names()]
+SYSTEM_PRESETS = [path for path in PRESETS if path.stem in SYSTEMS]
+DATA_PRESETS = [path for path in PRESETS if path.stem not in SYSTEMS]
 
 
 def sections():
@@ -110,7 +114,7 @@ def network(world, experiment):
     dims = {"audio_dim": 5, "visual_dim": 7, "text_dim": 11}
     batch = load_batch(world.store, np.arange(7), evaluation_windows(Experiment()))
     with seeded(0, "test"), torch.no_grad():
-        model = TCAF(experiment.tcaf_config(**dims)).train()
+        model = TCAF(configure(experiment, **dims)).train()
         outputs = [*vars(model(batch)).values(), *vars(model.embed_text(torch.eye(11))).values()]
     return list(model.state_dict()), [x.tolist() for x in [*outputs, *model.buffers()]]
 
@@ -207,6 +211,25 @@ def weights(world, experiment):
     return world.protocol(experiment).new_stage(1).model.class_token.tolist()
 
 
+def parameters(world, experiment):
+    return [name for name, _ in world.protocol(experiment).new_stage(1).model.named_parameters()]
+
+
+def latents(world, experiment):
+    experiment = replace(experiment, system="perceiver")
+    return world.protocol(experiment).new_stage(1).model.latents.shape
+
+
+def network_of(system):
+    """Returns what an epoch makes of a system's weights."""
+
+    def trained(world, experiment):
+        epoch = one_epoch(world, replace(experiment, system=system))
+        return epoch, parameters(world, replace(experiment, system=system))
+
+    return trained
+
+
 GLOVE = {"source": "glove", "path": "words.txt"}
 STORED = {"source": "stored", "name": "attributes"}
 ATTRIBUTES = {"source": "attributes", "path": "one.csv"}
@@ -215,6 +238,8 @@ ATTRIBUTES = {"source": "attributes", "path": "one.csv"}
 # beside it in its section to make it count.
 TABLE: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "seed": (weights, 1, {}),
+    "system": (parameters, "attention_fusion", {}),
+    "options": (latents, {"num_latents": 3}, {}),
     "data.split": (split, "main", {}),
     "data.average": (windows, True, {}),
     "text.source": (class_vectors, {"name": "", **ATTRIBUTES}, STORED),
@@ -254,6 +279,8 @@ TABLE: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "fidelity.plateau_epochs": (rates, 4, {}),
     "fidelity.stage_2_schedule": (rates, "validation", {}),
     "fidelity.stage_2_epochs": (stage_2_epochs, "release", {}),
+    "fidelity.cjme_attention": (network_of("cjme"), "separate_means", {}),
+    "fidelity.avca_modality_tokens": (network_of("avca"), "fixed", {}),
     "objective.cross_entropy": (losses, False, {}),
     "objective.regression": (losses, False, {}),
     "objective.reconstruction": (losses, False, {}),
@@ -335,7 +362,7 @@ def test_there_are_presets():
     assert {"official", "ucf_cls", "vggsound_main"} <= {path.stem for path in PRESETS}
 
 
-@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", DATA_PRESETS, ids=lambda path: path.stem)
 def test_presets_say_what_differs_and_nothing_else(path):
     content, default = read_preset(path), asdict(Experiment())
     assert isinstance(as_experiment(content), Experiment)
@@ -404,7 +431,7 @@ def test_gammas_by_hand(largest, step, gammas):
 def test_model_config_takes_everything_over(tiny_experiment):
     fidelity = {"layer_norm": "shared", "batch_norm_momentum": 0.19, "visual_scaling": "none"}
     experiment = tiny_experiment(fidelity=fidelity)
-    config = experiment.tcaf_config(audio_dim=3, visual_dim=5, text_dim=7)
+    config = configure(experiment, audio_dim=3, visual_dim=5, text_dim=7)
     assert {f.name for f in fields(TCAFConfig)} == {
         "audio_dim",
         "visual_dim",

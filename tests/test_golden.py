@@ -12,7 +12,7 @@ from tcaf.batches import FeatureBatch
 from tcaf.config import Experiment, Fidelity
 from tcaf.gzsl import evaluate
 from tcaf.sources.official_checkpoint import _names, model_from_state_dict
-from tcaf.training import tcaf_objective
+from tcaf.systems import tcaf_objective
 
 GOLDEN = Path(__file__).parent / "golden"
 PATTERNS = ("cross", "self", "full")
@@ -62,7 +62,7 @@ def outputs(model, case, dtype=torch.float32):
 
 def losses(model, case, dtype=torch.float32):
     words = record(case)["class_words"].to(dtype)
-    return tcaf_objective(model, batch_of(case, dtype), words, OFFICIAL)
+    return tcaf_objective(model, batch_of(case, dtype), None, words, OFFICIAL)
 
 
 def check_losses(found, expected):

@@ -32,11 +32,19 @@ ORDER = (
     "attention",
     "losses",
     "model",
+    "baselines",
+    "systems",
+    "presets",
+    "predictions",
+    "statistics",
     "evaluation",
     "training",
     "protocol",
     "runs",
+    "tables",
+    "reproduce",
     "tracking",
+    "reports",
     "sources",
     "printing",
     "commands",
@@ -54,6 +62,8 @@ EXTRAS = (
     "google_crc32c",
     "google.protobuf",
     "tensorboard",
+    "matplotlib",
+    "sklearn",
 )
 
 ROOT = Path(tcaf.__file__).parent

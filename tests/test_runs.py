@@ -55,6 +55,7 @@ def test_a_run_leaves_what_it_says(whole):
         "config.json",
         "metrics.jsonl",
         "model.safetensors",
+        "predictions.parquet",
         "provenance.json",
         "result.json",
         "stage_1.safetensors",
@@ -275,7 +276,7 @@ def test_damaged_and_foreign_models_are_refused(whole, tmp_path):
     safetensors.torch.save_file(
         {"x": torch.zeros(2)}, foreign, metadata={"header": json.dumps(header)}
     )
-    with pytest.raises(TCAFError, match="format version 99, this tcaf reads 1"):
+    with pytest.raises(TCAFError, match="format version 99, this tcaf reads 2"):
         load_model(foreign)
 
 

@@ -9,14 +9,14 @@ from tcaf.config import Fidelity
 from tcaf.errors import TCAFError
 from tcaf.losses import tcaf_losses
 from tcaf.protocol import TwoStages
+from tcaf.systems import tcaf_objective
 from tcaf.training import (
     EpochRecord,
     Observer,
     Silence,
-    Stage,
+    new_stage,
     TrainingPart,
     plateau_rate,
-    tcaf_objective,
     timed_epoch,
 )
 
@@ -223,7 +223,7 @@ def drawn(stage, number):
 def objective_of(stage, rows, labels):
     batch = load_batch(stage.part.store, rows, stage.windows, labels=labels)
     with torch.no_grad():
-        return tcaf_objective(stage.model, batch, stage.text_embedding, stage.experiment).total
+        return tcaf_objective(stage.model, batch, None, stage.text_embedding, stage.experiment).total
 
 
 @pytest.mark.parametrize("statistics", ["classes", "clips"])
@@ -292,7 +292,7 @@ def test_nothing_to_train_on(stage, tiny_store):
     empty = TrainingPart(tiny_store, part.rows[:0], part.labels[:0], part.text_embedding)
     message = f"store {tiny_store.path} has no clips to train stage 2 on"
     with pytest.raises(TCAFError, match=message):
-        Stage(made.model, empty, made.experiment, 2, made.device)
+        new_stage(made.model, empty, made.experiment, 2, made.device)
 
 
 def test_a_batch_that_leaves_one_row(stage):

@@ -10,26 +10,27 @@ import os
 import re
 import signal
 import sys
-import tomllib
 import types
 import warnings
 from argparse import ArgumentError
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
-from importlib.resources import files as package_files
-from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # type: ignore[attr-defined]
 
-from tcaf.commands import COMMANDS, GROUP_HELP, Command, presets, run_command
+from tcaf.commands import COMMANDS, GROUP_HELP, Command, run_command
 from tcaf.errors import TCAFError, did_you_mean
+from tcaf.presets import preset_names, preset_path, read_settings
+from tcaf.systems import SYSTEMS
 
 
 def _resolve_presets(arguments: list[str]) -> list[str]:
     """Replaces the name of a preset after `--config` by the path of its file."""
+    if arguments[:1] == ["reproduce"]:
+        return arguments  # it needs the names: those of the systems' presets follow from them
     resolved = list(arguments)
     for index, argument in enumerate(arguments):
         if argument.startswith("--config="):
@@ -40,17 +41,9 @@ def _resolve_presets(arguments: list[str]) -> list[str]:
 
 
 def _preset_path(name: str) -> str:
-    if name in presets():
-        return str(package_files("tcaf") / "presets" / f"{name}.toml")
-    if not Path(name).is_file():
-        hint = did_you_mean(name, presets())
-        raise TCAFError(
-            f"--config {name!r} is neither a file nor a preset ({', '.join(presets())}){hint}"
-        )
-    try:
-        tomllib.loads(Path(name).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise TCAFError(f"--config {name}: expected a TOML file, but {error}") from None
+    if name in preset_names():
+        return str(preset_path(name))
+    read_settings(name)
     return name
 
 
@@ -70,7 +63,8 @@ def _command_parser(name: str, command: Command) -> ArgumentParser:
     helps = {p.arg_name: p.description or "" for p in documentation.params}
     description = "\n\n".join(
         text for text in (documentation.short_description, documentation.long_description) if text
-    ).replace("PRESETS", ", ".join(presets()))
+    ).replace("PRESETS", ", ".join(preset_names()))
+    helps = {name: text.replace("SYSTEMS", ", ".join(SYSTEMS)) for name, text in helps.items()}
     parser = _parser(description)
     parameters = python_inspect.signature(command.function).parameters
     # All options follow below, explained; a list of their names first would fill the screen.
@@ -81,14 +75,22 @@ def _command_parser(name: str, command: Command) -> ArgumentParser:
     flags = [n for n, parameter in parameters.items() if parameter.annotation is bool]
     for word in command.positional:
         parser.add_argument(word, type=parameters[word].annotation, help=helps[word])
-    help_ = "a TOML file with any of the options below, or a preset; may be given repeatedly"
-    parser.add_argument("--config", action=ActionConfigFile, help=help_)
+    if "config" not in parameters:
+        help_ = "a TOML file with any of the options below, or a preset; may be given repeatedly"
+        parser.add_argument("--config", action=ActionConfigFile, help=help_)
     for flag in flags:
         parser.add_argument(f"--{flag}", action="store_true", help=helps[flag])
     if command.prepares:
         parser.add_argument("--json", action="store_true", help="print the result as JSON.")
     skip: set[str | int] = {*command.positional, *flags}
     skip |= {"track"} & set(parameters)
+    for word, parameter in parameters.items():
+        if get_origin(parameter.annotation) is list and word not in skip:
+            # Several words behind one option: jsonargparse alone would want them as JSON.
+            kind = get_args(parameter.annotation)[0]
+            settings = {"type": kind, "nargs": "+", "default": parameter.default}
+            parser.add_argument(f"--{word}", help=helps[word], **settings)
+            skip.add(word)
     parser.add_function_arguments(command.function, as_positional=False, skip=skip)
     return parser
 

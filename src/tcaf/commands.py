@@ -9,9 +9,8 @@ import json
 import platform
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -28,13 +27,17 @@ from tcaf.config import (
     Fidelity,
     ModelSettings,
     ObjectiveSettings,
+    Option,
     TrainingSettings,
 )
 from tcaf.errors import TCAFError
 from tcaf.evaluation import EvaluationPart, evaluate_part, evaluation_windows
 from tcaf.files import new_folder
 from tcaf.parquet import from_parquet, to_parquet
+from tcaf.presets import dataset_preset, preset_names, settings_of
 from tcaf.protocol import pick_device
+from tcaf.reports.results import write_results
+from tcaf.reproduce import collect, plan, run_jobs
 from tcaf.runs import TrainedModel, load_model, result_json, save_model, text_settings
 from tcaf.runs import train as run_training
 from tcaf.shards import Dtype
@@ -43,8 +46,10 @@ from tcaf.sources.official_checkpoint import model_from_state_dict, read_checkpo
 from tcaf.sources.synthetic import prepare_synthetic
 from tcaf.sources.youtube8m import prepare_youtube8m
 from tcaf.store import FeatureStore
+from tcaf.systems import load_plugin
+from tcaf.tables import paper_table
 from tcaf.text import TextSettings, embed_classes
-from tcaf.tracking import Observers, TensorBoardObserver, TerminalObserver
+from tcaf.tracking import JobsObserver, Observers, TensorBoardObserver, TerminalObserver
 from tcaf.training import Observer
 
 T = TypeVar("T")
@@ -101,11 +106,14 @@ def train(
     training: TrainingSettings = TrainingSettings(),  # noqa: B008 - frozen
     evaluation: EvaluationSettings = EvaluationSettings(),  # noqa: B008 - frozen
     seed: int = 0,
+    system: str = "tcaf",
+    options: dict[str, Option] = {},  # noqa: B006 - read only
+    plugin: Path | None = None,
     resume: bool = False,
     tensorboard: bool = False,
     json: bool = False,
 ) -> None:
-    """Trains TCaF with the two-stage protocol and tests it once.
+    """Trains TCaF, or a system it is compared with, by the two-stage protocol and tests it once.
 
     Stage 1 picks the epoch and gamma by validation; stage 2 retrains on training and validation
     clips for as many epochs; then the test clips are looked at. A run that was interrupted, in
@@ -123,11 +131,19 @@ def train(
         training: optimiser, batches, windows.
         evaluation: windows and gammas.
         seed: all randomness follows from it.
+        system: what to train: SYSTEMS; its own settings are a preset, `--config cjme`, given after
+            that of the data.
+        options: settings of that system alone, as in `--options.dropout 0.2`.
+        plugin: a Python file that registers a system of your own (docs/your-own-model.md).
         resume: carry on with the run in `out`.
         tensorboard: also write curves for TensorBoard into `out` (extra `track`).
         json: print the result as JSON.
     """
-    experiment = Experiment(data, text, model, fidelity, objective, training, evaluation, seed)
+    if plugin is not None:
+        load_plugin(plugin)
+    experiment = Experiment(
+        data, text, model, fidelity, objective, training, evaluation, seed, system, dict(options)
+    )
     opened = FeatureStore.open(store)
     console = _console()
     with TerminalObserver(console) as terminal:
@@ -245,6 +261,67 @@ def _check_features(trained: TrainedModel, store: FeatureStore) -> None:
             )
 
 
+def reproduce(
+    *,
+    table: Literal[1, 2, 3, 4],
+    data: Path,
+    seeds: list[int] = [0, 1, 2],  # noqa: B006 - read only
+    models: list[str] = [],  # noqa: B006 - read only
+    config: list[str] = [],  # noqa: B006 - read only
+    set: list[str] = [],  # noqa: B006 - the option's name
+    jobs: int = 1,
+    out: Path | None = None,
+    runs: Path | None = None,
+    plugin: Path | None = None,
+    json: bool = False,
+) -> None:
+    """Reproduces a table of the paper on the clips of a store, over several seeds.
+
+    Table 1 compares all systems, 2 the terms of the objective, 3 attention patterns with and
+    without class token, 4 one modality or both. Every row is trained by the same two-stage protocol
+    with the settings that its preset has for the data. What is done already with the same
+    configuration and data is not run again, an interrupted run is taken up, and a row that fails is
+    kept with its reason. Writes table.md, table.csv and per_class.csv.
+
+    Args:
+        table: number of the table in the paper.
+        data: folder of a feature store.
+        seeds: of the runs of each row.
+        models: rows wanted, by name, such as tcaf or avca; all by default.
+        config: presets or TOML files for the data, in place of the one that its source suggests.
+        set: further settings for all rows, training.epochs=2, or for one, avca.training.epochs=2.
+        jobs: runs at a time; each has its share of the cores.
+        out: folder for the results; by default results/table_N.
+        runs: folder for the runs, which several tables may share; by default runs in `out`.
+        plugin: a Python file that registers a system of your own (docs/your-own-model.md).
+        json: print the result as JSON.
+    """
+    if plugin is not None:
+        load_plugin(plugin)
+    opened = FeatureStore.open(data)
+    found = paper_table(table)
+    out = out or Path("results") / f"table_{table}"
+    presets = config or [dataset_preset(opened)]
+    planned = plan(
+        found,
+        opened,
+        config=presets,
+        seeds=seeds,
+        runs=runs or out / "runs",
+        models=models,
+        settings=settings_of(set, [row.name for row in found.rows]),
+    )
+    with JobsObserver(_console(), planned) as observer:
+        outcomes = run_jobs(planned, data, observer, num_jobs=jobs, plugin=plugin)
+    rows = collect(outcomes)
+    command = ["tcaf", *sys.argv[1:]]
+    scores = write_results(out, found, rows, presets[0], command)
+    show([asdict(row) for row in scores], lambda value: printing.print_table(value, out), json)
+    if any(outcome.error for outcome in outcomes):
+        failed = sum(outcome.error is not None for outcome in outcomes)
+        raise TCAFError(f"{failed} of {len(outcomes)} runs failed; {out / 'table.md'} says why")
+
+
 def import_checkpoint(
     checkpoint: Path,
     out: Path,
@@ -294,7 +371,7 @@ def import_checkpoint(
             f"{config.visual_dim}, store {store} holds {opened.spec.audio_dim} and "
             f"{opened.spec.visual_dim}"
         )
-    trained = TrainedModel(imported, opened.spec, classes, vectors, gamma, experiment)
+    trained = TrainedModel("tcaf", imported, opened.spec, classes, vectors, gamma, experiment)
     with new_folder(out) as folder:
         save_model(folder / "model.safetensors", trained)
     print(f"{out / 'model.safetensors'}: {sum(p.numel() for p in imported.parameters()):,} weights")
@@ -317,7 +394,7 @@ def doctor(*, json: bool = False) -> None:
         "packages": {name: version(name) for name in ("torch", "numpy", "pyarrow")},
         "cpu_threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "presets": presets(),
+        "presets": preset_names(),
         "extras": extras,
     }
     show(value, printing.print_doctor, json)
@@ -357,14 +434,6 @@ def store_from_parquet(
     printing.print_store(made.summary())
 
 
-def presets() -> list[str]:
-    """Returns the names of the configurations that come with the package."""
-    folder = package_files("tcaf") / "presets"
-    return sorted(
-        f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")
-    )
-
-
 @dataclass(frozen=True)
 class Command:
     """How a function becomes a command.
@@ -389,6 +458,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "inspect": Command(inspect, ("store",)),
     "train": Command(train),
     "evaluate": Command(evaluate, ("run",)),
+    "reproduce": Command(reproduce),
     "import-checkpoint": Command(import_checkpoint, ("checkpoint",)),
     "store": {
         "to-parquet": Command(store_to_parquet, ("store",)),

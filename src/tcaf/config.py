@@ -6,10 +6,13 @@ paper's for UCF-GZSL (Mercea et al., ECCV 2022, Sec. 4.1); a preset lists only w
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from tcaf.errors import TCAFError, did_you_mean
+from tcaf.features import Modality
 from tcaf.text import TextSettings
 
 AttentionPattern = Literal["cross", "self", "full"]
@@ -17,6 +20,8 @@ Modalities = Literal["both", "audio", "visual"]
 AudioScaling = Literal["divide_255", "l2", "none"]
 VisualScaling = Literal["l2", "l2_over_time", "none"]
 LayerNormKind = Literal["separate", "shared"]
+Option = bool | int | float | str
+"""A setting of one system."""
 
 
 MOST_GAMMAS = 10_000
@@ -59,19 +64,50 @@ _RANGES = {
     "window_s": _POSITIVE,
     "gamma_max": _Range(0.0),
     "gamma_step": _POSITIVE,
+    "strongest": _POSITIVE,
+    "ratio": _Range(0.0, least_open=True, below=1.0),
 }
 """Of numbers that are no dropout (a fraction), size or count (at least 1)."""
 
 
-def _check(section: str, settings: object) -> None:
-    """Checks that choices are among those offered and that numbers are finite and in range."""
+def _is(value: object, hint: Any) -> bool:
+    """Returns whether a value is of an annotated type; whole numbers count as numbers."""
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) is UnionType:
+        return any(_is(value, choice) for choice in get_args(hint))
+    if hint in (int, float):
+        kinds = int if hint is int else int | float
+        return isinstance(value, kinds) and not isinstance(value, bool)
+    return isinstance(value, hint) if isinstance(hint, type) else True
+
+
+def check_type(name: str, value: object, hint: Any) -> None:
+    """Checks one setting against its annotation.
+
+    Raises:
+        TCAFError: it is of another type, or not among the choices.
+    """
+    if _is(value, hint):
+        return
+    if get_origin(hint) is Literal:
+        choices = get_args(hint)
+        told = ", ".join(map(repr, choices))
+        near = did_you_mean(str(value), choices)
+        raise TCAFError(f"{name}: expected one of {told}, got {value!r}{near}")
+    told = getattr(hint, "__name__", str(hint))
+    raise TCAFError(f"{name}: expected {told}, got {value!r}")
+
+
+def check_settings(section: str, settings: object) -> None:
+    """Checks types and choices of a section's settings, and that numbers are finite and in range.
+
+    Raises:
+        TCAFError: naming the setting, what was expected and what came.
+    """
     hints = get_type_hints(type(settings))
     for name, value in vars(settings).items():
-        if get_origin(hints[name]) is Literal and value not in get_args(hints[name]):
-            choices = get_args(hints[name])
-            hint = did_you_mean(str(value), choices)
-            told = ", ".join(map(repr, choices))
-            raise TCAFError(f"{section}.{name}: expected one of {told}, got {value!r}{hint}")
+        check_type(f"{section}.{name}", value, hints[name])
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
         range_ = _RANGES.get(name, _FRACTION if name.startswith("dropout") else _COUNT)
@@ -142,7 +178,7 @@ class ModelSettings:
     dropout_video_projection: float = 0.1
 
     def __post_init__(self) -> None:
-        _check("model", self)
+        check_settings("model", self)
         if self.position_dim % 2:
             raise TCAFError(f"model.position_dim must be even, got {self.position_dim}")
         if self.attention == "cross" and self.modalities != "both" and not self.class_token:
@@ -153,8 +189,8 @@ class ModelSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TCAFConfig(ModelSettings):
-    """All that `TCAF` is built from: its settings, and what data and fidelity decide.
+class InputConfig:
+    """What every system's configuration holds besides its own settings: inputs, as data decides.
 
     Args:
         audio_dim: size of an audio feature.
@@ -162,7 +198,6 @@ class TCAFConfig(ModelSettings):
         text_dim: size of a class's text embedding.
         audio_scaling: see `Fidelity`.
         visual_scaling: see `Fidelity`.
-        layer_norm: see `Fidelity`.
         batch_norm_momentum: see `Fidelity`.
     """
 
@@ -171,8 +206,26 @@ class TCAFConfig(ModelSettings):
     text_dim: int
     audio_scaling: AudioScaling = "divide_255"
     visual_scaling: VisualScaling = "l2"
-    layer_norm: LayerNormKind = "separate"
     batch_norm_momentum: float = 0.1
+
+    def dim(self, modality: Modality) -> int:
+        """Returns the feature size of a modality."""
+        return self.audio_dim if modality == "audio" else self.visual_dim
+
+    def scaling(self, modality: Modality) -> AudioScaling | VisualScaling:
+        """Returns how a modality's features are scaled."""
+        return self.audio_scaling if modality == "audio" else self.visual_scaling
+
+
+@dataclass(frozen=True, kw_only=True)
+class TCAFConfig(InputConfig, ModelSettings):
+    """All that `TCAF` is built from: its settings, and what data and fidelity decide.
+
+    Args:
+        layer_norm: see `Fidelity`.
+    """
+
+    layer_norm: LayerNormKind = "separate"
 
 
 @dataclass(frozen=True)
@@ -205,6 +258,10 @@ class Fidelity:
             HM of clips that it trains on.
         stage_2_epochs: train for the `best` number of epochs; or, as in the `release`, for all of
             them if the first one was best.
+        cjme_attention: CJME weighs the triplet loss `per_clip`; or, as its release does by
+            broadcasting, it multiplies the `separate_means` of weights and losses.
+        avca_modality_tokens: AVCA's two modality embeddings are `learnt`; or, as in its release,
+            `fixed` at their random start.
     """
 
     class_vectors: Literal["by_name", "release_order"] = "by_name"
@@ -220,9 +277,11 @@ class Fidelity:
     plateau_epochs: int = 3
     stage_2_schedule: Literal["replay", "validation"] = "replay"
     stage_2_epochs: Literal["best", "release"] = "best"
+    cjme_attention: Literal["per_clip", "separate_means"] = "per_clip"
+    avca_modality_tokens: Literal["learnt", "fixed"] = "learnt"
 
     def __post_init__(self) -> None:
-        _check("fidelity", self)
+        check_settings("fidelity", self)
 
     @classmethod
     def official(cls) -> "Fidelity":
@@ -239,6 +298,8 @@ class Fidelity:
             plateau_epochs=4,
             stage_2_schedule="validation",
             stage_2_epochs="release",
+            cjme_attention="separate_means",
+            avca_modality_tokens="fixed",
         )
 
 
@@ -302,7 +363,7 @@ class TrainingSettings:
                 f"training.batch_size must be at least 2, got {self.batch_size}: batch "
                 "normalisation has no statistics of a single clip"
             )
-        _check("training", self)
+        check_settings("training", self)
 
 
 @dataclass(frozen=True)
@@ -322,7 +383,7 @@ class EvaluationSettings:
     gamma_step: float = 0.2
 
     def __post_init__(self) -> None:
-        _check("evaluation", self)
+        check_settings("evaluation", self)
         if self.gamma_max / self.gamma_step > MOST_GAMMAS:
             raise TCAFError(
                 f"evaluation: at most {MOST_GAMMAS} gammas are tried, got gamma_max "
@@ -339,12 +400,14 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One run: data, text, model, objective, training, evaluation, seed.
+    """One run: system, data, text, model, objective, training, evaluation, seed.
 
     Args:
+        system: name of what is trained (`tcaf.systems`).
+        options: settings of that system alone, by name.
         data: which clips.
         text: where class text embeddings come from.
-        model: size and shape of TCaF.
+        model: size and shape of TCaF, and of the systems that share its encoders.
         fidelity: paper or release, where they part.
         objective: terms of the loss.
         training: optimiser, batches, windows.
@@ -360,6 +423,8 @@ class Experiment:
     training: TrainingSettings = field(default_factory=TrainingSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     seed: int = 0
+    system: str = "tcaf"
+    options: Mapping[str, Option] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the settings as plain JSON values, by section."""
@@ -376,30 +441,54 @@ class Experiment:
         """
         try:
             text = {**value["text"], "phrases": tuple(value["text"]["phrases"])}
+            sections = {n: kind(**value[n]) for n, kind in _SECTIONS.items() if n != "text"}
             return cls(
-                data=DataSettings(**value["data"]),
+                **sections,
                 text=TextSettings(**text),
-                model=ModelSettings(**value["model"]),
-                fidelity=Fidelity(**value["fidelity"]),
-                objective=ObjectiveSettings(**value["objective"]),
-                training=TrainingSettings(**value["training"]),
-                evaluation=EvaluationSettings(**value["evaluation"]),
                 seed=value["seed"],
+                system=value["system"],
+                options=value["options"],
             )
         except (KeyError, TypeError) as error:
             raise TCAFError(
                 f"the stored configuration does not fit this release: {error}"
             ) from None
 
-    def tcaf_config(self, *, audio_dim: int, visual_dim: int, text_dim: int) -> TCAFConfig:
-        """Returns the model's configuration for data of these dimensions."""
-        return TCAFConfig(
-            audio_dim=audio_dim,
-            visual_dim=visual_dim,
-            text_dim=text_dim,
-            audio_scaling=self.fidelity.audio_scaling,
-            visual_scaling=self.fidelity.visual_scaling,
-            layer_norm=self.fidelity.layer_norm,
-            batch_norm_momentum=self.fidelity.batch_norm_momentum,
-            **asdict(self.model),
-        )
+    @classmethod
+    def from_layers(cls, *layers: Mapping[str, Any]) -> "Experiment":
+        """Builds an experiment from the defaults and what layers change, the later ones winning.
+
+        Args:
+            layers: nested as TOML files are: `{"training": {"epochs": 3}}`.
+
+        Raises:
+            TCAFError: a section or field is unknown or has a value that is not allowed.
+        """
+        value = cls().to_json()
+        for layer in layers:
+            for section, content in layer.items():
+                if section not in value:
+                    hint = did_you_mean(section, value)
+                    raise TCAFError(f"there is no setting {section!r}{hint}")
+                if not isinstance(value[section], dict):
+                    value[section] = content
+                    continue
+                if not isinstance(content, Mapping):
+                    raise TCAFError(f"{section} is a section of settings, got {content!r}")
+                for name in content:
+                    if section != "options" and name not in value[section]:
+                        near = did_you_mean(name, value[section])
+                        raise TCAFError(f"there is no setting {section}.{name}{near}")
+                value[section] = {**value[section], **content}
+        return cls.from_json(value)
+
+
+_SECTIONS: dict[str, Any] = {
+    "data": DataSettings,
+    "text": TextSettings,
+    "model": ModelSettings,
+    "fidelity": Fidelity,
+    "objective": ObjectiveSettings,
+    "training": TrainingSettings,
+    "evaluation": EvaluationSettings,
+}

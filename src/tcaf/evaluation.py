@@ -17,15 +17,16 @@ from tcaf.classes import ClassSet
 from tcaf.config import Experiment
 from tcaf.errors import TCAFError
 from tcaf.gzsl import GZSLResult, decide, score
-from tcaf.model import TextOutput
+from tcaf.model import ClassEmbeddings
 from tcaf.store import FeatureStore
+from tcaf.systems import find_system
 
 
 @runtime_checkable
 class ZeroShotModel(Protocol):
     """What TCaF and every system compared with it offer."""
 
-    def embed_text(self, text_embedding: Float[Tensor, "num_classes text_dim"]) -> TextOutput:
+    def embed_text(self, text_embedding: Float[Tensor, "num_classes text_dim"]) -> ClassEmbeddings:
         """Embeds class names, given their text embeddings."""
         ...
 
@@ -64,6 +65,8 @@ class EvaluationPart:
 
 def evaluation_windows(experiment: Experiment) -> Windows:
     """Returns how clips are cut and timed at evaluation."""
+    if find_system(experiment.system).averages:
+        return Windows(average=True)
     return Windows(
         window_s=experiment.evaluation.window_s,
         place="centre",

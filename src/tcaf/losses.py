@@ -1,11 +1,14 @@
-"""The terms of TCaF's training objective (Mercea et al. 2022, Eq. 15-18), as pure functions.
+"""The terms of training objectives, as pure functions.
 
-Owns the arithmetic of the loss. Knows nothing of models, batches or optimisers.
+Owns the arithmetic of TCaF's loss (Mercea et al. 2022, Eq. 15-18) and the terms that the systems
+compared with it share. Knows nothing of models, batches or optimisers.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -13,6 +16,41 @@ from torch import Tensor
 from tcaf.config import ObjectiveSettings
 
 SquaredError = Literal["mean", "sum"]
+
+
+@runtime_checkable
+class Losses(Protocol):
+    """One batch's loss: what is minimised, and what it is made of."""
+
+    @property
+    def total(self) -> Float[Tensor, ""]:
+        """What is minimised."""
+        ...
+
+    def terms(self) -> dict[str, Float[Tensor, ""]]:
+        """Returns the total, as `loss`, and its terms by name, detached."""
+        ...
+
+
+@dataclass(frozen=True)
+class SummedLosses:
+    """A loss that is the plain sum of its terms.
+
+    Args:
+        named: the terms, at least one.
+    """
+
+    named: Mapping[str, Float[Tensor, ""]]
+
+    @property
+    def total(self) -> Float[Tensor, ""]:
+        """What is minimised."""
+        return torch.stack(list(self.named.values())).sum()
+
+    def terms(self) -> dict[str, Float[Tensor, ""]]:
+        """Returns total and terms by name, detached."""
+        detached = {name: term.detach() for name, term in self.named.items()}
+        return {"loss": torch.stack(list(detached.values())).sum(), **detached}
 
 
 @dataclass(frozen=True)
@@ -66,6 +104,30 @@ def squared_error(
     """
     error = F.mse_loss(predicted, target)
     return error * predicted.shape[1] if reduction == "sum" else error
+
+
+def triplets(
+    anchor: Float[Tensor, "batch dim"],
+    positive: Float[Tensor, "batch dim"],
+    negative: Float[Tensor, "batch dim"],
+    margin: float = 1.0,
+) -> Float[Tensor, " batch"]:
+    """Returns max(0, d(anchor, positive) - d(anchor, negative) + margin) of each row.
+
+    d is the Euclidean distance of `torch.nn.functional.triplet_margin_loss`, which adds 1e-6 to
+    each difference so that its gradient exists at 0.
+    """
+    return F.triplet_margin_loss(anchor, positive, negative, margin=margin, reduction="none")
+
+
+def triplet(
+    anchor: Float[Tensor, "batch dim"],
+    positive: Float[Tensor, "batch dim"],
+    negative: Float[Tensor, "batch dim"],
+    margin: float = 1.0,
+) -> Float[Tensor, ""]:
+    """Returns the mean of `triplets` over the batch."""
+    return triplets(anchor, positive, negative, margin).mean()
 
 
 def tcaf_losses(

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from tcaf.attention import CrossModalAttention, Group, Packing, Tokens
 from tcaf.batches import FeatureBatch
-from tcaf.config import ModelSettings, TCAFConfig
+from tcaf.config import AudioScaling, InputConfig, ModelSettings, TCAFConfig, VisualScaling
 from tcaf.errors import TCAFError
 from tcaf.features import MODALITIES, Modality
 from tcaf.gzsl import euclidean_distances
@@ -42,15 +42,24 @@ class VideoOutput:
 
 
 @dataclass(frozen=True)
-class TextOutput:
+class ClassEmbeddings:
     """Class names in the joint space.
 
     Args:
-        class_embedding: theta_w.
-        text_reconstruction: rho_w, theta_w decoded to a text embedding.
+        class_embedding: theta_w, what clips are compared with.
     """
 
     class_embedding: Float[Tensor, "num_classes joint_dim"]
+
+
+@dataclass(frozen=True)
+class TextOutput(ClassEmbeddings):
+    """Class names in the joint space, and back.
+
+    Args:
+        text_reconstruction: rho_w, theta_w decoded to a text embedding.
+    """
+
     text_reconstruction: Float[Tensor, "num_classes text_dim"]
 
 
@@ -91,6 +100,37 @@ class Block(nn.Module):
             )
         hidden: Tensor = self.dropout(F.relu(self.norm(self.linear(rows))))
         return hidden
+
+
+def scaled_tokens(
+    tokens: Float[Tensor, "total dim"],
+    scaling: AudioScaling | VisualScaling,
+    packing: Packing,
+) -> Float[Tensor, "total dim"]:
+    """Scales input features as `Fidelity.audio_scaling` and `Fidelity.visual_scaling` say."""
+    if scaling == "divide_255":
+        return tokens / 255
+    if scaling == "l2":
+        return F.normalize(tokens, dim=1)
+    if scaling == "l2_over_time":
+        # The same floor as torch's `normalize`: a feature that is always 0 stays 0.
+        norms = packing.sum(tokens.square()).sqrt().clamp_min(1e-12)
+        return tokens / norms[packing.clip_of]
+    return tokens
+
+
+def averaged(
+    batch: FeatureBatch, modality: Modality, scaling: AudioScaling | VisualScaling
+) -> Float[Tensor, "batch dim"]:
+    """Returns each clip's mean token, scaled; 0 for a clip without this modality.
+
+    What the methods before TCaF see of a clip.
+    """
+    tokens = batch.tokens(modality)
+    lens = batch.lens(modality)
+    total = Packing(lens, tokens.device).sum(tokens)
+    mean = total / lens.clamp_min(1).to(total.device, total.dtype)[:, None]
+    return scaled_tokens(mean, scaling, Packing(torch.ones_like(lens), tokens.device))
 
 
 class PositionEncoder(nn.Module):
@@ -137,6 +177,19 @@ class PositionEncoder(nn.Module):
         return aware
 
 
+def feed_forward(config: TCAFConfig, *, norm: bool = False) -> nn.Sequential:
+    """Returns g_FF (Eq. 13), with a layer norm of its own before it if asked for."""
+    dropout = config.dropout_transformer
+    return nn.Sequential(
+        *([nn.LayerNorm(config.token_dim)] if norm else []),
+        nn.Linear(config.token_dim, config.feed_forward_dim),
+        nn.GELU(),
+        nn.Dropout(dropout),
+        nn.Linear(config.feed_forward_dim, config.token_dim),
+        nn.Dropout(dropout),
+    )
+
+
 class Layer(nn.Module):
     """One audio-visual transformer layer: attention, then feed-forward, each with a residual.
 
@@ -148,22 +201,19 @@ class Layer(nn.Module):
 
     def __init__(self, config: TCAFConfig) -> None:
         super().__init__()
-        dropout = config.dropout_transformer
         self.attention_norm = nn.LayerNorm(config.token_dim)
         self.attention = CrossModalAttention(
-            config.token_dim, config.num_heads, config.head_dim, config.attention, dropout
+            config.token_dim,
+            config.num_heads,
+            config.head_dim,
+            config.attention,
+            config.dropout_transformer,
         )
         if config.layer_norm == "separate":
             self.feed_forward_norm: nn.LayerNorm | None = nn.LayerNorm(config.token_dim)
         else:
             self.feed_forward_norm = None
-        self.feed_forward = nn.Sequential(
-            nn.Linear(config.token_dim, config.feed_forward_dim),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(config.feed_forward_dim, config.token_dim),
-            nn.Dropout(dropout),
-        )
+        self.feed_forward = feed_forward(config)
 
     def forward(
         self, tokens: Tokens, packings: dict[Group, Packing], queries: tuple[Group, ...]
@@ -180,8 +230,27 @@ class Layer(nn.Module):
         return dict(zip(queries, joined.split([len(tokens[g]) for g in queries]), strict=True))
 
 
-class TCAF(nn.Module):
-    """The temporal cross-attention framework.
+def check_dims(
+    batch: FeatureBatch, config: InputConfig, modalities: tuple[Modality, ...] = MODALITIES
+) -> None:
+    """Checks that a batch has the features that a model was built for.
+
+    Raises:
+        TCAFError: features of another size, or no clip at all.
+    """
+    for modality in modalities:
+        wanted, got = config.dim(modality), batch.tokens(modality).shape[1]
+        if got != wanted:
+            raise TCAFError(f"expected {modality} features of size {wanted}, got {got}")
+    if not len(batch):
+        raise TCAFError("a batch needs at least one clip, got none")
+
+
+class JointSpaceModel(nn.Module):
+    """What TCaF shares with systems that differ only in how a clip becomes one vector.
+
+    Encoders of the inputs, the joint space of clips and class names, and the way back to text. A
+    subclass says how encoded clips come into the joint space (`embed_video`).
 
     Args:
         config: sizes and settings; dimensions of the inputs are part of it.
@@ -190,40 +259,44 @@ class TCAF(nn.Module):
     def __init__(self, config: TCAFConfig) -> None:
         super().__init__()
         self.config = config
-        momentum = config.batch_norm_momentum
         self.modalities = used_modalities(config)
-        in_dims = {"audio": config.audio_dim, "visual": config.visual_dim}
+        hidden, dropout = config.encoder_hidden_dim, config.dropout_encoder
+        momentum = config.batch_norm_momentum
         self.encoders = nn.ModuleDict(
             {
                 m: nn.Sequential(
-                    Block(in_dims[m], config.encoder_hidden_dim, config.dropout_encoder, momentum),
-                    Block(
-                        config.encoder_hidden_dim,
-                        config.token_dim,
-                        config.dropout_encoder,
-                        momentum,
-                    ),
+                    Block(config.dim(m), hidden, dropout, momentum),
+                    Block(hidden, config.token_dim, dropout, momentum),
                 )
                 for m in self.modalities
             }
         )
-        self.positions = PositionEncoder(config)
-        self.class_token = (
-            nn.Parameter(torch.randn(config.token_dim)) if config.class_token else None
+
+    def new_projection(self) -> nn.Sequential:
+        """Returns a new O_proj, from a token into the joint space."""
+        config = self.config
+        hidden, dropout = config.projection_hidden_dim, config.dropout_video_projection
+        return nn.Sequential(
+            Block(config.token_dim, hidden, dropout, config.batch_norm_momentum),
+            Block(hidden, config.joint_dim, dropout, config.batch_norm_momentum),
         )
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
-        hidden, rate = config.projection_hidden_dim, config.dropout_video_projection
-        self.video_projection = nn.Sequential(
-            Block(config.token_dim, hidden, rate, momentum),
-            Block(hidden, config.joint_dim, rate, momentum),
-        )
+
+    def add_decoders_and_text(self) -> None:
+        """Adds D_o, W_proj and D_w; called last, so that initial weights follow the clip's way."""
+        config = self.config
+        hidden, dropout = config.projection_hidden_dim, config.dropout_video_projection
+        momentum = config.batch_norm_momentum
         self.video_decoder = nn.Sequential(
-            Block(config.joint_dim, hidden, rate, momentum),
-            Block(hidden, config.text_dim, rate, momentum),
+            Block(config.joint_dim, hidden, dropout, momentum),
+            Block(hidden, config.text_dim, dropout, momentum),
         )
-        text_rate = config.dropout_text_projection
-        self.text_projection = Block(config.text_dim, config.joint_dim, text_rate, momentum)
-        self.text_decoder = Block(config.joint_dim, config.text_dim, text_rate, momentum)
+        dropout = config.dropout_text_projection
+        self.text_projection = Block(config.text_dim, config.joint_dim, dropout, momentum)
+        self.text_decoder = Block(config.joint_dim, config.text_dim, dropout, momentum)
+
+    def embed_video(self, batch: FeatureBatch) -> Float[Tensor, "batch joint_dim"]:
+        """Returns theta_o of each clip of a checked batch."""
+        raise NotImplementedError
 
     def forward(self, batch: FeatureBatch) -> VideoOutput:
         """Embeds clips.
@@ -232,9 +305,14 @@ class TCAF(nn.Module):
             TCAFError: features of other dimensions than the model's, a clip with no token in any
                 modality that the model uses, or a training batch too small for batch norm.
         """
-        self._check(batch)
-        output = self.video_projection(self._transform(batch))
-        return VideoOutput(output, self.video_decoder(output))
+        check_dims(batch, self.config, self.modalities)
+        total = torch.stack([batch.lens(modality) for modality in self.modalities]).sum(dim=0)
+        if bool((total == 0).any()):
+            clip = int((total == 0).nonzero()[0])
+            used = " or ".join(self.modalities)
+            raise TCAFError(f"clip {clip} of the batch has no {used} token")
+        embedding = self.embed_video(batch)
+        return VideoOutput(embedding, self.video_decoder(embedding))
 
     def embed_text(self, text_embedding: Float[Tensor, "num_classes text_dim"]) -> TextOutput:
         """Embeds class names, given their text embeddings.
@@ -256,37 +334,36 @@ class TCAF(nn.Module):
         """Returns the distance of each clip from each class; the nearest is the answer (Eq. 14)."""
         return euclidean_distances(self(batch).video_embedding, class_embedding)
 
-    def _check(self, batch: FeatureBatch) -> None:
-        dims = {"audio": self.config.audio_dim, "visual": self.config.visual_dim}
-        total = torch.zeros(len(batch), dtype=torch.long)
-        for modality in self.modalities:
-            got = batch.tokens(modality).shape[1]
-            if got != dims[modality]:
-                raise TCAFError(f"expected {modality} features of size {dims[modality]}, got {got}")
-            total += batch.lens(modality)
-        if not len(batch):
-            raise TCAFError("a batch needs at least one clip, got none")
-        if bool((total == 0).any()):
-            clip = int((total == 0).nonzero()[0])
-            used = " or ".join(self.modalities)
-            raise TCAFError(f"clip {clip} of the batch has no {used} token")
-
-    def _scaled(
-        self, tokens: Float[Tensor, "total dim"], modality: Modality, packing: Packing
-    ) -> Float[Tensor, "total dim"]:
-        if modality == "audio":
-            scaling: str = self.config.audio_scaling
-        else:
-            scaling = self.config.visual_scaling
-        if scaling == "divide_255":
-            return tokens / 255
-        if scaling == "l2":
-            return F.normalize(tokens, dim=1)
-        if scaling == "l2_over_time":
-            # The same floor as torch's `normalize`: a feature that is always 0 stays 0.
-            norms = packing.sum(tokens.square()).sqrt().clamp_min(1e-12)
-            return tokens / norms[packing.clip_of]
+    def encoded(
+        self, batch: FeatureBatch, modality: Modality, packing: Packing
+    ) -> Float[Tensor, "total token_dim"]:
+        """Returns phi: the scaled tokens of a modality after its encoder."""
+        scaled = scaled_tokens(batch.tokens(modality), self.config.scaling(modality), packing)
+        tokens: Tensor = self.encoders[modality](scaled)
         return tokens
+
+
+class TCAF(JointSpaceModel):
+    """The temporal cross-attention framework.
+
+    Args:
+        config: sizes and settings; dimensions of the inputs are part of it.
+    """
+
+    def __init__(self, config: TCAFConfig) -> None:
+        super().__init__(config)
+        self.positions = PositionEncoder(config)
+        self.class_token = (
+            nn.Parameter(torch.randn(config.token_dim)) if config.class_token else None
+        )
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
+        self.video_projection = self.new_projection()
+        self.add_decoders_and_text()
+
+    def embed_video(self, batch: FeatureBatch) -> Float[Tensor, "batch joint_dim"]:
+        """Returns theta_o: O_proj of what the transformer makes of each clip."""
+        embedding: Tensor = self.video_projection(self._transform(batch))
+        return embedding
 
     def _transform(self, batch: FeatureBatch) -> Float[Tensor, "batch token_dim"]:
         """Runs encoders, positions and transformer; returns c_o, or the mean over output tokens."""
@@ -298,8 +375,7 @@ class TCAF(nn.Module):
             tokens["class"] = self.class_token.expand(len(batch), -1)
         for modality in self.modalities:
             packings[modality] = Packing(batch.lens(modality), device)
-            scaled = self._scaled(batch.tokens(modality), modality, packings[modality])
-            encoded = self.encoders[modality](scaled)
+            encoded = self.encoded(batch, modality, packings[modality])
             tokens[modality] = self.positions(encoded, batch.times(modality), modality)
         everything = tuple(tokens)
         last = len(self.layers) - 1

@@ -4,6 +4,7 @@ Owns the look of what commands print. Takes the JSON values that `--json` prints
 the same.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,38 @@ def print_evaluation(value: dict[str, Any]) -> None:
             kind = "seen" if row["seen"] else "[magenta]unseen[/]"
             classes.add_row(escape(name), kind, str(row["clips"]), f"{100 * row['accuracy']:.1f}")
         _print(classes)
+
+
+def print_table(rows: list[dict[str, Any]], out: Path) -> None:
+    """Prints the rows of a table of the paper, beside the paper's own numbers where it has them."""
+    with_paper = any(row["paper"] for row in rows)
+    paper = [f"paper {name}" for name in SCORES.values()] if with_paper else []
+    table = _table(
+        "model",
+        *SCORES.values(),
+        *paper,
+        "curve area",
+        "seeds",
+        title="mean class accuracy, percent",
+    )
+    for row in rows:
+        if not row["means"]:
+            cells = ["[red]failed[/]", *[""] * (len(SCORES) - 1)]
+        else:
+            cells = [_percent(row["means"][score], row["stds"][score]) for score in SCORES]
+        if with_paper:
+            cells += [f"{v:.2f}" for v in row["paper"]] if row["paper"] else [""] * len(SCORES)
+        area = f"{row['means']['curve_area']:.3f}" if row["means"] else ""
+        table.add_row(escape(row["title"]), *cells, area, " ".join(map(str, row["seeds"])))
+    _print(table)
+    for row in rows:
+        for seed, error in row["errors"].items():
+            _print(f"[red]failed[/] {escape(row['title'])}, seed {seed}: {escape(error)}")
+    _print(f"kept in {escape(str(out))}: table.md, table.csv, per_class.csv")
+
+
+def _percent(mean: float, std: float) -> str:
+    return f"{100 * mean:.2f}" + ("" if math.isnan(std) else f" [dim]± {100 * std:.2f}[/]")
 
 
 def print_doctor(value: dict[str, Any]) -> None:

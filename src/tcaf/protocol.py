@@ -13,23 +13,24 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from tcaf.classes import ClassSet
 from tcaf.config import Experiment
 from tcaf.errors import TCAFError
-from tcaf.evaluation import EvaluationPart, evaluate_part, evaluation_windows
+from tcaf.evaluation import EvaluationPart, ZeroShotModel, evaluate_part, evaluation_windows
 from tcaf.gzsl import GZSLResult
-from tcaf.model import TCAF, used_modalities
 from tcaf.seeding import seeded
 from tcaf.splits import NAMED_PARTS
 from tcaf.store import FeatureStore
+from tcaf.systems import configure, find_system, modalities
 from tcaf.training import (
     EpochRecord,
     Observer,
     Silence,
     Stage,
     TrainingPart,
+    new_stage,
     plateau_rate,
     timed_epoch,
 )
@@ -79,7 +80,7 @@ class EpochDone:
 
     record: EpochRecord
     progress: Progress
-    best_model: TCAF | None
+    best_model: nn.Module | None
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Finished:
         result: on the test clips.
     """
 
-    model: TCAF
+    model: nn.Module
     choice: Choice
     result: GZSLResult
 
@@ -151,7 +152,7 @@ class TwoStages:
     def _check_clips(self) -> None:
         store, name = self.store, self.experiment.data.split
         self.split.check_clips(store.ids, store.class_names, store.parts)
-        used = used_modalities(self.experiment.model)
+        used = modalities(self.experiment)
         for part in NAMED_PARTS:
             rows = store.rows(name, part)
             if not len(rows):
@@ -192,18 +193,26 @@ class TwoStages:
         rows = self.store.rows(self.experiment.data.split, part)
         labels = seen.ids(self.store.class_names[rows].tolist())
         text = self.text_matrix(seen)
-        config = self.experiment.tcaf_config(
+        config = configure(
+            self.experiment,
             audio_dim=self.store.spec.audio_dim,
             visual_dim=self.store.spec.visual_dim,
             text_dim=text.shape[1],
         )
         with seeded(self.experiment.seed, "init", f"stage_{number}"):
-            model = TCAF(config).to(self.device)
+            model = find_system(self.experiment.system).model(config)
+        if not isinstance(model, nn.Module) or not isinstance(model, ZeroShotModel):
+            raise TCAFError(
+                f"system {self.experiment.system!r}: expected a torch module with embed_text and "
+                f"scores, got {type(model).__name__}"
+            )
+        model = model.to(self.device)
         training_part = TrainingPart(self.store, rows, labels, text)
-        return Stage(model, training_part, self.experiment, number, self.device)
+        return new_stage(model, training_part, self.experiment, number, self.device)
 
-    def evaluate(self, model: TCAF, part: EvaluationPart, gamma: float | None) -> GZSLResult:
+    def evaluate(self, model: nn.Module, part: EvaluationPart, gamma: float | None) -> GZSLResult:
         """Evaluates weights on a part; gamma None searches the grid."""
+        assert isinstance(model, ZeroShotModel), "`new_stage` refuses others"
         return evaluate_part(
             model,
             part,

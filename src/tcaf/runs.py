@@ -7,6 +7,7 @@
     checkpoint.safetensors weights and Adam's averages after the last epoch, until the run is over
     stage_1.safetensors    the best epoch of stage 1, which chose gamma
     model.safetensors      the final weights and all that is needed to predict
+    predictions.parquet    what was decided for each test clip, and how narrowly
     result.json            scores on the test clips, once
 
 Owns file names, checkpoints and provenance. Every file is whole or absent, whenever the process is
@@ -31,22 +32,23 @@ import safetensors
 import safetensors.torch
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from tcaf.classes import ClassSet
-from tcaf.config import Experiment, TCAFConfig
+from tcaf.config import Experiment
 from tcaf.errors import TCAFError
 from tcaf.features import FeatureSpec
 from tcaf.files import new_folder, read_json, replacing, write_json, write_text
 from tcaf.gzsl import GZSLResult
-from tcaf.model import TCAF
+from tcaf.predictions import Predictions, write_predictions
 from tcaf.protocol import Choice, EpochDone, Finished, Progress, TwoStages, choose
 from tcaf.store import FeatureStore, read_text_embeddings, write_text_embeddings
+from tcaf.systems import find_system
 from tcaf.text import TextSettings, embed_classes
 from tcaf.training import EpochRecord, Observer
 
 MODEL_FORMAT = "tcaf-model"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class TrainedModel:
     """A model with everything needed to predict.
 
     Args:
+        system: name of what the model is (`tcaf.systems`).
         model: the network, in evaluation mode.
         spec: of the features that it was trained on.
         classes: the stage's classes; `seen` are those it was trained on.
@@ -62,7 +65,8 @@ class TrainedModel:
         experiment: the settings of the run; None for imported weights.
     """
 
-    model: TCAF
+    system: str
+    model: Any
     spec: FeatureSpec
     classes: ClassSet
     text_embedding: Float[Tensor, "num_classes text_dim"]
@@ -98,6 +102,7 @@ def save_model(path: Path, trained: TrainedModel) -> None:
     header = {
         "format": MODEL_FORMAT,
         "version": VERSION,
+        "system": trained.system,
         "config": asdict(trained.model.config),
         "spec": asdict(trained.spec),
         "classes": list(trained.classes.names),
@@ -125,13 +130,15 @@ def load_model(path: str | Path) -> TrainedModel:
         raise TCAFError(
             f"model {path} has format version {header.get('version')}, this tcaf reads {VERSION}"
         )
-    model = TCAF(TCAFConfig(**header["config"]))
+    system = find_system(header["system"])
+    model = system.model(system.config(**header["config"]))
     prefix = "model."
     weights = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
     model.load_state_dict(weights)
     model.eval()
     stored = header["experiment"]
     return TrainedModel(
+        system=system.name,
         model=model,
         spec=FeatureSpec(**header["spec"]),
         classes=ClassSet(tuple(header["classes"]), frozenset(header["seen"])),
@@ -158,12 +165,12 @@ def provenance(experiment: Experiment, store: FeatureStore) -> dict[str, Any]:
             **store.source,
             "clips": len(store),
             "fingerprint": store.fingerprint,
-            "split": _split_sha256(store, experiment),
+            "split": split_sha256(store, experiment),
         },
     }
 
 
-def _split_sha256(store: FeatureStore, experiment: Experiment) -> str:
+def split_sha256(store: FeatureStore, experiment: Experiment) -> str:
     """Returns a hash of the class partition in use."""
     split = asdict(store.split(experiment.data.split))
     return hashlib.sha256(json.dumps(split, sort_keys=True).encode()).hexdigest()
@@ -263,7 +270,7 @@ class Run:
                 )
         started = read_json(self.path / "provenance.json", "the provenance of a run")
         data = started.get("data", {})
-        same_split = data.get("split") == _split_sha256(store, experiment)
+        same_split = data.get("split") == split_sha256(store, experiment)
         if data.get("fingerprint") != store.fingerprint or not same_split:
             raise TCAFError(f"cannot resume {self.path}: store {store.path} holds other data")
 
@@ -341,9 +348,11 @@ def train(
     progress = run.start(experiment, store, resume=resume)
     protocol = TwoStages(experiment, store, run.text())
 
-    def keep(name: str, model: TCAF, choice: Choice, classes: ClassSet) -> None:
+    def keep(name: str, model: nn.Module, choice: Choice, classes: ClassSet) -> None:
         text = protocol.text_matrix(classes)
-        trained = TrainedModel(model, store.spec, classes, text, choice.gamma, experiment)
+        trained = TrainedModel(
+            experiment.system, model, store.spec, classes, text, choice.gamma, experiment
+        )
         save_model(run.path / name, trained)
 
     for event in protocol.run(progress, observer):
@@ -355,5 +364,13 @@ def train(
             progress = event.progress
         else:
             keep("model.safetensors", event.model, event.choice, protocol.split.stage_2)
+            rows = store.rows(experiment.data.split, "test")
+            predictions = Predictions(
+                tuple(store.ids[row] for row in rows),
+                protocol.split.stage_2,
+                event.result.decisions,
+                event.result.gamma,
+            )
+            write_predictions(run.path / "predictions.parquet", predictions)
             return run.write_result(event, experiment, progress.records)
     raise AssertionError("the protocol ends with `Finished`")

@@ -4,14 +4,18 @@ Owns the observers of `training.py`. Nothing here changes what is trained.
 """
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from tcaf.errors import TCAFError
+from tcaf.reproduce import Job, Moment, Outcome
+from tcaf.runs import Run
 from tcaf.training import EpochRecord, Observer
 
 SHORT = {"loss": "loss", "cross_entropy": "ce", "regression": "reg", "reconstruction": "rec"}
@@ -174,3 +178,79 @@ class Observers:
         """Tells all."""
         for observer in self.observers:
             observer.epoch_done(record)
+
+
+class JobsObserver:
+    """Shows the runs of a table: a bar for each that runs, one for all, a line for each that ends.
+
+    Args:
+        console: where to draw; bars are left out where it is no terminal.
+        jobs: all runs of the table.
+    """
+
+    def __init__(self, console: Console, jobs: Sequence[Job]) -> None:
+        self.console = console
+        self.num_jobs, self.done = len(jobs), 0
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[state]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.total = self.bar.add_task("all runs", total=len(jobs), state=f"0/{len(jobs)}")
+        self.tasks: dict[Path, TaskID] = {}
+        self.started: dict[Path, float] = {}
+
+    def __enter__(self) -> "JobsObserver":
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.bar.stop()
+
+    def __call__(self, news: Moment | Outcome) -> None:
+        """Shows what a job has come to."""
+        if isinstance(news, Outcome):
+            self._ended(news)
+            return
+        out = news.job.out
+        if out not in self.tasks:
+            self.tasks[out] = self.bar.add_task(news.job.name, total=1.0, state="")
+            self.started[out] = time.perf_counter()
+        epoch = news.record.epoch if news.record else None
+        if epoch is None and not news.batches:
+            self.bar.update(self.tasks[out], completed=0, state=f"stage {news.stage}")
+        elif epoch is None:
+            self.bar.update(self.tasks[out], completed=news.batches)
+        else:
+            scores = news.record.validation if news.record else None
+            shown = f"  HM {100 * scores['harmonic_mean']:.1f}" if scores else ""
+            state = f"stage {news.stage}, epoch {epoch}/{news.epochs}{shown}"
+            self.bar.update(self.tasks[out], completed=0, state=state)
+
+    def _ended(self, outcome: Outcome) -> None:
+        out, name = outcome.job.out, escape(outcome.job.name)
+        if out in self.tasks:
+            self.bar.remove_task(self.tasks.pop(out))
+        self.done += 1
+        self.bar.update(self.total, completed=self.done, state=f"{self.done}/{self.num_jobs}")
+        count = f"[dim]{self.done}/{self.num_jobs}[/]"
+        if outcome.error is not None:
+            self.console.print(f"{count} [red]failed[/] {name}: {escape(outcome.error)}")
+            return
+        test = (Run(out).result or {})["test"]
+        scores = "  ".join(
+            f"{short} {100 * test[score]:.1f}" for score, short in SCORES.items() if test[score]
+        )
+        took = "was done" if outcome.skipped else describe_time(self._seconds(out))
+        self.console.print(f"{count} {name}  [cyan]{scores}[/]  {took}")
+
+    def _seconds(self, out: Path) -> float:
+        return time.perf_counter() - self.started[out]

@@ -1,29 +1,29 @@
 """Training of one stage, an epoch at a time.
 
-Owns the optimiser, the learning rate's schedule, the drawing of batches and the objective of TCaF.
-An epoch follows from the weights, Adam's averages and the epoch's number alone, so a stage that is
-resumed from them is the stage that was never interrupted. Knows nothing of files or of the second
-stage.
+Owns the optimiser, the learning rate's schedule and the drawing of batches. An epoch follows from
+the weights, Adam's averages and the epoch's number alone, so a stage that is resumed from them is
+the stage that was never interrupted. Knows nothing of files or of the second stage, and of systems
+what `systems.System` says.
 """
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from tcaf.batches import FeatureBatch, Sampler, Windows, load_batch
+from tcaf.batches import FeatureBatch, Sampler, Windows, in_order, load_batch
 from tcaf.config import Experiment
 from tcaf.errors import TCAFError
-from tcaf.losses import TCAFLosses, tcaf_losses
-from tcaf.model import TCAF
+from tcaf.losses import Losses
 from tcaf.seeding import generator, seeded
 from tcaf.store import FeatureStore
+from tcaf.systems import Fit, System, find_system
 
 SHOW_EVERY = 10
 """Batches between two reports of the running losses: reading a loss waits for the device."""
@@ -104,40 +104,57 @@ class TrainingPart:
     labels: Int[np.ndarray, " clips"]
     text_embedding: Float[Tensor, "num_seen text_dim"]
 
+    def check(self, number: int) -> None:
+        """Checks that there is something to train stage `number` on.
 
-def tcaf_objective(
-    model: TCAF,
-    batch: FeatureBatch,
-    text_embedding: Float[Tensor, "num_seen text_dim"],
+        Raises:
+            TCAFError: there are no clips.
+        """
+        if not len(self.rows):
+            raise TCAFError(f"store {self.store.path} has no clips to train stage {number} on")
+
+
+@runtime_checkable
+class Stage(Protocol):
+    """A model in training: weights, and how to run the next epoch."""
+
+    number: int
+    model: nn.Module
+
+    def run_epoch(self, epoch: int, learning_rate: float, observer: Observer) -> dict[str, float]:
+        """Trains for one epoch and returns what its record shows, `loss` first."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """Returns copies of all tensors that the next epoch depends on, by name."""
+        ...
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes up what `state` returned."""
+        ...
+
+
+def new_stage(
+    model: nn.Module,
+    part: TrainingPart,
     experiment: Experiment,
-) -> TCAFLosses:
-    """Computes TCaF's loss on a batch (Eq. 15).
+    number: int,
+    device: torch.device,
+) -> Stage:
+    """Returns a stage of the kind that the experiment's system needs.
 
     Args:
-        model: in training mode.
-        batch: with labels that index `text_embedding`.
-        text_embedding: of the seen classes of the stage.
-        experiment: which terms are on, and how faithful to the release they are.
+        model: with initial weights, already on `device`.
+        part: what to train on.
+        experiment: all settings.
+        number: 1 or 2; part of every random stream's name.
+        device: where to compute.
+
+    Raises:
+        TCAFError: there are no clips to train on.
     """
-    labels = batch.labels
-    assert labels is not None, "training batches carry labels"
-    video = model(batch)
-    text = model.embed_text(text_embedding)
-    clips = None
-    if experiment.fidelity.text_statistics == "clips":
-        clips = model.embed_text(text_embedding[labels])
-    return tcaf_losses(
-        video.video_embedding,
-        video.video_reconstruction,
-        text.class_embedding,
-        text.text_reconstruction,
-        text_embedding,
-        labels,
-        clip_class_embedding=None if clips is None else clips.class_embedding,
-        clip_text_reconstruction=None if clips is None else clips.text_reconstruction,
-        terms=experiment.objective,
-        reduction=experiment.fidelity.squared_error,
-    )
+    kind = ClosedFormStage if find_system(experiment.system).fit else DescentStage
+    return kind(model, part, experiment, number, device)
 
 
 def plateau_rate(scores: Sequence[float], rate: float, factor: float, patience: int) -> float:
@@ -154,8 +171,8 @@ def plateau_rate(scores: Sequence[float], rate: float, factor: float, patience: 
     return rate
 
 
-class Stage:
-    """A model in training: weights, Adam's averages, and how to run the next epoch.
+class DescentStage:
+    """A model trained by Adam: weights, running averages, and how to run the next epoch.
 
     Args:
         model: with initial weights, already on `device`.
@@ -170,15 +187,15 @@ class Stage:
 
     def __init__(
         self,
-        model: TCAF,
+        model: nn.Module,
         part: TrainingPart,
         experiment: Experiment,
         number: int,
         device: torch.device,
     ) -> None:
-        if not len(part.rows):
-            raise TCAFError(f"store {part.store.path} has no clips to train stage {number} on")
+        part.check(number)
         settings = experiment.training
+        self.system = find_system(experiment.system)
         self.model = model
         self.part = part
         self.experiment = experiment
@@ -186,12 +203,16 @@ class Stage:
         self.device = device
         self.text_embedding = part.text_embedding.to(device)
         self.sampler = Sampler(part.labels, settings.sampling)
-        self.windows = Windows(
-            window_s=settings.window_s,
-            place="random",
-            restart=experiment.fidelity.window_times == "restart",
-            release_audio_len=experiment.fidelity.audio_window == "release",
-            average=experiment.data.average,
+        self.windows = (
+            Windows(average=True)
+            if self.system.averages
+            else Windows(
+                window_s=settings.window_s,
+                place="random",
+                restart=experiment.fidelity.window_times == "restart",
+                release_audio_len=experiment.fidelity.audio_window == "release",
+                average=experiment.data.average,
+            )
         )
         self.optimizer = torch.optim.Adam(
             model.parameters(),
@@ -212,13 +233,16 @@ class Stage:
         draw = generator(seed, "batches", *purpose)
         starts = generator(seed, "windows", *purpose)
         drawn = self.sampler.draw(settings.batches_per_epoch, settings.batch_size, draw)
+        others: Sequence[np.ndarray | None] = [None] * len(drawn)
+        if self.system.negatives:
+            others = list(self.sampler.draw_others(drawn, generator(seed, "negatives", *purpose)))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.model.train()
         sums: dict[str, Tensor] = {}
         with seeded(seed, "dropout", *purpose):
-            for number, chosen in enumerate(drawn, start=1):
-                losses = self._step(chosen, starts)
+            for number, (chosen, other) in enumerate(zip(drawn, others, strict=True), start=1):
+                losses = self._step(chosen, other, starts)
                 for name, value in losses.terms().items():
                     sums[name] = sums[name] + value if name in sums else value
                 if number % SHOW_EVERY == 0 or number == len(drawn):
@@ -231,20 +255,27 @@ class Stage:
             )
         return means
 
-    def _step(self, chosen: Int[np.ndarray, " batch"], starts: torch.Generator) -> TCAFLosses:
-        part = self.part
-        batch = load_batch(
-            part.store,
-            part.rows[chosen],
-            self.windows,
-            labels=part.labels[chosen],
-            generator=starts,
-        ).to(self.device)
-        losses = tcaf_objective(self.model, batch, self.text_embedding, self.experiment)
+    def _step(
+        self,
+        chosen: Int[np.ndarray, " batch"],
+        others: Int[np.ndarray, " batch"] | None,
+        starts: torch.Generator,
+    ) -> Losses:
+        batch = self._load(chosen, starts)
+        negatives = None if others is None else self._load(others, starts)
+        assert self.system.objective is not None, "systems without one are fitted"
+        losses: Losses = self.system.objective(
+            self.model, batch, negatives, self.text_embedding, self.experiment
+        )
         self.optimizer.zero_grad()
         losses.total.backward()
         self.optimizer.step()
         return losses
+
+    def _load(self, chosen: Int[np.ndarray, " batch"], starts: torch.Generator) -> FeatureBatch:
+        rows, labels = self.part.rows[chosen], self.part.labels[chosen]
+        batch = load_batch(self.part.store, rows, self.windows, labels=labels, generator=starts)
+        return batch.to(self.device)
 
     def state(self) -> dict[str, Tensor]:
         """Returns copies of the weights and Adam's averages, by name."""
@@ -267,6 +298,69 @@ class Stage:
                 averages.setdefault(int(index), {})[average] = tensor.clone()
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": averages, "param_groups": groups})
+
+
+class ClosedFormStage:
+    """A model solved in closed form: one regulariser an epoch.
+
+    All clips are read once, when the first epoch is asked for; epoch `e` solves for the e-th
+    regulariser, whatever came before it.
+
+    Args:
+        model: with initial weights, already on `device`.
+        part: what to fit.
+        experiment: all settings.
+        number: 1 or 2.
+        device: where to compute.
+
+    Raises:
+        TCAFError: there are no clips to fit.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        part: TrainingPart,
+        experiment: Experiment,
+        number: int,
+        device: torch.device,
+    ) -> None:
+        part.check(number)
+        self.system: System = find_system(experiment.system)
+        self.model = model
+        self.part = part
+        self.number = number
+        self.device = device
+        self.batch_size = experiment.evaluation.batch_size
+        self.fit: Fit | None = None
+
+    @torch.no_grad()
+    def run_epoch(self, epoch: int, learning_rate: float, observer: Observer) -> dict[str, float]:
+        """Solves for the epoch's regulariser and returns the training error."""
+        if self.fit is None:
+            assert self.system.fit is not None, "systems without one are trained"
+            text = self.part.text_embedding.to(self.device)
+            self.model.eval()
+            self.fit = self.system.fit(self.model, self._batches(epoch, observer), text)
+        return self.fit.solve(epoch)
+
+    def _batches(self, epoch: int, observer: Observer) -> Iterator[FeatureBatch]:
+        part, order = self.part, np.arange(len(self.part.rows))
+        count = -(-len(order) // self.batch_size)
+        for number, chosen in enumerate(in_order(order, self.batch_size), start=1):
+            batch = load_batch(
+                part.store, part.rows[chosen], Windows(average=True), labels=part.labels[chosen]
+            )
+            yield batch.to(self.device)
+            observer.batch_done(epoch, number, count, {})
+
+    def state(self) -> dict[str, Tensor]:
+        """Returns a copy of the solution; the next epoch does not depend on it."""
+        return {f"model.{n}": tensor.clone() for n, tensor in self.model.state_dict().items()}
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes up what `state` returned."""
+        self.model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items()})
 
 
 def timed_epoch(

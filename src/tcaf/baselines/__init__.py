@@ -1,0 +1,1 @@
+"""The systems that TCaF is compared with, one file each."""

@@ -1,0 +1,146 @@
+"""Where a trained TCaF looks: attention weights of one clip, over time.
+
+Owns the recomputing of softmax(q k / sqrt(d)) from a layer's own `to_qkv`, since the kernel that
+the model runs on returns no weights. Draws nothing.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from tcaf.attention import SEES, CrossModalAttention, Group, Tokens
+from tcaf.batches import FeatureBatch
+from tcaf.errors import TCAFError
+from tcaf.model import TCAF, Layer
+
+Weights = dict[Group, dict[Group, Float[Tensor, "heads _ _"]]]
+"""By group of the queries, then by group of the keys: heads, queries, keys."""
+
+
+@dataclass(frozen=True)
+class AttentionMap:
+    """Attention weights of one clip, each a mean over heads.
+
+    A query's weights on all tokens that it sees sum to one, the class token among them. Arrays have
+    length 0 where there is nothing: no class token, no such modality, a pattern without that view.
+
+    Args:
+        audio_times: time of each audio token in the clip, in seconds.
+        visual_times: the same for visual tokens.
+        class_to_class: weight of the class token on itself, by layer.
+        class_to_audio: its weights on audio tokens.
+        class_to_visual: its weights on visual tokens.
+        audio_to_visual: weights of audio queries on visual keys. The last layer has none where
+            there is a class token: it computes nothing else.
+        visual_to_audio: weights of visual queries on audio keys, in the same layers.
+    """
+
+    audio_times: Float[np.ndarray, " audio_len"]
+    visual_times: Float[np.ndarray, " visual_len"]
+    class_to_class: Float[np.ndarray, " layers"]
+    class_to_audio: Float[np.ndarray, "layers audio_len"]
+    class_to_visual: Float[np.ndarray, "layers visual_len"]
+    audio_to_visual: Float[np.ndarray, "cross_layers audio_len visual_len"]
+    visual_to_audio: Float[np.ndarray, "cross_layers visual_len audio_len"]
+
+
+def attention_weights(
+    attention: CrossModalAttention, tokens: Tokens, queries: tuple[Group, ...]
+) -> Weights:
+    """Returns each head's attention weights in one layer, for the tokens of one clip.
+
+    Args:
+        attention: of the layer.
+        tokens: what the layer's attention was given.
+        queries: the groups whose output the layer computes.
+
+    Returns:
+        For each group of queries, the weights on each group that it sees and that has tokens.
+    """
+    heads = {}
+    for group, packed in tokens.items():
+        projected = F.linear(packed, attention.to_qkv.weight)
+        heads[group] = rearrange(
+            projected, "l (three h d) -> three h l d", three=3, h=attention.num_heads
+        )
+    found: Weights = {}
+    for group in queries:
+        seen = [other for other in SEES[attention.pattern][group] if other in tokens]
+        if not seen:
+            continue
+        query = heads[group][0]
+        key = torch.cat([heads[other][1] for other in seen], dim=1)
+        weights = (query @ key.mT / query.shape[2] ** 0.5).softmax(dim=2)
+        parts = weights.split([len(tokens[other]) for other in seen], dim=2)
+        found[group] = dict(zip(seen, parts, strict=True))
+    return found
+
+
+@torch.no_grad()
+def attention_map(model: TCAF, batch: FeatureBatch) -> AttentionMap:
+    """Runs one clip through a model, in evaluation mode, and returns where it looked.
+
+    Args:
+        model: left in the mode that it came in.
+        batch: one clip, on the model's device.
+
+    Raises:
+        TCAFError: the batch holds another number of clips, or what the model refuses.
+    """
+    if len(batch) != 1:
+        raise TCAFError(f"an attention map is of one clip, got a batch of {len(batch)}")
+    layers: list[Weights] = []
+
+    def keep(module: torch.nn.Module, args: tuple[Any, ...], output: Tokens) -> None:
+        assert isinstance(module, CrossModalAttention)
+        tokens, _, queries = args
+        layers.append(attention_weights(module, tokens, queries))
+
+    hooks = [
+        layer.attention.register_forward_hook(keep)
+        for layer in model.layers
+        if isinstance(layer, Layer)
+    ]
+    was_training = model.training
+    try:
+        model.eval()(batch)
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return _mean_over_heads(layers, batch)
+
+
+def _mean_over_heads(layers: list[Weights], batch: FeatureBatch) -> AttentionMap:
+    lens = {"class": 1, "audio": len(batch.audio_times), "visual": len(batch.visual_times)}
+
+    def stacked(query: Group, key: Group) -> Float[np.ndarray, "layers queries keys"]:
+        means = [
+            layer[query][key].mean(dim=0).double().cpu().numpy()
+            for layer in layers
+            if key in layer.get(query, {})
+        ]
+        return np.stack(means) if means else np.zeros((0, lens[query], lens[key]))
+
+    return AttentionMap(
+        audio_times=batch.audio_times.double().cpu().numpy(),
+        visual_times=batch.visual_times.double().cpu().numpy(),
+        class_to_class=stacked("class", "class")[:, 0, 0],
+        class_to_audio=_class_rows(stacked("class", "class"), stacked("class", "audio")),
+        class_to_visual=_class_rows(stacked("class", "class"), stacked("class", "visual")),
+        audio_to_visual=stacked("audio", "visual"),
+        visual_to_audio=stacked("visual", "audio"),
+    )
+
+
+def _class_rows(
+    own: Float[np.ndarray, "layers 1 1"], other: Float[np.ndarray, "some_layers 1 len"]
+) -> Float[np.ndarray, "layers len"]:
+    """Returns the class token's weights on a modality, 0 in all layers where it is not used."""
+    return other[:, 0] if len(other) else np.zeros((len(own), other.shape[2]))

@@ -1,0 +1,308 @@
+"""A table's results as files: `table.md` for people, `table.csv` and `per_class.csv` for programs.
+
+Owns their columns and wording. Scores are fractions in the CSV files and percent in Markdown.
+"""
+
+import csv
+import io
+import math
+import os
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tcaf.errors import TCAFError
+from tcaf.files import read_json, write_text
+from tcaf.predictions import read_predictions
+from tcaf.reproduce import RowResult
+from tcaf.statistics import PairedComparison, class_accuracies, mean_and_std, paired_bootstrap
+from tcaf.tables import PaperScores, Table
+from tcaf.tracking import SCORES, describe_time
+
+AREA = "curve_area"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A row of a results table.
+
+    Args:
+        model: the row's name in files.
+        title: its name in print.
+        means: mean over seeds by score, fractions; empty if no run is done.
+        stds: sample standard deviation by score; NaN for one seed.
+        gammas: that the runs chose.
+        epochs: that stage 1 of the runs chose.
+        seconds: wall time of each run that told it.
+        peak_mib: largest memory of a run.
+        seeds: of the runs that are done.
+        errors: why other runs failed, by seed.
+        paper: the paper's scores in percent, where the data is the paper's.
+    """
+
+    model: str
+    title: str
+    means: Mapping[str, float]
+    stds: Mapping[str, float]
+    gammas: tuple[float, ...]
+    epochs: tuple[int, ...]
+    seconds: tuple[float, ...]
+    peak_mib: float
+    seeds: tuple[int, ...]
+    errors: Mapping[int, str]
+    paper: PaperScores | None
+
+
+def summarise(rows: Sequence[RowResult], dataset: str) -> list[Scores]:
+    """Returns each row's mean and standard deviation over seeds.
+
+    Args:
+        rows: of a table.
+        dataset: the preset of the data, for the paper's numbers.
+    """
+    found = []
+    for row in rows:
+        means, stds = {}, {}
+        if row.runs:
+            for score in (*SCORES, AREA):
+                means[score], stds[score] = mean_and_std(row.values(score))
+        results = [run.result or {} for run in row.runs.values()]
+        costs = [_cost(run.path) for run in row.runs.values()]
+        found.append(
+            Scores(
+                model=row.row.name,
+                title=row.row.title,
+                means=means,
+                stds=stds,
+                gammas=tuple(result["choice"]["gamma"] for result in results),
+                epochs=tuple(result["choice"]["epoch"] for result in results),
+                seconds=tuple(cost["seconds"] for cost in costs if cost),
+                peak_mib=max((cost["peak_mib"] for cost in costs if cost), default=math.nan),
+                seeds=tuple(row.runs),
+                errors=row.errors,
+                paper=row.row.paper.get(dataset),
+            )
+        )
+    return found
+
+
+def _cost(run: Path) -> dict[str, float] | None:
+    file = run / "process.json"
+    return read_json(file, "the time of a run") if file.is_file() else None
+
+
+def compare(rows: Sequence[RowResult], reference: str = "tcaf") -> list[dict[str, Any]]:
+    """Compares one row with every other, by HM and by the area under the seen-unseen curve.
+
+    Args:
+        rows: of a table; those without a run in common with the reference are left out.
+        reference: name of the row to compare with.
+    """
+    by_name = {row.row.name: row for row in rows}
+    if reference not in by_name:
+        return []
+    first, found = by_name[reference], []
+    for other in rows:
+        seeds = [seed for seed in first.runs if seed in other.runs]
+        if other is first or not seeds:
+            continue
+        pair = [
+            [read_predictions(row.runs[seed].path / "predictions.parquet") for seed in seeds]
+            for row in (first, other)
+        ]
+        found.append(
+            {
+                "first": first.row.title,
+                "second": other.row.title,
+                "harmonic_mean": paired_bootstrap(*pair, score="harmonic_mean"),
+                AREA: paired_bootstrap(*pair, score="curve_area"),
+            }
+        )
+    return found
+
+
+def table_csv(rows: Sequence[Scores]) -> str:
+    """Returns the table as CSV: scores as fractions, and their standard deviations over seeds."""
+    names = [name for score in (*SCORES, AREA) for name in (score, f"{score}_std")]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["model", *names, "seeds", "error"])
+    for row in rows:
+        cells = [
+            "" if math.isnan(value) else f"{value:.6f}"
+            for score in (*SCORES, AREA)
+            for value in (row.means.get(score, math.nan), row.stds.get(score, math.nan))
+        ]
+        error = "; ".join(f"seed {seed}: {text}" for seed, text in row.errors.items())
+        writer.writerow([row.model, *cells, " ".join(map(str, row.seeds)), error])
+    return out.getvalue()
+
+
+def per_class_csv(rows: Sequence[RowResult]) -> str:
+    """Returns the accuracy of each class by row as CSV, fractions, classes with clips only."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["model", "class", "seen", "clips", "accuracy", "accuracy_std"])
+    for row in rows:
+        if not row.runs:
+            continue
+        predictions = [
+            read_predictions(run.path / "predictions.parquet") for run in row.runs.values()
+        ]
+        for entry in class_accuracies(predictions):
+            if entry.clips:
+                std = "" if math.isnan(entry.std) else f"{entry.std:.6f}"
+                seen = str(entry.seen).lower()
+                cells = [row.row.name, entry.name, seen, entry.clips, f"{entry.accuracy:.6f}", std]
+                writer.writerow(cells)
+    return out.getvalue()
+
+
+def percent(mean: float, std: float = math.nan) -> str:
+    """Returns a fraction in percent, with its standard deviation where there is one."""
+    if math.isnan(mean):
+        return ""
+    return f"{100 * mean:.2f}" + ("" if math.isnan(std) else f" ± {100 * std:.2f}")
+
+
+def _line(cells: Sequence[str]) -> str:
+    # A bar in a cell would end it.
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _spread(values: Sequence[float]) -> str:
+    """Returns the smallest and largest of several numbers, or the one that they all are."""
+    if not values:
+        return ""
+    low, high = min(values), max(values)
+    return f"{low:g}" if low == high else f"{low:g}-{high:g}"
+
+
+def markdown_rows(rows: Sequence[Scores]) -> list[str]:
+    """Returns the table itself in Markdown."""
+    with_paper = any(row.paper for row in rows)
+    head = ["Model", *SCORES.values()]
+    if with_paper:
+        head += [f"paper {name}" for name in SCORES.values()]
+    head += ["curve area", "gamma", "epoch", "seeds", "time a run", "memory"]
+    lines = [_line(head), "|---" + "|---" * (len(head) - 1) + "|"]
+    for row in rows:
+        cells = [row.title]
+        if not row.means:
+            cells += ["failed"] * len(SCORES)
+        else:
+            cells += [percent(row.means[score], row.stds[score]) for score in SCORES]
+        if with_paper:
+            cells += [f"{value:.2f}" for value in row.paper] if row.paper else [""] * len(SCORES)
+        area = f"{row.means[AREA]:.3f}" if row.means else ""
+        seconds = f"{sum(row.seconds) / len(row.seconds):.0f} s" if row.seconds else ""
+        memory = "" if math.isnan(row.peak_mib) else f"{row.peak_mib:.0f} MiB"
+        cells += [area, _spread(row.gammas), _spread(row.epochs), " ".join(map(str, row.seeds))]
+        lines.append(_line([*cells, seconds, memory]))
+    return lines
+
+
+def markdown_comparisons(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns the paired comparisons in Markdown: differences in percent points."""
+    if not comparisons:
+        return []
+    first = comparisons[0]["first"]
+    lines = [
+        f"{first} less the other, in points, with the 95 % interval of a paired bootstrap over "
+        "test clips and seeds; ahead: share of the samples in which it is the better one.",
+        "",
+        _line([f"{first} less", "HM", "95 %", "ahead", "curve area", "95 %", "ahead"]),
+        "|---|---|---|---|---|---|---|",
+    ]
+    for entry in comparisons:
+        cells = [entry["second"]]
+        for score in ("harmonic_mean", AREA):
+            found: PairedComparison = entry[score]
+            cells += [
+                f"{100 * found.difference:+.2f}",
+                f"{100 * found.low:+.2f} to {100 * found.high:+.2f}",
+                f"{100 * found.wins:.0f} %",
+            ]
+        lines.append(_line(cells))
+    return lines
+
+
+def cpu_name() -> str:
+    """Returns the processor's name where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _where(rows: Sequence[RowResult], scores: Sequence[Scores]) -> list[str]:
+    """Returns the sentences on data, code, hardware and time."""
+    runs = [run for row in rows for run in row.runs.values()]
+    if not runs:
+        return []
+    origins = [read_json(run.path / "provenance.json", "the provenance of a run") for run in runs]
+    last = origins[-1]
+    commits = sorted({str(origin["commit"]) for origin in origins})
+    versions = ", ".join(f"{name} {number}" for name, number in last["versions"].items())
+    device = last["gpu"] or f"{os.cpu_count()} cores of {cpu_name()}"
+    threads = sorted({origin["threads"] for origin in origins})
+    seconds = sum(sum(row.seconds) for row in scores)
+    data = last["data"]
+    return [
+        f"Data: {data.get('kind')}, {data['clips']:,} clips, fingerprint "
+        f"{data['fingerprint'][:12]}. {device}, {' or '.join(map(str, threads))} threads a "
+        f"run; {versions}; commit {', '.join(commits)}; last run begun "
+        f"{last['started']}. Wall time of all runs together: {describe_time(seconds)}."
+    ]
+
+
+def table_markdown(
+    table: Table,
+    rows: Sequence[RowResult],
+    scores: Sequence[Scores],
+    comparisons: Sequence[Mapping[str, Any]],
+    command: Sequence[str],
+) -> str:
+    """Returns the whole of `table.md`."""
+    failures = [
+        f"- {row.title}, seed {seed}: {text}" for row in scores for seed, text in row.errors.items()
+    ]
+    blocks = [
+        [f"# Table {table.number}: {table.title}"],
+        ["    " + shlex.join(command)],
+        ["Test scores in percent: mean class accuracy, mean ± standard deviation over seeds."],
+        markdown_rows(scores),
+        ["Failed:", "", *failures] if failures else [],
+        markdown_comparisons(comparisons),
+        _where(rows, scores),
+    ]
+    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
+
+
+def write_results(
+    out: Path,
+    table: Table,
+    rows: Sequence[RowResult],
+    dataset: str,
+    command: Sequence[str],
+) -> list[Scores]:
+    """Writes `table.md`, `table.csv` and `per_class.csv` and returns the table's rows.
+
+    Raises:
+        TCAFError: the folder cannot be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TCAFError(f"cannot write results to {out}: {error}") from None
+    scores = summarise(rows, dataset)
+    comparisons = compare(rows)
+    write_text(out / "table.csv", table_csv(scores))
+    write_text(out / "per_class.csv", per_class_csv(rows))
+    write_text(out / "table.md", table_markdown(table, rows, scores, comparisons, command))
+    return scores

@@ -1,0 +1,240 @@
+"""Figures over time: a training over its epochs, a clip's attention over its seconds.
+
+Owns their look. Takes records and arrays, returns matplotlib's `Figure`; see `theme`. matplotlib
+(extra `plot`) is imported inside functions.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from tcaf.errors import TCAFError
+from tcaf.reports.attention_maps import AttentionMap
+from tcaf.reports.theme import SERIES, Figure, Width, extra, heat, light, new_figure, styled
+from tcaf.tracking import SCORES
+from tcaf.training import EpochRecord
+
+LOSSES = {"loss": "total", "cross_entropy": "cross-entropy"}
+"""What the legend calls a loss term, where its own name does not read well."""
+
+ROWS = ("losses", "validation", "learning rate")
+
+
+def training_curves(
+    records: Sequence[EpochRecord], *, chosen_epoch: int | None = None, width: Width = "wide"
+) -> Figure:
+    """Draws losses, validation scores and learning rate over the epochs of both stages.
+
+    Stages stand side by side, or one below the other where it is narrow; what a stage does not
+    have, such as validation in stage 2, is left out. The chosen epoch is marked in all of them.
+
+    Args:
+        records: of one run, in any order.
+        chosen_epoch: what validation chose; None if nothing did.
+        width: of the page.
+
+    Raises:
+        TCAFError: there is no epoch, or matplotlib is not installed.
+    """
+    if not records:
+        raise TCAFError("training curves need at least one epoch")
+    stages = {
+        stage: sorted((r for r in records if r.stage == stage), key=lambda r: r.epoch)
+        for stage in sorted({record.stage for record in records})
+    }
+    parts = [
+        (row, column, what, epochs)
+        for column, epochs in enumerate(stages.values())
+        for row, what in enumerate(ROWS)
+        if what != "validation" or any(record.validation for record in epochs)
+    ]
+    heights = {"losses": 2.3, "validation": 2.3, "learning rate": 1.3}
+    wide = width == "wide"
+    with styled():
+        if wide:
+            tall = [heights[what] for what in ROWS]
+            figure = new_figure(width, sum(tall) + 0.3)
+            grid = figure.add_gridspec(len(ROWS), len(stages), height_ratios=tall)
+            axes = [figure.add_subplot(grid[row, column]) for row, column, _, _ in parts]
+        else:
+            tall = [heights[what] for _, _, what, _ in parts]
+            figure = new_figure(width, sum(tall) + 0.5 * len(parts))
+            axes = list(figure.subplots(len(parts), squeeze=False, height_ratios=tall).flat)
+        for axis, (_, _, what, epochs) in zip(axes, parts, strict=True):
+            _draw_epochs(axis, what, epochs, chosen_epoch)
+        for row, what in enumerate(ROWS):
+            beside = [axis for axis, part in zip(axes, parts, strict=True) if part[0] == row]
+            _finish_row(beside, what, wide)
+    return figure
+
+
+def _finish_row(axes: list[Any], what: str, wide: bool) -> None:
+    """Gives the stages one range, so that they can be compared, and a legend beside or below."""
+    for axis in axes[1:]:
+        axis.sharey(axes[0])
+    for axis in axes:
+        axis.autoscale(axis="y")
+    if what == "learning rate":
+        return
+    for axis in axes:
+        axis.set_ylim(bottom=0)
+    style = {"handlelength": 1.4, "borderaxespad": 0.3, "columnspacing": 1.0}
+    if wide and axes:
+        axes[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), **style)
+    else:
+        for axis in axes:
+            axis.legend(loc="upper left", bbox_to_anchor=(-0.05, -0.12), ncols=3, **style)
+
+
+def _draw_epochs(axis: Any, what: str, epochs: list[EpochRecord], chosen: int | None) -> None:
+    """Draws one row of one stage."""
+    numbers = np.array([record.epoch for record in epochs])
+    many = len(numbers) > 1
+    style = {"marker": None if many else "o", "ms": 4}
+    if what == "losses":
+        for place, name in enumerate(epochs[0].losses):
+            values = [record.losses.get(name, np.nan) for record in epochs]
+            label = LOSSES.get(name, name.replace("_", " "))
+            colour = light("ink") if name == "loss" else SERIES[(place - 1) % len(SERIES)]
+            axis.plot(numbers, values, label=label, color=colour, **style)
+    elif what == "validation":
+        looks = zip(SCORES.items(), ("seen", "unseen", "ink", "series-3"), strict=True)
+        for (name, label), colour in looks:
+            values = [100 * float((r.validation or {}).get(name, np.nan)) for r in epochs]
+            dots = {**style, "lw": 2.2 if name == "harmonic_mean" else 1.3}
+            dash = "--" if name == "zsl" else "-"
+            axis.plot(numbers, values, label=label, color=light(colour), ls=dash, **dots)
+    else:
+        rates = [record.learning_rate for record in epochs]
+        axis.step(numbers, rates, where="mid", color=light("muted"), **style)
+        axis.set_yscale("log")
+        ticker = extra("matplotlib.ticker")
+        axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0), numticks=5))
+        axis.yaxis.set_major_formatter(
+            ticker.FuncFormatter(lambda rate, _: f"{rate:.3g}".replace("e-0", "e-"))
+        )
+        axis.yaxis.set_minor_locator(ticker.NullLocator())
+        axis.set_xlabel("epoch")
+    titles = {"validation": "validation (%)"}
+    axis.set_title(f"stage {epochs[0].stage}: {titles.get(what, what)}")
+    axis.grid(axis="y")
+    axis.margins(x=0.02)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    if chosen is not None and numbers[0] <= chosen <= numbers[-1]:
+        axis.axvline(chosen, color=light("ink"), lw=0.9, ls=(0, (4, 3)), label=f"chosen: {chosen}")
+
+
+def _edges(times: Float[np.ndarray, " tokens"]) -> tuple[float, float, float]:
+    """Returns where the first token begins, the last one ends, and how long one is."""
+    step = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
+    return float(times[0]), float(times[-1]) + step, step
+
+
+def attention_over_time(
+    attention: AttentionMap, *, layer: int | None = None, width: Width = "wide"
+) -> Figure:
+    """Draws where a model looks in one clip.
+
+    Above, the class token's weights on audio and visual tokens in one layer, each as a multiple of
+    what it would be if all tokens of both modalities had the same; below, the same for all layers
+    as heat. Beside, how audio queries weigh visual keys, in the deepest layer that has such.
+
+    Args:
+        attention: from `attention_map`.
+        layer: of the upper panel, counted from 1; None for the last.
+        width: of the page.
+
+    Raises:
+        TCAFError: the map is empty, no such layer, or matplotlib is not installed.
+    """
+    layers = len(attention.class_to_class)
+    cross = bool(attention.audio_to_visual.size)
+    layer = layers if layer is None else layer
+    if not layers and not cross:
+        raise TCAFError("the attention map is empty: no class token, and one modality at most")
+    if layers and not 1 <= layer <= layers:
+        raise TCAFError(f"the attention map has layers 1 to {layers}, got {layer}")
+    views = [
+        (name, times, weights * (len(attention.audio_times) + len(attention.visual_times)))
+        for name, times, weights in (
+            ("audio", attention.audio_times, attention.class_to_audio),
+            ("visual", attention.visual_times, attention.class_to_visual),
+        )
+        if layers and len(times)
+    ]
+    wide = width == "wide"
+    strip = 0.45 + 0.16 * layers
+    left = [2.2, *[strip] * len(views)] if views else []
+    with styled():
+        figure = new_figure(width, sum(left) + (0.2 if wide and views else 3.8 * cross))
+        parts = [figure]
+        if views and cross:
+            ratios = {"width_ratios": [1.25, 1]} if wide else {"height_ratios": [sum(left), 3.8]}
+            shape = (1, 2) if wide else (2, 1)
+            parts = list(figure.subfigures(*shape, **ratios))
+        if views:
+            axes = list(parts[0].subplots(len(left), height_ratios=left, squeeze=False).flat)
+            _draw_class_token(axes[0], views, layer)
+            hottest = max(float(weights.max()) for _, _, weights in views)
+            for axis, view in zip(axes[1:], views, strict=True):
+                _draw_strip(axis, *view, hottest)
+            first = min(_edges(times)[0] for _, times, _ in views)
+            last = max(_edges(times)[1] for _, times, _ in views)
+            for axis in axes:
+                axis.set_xlim(first, last)
+            axes[len(views)].set_xlabel("seconds")
+        if cross:
+            _draw_cross(parts[-1].subplots(), attention)
+    return figure
+
+
+View = tuple[str, Float[np.ndarray, " tokens"], Float[np.ndarray, "layers tokens"]]
+
+
+def _draw_class_token(axis: Any, views: list[View], layer: int) -> None:
+    for (name, times, weights), colour in zip(views, (SERIES[0], SERIES[1]), strict=False):
+        _, end, step = _edges(times)
+        look = {"color": colour, "lw": 1.7 if len(times) < 80 else 0.8, "baseline": None}
+        label = f"{name} ({step:.3g} s)"
+        axis.stairs(weights[layer - 1], np.append(times, end), label=label, **look)
+    axis.axhline(1, color=light("muted"), lw=0.8, ls=(0, (4, 3)))
+    # The legend stands above what is drawn.
+    axis.set_ylim(0, 1.3 * max(1.0, *(float(weights[layer - 1].max()) for _, _, weights in views)))
+    axis.set_title(f"class token in layer {layer} (1: even weight)")
+    axis.grid(axis="y")
+    axis.legend(loc="upper left", ncols=2, handlelength=1.4)
+
+
+def _draw_strip(
+    axis: Any,
+    name: str,
+    times: Float[np.ndarray, " tokens"],
+    weights: Float[np.ndarray, "layers tokens"],
+    hottest: float,
+) -> None:
+    start, end, _ = _edges(times)
+    num_layers = len(weights)
+    extent = (start, end, num_layers + 0.5, 0.5)
+    axis.imshow(heat(weights / hottest), interpolation="none", aspect="auto", extent=extent)
+    axis.set_title(f"class token on {name} tokens, full colour: {hottest:.1f}")
+    axis.set_yticks(sorted({1, num_layers}))
+    axis.set_ylabel("layer")
+
+
+def _draw_cross(axis: Any, attention: AttentionMap) -> None:
+    weights = attention.audio_to_visual[-1]
+    audio_start, audio_end, _ = _edges(attention.audio_times)
+    visual_start, visual_end, _ = _edges(attention.visual_times)
+    extent = (visual_start, visual_end, audio_end, audio_start)
+    hottest = float(weights.max())
+    axis.imshow(
+        heat(weights / max(hottest, 1e-12)), interpolation="none", aspect="auto", extent=extent
+    )
+    number = len(attention.audio_to_visual)
+    axis.set_title(f"audio to visual, layer {number}, full colour: {100 * hottest:.0f}%")
+    axis.set_xlabel("visual keys (seconds)")
+    axis.set_ylabel("audio queries (seconds)")
+    for spine in axis.spines.values():
+        spine.set(visible=True, color=light("grid"))
