@@ -182,6 +182,7 @@ def column(name, values):
         (lambda t: header(clips=0)(t.slice(0, 0)), "predictions of no clips"),
         (column("margin", [1.0, -1.0, 5.0, 0.3, None]), "margin is empty for 1 clips"),
         (column("margin", list("abcde")), "found a damaged file"),
+        (column("margin", [[1.0]] * 5), "found a damaged file"),
         (column("seen", [True, False, True, False, False]), "differ on which classes are seen"),
         (column("id", list("aacde")), "an id is there twice"),
         (column("nearest_seen", ["walking"] * 4 + ["ça va"]), "differ on which classes are seen"),

@@ -190,6 +190,7 @@ def test_seeds_are_drawn_with_replacement():
     assert weights.mean(axis=0) == pytest.approx(1 / 3, abs=0.02)
     assert weights.var(axis=0) == pytest.approx(2 / 27, abs=0.01)
     assert (statistics._draw_seeds(1, 5, 0) == 1).all()
+    assert (statistics._draw_seeds(3, 40, 0) != statistics._draw_seeds(3, 40, 1)).any()
 
 
 @pytest.mark.parametrize("score", SCORES)
@@ -199,6 +200,25 @@ def test_identical_systems(score):
     found = paired_bootstrap(runs, others, score=score, num_samples=50)
     assert (found.difference, found.low, found.high, found.wins) == (0, 0, 0, 0.5)
     assert found.first == pytest.approx(found.second)
+
+
+def test_rounding_is_a_tie():
+    # 49 unseen classes of one clip: both systems have 13 right, and sum up 1/49 in another order.
+    num = 49
+    labels = np.arange(num + 1)
+    names = tuple(f"class {i:02}" for i in labels)
+
+    def run(right):
+        nearest = np.where(np.isin(labels, right), labels, (labels + 1) % num)
+        decisions = Decisions(
+            labels, labels == num, np.zeros(num + 1), np.full(num + 1, num), nearest, num + 1
+        )
+        return Predictions(names, ClassSet(names, frozenset(names[num:])), decisions, 1.0)
+
+    others = [run(np.random.default_rng(i).permutation(num)[:13]) for i in range(10)]
+    for other in others:
+        found = paired_bootstrap([run(np.arange(13))], [other], score="zsl", num_samples=9)
+        assert (found.difference, found.low, found.high, found.wins) == (0, 0, 0, 0.5)
 
 
 @settings(max_examples=15, deadline=None)

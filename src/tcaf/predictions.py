@@ -148,7 +148,7 @@ def read_predictions(path: Path) -> Predictions:
         raise TCAFError(f"expected predictions at {path}, found nothing") from None
     except _OtherFileError as error:
         raise TCAFError(str(error)) from None
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         what = " ".join(str(error).split())
         raise TCAFError(f"expected predictions at {path}, found a damaged file ({what})") from None
 

@@ -41,13 +41,23 @@ def render_page(report: ReportPage) -> str:
     ]
     sections = [section for section in sections if section[2]]
     links = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, title, _ in sections)
-    nav = f'<nav aria-label="Sections"><ul>{links}</ul></nav>' if sections else ""
-    body = "\n".join(
-        f'<section id="{name}" aria-labelledby="{name}-title">\n'
-        f'<h2 id="{name}-title">{title}</h2>\n{content}\n</section>'
-        for name, title, content in sections
-    )
     summary = "".join(f"<p>{escape(line)}</p>" for line in report.summary)
+    body = [
+        f"<header><h1>{escape(report.title)}</h1>{summary}</header>",
+        f'<nav aria-label="Sections"><ul>{links}</ul></nav>' if sections else "",
+        "<main>",
+        *(
+            f'<section id="{name}" aria-labelledby="{name}-title">\n'
+            f'<h2 id="{name}-title">{title}</h2>\n{content}\n</section>'
+            for name, title, content in sections
+        ),
+        "</main>",
+        f"<footer>{escape(report.footer)}</footer>",
+    ]
+    return _document(report.title, "\n".join(body))
+
+
+def _document(title: str, body: str) -> str:
     style = files("tcaf.reports").joinpath("page.css").read_text(encoding="utf-8")
     return f"""<!doctype html>
 <html lang="en">
@@ -56,18 +66,13 @@ def render_page(report: ReportPage) -> str:
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>{escape(report.title)}</title>
+<title>{escape(title)}</title>
 <style>
 {css_variables()}
 {style}</style>
 </head>
 <body>
-<header><h1>{escape(report.title)}</h1>{summary}</header>
-{nav}
-<main>
 {body}
-</main>
-<footer>{escape(report.footer)}</footer>
 </body>
 </html>
 """

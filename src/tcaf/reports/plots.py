@@ -116,27 +116,29 @@ def seen_unseen_curves(series: Sequence[CurveSeries], *, width: Width = "wide") 
         axis.set(xlabel="unseen classes, U (%)", ylabel="seen classes, S (%)")
         _equal_means(axis, right, top)
         for number, one in enumerate(series):
-            colour = SERIES[number % len(SERIES)]
             style = ("-", "--", "-.", ":")[number // len(SERIES) % 4]
-            label = f"{shortened(one.label, 30)}, area {one.area:.3f}"
-            several = len(one.curves) > 1
-            for curve in one.curves if several else ():
-                faint = {"color": colour, "lw": 0.8, "alpha": 0.35}
-                axis.plot(100 * curve.unseen, 100 * curve.seen, **faint, ls=style)
-            unseen, seen = one.mean() if several else (one.curves[0].unseen, one.curves[0].seen)
-            axis.plot(100 * unseen, 100 * seen, color=colour, ls=style, label=label)
-            chosen = np.mean([(c.chosen_unseen, c.chosen_seen) for c in one.curves], axis=0)
-            dot = {"marker": "o", "s": 60, "edgecolors": light("paper"), "linewidths": 1.4}
-            axis.scatter(*(100 * chosen[:, None]), color=colour, **dot, zorder=4, clip_on=False)
+            _draw_series(axis, one, SERIES[number % len(SERIES)], style)
         dot = extra("matplotlib.lines").Line2D(
             [], [], ls="", marker="o", ms=7, color=light("muted"), label="at the chosen gamma"
         )
         handles = [*axis.get_legend_handles_labels()[0], dot]
-        if wide:
-            figure.legend(handles=handles, loc="outside right upper")
-        else:
-            figure.legend(handles=handles, loc="outside lower left")
+        place = "outside right upper" if wide else "outside lower left"
+        figure.legend(handles=handles, loc=place)
     return figure
+
+
+def _draw_series(axis: Any, series: CurveSeries, colour: str, style: str) -> None:
+    curves = series.curves
+    several = len(curves) > 1
+    for curve in curves if several else ():
+        faint = {"color": colour, "lw": 0.8, "alpha": 0.35, "ls": style}
+        axis.plot(100 * curve.unseen, 100 * curve.seen, **faint)
+    unseen, seen = series.mean() if several else (curves[0].unseen, curves[0].seen)
+    label = f"{shortened(series.label, 30)}, area {series.area:.3f}"
+    axis.plot(100 * unseen, 100 * seen, color=colour, ls=style, label=label)
+    chosen = np.mean([(c.chosen_unseen, c.chosen_seen) for c in curves], axis=0)
+    dot = {"marker": "o", "s": 60, "edgecolors": light("paper"), "linewidths": 1.4}
+    axis.scatter(*(100 * chosen[:, None]), color=colour, **dot, zorder=4, clip_on=False)
 
 
 def _equal_means(axis: Any, right: float, top: float) -> None:
@@ -317,11 +319,9 @@ def unseen_confusion(
     if not names:
         raise TCAFError("the confusion of unseen classes needs at least one class")
     chosen = most_confused(counts, MOST_CELLS[width])
-    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    cells, columns = shares[np.ix_(chosen, chosen)], [str(i + 1) for i in range(len(chosen))]
+    cells = _confusion_cells(counts, chosen)
+    columns = [str(i + 1) for i in range(len(chosen))]
     if len(chosen) < len(names):
-        others = shares[chosen].sum(axis=1) - cells.sum(axis=1)
-        cells = np.concatenate([cells, others[:, None]], axis=1)
         columns.append("\nother")  # a line below the numbers, which have no room beside
     wide = width == "wide"
     rows = [f"{shortened(names[i], 30 if wide else 18)} · {k + 1}" for k, i in enumerate(chosen)]
@@ -329,18 +329,33 @@ def unseen_confusion(
     with styled():
         figure = new_figure(width, cell * len(rows) + 1.1)
         axis: Any = figure.subplots()
-        axis.imshow(heat(cells / 100), interpolation="none", aspect="auto")
-        for spine in axis.spines.values():
-            spine.set(visible=True, color=light("grid"))
+        _draw_cells(axis, cells, size=min(9.0, cell * 72 * 0.45))
         axis.set_xticks(range(len(columns)), columns)
         axis.set_yticks(range(len(rows)), rows)
-        axis.tick_params(length=0, labelcolor=light("ink"))
         axis.set_xlabel("nearest unseen class, numbered as the rows")
         part = f"{len(chosen)} of " if len(chosen) < len(names) else ""
         axis.set_title(f"{part}{len(names)} unseen classes, % of row")
-        size = min(9.0, cell * 72 * 0.45)
-        for row, column in np.argwhere(cells >= 0.5):
-            share = float(cells[row, column])
-            style = {"ha": "center", "va": "center", "fontsize": size}
-            axis.text(column, row, f"{share:.0f}", color=on_heat(share / 100), **style)
     return figure
+
+
+def _confusion_cells(
+    counts: Int[np.ndarray, "num_unseen num_unseen"], chosen: Int[np.ndarray, " shown"]
+) -> Float[np.ndarray, "shown columns"]:
+    """Returns the chosen part in percent of whole rows, and a column of what lies outside it."""
+    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    cells = shares[np.ix_(chosen, chosen)]
+    if len(chosen) == len(counts):
+        return cells
+    others = shares[chosen].sum(axis=1) - cells.sum(axis=1)
+    return np.concatenate([cells, others[:, None]], axis=1)
+
+
+def _draw_cells(axis: Any, cells: Float[np.ndarray, "rows columns"], size: float) -> None:
+    axis.imshow(heat(cells / 100), interpolation="none", aspect="auto")
+    axis.tick_params(length=0, labelcolor=light("ink"))
+    for spine in axis.spines.values():
+        spine.set(visible=True, color=light("grid"))
+    for row, column in np.argwhere(cells >= 0.5):
+        share = float(cells[row, column])
+        style = {"ha": "center", "va": "center", "fontsize": size, "color": on_heat(share / 100)}
+        axis.text(column, row, f"{share:.0f}", **style)

@@ -54,16 +54,17 @@ COLOURS: dict[str, Colour] = {
     "ink": Colour("#1d2127", "#e6e9ed"),
     "seen": Colour("#2b6cb0", "#6cb0f0"),
     "unseen": Colour("#b04c06", "#f79a4b"),
-    "series-1": Colour("#0072b3", "#4fa9e8"),
-    "series-2": Colour("#d05a01", "#f5883c"),
-    "series-3": Colour("#00845f", "#2fc79a"),
-    "series-4": Colour("#a8488f", "#e59ccb"),
-    "series-5": Colour("#9a7400", "#e3bf45"),
-    "series-6": Colour("#3d9ad1", "#8fd2fa"),
-    "series-7": Colour("#7c2d3b", "#dd7483"),
-    "series-8": Colour("#6a737f", "#aab3be"),
+    "series-1": Colour("#1f5fd0", "#4a7df5"),
+    "series-2": Colour("#d57a14", "#d98a40"),
+    "series-3": Colour("#12a06a", "#7af0ae"),
+    "series-4": Colour("#6a1a62", "#c459a4"),
+    "series-5": Colour("#55540e", "#f3ea5a"),
+    "series-6": Colour("#2a98d6", "#4fc4f7"),
+    "series-7": Colour("#4d1113", "#e04a68"),
+    "series-8": Colour("#666a70", "#dfe3ee"),
 }
-"""Series after Okabe and Ito (2008), darkened or lightened to stand out from either page."""
+"""The series' hues are about those of Okabe and Ito (2008); their lightness keeps any two apart for
+colour-blind readers too, and each from the page. `seen` and `unseen` are blue and orange."""
 
 SERIES: tuple[str, ...] = tuple(
     colour.light for name, colour in COLOURS.items() if name.startswith("series-")
@@ -166,7 +167,7 @@ def heat(shares: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows c
 
 def on_heat(share: float) -> str:
     """Returns the colour of text on heat: ink, or near-white where the heat hides dark ink."""
-    return "#fefefe" if share > 0.9 else light("ink")
+    return "#fefefe" if share > 0.87 else light("ink")
 
 
 def shortened(name: str, limit: int) -> str:

@@ -5,6 +5,7 @@ Owns their look. Takes records and arrays, returns matplotlib's `Figure`; see `t
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,34 +41,47 @@ def training_curves(
     """
     if not records:
         raise TCAFError("training curves need at least one epoch")
-    stages = {
-        stage: sorted((r for r in records if r.stage == stage), key=lambda r: r.epoch)
-        for stage in sorted({record.stage for record in records})
-    }
-    parts = [
-        (row, column, what, epochs)
-        for column, epochs in enumerate(stages.values())
-        for row, what in enumerate(ROWS)
-        if what != "validation" or any(record.validation for record in epochs)
-    ]
+    parts = _parts(records)
     heights = {"losses": 2.3, "validation": 2.3, "learning rate": 1.3}
     wide = width == "wide"
+    rows = [what for what in ROWS if any(part.what == what for part in parts)]
     with styled():
         if wide:
-            tall = [heights[what] for what in ROWS]
+            tall = [heights[what] for what in rows]
             figure = new_figure(width, sum(tall) + 0.3)
-            grid = figure.add_gridspec(len(ROWS), len(stages), height_ratios=tall)
-            axes = [figure.add_subplot(grid[row, column]) for row, column, _, _ in parts]
+            shape = (len(rows), 1 + parts[-1].column)
+            grid = figure.add_gridspec(*shape, height_ratios=tall)
+            places = [grid[rows.index(part.what), part.column] for part in parts]
+            axes: list[Any] = [figure.add_subplot(place) for place in places]
         else:
-            tall = [heights[what] for _, _, what, _ in parts]
+            tall = [heights[part.what] for part in parts]
             figure = new_figure(width, sum(tall) + 0.5 * len(parts))
             axes = list(figure.subplots(len(parts), squeeze=False, height_ratios=tall).flat)
-        for axis, (_, _, what, epochs) in zip(axes, parts, strict=True):
-            _draw_epochs(axis, what, epochs, chosen_epoch)
-        for row, what in enumerate(ROWS):
-            beside = [axis for axis, part in zip(axes, parts, strict=True) if part[0] == row]
-            _finish_row(beside, what, wide)
+        for axis, part in zip(axes, parts, strict=True):
+            _draw_epochs(axis, part.what, part.epochs, chosen_epoch)
+        for row in rows:
+            beside = [a for a, part in zip(axes, parts, strict=True) if part.what == row]
+            _finish_row(beside, row, wide)
     return figure
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One row of one stage; stages are columns."""
+
+    what: str
+    column: int
+    epochs: list[EpochRecord]
+
+
+def _parts(records: Sequence[EpochRecord]) -> list[_Part]:
+    """Returns what there is to draw, stage by stage."""
+    parts = []
+    for column, stage in enumerate(sorted({record.stage for record in records})):
+        epochs = sorted((r for r in records if r.stage == stage), key=lambda r: r.epoch)
+        validated = any(record.validation for record in epochs)
+        parts += [_Part(w, column, epochs) for w in ROWS if w != "validation" or validated]
+    return parts
 
 
 def _finish_row(axes: list[Any], what: str, wide: bool) -> None:
@@ -81,7 +95,7 @@ def _finish_row(axes: list[Any], what: str, wide: bool) -> None:
     for axis in axes:
         axis.set_ylim(bottom=0)
     style = {"handlelength": 1.4, "borderaxespad": 0.3, "columnspacing": 1.0}
-    if wide and axes:
+    if wide:
         axes[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), **style)
     else:
         for axis in axes:
@@ -132,14 +146,34 @@ def _edges(times: Float[np.ndarray, " tokens"]) -> tuple[float, float, float]:
     return float(times[0]), float(times[-1]) + step, step
 
 
+@dataclass(frozen=True)
+class _View:
+    """The class token's weights on one modality, as multiples of an even look."""
+
+    name: str
+    times: Float[np.ndarray, " tokens"]
+    weights: Float[np.ndarray, "layers tokens"]
+
+
+def _views(attention: AttentionMap) -> list[_View]:
+    """Returns the modalities that the class token looks at."""
+    both = (
+        ("audio", attention.audio_times, attention.class_to_audio),
+        ("visual", attention.visual_times, attention.class_to_visual),
+    )
+    used = [view for view in both if view[2].any()]
+    num_tokens = 1 + sum(len(times) for _, times, _ in used)
+    return [_View(name, times, weights * num_tokens) for name, times, weights in used]
+
+
 def attention_over_time(
     attention: AttentionMap, *, layer: int | None = None, width: Width = "wide"
 ) -> Figure:
     """Draws where a model looks in one clip.
 
     Above, the class token's weights on audio and visual tokens in one layer, each as a multiple of
-    what it would be if all tokens of both modalities had the same; below, the same for all layers
-    as heat. Beside, how audio queries weigh visual keys, in the deepest layer that has such.
+    an even look at everything that it sees, itself included; below, the same for all layers as
+    heat. Beside, how audio queries weigh visual keys, in the deepest layer that has such.
 
     Args:
         attention: from `attention_map`.
@@ -149,24 +183,15 @@ def attention_over_time(
     Raises:
         TCAFError: the map is empty, no such layer, or matplotlib is not installed.
     """
-    layers = len(attention.class_to_class)
-    cross = bool(attention.audio_to_visual.size)
+    layers, cross = len(attention.class_to_class), bool(attention.audio_to_visual.size)
+    views = _views(attention)
     layer = layers if layer is None else layer
-    if not layers and not cross:
+    if not views and not cross:
         raise TCAFError("the attention map is empty: no class token, and one modality at most")
-    if layers and not 1 <= layer <= layers:
+    if views and not 1 <= layer <= layers:
         raise TCAFError(f"the attention map has layers 1 to {layers}, got {layer}")
-    views = [
-        (name, times, weights * (len(attention.audio_times) + len(attention.visual_times)))
-        for name, times, weights in (
-            ("audio", attention.audio_times, attention.class_to_audio),
-            ("visual", attention.visual_times, attention.class_to_visual),
-        )
-        if layers and len(times)
-    ]
     wide = width == "wide"
-    strip = 0.45 + 0.16 * layers
-    left = [2.2, *[strip] * len(views)] if views else []
+    left = [2.2, *[0.45 + 0.16 * layers] * len(views)] if views else []
     with styled():
         figure = new_figure(width, sum(left) + (0.2 if wide and views else 3.8 * cross))
         parts = [figure]
@@ -175,50 +200,43 @@ def attention_over_time(
             shape = (1, 2) if wide else (2, 1)
             parts = list(figure.subfigures(*shape, **ratios))
         if views:
-            axes = list(parts[0].subplots(len(left), height_ratios=left, squeeze=False).flat)
-            _draw_class_token(axes[0], views, layer)
-            hottest = max(float(weights.max()) for _, _, weights in views)
-            for axis, view in zip(axes[1:], views, strict=True):
-                _draw_strip(axis, *view, hottest)
-            first = min(_edges(times)[0] for _, times, _ in views)
-            last = max(_edges(times)[1] for _, times, _ in views)
-            for axis in axes:
-                axis.set_xlim(first, last)
-            axes[len(views)].set_xlabel("seconds")
+            axes = parts[0].subplots(len(left), height_ratios=left, squeeze=False).flat
+            _draw_class_token(list(axes), views, layer)
         if cross:
             _draw_cross(parts[-1].subplots(), attention)
     return figure
 
 
-View = tuple[str, Float[np.ndarray, " tokens"], Float[np.ndarray, "layers tokens"]]
-
-
-def _draw_class_token(axis: Any, views: list[View], layer: int) -> None:
-    for (name, times, weights), colour in zip(views, (SERIES[0], SERIES[1]), strict=False):
-        _, end, step = _edges(times)
-        look = {"color": colour, "lw": 1.7 if len(times) < 80 else 0.8, "baseline": None}
-        label = f"{name} ({step:.3g} s)"
-        axis.stairs(weights[layer - 1], np.append(times, end), label=label, **look)
-    axis.axhline(1, color=light("muted"), lw=0.8, ls=(0, (4, 3)))
+def _draw_class_token(axes: list[Any], views: list[_View], layer: int) -> None:
+    """Draws one layer's weights as steps, and all layers' as a strip for each modality."""
+    top, *strips = axes
+    for view, colour in zip(views, (SERIES[0], SERIES[1]), strict=False):
+        _, end, step = _edges(view.times)
+        look = {"color": colour, "lw": 1.7 if len(view.times) < 80 else 0.8, "baseline": None}
+        label = f"{view.name} ({step:.3g} s)"
+        top.stairs(view.weights[layer - 1], np.append(view.times, end), label=label, **look)
+    top.axhline(1, color=light("muted"), lw=0.8, ls=(0, (4, 3)))
     # The legend stands above what is drawn.
-    axis.set_ylim(0, 1.3 * max(1.0, *(float(weights[layer - 1].max()) for _, _, weights in views)))
-    axis.set_title(f"class token in layer {layer} (1: even weight)")
-    axis.grid(axis="y")
-    axis.legend(loc="upper left", ncols=2, handlelength=1.4)
+    top.set_ylim(0, 1.3 * max(1.0, *(float(view.weights[layer - 1].max()) for view in views)))
+    top.set_title(f"class token in layer {layer} (1: even weight)")
+    top.grid(axis="y")
+    top.legend(loc="upper left", ncols=2, handlelength=1.4)
+    hottest = max(float(view.weights.max()) for view in views)
+    for axis, view in zip(strips, views, strict=True):
+        _draw_strip(axis, view, hottest)
+    first = min(_edges(view.times)[0] for view in views)
+    last = max(_edges(view.times)[1] for view in views)
+    for axis in axes:
+        axis.set_xlim(first, last)
+    strips[-1].set_xlabel("seconds")
 
 
-def _draw_strip(
-    axis: Any,
-    name: str,
-    times: Float[np.ndarray, " tokens"],
-    weights: Float[np.ndarray, "layers tokens"],
-    hottest: float,
-) -> None:
-    start, end, _ = _edges(times)
-    num_layers = len(weights)
+def _draw_strip(axis: Any, view: _View, hottest: float) -> None:
+    start, end, _ = _edges(view.times)
+    num_layers = len(view.weights)
     extent = (start, end, num_layers + 0.5, 0.5)
-    axis.imshow(heat(weights / hottest), interpolation="none", aspect="auto", extent=extent)
-    axis.set_title(f"class token on {name} tokens, full colour: {hottest:.1f}")
+    axis.imshow(heat(view.weights / hottest), interpolation="none", aspect="auto", extent=extent)
+    axis.set_title(f"class token on {view.name} tokens, full colour: {hottest:.1f}")
     axis.set_yticks(sorted({1, num_layers}))
     axis.set_ylabel("layer")
 
