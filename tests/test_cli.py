@@ -188,7 +188,7 @@ def test_later_configurations_and_options_win(tcaf):
     assert "dropout_transformer = 0.4" in output
 
 
-@pytest.mark.parametrize("preset", cli.presets())
+@pytest.mark.parametrize("preset", cli.preset_names())
 def test_every_preset_is_accepted(tcaf, preset):
     status, output, error = tcaf("train", "--config", preset, "--print_config")
     assert (status, error) == (0, "")

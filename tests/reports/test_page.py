@@ -225,6 +225,7 @@ def test_settings_that_differ():
     assert differing_settings([{"seed": 0}]) == ()
 
 
+@pytest.fixture(scope="module")
 def drawn_report():
     """A report with real figures of both widths."""
     pytest.importorskip("matplotlib")
@@ -255,8 +256,8 @@ def drawn_report():
     return report(figures=figures, classes=classes)
 
 
-def test_figures_of_both_widths():
-    html = render_page(drawn_report())
+def test_figures_of_both_widths(drawn_report):
+    html = render_page(drawn_report)
     page = Reader(html)
     assert not page.open
     names = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
@@ -315,8 +316,8 @@ SCHEMES = ("light", "dark")
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("width", [320, 400, 768, 1280])
-def test_the_page_fits_its_window(opened, width, scheme):
-    tab = opened(drawn_report(), width, scheme)
+def test_the_page_fits_its_window(opened, drawn_report, width, scheme):
+    tab = opened(drawn_report, width, scheme)
     for details in tab.locator("summary").all():
         details.click()
     assert tab.evaluate("document.scrollingElement.scrollWidth") <= width
@@ -332,8 +333,8 @@ def test_the_page_fits_its_window(opened, width, scheme):
 
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_the_page_shows_its_text(opened, scheme):
-    tab = opened(drawn_report(), 400, scheme)
+def test_the_page_shows_its_text(opened, drawn_report, scheme):
+    tab = opened(drawn_report, 400, scheme)
     text = tab.locator("#results").inner_text()
     for expected in ("TCaF", "58.63", "± 1.20", "paper 58.60", f"the loss became nan {HOSTILE}"):
         assert expected in text
@@ -345,8 +346,8 @@ def test_the_page_shows_its_text(opened, scheme):
 
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "shown"), [(400, "narrow"), (1280, "wide")])
-def test_one_figure_for_each_width(opened, width, shown):
-    tab = opened(drawn_report(), width, "light")
+def test_one_figure_for_each_width(opened, drawn_report, width, shown):
+    tab = opened(drawn_report, width, "light")
     for kind in ("narrow", "wide"):
         visible = tab.locator(f"#figure-bars .{kind} svg").is_visible()
         assert visible == (kind == shown)
@@ -370,10 +371,10 @@ def test_one_figure_for_each_width(opened, width, shown):
 
 
 @pytest.mark.browser
-def test_both_themes_are_themes(opened):
+def test_both_themes_are_themes(opened, drawn_report):
     found = {}
     for scheme in SCHEMES:
-        tab = opened(drawn_report(), 1280, scheme)
+        tab = opened(drawn_report, 1280, scheme)
         found[scheme] = tab.evaluate(
             """() => [
                 getComputedStyle(document.body).backgroundColor,
@@ -386,8 +387,8 @@ def test_both_themes_are_themes(opened):
 
 
 @pytest.mark.browser
-def test_head_of_a_table_stays(opened):
-    tab = opened(drawn_report(), 400, "light")
+def test_head_of_a_table_stays(opened, drawn_report):
+    tab = opened(drawn_report, 400, "light")
     tab.locator("#classes summary").click()
     places = tab.evaluate(
         """() => {

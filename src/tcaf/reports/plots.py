@@ -122,8 +122,7 @@ def seen_unseen_curves(series: Sequence[CurveSeries], *, width: Width = "wide") 
             [], [], ls="", marker="o", ms=7, color=light("muted"), label="at the chosen gamma"
         )
         handles = [*axis.get_legend_handles_labels()[0], dot]
-        place = "outside right upper" if wide else "outside lower left"
-        figure.legend(handles=handles, loc=place)
+        figure.legend(handles=handles, loc="outside right upper" if wide else "outside lower left")
     return figure
 
 

@@ -7,7 +7,6 @@ Owns their names and the order in which they are laid over one another: what a d
 
 import tomllib
 from collections.abc import Sequence
-from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from tcaf.splits import BENCHMARKS, load_benchmark
 from tcaf.store import FeatureStore
 from tcaf.systems import find_system
 
-_FOLDER = Path(str(package_files("tcaf"))) / "presets"
+_FOLDER = Path(__file__).parent
 
 
 def preset_names() -> list[str]:
