@@ -89,6 +89,8 @@ def _command_parser(name: str, command: Command) -> ArgumentParser:
             # Several words behind one option: jsonargparse alone would want them as JSON.
             kind = get_args(parameter.annotation)[0]
             settings = {"type": kind, "nargs": "+", "default": parameter.default}
+            if not parameter.default:
+                settings["action"] = "extend"  # given twice, both count
             parser.add_argument(f"--{word}", help=helps[word], **settings)
             skip.add(word)
     parser.add_function_arguments(command.function, as_positional=False, skip=skip)
@@ -136,7 +138,8 @@ def _one_line(error: Exception, parser: ArgumentParser) -> str:
     text = re.sub(r"<class '(\w+)'>", r"\1", text).replace("typing.", "")
     if choice := re.search(r"invalid choice: '(.+?)' \(choose from (.+)\)", text):
         return text + did_you_mean(choice[1], re.findall(r"'(.+?)'", choice[2]))
-    if value := re.search(r'Parser key "(.+?)": Expected an? (.+)\. Got value: (.+)', text):
+    wrong = r'Parser key "(.+?)"(?: element \d+)?: Expected an? (.+)\. Got value: (.+)'
+    if value := re.search(wrong, text):
         key, expected, got = value.groups()
         hint = did_you_mean(got, re.findall(r"'(.+?)'", expected))
         expected = re.sub(r"Literal\[(.+?)\]", r"one of \1", expected)

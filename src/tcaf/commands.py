@@ -9,7 +9,7 @@ import json
 import platform
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -316,7 +316,7 @@ def reproduce(
     rows = collect(outcomes)
     command = ["tcaf", *sys.argv[1:]]
     scores = write_results(out, found, rows, presets[0], command)
-    show([asdict(row) for row in scores], lambda value: printing.print_table(value, out), json)
+    show([row.to_json() for row in scores], lambda value: printing.print_table(value, out), json)
     if any(outcome.error for outcome in outcomes):
         failed = sum(outcome.error is not None for outcome in outcomes)
         raise TCAFError(f"{failed} of {len(outcomes)} runs failed; {out / 'table.md'} says why")

@@ -65,6 +65,7 @@ _RANGES = {
     "gamma_max": _Range(0.0),
     "gamma_step": _POSITIVE,
     "strongest": _POSITIVE,
+    "margin": _POSITIVE,
     "ratio": _Range(0.0, least_open=True, below=1.0),
 }
 """Of numbers that are no dropout (a fraction), size or count (at least 1)."""
@@ -440,7 +441,12 @@ class Experiment:
             TCAFError: a section or field is unknown or has a value that is not allowed.
         """
         try:
-            text = {**value["text"], "phrases": tuple(value["text"]["phrases"])}
+            check_type("seed", value["seed"], int)
+            check_type("system", value["system"], str)
+            # A word alone is a tuple of its letters.
+            phrases = value["text"]["phrases"]
+            check_type("text.phrases", phrases, list)
+            text = {**value["text"], "phrases": tuple(phrases)}
             sections = {n: kind(**value[n]) for n, kind in _SECTIONS.items() if n != "text"}
             return cls(
                 **sections,

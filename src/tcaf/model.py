@@ -246,6 +246,20 @@ def check_dims(
         raise TCAFError("a batch needs at least one clip, got none")
 
 
+def check_text(
+    text_embedding: Float[Tensor, "num_classes text_dim"], config: InputConfig
+) -> None:
+    """Checks that class text has the size that a model was built for.
+
+    Raises:
+        TCAFError: it has another.
+    """
+    if text_embedding.shape[1] != config.text_dim:
+        raise TCAFError(
+            f"expected text embeddings of size {config.text_dim}, got {text_embedding.shape[1]}"
+        )
+
+
 class JointSpaceModel(nn.Module):
     """What TCaF shares with systems that differ only in how a clip becomes one vector.
 
@@ -320,11 +334,7 @@ class JointSpaceModel(nn.Module):
         Raises:
             TCAFError: text embeddings of another dimension than the model's.
         """
-        if text_embedding.shape[1] != self.config.text_dim:
-            raise TCAFError(
-                f"expected text embeddings of size {self.config.text_dim}, got "
-                f"{text_embedding.shape[1]}"
-            )
+        check_text(text_embedding, self.config)
         embedding = self.text_projection(text_embedding)
         return TextOutput(embedding, self.text_decoder(embedding))
 

@@ -4,7 +4,6 @@ Owns the look of what commands print. Takes the JSON values that `--json` prints
 the same.
 """
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +132,10 @@ def print_table(rows: list[dict[str, Any]], out: Path) -> None:
     _print(f"kept in {escape(str(out))}: table.md, table.csv, per_class.csv")
 
 
-def _percent(mean: float, std: float) -> str:
-    return f"{100 * mean:.2f}" + ("" if math.isnan(std) else f" [dim]± {100 * std:.2f}[/]")
+def _percent(mean: float | None, std: float | None) -> str:
+    if mean is None:
+        return ""
+    return f"{100 * mean:.2f}" + ("" if std is None else f" [dim]± {100 * std:.2f}[/]")
 
 
 def print_doctor(value: dict[str, Any]) -> None:

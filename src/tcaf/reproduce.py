@@ -121,6 +121,8 @@ def plan(
     for name in settings:
         if name and name not in {row.name for row in table.rows}:
             raise _no_row(name, table.rows)
+        if "seed" in settings[name] or "system" in settings[name]:
+            raise TCAFError("a table's seeds are --seeds, and a row says what it trains; got --set")
     if len(set(seeds)) != len(seeds) or not seeds:
         raise TCAFError(f"expected different seeds, at least one, got {list(seeds)}")
     base = [read_settings(name) for name in config]

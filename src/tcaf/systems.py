@@ -10,6 +10,7 @@ descend or a fit in closed form. `docs/your-own-model.md` adds one.
 """
 
 import importlib.util
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -115,11 +116,15 @@ def load_plugin(path: Path) -> list[System]:
     Raises:
         TCAFError: no such file, or it registers nothing.
     """
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    # A name that no other module has: the file may be called anything.
+    spec = importlib.util.spec_from_file_location(f"tcaf_plugin_{path.stem}", path)
     if not path.is_file() or spec is None or spec.loader is None:
         raise TCAFError(f"expected a Python file that registers a system at {path}, found none")
     before = set(SYSTEMS)
-    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    module = importlib.util.module_from_spec(spec)
+    # Annotations in quotes are looked up in the module that has them.
+    sys.modules[module.__name__] = module
+    spec.loader.exec_module(module)
     added = [system for name, system in SYSTEMS.items() if name not in before]
     if not added:
         raise TCAFError(f"{path} registered no system; it must call tcaf.systems.register(...)")

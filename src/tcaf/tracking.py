@@ -226,7 +226,8 @@ class JobsObserver:
             self.started[out] = time.perf_counter()
         epoch = news.record.epoch if news.record else None
         if epoch is None and not news.batches:
-            self.bar.update(self.tasks[out], completed=0, state=f"stage {news.stage}")
+            state = f"stage {news.stage}" if news.stage else "starting"
+            self.bar.update(self.tasks[out], completed=0, state=state)
         elif epoch is None:
             self.bar.update(self.tasks[out], completed=news.batches)
         else:
@@ -247,7 +248,9 @@ class JobsObserver:
             return
         test = (Run(out).result or {})["test"]
         scores = "  ".join(
-            f"{short} {100 * test[score]:.1f}" for score, short in SCORES.items() if test[score]
+            f"{short} {100 * test[score]:.1f}"
+            for score, short in SCORES.items()
+            if test[score] is not None
         )
         took = "was done" if outcome.skipped else describe_time(self._seconds(out))
         self.console.print(f"{count} {name}  [cyan]{scores}[/]  {took}")

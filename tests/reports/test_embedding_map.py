@@ -1,13 +1,12 @@
 import numpy as np
 import pytest
-from matplotlib.colors import to_hex
 
 from tcaf.classes import ClassSet
 from tcaf.errors import TCAFError
 from tcaf.reports.embedding_map import MapPanel, embedding_map
 from tcaf.reports.theme import SERIES, light
 
-pytest.importorskip("matplotlib")
+to_hex = pytest.importorskip("matplotlib.colors").to_hex
 
 CLASSES = ClassSet(("archery", "costs $5 & $6 <b>", "flute"), frozenset({"archery", "flute"}))
 LABELS = np.array([0, 0, 1, 2, 2, 2, 1])

@@ -28,7 +28,7 @@ from tcaf.config import Experiment, InputConfig, check_settings
 from tcaf.features import MODALITIES
 from tcaf.gzsl import euclidean_distances
 from tcaf.losses import SummedLosses, triplet
-from tcaf.model import Block, TextOutput, averaged, check_dims
+from tcaf.model import Block, TextOutput, averaged, check_dims, check_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +115,12 @@ class AVGZSLNet(nn.Module):
         return AVGZSLNetOutput(audio, visual, self.decode(audio), self.decode(visual))
 
     def embed_text(self, text_embedding: Float[Tensor, "num_classes text_dim"]) -> TextOutput:
-        """Embeds class names, given their text embeddings, and decodes them."""
+        """Embeds class names, given their text embeddings, and decodes them.
+
+        Raises:
+            TCAFError: text embeddings of another dimension than the model's.
+        """
+        check_text(text_embedding, self.config)
         embedding = self.text_embedder(text_embedding)
         return TextOutput(embedding, self.decode(embedding))
 

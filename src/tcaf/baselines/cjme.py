@@ -29,7 +29,7 @@ from tcaf.config import Experiment, InputConfig, check_settings
 from tcaf.features import MODALITIES
 from tcaf.gzsl import euclidean_distances
 from tcaf.losses import SummedLosses, squared_error, triplets
-from tcaf.model import Block, ClassEmbeddings, averaged, check_dims
+from tcaf.model import Block, ClassEmbeddings, averaged, check_dims, check_text
 
 CJMEAttention = Literal["per_clip", "separate_means"]
 
@@ -124,7 +124,12 @@ class CJME(nn.Module):
         )
 
     def embed_text(self, text_embedding: Float[Tensor, "num_classes text_dim"]) -> ClassEmbeddings:
-        """Embeds class names, given their text embeddings."""
+        """Embeds class names, given their text embeddings.
+
+        Raises:
+            TCAFError: text embeddings of another dimension than the model's.
+        """
+        check_text(text_embedding, self.config)
         return ClassEmbeddings(self.text_embedder(text_embedding))
 
     def scores(

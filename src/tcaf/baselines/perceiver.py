@@ -32,9 +32,10 @@ class PerceiverConfig(TCAFConfig):
     num_latents: int = 64
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        # First: the check of all fields would call it a setting of the model.
         if self.num_latents < 1:
             raise TCAFError(f"options.num_latents must be at least 1, got {self.num_latents}")
+        super().__post_init__()
 
 
 class LatentAttention(nn.Module):

@@ -26,7 +26,7 @@ from tcaf.batches import FeatureBatch
 from tcaf.config import InputConfig, check_settings
 from tcaf.errors import TCAFError
 from tcaf.features import MODALITIES
-from tcaf.model import ClassEmbeddings, averaged, check_dims
+from tcaf.model import ClassEmbeddings, averaged, check_dims, check_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,12 @@ class Ridge(nn.Module):
         return RidgeOutput(F.normalize(predicted - self.centre, dim=1))
 
     def embed_text(self, text_embedding: Float[Tensor, "num_classes text_dim"]) -> ClassEmbeddings:
-        """Returns the text embeddings as directions: the joint space is the text's own."""
+        """Returns the text embeddings as directions: the joint space is the text's own.
+
+        Raises:
+            TCAFError: text embeddings of another dimension than the model's.
+        """
+        check_text(text_embedding, self.config)
         return ClassEmbeddings(F.normalize(text_embedding - self.centre, dim=1))
 
     def scores(

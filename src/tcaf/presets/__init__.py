@@ -116,5 +116,7 @@ def settings_of(assignments: Sequence[str], rows: Sequence[str]) -> dict[str, di
         *sections, last = path.split(".")
         for section in sections:
             layer = layer.setdefault(section, {})
+            if not isinstance(layer, dict):
+                raise TCAFError(f"--set {assignment}: {section} has a value of its own already")
         layer[last] = value
     return found

@@ -81,11 +81,12 @@ class CurveSeries:
     ) -> tuple[Float[np.ndarray, " num_points"], Float[np.ndarray, " num_points"]]:
         """Returns U and the runs' mean S there, 0 for a run that never reaches that U.
 
-        So averaged, the area under the mean is the mean of the areas.
+        Every curve ends at S = 0, and is carried on from there. So averaged, the area under the
+        mean is the mean of the areas.
         """
         top = max(float(curve.unseen.max()) for curve in self.curves)
         unseen = np.linspace(0.0, top, num_points)
-        seen = [np.interp(unseen, curve.unseen, curve.seen, right=0.0) for curve in self.curves]
+        seen = [np.interp(unseen, curve.unseen, curve.seen) for curve in self.curves]
         return unseen, np.mean(seen, axis=0)
 
     @property

@@ -10,7 +10,7 @@ import os
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,14 @@ class Scores:
     seeds: tuple[int, ...]
     errors: Mapping[int, str]
     paper: PaperScores | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the row as JSON values; None for a number that there is not."""
+        value = asdict(self)
+        for name in ("means", "stds"):
+            value[name] = {n: None if math.isnan(v) else v for n, v in value[name].items()}
+        value["peak_mib"] = None if math.isnan(self.peak_mib) else self.peak_mib
+        return value
 
 
 def summarise(rows: Sequence[RowResult], dataset: str) -> list[Scores]:

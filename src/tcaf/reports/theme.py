@@ -60,7 +60,7 @@ COLOURS: dict[str, Colour] = {
     "series-4": Colour("#6a1a62", "#c459a4"),
     "series-5": Colour("#55540e", "#f3ea5a"),
     "series-6": Colour("#2a98d6", "#4fc4f7"),
-    "series-7": Colour("#4d1113", "#e04a68"),
+    "series-7": Colour("#7a1a2a", "#e04a68"),
     "series-8": Colour("#666a70", "#dfe3ee"),
 }
 """The series' hues are about those of Okabe and Ito (2008); their lightness keeps any two apart for
