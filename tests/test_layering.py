@@ -64,6 +64,8 @@ EXTRAS = (
     "tensorboard",
     "matplotlib",
     "sklearn",
+    "threadpoolctl",
+    "playwright",
 )
 
 ROOT = Path(tcaf.__file__).parent

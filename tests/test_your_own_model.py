@@ -50,7 +50,8 @@ def test_a_row_beside_ridge(folder):
         folder=folder,
     )
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
-    rows = {row["model"]: row for row in csv.DictReader((folder / "out/table.csv").read_text().splitlines())}
+    lines = (folder / "out/table.csv").read_text().splitlines()
+    rows = {row["model"]: row for row in csv.DictReader(lines)}
     assert set(rows) == {"late_fusion", "ridge"}
     # 18 classes, 12 of them seen: chance is 8 % of the seen ones.
     assert float(rows["late_fusion"]["seen"]) > 0.4
