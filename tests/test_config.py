@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-import tcaf
 from tcaf.batches import load_batch
 from tcaf.config import (
     EvaluationSettings,

@@ -16,7 +16,6 @@ from tcaf.statistics import (
     ClassAccuracy,
     class_accuracies,
     mean_and_std,
-    mean_curve,
     paired_bootstrap,
 )
 
@@ -385,46 +384,3 @@ def test_class_accuracies_are_those_of_the_result():
     assert [row.name for row in rows[:5]] == sorted(runs[0].classes.seen)
     with pytest.raises(TCAFError, match="at least one run, got none"):
         class_accuracies([])
-
-
-def test_mean_curve_by_hand():
-    # The curve falls from S = 1 to 0.75 at U = 0, stays there up to U = 0.5, and falls to 0.
-    unseen, seen = mean_curve([FIVE], points=3)
-    assert unseen.tolist() == [0, 0.25, 0.5]
-    assert seen.tolist() == [1, 0.75, 0.75]
-    # A run that gets no unseen clip right has S = 1 at U = 0, and no gamma reaches more U.
-    nearest = np.array([3, 3, 3, 3, 2])
-    blind = replace(FIVE, decisions=replace(FIVE.decisions, nearest_unseen=nearest))
-    unseen, seen = mean_curve([FIVE, blind], points=3)
-    assert unseen.tolist() == [0, 0.25, 0.5]
-    assert seen.tolist() == [1, 0.375, 0.375]
-
-
-@settings(max_examples=15, deadline=None)
-@given(st.integers(0, 10**6), st.integers(1, 3))
-def test_mean_curve_by_loops(seed, num_seeds):
-    runs = [draw(seed + i, test=seed) for i in range(num_seeds)]
-    unseen, seen = mean_curve(runs, points=41)
-    assert (len(unseen), unseen[0]) == (41, 0)
-    assert unseen[-1] == pytest.approx(max(run.result.zsl for run in runs))
-    assert (np.diff(seen) <= 1e-12).all()
-    for u, s in zip(unseen, seen, strict=True):
-        best = []
-        for run in runs:
-            gammas = [-np.inf, *np.unique(run.decisions.margin), np.inf]
-            points = zip(*run.decisions.seen_unseen(np.array(gammas)), strict=True)
-            best.append(max([a for a, b in points if b >= u - 1e-9], default=0.0))
-        assert s == pytest.approx(np.mean(best))
-    if num_seeds == 1:
-        assert np.trapezoid(seen, unseen) <= runs[0].result.curve_area + 1 / 40
-
-
-def test_mean_curve_errors():
-    with pytest.raises(TCAFError, match="points must be at least 2, got 1"):
-        mean_curve([FIVE], points=1)
-    with pytest.raises(TCAFError, match="at least one run"):
-        mean_curve([])
-    with pytest.raises(TCAFError, match="needs clips of unseen classes"):
-        mean_curve([halves(True)])
-    with pytest.raises(TCAFError, match="the same test clips"):
-        mean_curve([FIVE, halves(True)])

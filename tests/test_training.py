@@ -14,8 +14,8 @@ from tcaf.training import (
     EpochRecord,
     Observer,
     Silence,
-    new_stage,
     TrainingPart,
+    new_stage,
     plateau_rate,
     timed_epoch,
 )
@@ -223,7 +223,8 @@ def drawn(stage, number):
 def objective_of(stage, rows, labels):
     batch = load_batch(stage.part.store, rows, stage.windows, labels=labels)
     with torch.no_grad():
-        return tcaf_objective(stage.model, batch, None, stage.text_embedding, stage.experiment).total
+        text = stage.text_embedding
+        return tcaf_objective(stage.model, batch, None, text, stage.experiment).total
 
 
 @pytest.mark.parametrize("statistics", ["classes", "clips"])

@@ -74,7 +74,11 @@ def _command_parser(name: str, command: Command) -> ArgumentParser:
     parser.usage = " ".join(["tcaf", name, *shown, "[options]"])
     flags = [n for n, parameter in parameters.items() if parameter.annotation is bool]
     for word in command.positional:
-        parser.add_argument(word, type=parameters[word].annotation, help=helps[word])
+        kind = parameters[word].annotation
+        if get_origin(kind) is list:
+            parser.add_argument(word, type=get_args(kind)[0], help=helps[word], nargs="+")
+        else:
+            parser.add_argument(word, type=kind, help=helps[word])
     if "config" not in parameters:
         help_ = "a TOML file with any of the options below, or a preset; may be given repeatedly"
         parser.add_argument("--config", action=ActionConfigFile, help=help_)

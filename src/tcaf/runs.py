@@ -161,6 +161,7 @@ def provenance(experiment: Experiment, store: FeatureStore) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "seed": experiment.seed,
+        "store": str(store.path.resolve()),
         "data": {
             **store.source,
             "clips": len(store),
@@ -280,6 +281,12 @@ class Run:
             return Progress()
         tensors, header = _load(file, "the checkpoint of a run")
         return Progress(tuple(EpochRecord(**record) for record in header["records"]), tensors)
+
+    def records(self) -> tuple[EpochRecord, ...]:
+        """Returns the record of each epoch, from `metrics.jsonl`."""
+        file = self.path / "metrics.jsonl"
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        return tuple(EpochRecord(**json.loads(line)) for line in lines)
 
     def text(self) -> dict[str, Float[np.ndarray, " text_dim"]]:
         """Returns the text embedding of each class, as it was when the run started."""

@@ -184,41 +184,6 @@ def class_accuracies(predictions: Sequence[Predictions]) -> list[ClassAccuracy]:
     return sorted(rows, key=lambda row: not row.seen)
 
 
-def mean_curve(
-    predictions: Sequence[Predictions], points: int = 201
-) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
-    """Averages the seen-unseen curves of several seeds (Chao et al. 2016), for a figure.
-
-    A run's curve is a staircase in gamma, with a few to thousands of steps. Here S at some U is
-    the best S that a gamma reaches together with at least that U: the top where the curve falls
-    straight down, and 0 beyond the U of gamma infinity, which is the run's ZSL score. Nothing is
-    interpolated, so the area under a single run's staircase is no larger than its `curve_area`.
-
-    Args:
-        predictions: of one system, one for each seed.
-        points: how many values of U, at equal steps from 0 to the largest U of any run.
-
-    Returns:
-        U, ascending, and the mean over seeds of S there; fractions.
-
-    Raises:
-        TCAFError: there are no runs, they differ in test clips or candidate classes, the clips are
-            all of seen or all of unseen classes, or points is less than 2.
-    """
-    if points < 2:
-        raise TCAFError(f"points must be at least 2, got {points}")
-    _, decisions = _aligned(predictions)
-    _check_halves(decisions[0], "curve_area")
-    curves = [d.curve() for d in decisions]
-    grid = np.linspace(0, max(unseen[-1] for _, unseen in curves), points)
-    total = np.zeros(points)
-    for seen, unseen in curves:
-        # A sum of shares is off by its rounding, and would miss a grid value that it equals.
-        step = np.searchsorted(unseen, grid - 1e-9)
-        total += np.append(seen, 0.0)[step]
-    return grid, total / len(curves)
-
-
 def _aligned(runs: Sequence[Predictions]) -> tuple[ClassSet, list[Decisions]]:
     """Returns the classes in order of name, and each run's decisions in order of class, then id.
 

@@ -229,12 +229,11 @@ def test_settings_that_differ():
 def drawn_report():
     """A report with real figures of both widths."""
     pytest.importorskip("matplotlib")
-    from tcaf.reports.plots import ClassAccuracy, class_accuracy_bars, unseen_confusion
+    from tcaf.reports.plots import class_accuracy_bars, unseen_confusion
+    from tcaf.statistics import ClassAccuracy
 
     names = [f"a class of a rather long name {i} {HOSTILE}" for i in range(21)]
-    bars = [
-        ClassAccuracy(name, i % 3 > 0, np.array([i / 40, i / 30])) for i, name in enumerate(names)
-    ]
+    bars = [ClassAccuracy(name, i % 3 > 0, 7, i / 35, 0.1) for i, name in enumerate(names)]
     counts = np.random.default_rng(0).integers(0, 9, (21, 21))
     figures = (
         PageFigure.of(

@@ -1,3 +1,4 @@
+import math
 import re
 
 import numpy as np
@@ -8,7 +9,6 @@ from tcaf.errors import TCAFError
 from tcaf.gzsl import evaluate
 from tcaf.reports.plots import (
     MOST_BARS,
-    ClassAccuracy,
     CurveSeries,
     SeenUnseenCurve,
     class_accuracy_bars,
@@ -18,6 +18,7 @@ from tcaf.reports.plots import (
     unseen_counts,
 )
 from tcaf.reports.theme import SERIES, light, to_svg
+from tcaf.statistics import ClassAccuracy
 
 to_hex = pytest.importorskip("matplotlib.colors").to_hex
 
@@ -113,7 +114,8 @@ def test_curves_need_a_run():
 
 
 def accuracy(name, *values, seen=True):
-    return ClassAccuracy(name, seen, np.array(values))
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+    return ClassAccuracy(name, seen, 7, float(np.mean(values)), spread)
 
 
 def test_bars_are_sorted_and_apart():

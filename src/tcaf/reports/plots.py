@@ -6,6 +6,7 @@ imported inside functions. Every figure comes for two widths: `wide` for a deskt
 for a phone's, with the same size of text on both. Scores are fractions, and shown in percent.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +30,7 @@ from tcaf.reports.theme import (
     shortened,
     styled,
 )
+from tcaf.statistics import ClassAccuracy
 
 MOST_BARS = 60
 """Classes up to which `class_accuracy_bars` shows all."""
@@ -163,31 +165,6 @@ def _equal_means(axis: Any, right: float, top: float) -> None:
             )
 
 
-@dataclass(frozen=True)
-class ClassAccuracy:
-    """Accuracy on the clips of one class.
-
-    Args:
-        name: of the class.
-        seen: whether it is a seen one.
-        accuracy: of each run, one a seed.
-    """
-
-    name: str
-    seen: bool
-    accuracy: Float[np.ndarray, " seeds"]
-
-    @property
-    def mean(self) -> float:
-        """Mean over the runs."""
-        return float(self.accuracy.mean())
-
-    @property
-    def std(self) -> float:
-        """Standard deviation over the runs (n - 1), 0 for one."""
-        return float(self.accuracy.std(ddof=1)) if len(self.accuracy) > 1 else 0.0
-
-
 def class_accuracy_bars(
     classes: Sequence[ClassAccuracy], *, most: int = MOST_BARS, width: Width = "wide"
 ) -> Figure:
@@ -204,8 +181,8 @@ def class_accuracy_bars(
     if not classes:
         raise TCAFError("the figure of accuracy by class needs at least one class")
     halves = [
-        ("seen", sorted((c for c in classes if c.seen), key=lambda c: (-c.mean, c.name))),
-        ("unseen", sorted((c for c in classes if not c.seen), key=lambda c: (-c.mean, c.name))),
+        ("seen", sorted((c for c in classes if c.seen), key=lambda c: (-c.accuracy, c.name))),
+        ("unseen", sorted((c for c in classes if not c.seen), key=lambda c: (-c.accuracy, c.name))),
     ]
     halves = [(kind, rows) for kind, rows in halves if rows]
     fewest = min(len(rows) for _, rows in halves)
@@ -240,10 +217,10 @@ def _draw_bars(
 ) -> None:
     places = np.array([y for y, row in enumerate(bars) if row])
     drawn = [row for row in bars if row]
-    means = 100 * np.array([row.mean for row in drawn])
+    means = 100 * np.array([row.accuracy for row in drawn])
     axis.barh(places, means, height=0.72, color=light(kind))
-    stds = 100 * np.array([row.std for row in drawn])
-    if any(len(row.accuracy) > 1 for row in drawn):
+    stds = 100 * np.array([0.0 if math.isnan(row.std) else row.std for row in drawn])
+    if not all(math.isnan(row.std) for row in drawn):
         whisker = {"ecolor": light("ink"), "elinewidth": 1, "capsize": 2, "capthick": 1}
         low = np.minimum(stds, means)
         axis.errorbar(
@@ -254,7 +231,7 @@ def _draw_bars(
         gap = bars.index(None)
         hidden = len(rows) - len(drawn)
         axis.text(1, gap, f"… {hidden} more between …", va="center", color=light("muted"))
-    mean = 100 * float(np.mean([row.mean for row in rows]))
+    mean = 100 * float(np.mean([row.accuracy for row in rows]))
     axis.axvline(mean, color=light("ink"), lw=0.9, ls=(0, (4, 3)))
     what = f"{kind} class" + ("es" if len(rows) > 1 else "")
     axis.set_title(f"{len(rows)} {what}, mean {mean:.1f} (dashed)")

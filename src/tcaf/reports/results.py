@@ -78,7 +78,7 @@ def summarise(rows: Sequence[RowResult], dataset: str) -> list[Scores]:
             for score in (*SCORES, AREA):
                 means[score], stds[score] = mean_and_std(row.values(score))
         results = [run.result or {} for run in row.runs.values()]
-        costs = [_cost(run.path) for run in row.runs.values()]
+        costs = [cost_of(run.path) for run in row.runs.values()]
         found.append(
             Scores(
                 model=row.row.name,
@@ -97,7 +97,8 @@ def summarise(rows: Sequence[RowResult], dataset: str) -> list[Scores]:
     return found
 
 
-def _cost(run: Path) -> dict[str, float] | None:
+def cost_of(run: Path) -> dict[str, float] | None:
+    """Returns wall time and peak memory of the process that trained a run, if it told them."""
     file = run / "process.json"
     return read_json(file, "the time of a run") if file.is_file() else None
 

@@ -1,0 +1,155 @@
+"""One run in detail: where its clips lie in the learnt space, and where the model looked in one.
+
+Owns the choice of classes and clips for these pictures, and their reading from the store. Drawing
+is `embedding_map` and `timelines`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from tcaf.batches import FeatureBatch, load_batch
+from tcaf.config import Experiment
+from tcaf.errors import TCAFError
+from tcaf.evaluation import evaluation_windows
+from tcaf.features import MODALITIES
+from tcaf.gzsl import GZSLResult
+from tcaf.model import averaged
+from tcaf.predictions import FILE, Predictions, read_predictions
+from tcaf.reports.attention_maps import attention_map
+from tcaf.reports.contents import PageFigure
+from tcaf.reports.embedding_map import MapPanel, embedding_map
+from tcaf.reports.projection import choose_classes, choose_clips, tsne, tsne_with_classes
+from tcaf.reports.timelines import attention_over_time
+from tcaf.runs import Run, TrainedModel, load_model
+from tcaf.store import FeatureStore
+
+CLIPS_PER_CLASS = 40
+"""Clips of a class in the embedding map: enough to see a cluster, few enough to see a clip."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """Runs of one configuration on the same data, one a seed.
+
+    Args:
+        name: what people read.
+        runs: in the order of their seeds.
+        experiment: of the first run.
+    """
+
+    name: str
+    runs: tuple[Run, ...]
+    experiment: Experiment
+
+    @cached_property
+    def predictions(self) -> tuple[Predictions, ...]:
+        """What each run decided about the test clips."""
+        return tuple(read_predictions(run.path / FILE) for run in self.runs)
+
+    @cached_property
+    def results(self) -> tuple[GZSLResult, ...]:
+        """Each run's test scores, from its decisions."""
+        return tuple(predictions.result for predictions in self.predictions)
+
+
+@dataclass(frozen=True)
+class Detail:
+    """The run that is shown in detail, with its clips where they are at hand.
+
+    Args:
+        series: that it belongs to.
+        run: the first of these.
+        store: the clips; None if they are nowhere to be had.
+        classes: names of the classes in the embedding map; none for those with most clips.
+        clip: id of the clip whose attention is shown; empty for one that is chosen.
+    """
+
+    series: Series
+    run: Run
+    store: FeatureStore | None
+    classes: tuple[str, ...] = ()
+    clip: str = ""
+
+    @cached_property
+    def trained(self) -> TrainedModel:
+        """The run's model."""
+        return load_model(self.run.path)
+
+    @property
+    def predictions(self) -> Predictions:
+        """The run's decisions."""
+        return self.series.predictions[0]
+
+    @property
+    def name(self) -> str:
+        """What captions call it."""
+        return f"{self.series.name}, seed {(self.run.result or {})['seed']}"
+
+    def load(self, clips: Sequence[int]) -> FeatureBatch:
+        """Reads test clips, by their number in the predictions, as the model is evaluated."""
+        assert self.store is not None
+        row_of = {name: row for row, name in enumerate(self.store.ids)}
+        missing = [self.predictions.ids[i] for i in clips if self.predictions.ids[i] not in row_of]
+        if missing:
+            raise TCAFError(f"store {self.store.path} has no clip {missing[0]!r}")
+        rows = np.array([row_of[self.predictions.ids[i]] for i in clips], np.int64)
+        return load_batch(self.store, rows, evaluation_windows(self.series.experiment))
+
+    @torch.no_grad()
+    def embedding_map(self) -> PageFigure:
+        """Draws Figure 3 of the paper for this run."""
+        classes, labels = self.predictions.classes, self.predictions.decisions.labels
+        chosen = choose_classes(classes, labels, self.classes or None)
+        clips, shown = choose_clips(classes, labels, chosen, per_class=CLIPS_PER_CLASS, seed=0)
+        batch = self.load(clips.tolist())
+        panels = []
+        for modality in MODALITIES:
+            there = (batch.lens(modality) > 0).numpy()
+            inputs = averaged(batch, modality, "none").numpy()[there]
+            panels.append(MapPanel(f"{modality} inputs", tsne(inputs, 0), shown[there]))
+        text = self.trained.text_embedding[classes.ids(chosen.names)]
+        video = self.trained.model(batch).video_embedding.numpy()
+        names = self.trained.model.embed_text(text).class_embedding.numpy()
+        points, squares = tsne_with_classes(video, names, 0)
+        panels.append(MapPanel("learnt video embeddings", points, shown, squares))
+        return PageFigure.of(
+            "embeddings",
+            lambda width: embedding_map(panels, chosen, width=width),
+            title="Inputs and learnt embeddings",
+            caption=f"t-SNE of test clips, {self.name}: features averaged over time, and what the "
+            "model makes of both. Squares are the classes' own embeddings.",
+            alt=f"Three maps of clips of {len(chosen)} classes.",
+        )
+
+    def attention(self) -> PageFigure:
+        """Draws where the model looked in one clip."""
+        number = self._clip_number()
+        name = self.predictions.ids[number]
+        true = self.predictions.classes.names[self.predictions.decisions.labels[number]]
+        batch = self.load([number])
+        if int(batch.audio_lens[0]) + int(batch.visual_lens[0]) < 3:
+            raise TCAFError("clips of one token per modality have no time to attend over")
+        found = attention_map(self.trained.model, batch)
+        return PageFigure.of(
+            "attention",
+            lambda width: attention_over_time(found, width=width),
+            title="Attention over time",
+            caption=f"Where {self.name} looks in clip {name} of class {true}: weights "
+            "averaged over heads.",
+            alt=f"Attention of the class token, and of audio to visual tokens, in clip {name}.",
+        )
+
+    def _clip_number(self) -> int:
+        """Returns the clip wanted, or the right one of an unseen class with the widest margin."""
+        if self.clip:
+            if self.clip not in self.predictions.ids:
+                raise TCAFError(f"no test clip has the id {self.clip!r}")
+            return self.predictions.ids.index(self.clip)
+        decisions = self.predictions.decisions
+        right = decisions.predictions(self.predictions.gamma) == decisions.labels
+        wanted = np.where(right & ~decisions.is_seen, decisions.margin, np.inf)
+        return int(wanted.argmin())

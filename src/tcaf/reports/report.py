@@ -1,0 +1,363 @@
+"""From run directories to the one page about them.
+
+Owns what a report is made of: runs grouped by configuration, what is compared, which run and clip
+are shown in detail, and what is left out with its reason. Drawing is `plots` and its neighbours,
+the page is `page`.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tcaf.config import Experiment
+from tcaf.errors import TCAFError, shorten
+from tcaf.files import read_json
+from tcaf.model import TCAF
+from tcaf.predictions import FILE
+from tcaf.presets import dataset_preset
+from tcaf.reports.contents import (
+    ClassRow,
+    ComparisonRow,
+    NamedText,
+    PageFigure,
+    Provenance,
+    ReportPage,
+    ResultRow,
+    Score,
+    differing_settings,
+)
+from tcaf.reports.detail import Detail, Series
+from tcaf.reports.plots import (
+    CurveSeries,
+    SeenUnseenCurve,
+    class_accuracy_bars,
+    seen_unseen_curves,
+    unseen_confusion,
+    unseen_counts,
+)
+from tcaf.reports.results import cost_of
+from tcaf.reports.timelines import training_curves
+from tcaf.runs import Run
+from tcaf.statistics import class_accuracies, mean_and_std, paired_bootstrap
+from tcaf.store import FeatureStore
+from tcaf.systems import SYSTEMS
+from tcaf.tables import paper_table
+from tcaf.tracking import SCORES
+
+COMPARED = {"harmonic_mean": "HM", "curve_area": "curve area"}
+
+
+def find_runs(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
+    """Returns the runs in folders, and notes on those that are not over.
+
+    Args:
+        paths: run directories, or folders with runs somewhere in them.
+
+    Raises:
+        TCAFError: a folder holds no run, or none is over.
+    """
+    runs, notes = [], []
+    for path in paths:
+        inside = [path] if (path / "config.json").is_file() else []
+        inside = inside or sorted(file.parent for file in path.rglob("config.json"))
+        if not inside:
+            raise TCAFError(f"expected a run of `tcaf train` or a folder of runs at {path}")
+        runs += [Run(folder) for folder in inside]
+    over = [run for run in runs if run.result is not None and (run.path / FILE).is_file()]
+    if open_ := [str(run.path) for run in runs if run not in over]:
+        notes.append(f"Runs that are not over are left out: {shorten(open_)}.")
+    if not over:
+        raise TCAFError(f"none of the runs is over: {shorten(open_)}; train them to the end")
+    return over, notes
+
+
+def group(runs: Sequence[Run]) -> list[Series]:
+    """Groups runs that differ in their seed alone, in the order in which they were given."""
+    groups: dict[str, list[tuple[int, Run]]] = {}
+    configs: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        config = read_json(run.path / "config.json", "the configuration of a run")
+        origin = read_json(run.path / "provenance.json", "the provenance of a run")
+        data = [origin["data"]["fingerprint"], origin["data"]["split"]]
+        key = json.dumps([{**config, "seed": 0}, data], sort_keys=True)
+        configs[key] = config
+        groups.setdefault(key, []).append((config["seed"], run))
+    series = []
+    for key, members in groups.items():
+        ordered = tuple(run for _, run in sorted(members, key=lambda member: member[0]))
+        experiment = Experiment.from_json(configs[key])
+        system = SYSTEMS.get(experiment.system)
+        series.append(Series(system.title if system else experiment.system, ordered, experiment))
+    return _told_apart(series)
+
+
+def _told_apart(series: list[Series]) -> list[Series]:
+    """Adds to equal names the settings in which the series differ."""
+    named = []
+    for one in series:
+        same = [other for other in series if other.name == one.name]
+        if len(same) == 1:
+            named.append(one)
+            continue
+        configs = [replace(other.experiment, seed=0).to_json() for other in same]
+        place = same.index(one)
+        words = [
+            f"{row.setting.rpartition('.')[2]} {row.values[place]}"
+            for row in differing_settings(configs)
+        ]
+        told = ", ".join(words[:3]) or f"series {place + 1}"
+        named.append(replace(one, name=f"{one.name} ({told})"))
+    return named
+
+
+def _score(values: Sequence[float], paper: float | None = None) -> Score | None:
+    if np.isnan(values).any():
+        return None
+    mean, std = mean_and_std(np.array(values, float))
+    return Score(mean, None if np.isnan(std) else std, paper)
+
+
+def _result_row(one: Series, dataset: str) -> ResultRow:
+    paper = {row.system: row.paper.get(dataset) for row in paper_table(1).rows}
+    theirs = paper.get(one.experiment.system)
+    scores = {
+        name: _score(
+            [getattr(result, name) for result in one.results],
+            theirs[number] / 100 if theirs else None,
+        )
+        for number, name in enumerate(SCORES)
+    }
+    return ResultRow(
+        model=one.name,
+        seeds=len(one.runs),
+        seen=scores["seen"],
+        unseen=scores["unseen"],
+        harmonic_mean=scores["harmonic_mean"],
+        zsl=scores["zsl"],
+        area=_score([result.curve_area for result in one.results]),
+        gammas=tuple(result.gamma for result in one.results),
+    )
+
+
+def _comparisons(series: Sequence[Series], notes: list[str]) -> tuple[ComparisonRow, ...]:
+    """Compares the first series with each of the others, seed by seed."""
+    first, rows = series[0], []
+    for other in series[1:]:
+        count = min(len(first.runs), len(other.runs))
+        try:
+            found = [
+                paired_bootstrap(first.predictions[:count], other.predictions[:count], score=score)
+                for score in ("harmonic_mean", "curve_area")
+            ]
+        except TCAFError as error:
+            notes.append(f"{first.name} and {other.name} are not compared: {error}.")
+            continue
+        rows += [
+            ComparisonRow(
+                *(first.name, other.name, COMPARED[comparison.score]),
+                *(comparison.difference, comparison.low, comparison.high),
+                remark=f"ahead in {100 * comparison.wins:.0f} % of the samples",
+            )
+            for comparison in found
+        ]
+    return tuple(rows)
+
+
+def _figures(series: Sequence[Series], detail: Detail, notes: list[str]) -> tuple[PageFigure, ...]:
+    """Draws all figures that the runs and the clips at hand allow."""
+    first, run = detail.series, detail.run
+    figures = [_curves(series)] if not np.isnan(first.results[0].curve_area) else []
+    accuracies = [row for row in class_accuracies(first.predictions) if row.clips]
+    figures.append(
+        PageFigure.of(
+            "classes",
+            lambda width: class_accuracy_bars(accuracies, width=width),
+            title="Accuracy by class",
+            caption=f"Share of a class's test clips that {first.name} names rightly among all "
+            "classes, seen and unseen; whiskers are one standard deviation over seeds.",
+            alt="Bars of accuracy by class.",
+        )
+    )
+    classes = first.predictions[0].classes
+    counts = np.sum(
+        [unseen_counts(p.decisions, p.classes.unseen_ids) for p in first.predictions], axis=0
+    )
+    names = [classes.names[i] for i in classes.unseen_ids]
+    figures.append(
+        PageFigure.of(
+            "confusion",
+            lambda width: unseen_confusion(counts, names, width=width),
+            title="Confusion of unseen classes",
+            caption=f"Test clips of unseen classes by the nearest unseen class, {first.name}: "
+            "percent of the row.",
+            alt="Confusion matrix of the unseen classes.",
+        )
+    )
+    records = run.records()
+    chosen = (run.result or {})["choice"]["epoch"]
+    figures.append(
+        PageFigure.of(
+            "training",
+            lambda width: training_curves(records, chosen_epoch=chosen, width=width),
+            title="Training",
+            caption=f"Losses, validation scores and learning rate of {detail.name}; the line marks "
+            "the epoch that validation chose.",
+            alt="Losses and validation scores over epochs.",
+        )
+    )
+    if detail.store is None:
+        return tuple(figures)
+    wanted: list[tuple[str, Callable[[], PageFigure]]] = [("embedding map", detail.embedding_map)]
+    if isinstance(detail.trained.model, TCAF):
+        wanted.append(("attention over time", detail.attention))
+    else:
+        notes.append(f"{first.name} has no attention over time to show.")
+    for what, draw in wanted:
+        try:
+            figures.append(draw())
+        except TCAFError as error:
+            if "needs the extra" in str(error) or detail.clip or detail.classes:
+                raise
+            notes.append(f"The {what} is left out: {error}.")
+    return tuple(figures)
+
+
+def _curves(series: Sequence[Series]) -> PageFigure:
+    curves = [
+        CurveSeries(one.name, tuple(SeenUnseenCurve.of(result) for result in one.results))
+        for one in series
+    ]
+    return PageFigure.of(
+        "curves",
+        lambda width: seen_unseen_curves(curves, width=width),
+        title="Seen-unseen curve",
+        caption="Accuracy on seen over unseen classes for every gamma, mean over seeds; the dot is "
+        "the gamma that validation chose. A ranking by area does not hang on it.",
+        alt="Curves of accuracy on seen classes over accuracy on unseen classes.",
+    )
+
+
+def _class_rows(series: Sequence[Series]) -> tuple[ClassRow, ...]:
+    """Returns each class's accuracy in all series that know it."""
+    tables = [{row.name: row for row in class_accuracies(one.predictions)} for one in series]
+    rows = []
+    for name, row in tables[0].items():
+        if not row.clips:
+            continue
+        found = [table.get(name) for table in tables]
+        scores = tuple(
+            Score(one.accuracy, None if np.isnan(one.std) else one.std)
+            if one is not None and one.clips
+            else None
+            for one in found
+        )
+        rows.append(ClassRow(name, row.seen, row.clips, scores))
+    return tuple(rows)
+
+
+def _provenance(one: Series) -> list[Provenance]:
+    found = []
+    for run in one.runs:
+        origin = read_json(run.path / "provenance.json", "the provenance of a run")
+        data, cost = origin["data"], cost_of(run.path)
+        facts = {
+            "folder": str(run.path),
+            "commit": str(origin["commit"]),
+            "command": " ".join(origin["command"]),
+            "started": origin["started"],
+            "versions": ", ".join(f"{k} {v}" for k, v in origin["versions"].items()),
+            "device": f"{origin['gpu'] or origin['machine']}, {origin['threads']} threads",
+            "data": f"{data.get('kind')}, {data['clips']:,} clips, {data['fingerprint'][:12]}",
+            "training": f"{(run.result or {})['seconds']:.0f} s",
+        }
+        if cost is not None:
+            facts["whole process"] = f"{cost['seconds']:.0f} s, {cost['peak_mib']:.0f} MiB"
+        found.append(Provenance(f"{one.name}, seed {origin['seed']}", tuple(facts.items())))
+    return found
+
+
+def open_store(series: Series, store: Path | None, notes: list[str]) -> FeatureStore | None:
+    """Opens the clips of a series: the store named, or where it was when the run was trained."""
+    origin = read_json(series.runs[0].path / "provenance.json", "the provenance of a run")
+    if store is not None:
+        opened = FeatureStore.open(store)
+        if opened.fingerprint != origin["data"]["fingerprint"]:
+            raise TCAFError(f"store {store} holds other data than {series.runs[0].path} was run on")
+        return opened
+    if known := origin.get("store"):
+        try:
+            opened = FeatureStore.open(known)
+        except TCAFError:
+            pass
+        else:
+            if opened.fingerprint == origin["data"]["fingerprint"]:
+                return opened
+    notes.append(
+        "The clips are not where they were when the run was trained, so that the embedding map "
+        "and attention are left out; name their store with --store."
+    )
+    return None
+
+
+def build_report(
+    paths: Sequence[Path],
+    *,
+    store: Path | None = None,
+    classes: Sequence[str] = (),
+    clip: str = "",
+) -> ReportPage:
+    """Gathers everything that a report shows.
+
+    Args:
+        paths: run directories, or folders of runs; the first one's configuration is the one shown
+            in detail and compared with the others.
+        store: the clips; None looks where they were when the run was trained.
+        classes: of the embedding map; none for the five seen and two unseen ones with most clips.
+        clip: id of the test clip whose attention is shown; empty for one rightly named.
+
+    Raises:
+        TCAFError: see `find_runs`; an unknown class or clip; other data in the store; or
+            matplotlib is not installed.
+    """
+    runs, notes = find_runs(paths)
+    series = group(runs)
+    first = series[0]
+    opened = open_store(first, store, notes)
+    detail = Detail(first, first.runs[0], opened, tuple(classes), clip)
+    try:
+        dataset = dataset_preset(opened, first.experiment.data.split) if opened else ""
+    except TCAFError:
+        dataset = ""
+    clips = len(first.predictions[0].ids)
+    candidates = first.predictions[0].classes
+    several = len(series) > 1
+    return ReportPage(
+        title="Audio-visual zero-shot classification: " + (first.name if not several else "runs"),
+        summary=(
+            f"{len(runs)} run{'s' if len(runs) > 1 else ''} of {len(series)} "
+            f"configuration{'s' if several else ''}, tested on {clips:,} clips of "
+            f"{len(candidates.seen)} seen and {len(candidates.unseen_ids)} unseen classes.",
+        ),
+        results=tuple(_result_row(one, dataset) for one in series),
+        results_note="Mean class accuracy on test clips in percent, mean and standard deviation "
+        "over seeds; gamma was chosen on validation clips.",
+        comparisons=_comparisons(series, notes),
+        comparisons_note="Paired bootstrap over test clips and seeds, 95 % interval.",
+        figures=_figures(series, detail, notes),
+        class_models=tuple(one.name for one in series),
+        classes=_class_rows(series),
+        configurations=tuple(
+            NamedText(one.name, json.dumps(one.experiment.to_json(), indent=2)) for one in series
+        ),
+        differences=differing_settings(
+            [replace(one.experiment, seed=0).to_json() for one in series]
+        ),
+        provenance=tuple(fact for one in series for fact in _provenance(one)),
+        notes=tuple(notes),
+        footer=f"Made by tcaf {version('tcaf')}.",
+    )
