@@ -180,7 +180,7 @@ def test_it_learns(small_config):
         model = AttentionFusion(small_config(**dict.fromkeys(off, 0.0)))
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     model.train()
-    for step in range(150):
+    for step in range(80):
         labels = torch.randint(CLASSES, (CLIPS,), generator=generator(step, "labels"))
         loss = tcaf_objective(model, separable(labels, step), None, TEXT, Experiment()).total
         optimizer.zero_grad()

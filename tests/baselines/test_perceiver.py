@@ -228,7 +228,7 @@ def test_it_learns(config):
         model = Perceiver(config(num_latents=5, **NO_DROPOUT))
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     model.train()
-    for step in range(120):
+    for step in range(60):
         labels = torch.randint(CLASSES, (CLIPS,), generator=generator(step, "labels"))
         loss = tcaf_objective(model, separable(labels, step), None, TEXT, Experiment()).total
         optimizer.zero_grad()

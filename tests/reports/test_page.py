@@ -43,7 +43,7 @@ def report(**changes):
             ResultRow(f"CJME {HOSTILE}", 2, failure=f"the loss became nan {HOSTILE}"),
         ),
         comparisons=(
-            ComparisonRow("TCaF", HOSTILE, "HM", -0.013, -0.02, 0.041, 0.0004, HOSTILE),
+            ComparisonRow("TCaF", HOSTILE, "HM", -0.013, -0.02, 0.041, HOSTILE),
             ComparisonRow("TCaF", "ridge", "ZSL", 0.25),
         ),
         figures=(PageFigure("square", f"Square {HOSTILE}", f"A square {HOSTILE}", SQUARE, SQUARE),),
@@ -112,16 +112,15 @@ def test_numbers_of_the_results():
 
 def test_numbers_of_the_comparisons():
     rows = Reader(render_page(report())).rows
-    assert rows[3] == ["compared", "measure", "difference", "interval", "p", "remark"]
+    assert rows[3] == ["compared", "measure", "difference", "interval", "remark"]
     assert rows[4] == [
         f"TCaF − {HOSTILE}",
         "HM",
         "−1.30",
         "−2.00 to +4.10",
-        "< 0.001",
         HOSTILE,
     ]
-    assert rows[5] == ["TCaF − ridge", "ZSL", "+25.00", "–", "–", ""]
+    assert rows[5] == ["TCaF − ridge", "ZSL", "+25.00", "–", ""]
 
 
 def test_classes_settings_and_facts():

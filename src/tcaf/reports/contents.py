@@ -64,7 +64,6 @@ class ComparisonRow:
         difference: first minus second.
         low: lower end of its interval; None where there is none.
         high: upper end.
-        p_value: of no difference; None where there is none.
         remark: anything else, such as the number of pairs.
     """
 
@@ -74,7 +73,6 @@ class ComparisonRow:
     difference: float
     low: float | None = None
     high: float | None = None
-    p_value: float | None = None
     remark: str = ""
 
 

@@ -161,7 +161,7 @@ def _results(report: ReportPage) -> str:
 def _comparisons(report: ReportPage) -> str:
     if not report.comparisons:
         return ""
-    columns = ["compared", "measure", "difference", "interval", "p"]
+    columns = ["compared", "measure", "difference", "interval"]
     remarks = any(row.remark for row in report.comparisons)
     rows = []
     for row in report.comparisons:
@@ -172,7 +172,6 @@ def _comparisons(report: ReportPage) -> str:
             _cell(row.measure),
             _cell(_points(row.difference)),
             _cell(interval),
-            _cell(_p_value(row.p_value)),
         ]
         if remarks:
             cells.append(_cell(row.remark, "text"))
@@ -180,12 +179,6 @@ def _comparisons(report: ReportPage) -> str:
     scale = "Differences in percentage points, the first model's score minus the second's."
     table = _table("Paired comparisons", [*columns, REMARK] if remarks else columns, rows)
     return _note(scale, report.comparisons_note) + table
-
-
-def _p_value(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _figure(figure: PageFigure) -> str:

@@ -344,8 +344,7 @@ def build_report(
             f"{len(candidates.seen)} seen and {len(candidates.unseen_ids)} unseen classes.",
         ),
         results=tuple(_result_row(one, dataset) for one in series),
-        results_note="Mean class accuracy on test clips in percent, mean and standard deviation "
-        "over seeds; gamma was chosen on validation clips.",
+        results_note="Mean and standard deviation over seeds; validation clips chose gamma.",
         comparisons=_comparisons(series, notes),
         comparisons_note="Paired bootstrap over test clips and seeds, 95 % interval.",
         figures=_figures(series, detail, notes),

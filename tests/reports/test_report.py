@@ -1,0 +1,161 @@
+"""`tcaf report`: from run directories to one page, opened in a real browser."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from tcaf.cli import main
+from tcaf.errors import TCAFError
+from tcaf.reports.page import render_page
+from tcaf.reports.report import build_report, find_runs, group
+from tcaf.runs import Run, train
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("sklearn")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tiny_store, tiny_experiment):
+    """Two seeds of TCaF, one of ridge, and one that was not carried to its end."""
+    folder = tmp_path_factory.mktemp("runs")
+    for seed in (0, 1):
+        train(tiny_experiment(seed=seed), tiny_store, folder / f"tcaf_{seed}")
+    train(tiny_experiment(seed=0, system="ridge"), tiny_store, folder / "ridge")
+    open_ = folder / "open"
+    shutil.copytree(folder / "tcaf_0", open_)
+    (open_ / "result.json").unlink()
+    return folder
+
+
+def finished(folder):
+    return [folder / name for name in ("tcaf_0", "tcaf_1", "ridge")]
+
+
+def test_runs_that_differ_in_seed_alone_are_one_series(folder):
+    runs, notes = find_runs([folder])
+    assert [run.path.name for run in runs] == ["ridge", "tcaf_0", "tcaf_1"]
+    assert len(notes) == 1
+    assert "open" in notes[0]
+    names = [(one.name, len(one.runs)) for one in group(runs)]
+    assert names == [("Ridge", 1), ("TCaF", 2)]
+
+
+def test_equal_names_are_told_apart_by_what_differs(folder, tmp_path, tiny_store, tiny_experiment):
+    other = tiny_experiment(seed=0, model={"attention": "self"})
+    train(other, tiny_store, tmp_path / "self")
+    series = group([Run(folder / "tcaf_0"), Run(tmp_path / "self")])
+    assert [one.name for one in series] == ["TCaF (attention cross)", "TCaF (attention self)"]
+
+
+def test_everything_is_on_the_page(folder):
+    page = build_report(finished(folder))
+    assert [row.model for row in page.results] == ["TCaF", "Ridge"]
+    results = [
+        json.loads((folder / f"tcaf_{seed}" / "result.json").read_text())["test"] for seed in (0, 1)
+    ]
+    mean = sum(result["harmonic_mean"] for result in results) / 2
+    assert page.results[0].harmonic_mean.mean == pytest.approx(mean)
+    assert page.results[0].seeds == 2
+    assert [(row.first, row.second, row.measure) for row in page.comparisons] == [
+        ("TCaF", "Ridge", "HM"),
+        ("TCaF", "Ridge", "curve area"),
+    ]
+    # One seed in common: the comparison is of seed 0 alone.
+    assert page.comparisons[0].low <= page.comparisons[0].difference <= page.comparisons[0].high
+    assert [figure.name for figure in page.figures] == [
+        "curves",
+        "classes",
+        "confusion",
+        "training",
+        "embeddings",
+        "attention",
+    ]
+    assert [row.setting for row in page.differences][0] == "system"
+    assert len(page.provenance) == 3
+    assert "fingerprint" not in dict(page.provenance[0].facts)
+    assert page.notes == ()
+
+
+def test_without_the_clips_the_rest_is_shown(folder, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(folder / "tcaf_0", moved)
+    origin = json.loads((moved / "provenance.json").read_text())
+    (moved / "provenance.json").write_text(json.dumps({**origin, "store": str(tmp_path / "gone")}))
+    page = build_report([moved])
+    assert [figure.name for figure in page.figures] == ["curves", "classes", "confusion", "training"]
+    assert "--store" in page.notes[0]
+
+
+def test_other_clips_are_refused(folder, tmp_path, tiny_experiment):
+    from tcaf.sources.synthetic import prepare_synthetic
+
+    other = prepare_synthetic(tmp_path / "other", looks=2, motions=2, sounds=2, clips_per_class=20)
+    with pytest.raises(TCAFError, match="holds other data"):
+        build_report([folder / "tcaf_0"], store=other.path)
+
+
+def test_classes_and_clip_of_ones_own(folder, tiny_store):
+    rows = tiny_store.rows("cls", "test")
+    clip = tiny_store.ids[rows[3]]
+    names = sorted(set(tiny_store.class_names[rows].tolist()))[:2]
+    page = build_report([folder / "tcaf_0"], classes=names, clip=clip)
+    captions = {figure.name: figure for figure in page.figures}
+    assert clip in captions["attention"].caption
+    assert all(name.split(",")[0] in captions["embeddings"].wide for name in names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{runs}/nothing"], "expected a run of `tcaf train` or a folder of runs"),
+        (["{runs}/open"], "none of the runs is over"),
+        (["{runs}/tcaf_0", "--clip", "no such"], "no test clip has the id 'no such'"),
+        (["{runs}/tcaf_0", "--classes", "no such"], "'no such'"),
+        (["{runs}/tcaf_0", "--store", "{runs}/no"], "no"),
+    ],
+)
+def test_bad_input_is_one_line(folder, tmp_path, capsys, arguments, message):
+    out = tmp_path / "report.html"
+    words = [word.format(runs=folder) for word in arguments]
+    assert main(["report", *words, "--out", str(out)]) == 2
+    complaint = capsys.readouterr().err
+    assert complaint.startswith("tcaf: ")
+    assert complaint.count("\n") == 1
+    assert message in complaint
+    assert not out.exists()
+
+
+def test_the_command_writes_one_file(folder, tmp_path, capsys):
+    out = tmp_path / "new" / "report.html"
+    assert main(["report", *map(str, finished(folder)), "--out", str(out)]) == 0
+    assert [path.name for path in out.parent.iterdir()] == ["report.html"]
+    assert f"{out}: " in capsys.readouterr().out
+    assert out.read_text(encoding="utf-8") == render_page(build_report(finished(folder)))
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_report_of_real_runs_in_a_browser(folder, tmp_path, scheme):
+    api = pytest.importorskip("playwright.sync_api")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.skip(f"no browser found: none of {', '.join(names)} on PATH, CHROMIUM not set")
+    out = tmp_path / "report.html"
+    assert main(["report", *map(str, finished(folder)), "--out", str(out)]) == 0
+    wrong = []
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": 400, "height": 800}, color_scheme=scheme)
+        tab.on("console", lambda message: wrong.append(message.text))
+        tab.on("pageerror", lambda error: wrong.append(str(error)))
+        tab.on("requestfailed", lambda request: wrong.append(request.url))
+        tab.goto(out.as_uri())
+        assert tab.locator("table").first.is_visible()
+        assert "TCaF" in tab.locator("table").first.inner_text()
+        assert tab.evaluate("document.scrollingElement.scrollWidth") <= 400
+        assert tab.locator("figure").count() == 6
+        browser.close()
+    assert wrong == []
