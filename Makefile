@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow test-browser lint clean
 
 # The core is enough for the demo; the tests want everything.
 $(VENV)/core.stamp: pyproject.toml constraints.txt
@@ -15,7 +15,7 @@ $(VENV)/core.stamp: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/core.stamp
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tfrecord,text,track,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[plot,tfrecord,text,track,dev]'
 	touch $@
 
 # The main job on a world made on the spot: features, two stages, one result.
@@ -32,6 +32,10 @@ test: $(VENV)/dev.stamp
 
 test-slow: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m slow
+
+# Needs Chromium: apt-get install chromium, or its path in CHROMIUM.
+test-browser: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -m browser
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

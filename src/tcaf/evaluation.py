@@ -3,7 +3,7 @@
 Owns the loop over clips at evaluation. The arithmetic of the scores is in `gzsl.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -16,7 +16,7 @@ from tcaf.batches import FeatureBatch, Windows, in_order, load_batch
 from tcaf.classes import ClassSet
 from tcaf.config import Experiment
 from tcaf.errors import TCAFError
-from tcaf.gzsl import GZSLResult, decide, score
+from tcaf.gzsl import GZSLResult, decide, join_decisions, score
 from tcaf.model import ClassEmbeddings
 from tcaf.store import FeatureStore
 from tcaf.systems import find_system
@@ -77,6 +77,22 @@ def evaluation_windows(experiment: Experiment) -> Windows:
     )
 
 
+def _by_batch(
+    model: ZeroShotModel,
+    part: EvaluationPart,
+    windows: Windows,
+    batch_size: int,
+    device: torch.device | str,
+) -> Iterator[Float[Tensor, "batch num_classes"]]:
+    """Yields the distances of one batch of clips after the other, where the model is."""
+    if not len(part.rows):
+        raise TCAFError(f"nothing to evaluate: store {part.store.path} has no clips in this part")
+    model.eval()
+    class_embedding = model.embed_text(part.text_embedding.to(device)).class_embedding
+    for rows in in_order(part.rows, batch_size):
+        yield model.scores(load_batch(part.store, rows, windows).to(device), class_embedding)
+
+
 @torch.inference_mode()
 def distances(
     model: ZeroShotModel,
@@ -94,16 +110,11 @@ def distances(
     Raises:
         TCAFError: there are no clips.
     """
-    if not len(part.rows):
-        raise TCAFError(f"nothing to evaluate: store {part.store.path} has no clips in this part")
-    model.eval()
-    class_embedding = model.embed_text(part.text_embedding.to(device)).class_embedding
-    batches = (
-        load_batch(part.store, rows, windows).to(device) for rows in in_order(part.rows, batch_size)
-    )
-    return torch.cat([model.scores(batch, class_embedding).cpu() for batch in batches])
+    found = _by_batch(model, part, windows, batch_size, device)
+    return torch.cat([batch.cpu() for batch in found])
 
 
+@torch.inference_mode()
 def evaluate_part(
     model: ZeroShotModel,
     part: EvaluationPart,
@@ -128,8 +139,12 @@ def evaluate_part(
     Raises:
         TCAFError: see `distances`, `gzsl.decide` and `gzsl.score`.
     """
-    found = distances(model, part, windows, batch_size=batch_size, device=device)
-    decisions = decide(
-        found, part.labels, seen=part.classes.seen_ids, unseen=part.classes.unseen_ids
-    )
-    return score(decisions, gamma=gamma, gammas=gammas)
+    seen, unseen = part.classes.seen_ids, part.classes.unseen_ids
+    found = _by_batch(model, part, windows, batch_size, device)
+    labels = part.labels.split(batch_size)
+    # Batch by batch: the distances of all clips from all classes need not be held at once.
+    decided = [
+        decide(batch, true, seen=seen, unseen=unseen)
+        for batch, true in zip(found, labels, strict=True)
+    ]
+    return score(join_decisions(decided), gamma=gamma, gammas=gammas)

@@ -107,6 +107,18 @@ class Decisions:
         return changes[0][-1] - changes[0], changes[1]
 
 
+def join_decisions(parts: Sequence[Decisions]) -> Decisions:
+    """Returns the decisions about several batches of clips as one, in their order."""
+    return Decisions(
+        labels=np.concatenate([part.labels for part in parts]),
+        is_seen=np.concatenate([part.is_seen for part in parts]),
+        margin=np.concatenate([part.margin for part in parts]),
+        nearest_seen=np.concatenate([part.nearest_seen for part in parts]),
+        nearest_unseen=np.concatenate([part.nearest_unseen for part in parts]),
+        num_classes=parts[0].num_classes,
+    )
+
+
 @dataclass(frozen=True)
 class GZSLResult:
     """Scores as fractions. Per-class scores, confusion and curve are computed when asked for.

@@ -27,7 +27,7 @@ from tcaf.config import Experiment
 from tcaf.errors import TCAFError, did_you_mean
 from tcaf.files import write_json, write_text
 from tcaf.presets import read_settings, system_layers
-from tcaf.runs import Run, split_sha256, train
+from tcaf.runs import UNIMPORTANT, Run, split_sha256, train
 from tcaf.store import FeatureStore
 from tcaf.systems import load_plugin
 from tcaf.tables import Row, Table
@@ -153,8 +153,8 @@ def _no_row(name: str, rows: Sequence[Row]) -> TCAFError:
 def _configuration_hash(experiment: Experiment, store: FeatureStore) -> str:
     """Returns a short name for a configuration, seed aside, and the data that it runs on."""
     value = replace(experiment, seed=0).to_json()
-    # Where things are computed changes nothing about what is computed.
-    del value["training"]["device"], value["evaluation"]["batch_size"]
+    for section, names in UNIMPORTANT.items():
+        value[section] = {k: v for k, v in value[section].items() if k not in names}
     value["store"] = [store.fingerprint, split_sha256(store, experiment)]
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 

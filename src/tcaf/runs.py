@@ -50,6 +50,9 @@ from tcaf.training import EpochRecord, Observer
 MODEL_FORMAT = "tcaf-model"
 VERSION = 2
 
+UNIMPORTANT = {"training": ("device",), "evaluation": ("batch_size",)}
+"""Settings by section that may change when a run is taken up again."""
+
 
 @dataclass(frozen=True)
 class TrainedModel:
@@ -261,6 +264,9 @@ class Run:
         asked = experiment.to_json()
         for section, fields in asked.items():
             old = kept.get(section)
+            # Where and in how large pieces things are computed changes no result beyond rounding.
+            for name in UNIMPORTANT.get(section, ()):
+                fields = {**fields, name: (old or {}).get(name)}
             if old != fields:
                 if isinstance(fields, dict) and isinstance(old, dict):
                     name = next(k for k in fields if fields[k] != old.get(k))
