@@ -4,20 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from tcaf import cli
 from tcaf.config import Experiment
 from tcaf.gzsl import score
+from tcaf.presets import read_settings
 from tcaf.protocol import TwoStages
 from tcaf.sources.synthetic import prepare_synthetic
 from tcaf.training import Silence
-
-
-def preset(name):
-    """Returns the experiment that the command line makes of a preset."""
-    parser = cli.build_parser()
-    arguments = ["train", "--config", name, "--store", "none", "--out", "none"]
-    parsed = parser.instantiate(parser.parse_args(cli._resolve_presets(arguments))).train
-    return Experiment(**{name: parsed[name] for name in Experiment.__dataclass_fields__})
 
 
 @pytest.mark.slow
@@ -28,7 +20,7 @@ def test_time_tells_classes_apart_that_averages_cannot(tmp_path):
     8 triples of look, motion and sound.
     """
     store = prepare_synthetic(tmp_path / "world")
-    experiment = preset("synthetic")
+    experiment = Experiment.from_layers(read_settings("synthetic"))
     accuracy = {}
     for average in (False, True):
         own = replace(experiment, data=replace(experiment.data, average=average))

@@ -237,7 +237,8 @@ def test_runs_are_trained_once(planned, tiny_store, tmp_path):
         # In a process of its own, and yet as in this one.
         train(job.experiment, tiny_store, tmp_path / "here" / job.row.name)
         assert losses(job.out) == losses(tmp_path / "here" / job.row.name)
-    assert {n.batches for n in news if isinstance(n, Moment)} == {0.0, 1.0}
+    shares = [n.batches for n in news if isinstance(n, Moment)]
+    assert (min(shares), max(shares)) == (0, 1)
     before, news = files(tmp_path), []
     outcomes = run_jobs(jobs, tiny_store.path, news.append)
     assert outcomes == news == [Outcome(job, skipped=True) for job in jobs]

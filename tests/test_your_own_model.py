@@ -59,6 +59,21 @@ def test_a_row_beside_ridge(folder):
 
 
 @pytest.mark.slow
+def test_a_changed_file_is_another_model(folder):
+    (folder / "changed.py").write_text(CODE.replace("nn.ReLU()", "nn.GELU()"))
+    for plugin in ("late_fusion.py", "changed.py", "changed.py"):
+        done = tcaf(
+            *("reproduce", "--table", "1", "--data", "world", "--seeds", "0"),
+            *("--models", "late_fusion", "--plugin", plugin, "--out", "twice"),
+            *("--set", "training.epochs=1", "training.batches_per_epoch=2"),
+            folder=folder,
+        )
+        assert done.returncode == 0, done.stderr
+    assert "was done" in done.stderr
+    assert len(list((folder / "twice" / "runs").iterdir())) == 2
+
+
+@pytest.mark.slow
 def test_alone_and_with_an_option(folder):
     for options, number in (((), 256), (("--options.hidden_dim", "7"), 7)):
         out = f"run_{number}"

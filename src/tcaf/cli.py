@@ -131,7 +131,9 @@ def _call(parser: ArgumentParser, parsed: Namespace) -> None:
     entry, values = COMMANDS[made.command], made[made.command]
     if isinstance(entry, dict):
         entry, values = entry[values.kind], values[values.kind]
-    arguments = {name: value for name, value in vars(values).items() if name != "config"}
+    # Most commands have no such parameter: files were read into the others.
+    own = python_inspect.signature(entry.function).parameters
+    arguments = {n: value for n, value in vars(values).items() if n != "config" or n in own}
     run_command(entry, arguments)
 
 

@@ -29,7 +29,7 @@ from tcaf.files import write_json, write_text
 from tcaf.presets import read_settings, system_layers
 from tcaf.runs import UNIMPORTANT, Run, split_sha256, train
 from tcaf.store import FeatureStore
-from tcaf.systems import load_plugin
+from tcaf.systems import PLUGIN_SHA256, load_plugin
 from tcaf.tables import Row, Table
 from tcaf.training import EpochRecord
 
@@ -155,6 +155,8 @@ def _configuration_hash(experiment: Experiment, store: FeatureStore) -> str:
     value = replace(experiment, seed=0).to_json()
     for section, names in UNIMPORTANT.items():
         value[section] = {k: v for k, v in value[section].items() if k not in names}
+    if code := PLUGIN_SHA256.get(experiment.system):
+        value["code"] = code  # a model of the user's own is another one once its file has changed
     value["store"] = [store.fingerprint, split_sha256(store, experiment)]
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 

@@ -9,6 +9,7 @@ A system is a module that maps a `FeatureBatch` to an output with a `video_embed
 descend or a fit in closed form. `docs/your-own-model.md` adds one.
 """
 
+import hashlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -86,6 +87,10 @@ SYSTEMS: dict[str, System] = {}
 """All systems by name, in the order in which tables show them."""
 
 
+PLUGIN_SHA256: dict[str, str] = {}
+"""Hash of the file that a system of the user's own comes from, by its name."""
+
+
 def register(system: System) -> System:
     """Adds a system to the comparison.
 
@@ -126,6 +131,8 @@ def load_plugin(path: Path) -> list[System]:
     sys.modules[module.__name__] = module
     spec.loader.exec_module(module)
     added = [system for name, system in SYSTEMS.items() if name not in before]
+    code = hashlib.sha256(path.read_bytes()).hexdigest()
+    PLUGIN_SHA256.update({system.name: code for system in added})
     if not added:
         raise TCAFError(f"{path} registered no system; it must call tcaf.systems.register(...)")
     return added

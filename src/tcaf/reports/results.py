@@ -88,7 +88,7 @@ def summarise(rows: Sequence[RowResult], dataset: str) -> list[Scores]:
                 gammas=tuple(result["choice"]["gamma"] for result in results),
                 epochs=tuple(result["choice"]["epoch"] for result in results),
                 seconds=tuple(cost["seconds"] for cost in costs if cost),
-                peak_mib=max((cost["peak_mib"] for cost in costs if cost), default=math.nan),
+                peak_mib=max((float(cost["peak_mib"]) for cost in costs if cost), default=math.nan),
                 seeds=tuple(row.runs),
                 errors=row.errors,
                 paper=row.row.paper.get(dataset),
@@ -264,7 +264,7 @@ def _where(rows: Sequence[RowResult], scores: Sequence[Scores]) -> list[str]:
     data = last["data"]
     return [
         f"Data: {data.get('kind')}, {data['clips']:,} clips, fingerprint "
-        f"{data['fingerprint'][:12]}. {device}, {' or '.join(map(str, threads))} threads a "
+        f"{data['fingerprint'][:12]}. {device}, {' or '.join(map(str, threads))} threads per "
         f"run; {versions}; commit {', '.join(commits)}; last run begun "
         f"{last['started']}. Wall time of all runs together: {describe_time(seconds)}."
     ]
