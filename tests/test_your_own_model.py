@@ -84,6 +84,13 @@ def test_alone_and_with_an_option(folder):
             folder=folder,
         )
         assert done.returncode == 0, done.stderr
+        unknown = tcaf("evaluate", out, "--store", "world", folder=folder)
+        assert unknown.returncode == 2
+        assert "'late_fusion', which is not known here" in unknown.stderr
+        known = tcaf(
+            *("evaluate", out, "--store", "world", "--plugin", "late_fusion.py"), folder=folder
+        )
+        assert known.returncode == 0, known.stderr
         config = (folder / out / "config.json").read_text()
         assert '"system": "late_fusion"' in config
         assert ('"hidden_dim": 7' in config) == (number == 7)

@@ -180,6 +180,7 @@ def evaluate(
     gamma: float | None = None,
     search_gamma: bool = False,
     per_class: bool = False,
+    plugin: Path | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     json: bool = False,
 ) -> None:
@@ -196,11 +197,14 @@ def evaluate(
         search_gamma: take the gamma with the best harmonic mean on these very clips; on test clips
             that is an upper bound, not a result.
         per_class: also list the accuracy of each class.
+        plugin: the Python file that registers the run's system, if that is one of your own.
         device: where to compute: `cpu`, `cuda`, or `auto` for a GPU where there is one.
         json: print the result as JSON.
     """
     if gamma is not None and search_gamma:
         raise TCAFError("--gamma and --search_gamma exclude each other; give one of them")
+    if plugin is not None:
+        load_plugin(plugin)
     opened = FeatureStore.open(store)
     if part == "val" and run.is_dir():
         run = run / "stage_1.safetensors"
@@ -332,6 +336,7 @@ def report(
     store: Path | None = None,
     classes: list[str] = [],  # noqa: B006 - read only
     clip: str = "",
+    plugin: Path | None = None,
 ) -> None:
     """Writes one HTML file about runs: tables, pictures, configuration, provenance.
 
@@ -346,7 +351,10 @@ def report(
         classes: shown in the embedding map; by default the five seen and two unseen ones with most
             clips.
         clip: id of the test clip whose attention is shown; by default one rightly named.
+        plugin: the Python file that registers a system of your own, if a run is of one.
     """
+    if plugin is not None:
+        load_plugin(plugin)
     if out.is_dir():
         raise TCAFError(f"expected a file to write to, {out} is a folder")
     page = build_report(runs, store=store, classes=classes, clip=clip)

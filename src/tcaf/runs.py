@@ -43,7 +43,7 @@ from tcaf.gzsl import GZSLResult
 from tcaf.predictions import Predictions, write_predictions
 from tcaf.protocol import Choice, EpochDone, Finished, Progress, TwoStages, choose
 from tcaf.store import FeatureStore, read_text_embeddings, write_text_embeddings
-from tcaf.systems import find_system
+from tcaf.systems import SYSTEMS, find_system
 from tcaf.text import TextSettings, embed_classes
 from tcaf.training import EpochRecord, Observer
 
@@ -132,6 +132,11 @@ def load_model(path: str | Path) -> TrainedModel:
     if header.get("version") != VERSION:
         raise TCAFError(
             f"model {path} has format version {header.get('version')}, this tcaf reads {VERSION}"
+        )
+    if header["system"] not in SYSTEMS:
+        raise TCAFError(
+            f"model {path} is of the system {header['system']!r}, which is not known here; name "
+            "the file that registers it with --plugin"
         )
     system = find_system(header["system"])
     model = system.model(system.config(**header["config"]))

@@ -72,7 +72,7 @@ def test_everything_is_on_the_page(folder):
         "embeddings",
         "attention",
     ]
-    assert [row.setting for row in page.differences][0] == "system"
+    assert page.differences[0].setting == "system"
     assert len(page.provenance) == 3
     assert "fingerprint" not in dict(page.provenance[0].facts)
     assert page.notes == ()
@@ -84,7 +84,8 @@ def test_without_the_clips_the_rest_is_shown(folder, tmp_path):
     origin = json.loads((moved / "provenance.json").read_text())
     (moved / "provenance.json").write_text(json.dumps({**origin, "store": str(tmp_path / "gone")}))
     page = build_report([moved])
-    assert [figure.name for figure in page.figures] == ["curves", "classes", "confusion", "training"]
+    names = [figure.name for figure in page.figures]
+    assert names == ["curves", "classes", "confusion", "training"]
     assert "--store" in page.notes[0]
 
 

@@ -97,7 +97,7 @@ def summarise(rows: Sequence[RowResult], dataset: str) -> list[Scores]:
     return found
 
 
-def cost_of(run: Path) -> dict[str, float] | None:
+def cost_of(run: Path) -> dict[str, float | int] | None:
     """Returns wall time and peak memory of the process that trained a run, if it told them."""
     file = run / "process.json"
     return read_json(file, "the time of a run") if file.is_file() else None
@@ -182,7 +182,7 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _spread(values: Sequence[float]) -> str:
+def _spread(values: Sequence[float | int]) -> str:
     """Returns the smallest and largest of several numbers, or the one that they all are."""
     if not values:
         return ""
@@ -260,7 +260,7 @@ def _where(rows: Sequence[RowResult], scores: Sequence[Scores]) -> list[str]:
     versions = ", ".join(f"{name} {number}" for name, number in last["versions"].items())
     device = last["gpu"] or f"{os.cpu_count()} cores of {cpu_name()}"
     threads = sorted({origin["threads"] for origin in origins})
-    seconds = sum(sum(row.seconds) for row in scores)
+    seconds = sum((sum(row.seconds) for row in scores), 0.0)
     data = last["data"]
     return [
         f"Data: {data.get('kind')}, {data['clips']:,} clips, fingerprint "
