@@ -275,6 +275,43 @@ def test_sampling_follows_the_generator():
         assert (sampler.draw(3, 7, generator(1)) != first).any()
 
 
+def test_others_are_of_other_classes():
+    """Each of the two other classes for half of a class's clips, and each of their clips alike."""
+    sampler = Sampler(LABELS)
+    chosen = Sampler(LABELS, "uniform").draw(97, 101, generator(0, "draw"))
+    others = sampler.draw_others(chosen, generator(0, "others"))
+    assert others.shape == (97, 101)
+    for label in (0, 3, 7):
+        drawn = others[LABELS[chosen] == label]
+        assert not (LABELS[drawn] == label).any()
+        counts = Counter(drawn.tolist())
+        for clip, other in enumerate(LABELS):
+            share = 0 if other == label else 1 / 2 / np.count_nonzero(other == LABELS)
+            spread = (len(drawn) * share * (1 - share)) ** 0.5
+            assert abs(counts[clip] - len(drawn) * share) <= 6 * spread
+
+
+def test_others_follow_the_generator():
+    sampler = Sampler(LABELS)
+    chosen = sampler.draw(3, 7, generator(0))
+    first = sampler.draw_others(chosen, generator(1))
+    assert (sampler.draw_others(chosen, generator(1)) == first).all()
+    assert (sampler.draw_others(chosen, generator(2)) != first).any()
+
+
+def test_others_of_two_classes_by_hand():
+    """With one clip a class there is no choice."""
+    chosen = np.array([[0, 1, 1], [1, 0, 0]])
+    others = Sampler(np.array([5, 2])).draw_others(chosen, generator(0))
+    assert others.tolist() == [[1, 0, 0], [0, 1, 1]]
+
+
+def test_others_of_a_single_class():
+    sampler = Sampler(np.array([3, 3, 3]))
+    with pytest.raises(TCAFError, match="triplets need clips of at least two classes, got one"):
+        sampler.draw_others(np.array([[0, 1]]), generator(0))
+
+
 def test_in_order_by_hand():
     batches = [rows.tolist() for rows in in_order(np.array([5, 3, 8, 1, 2]), 2)]
     assert batches == [[5, 3], [8, 1], [2]]

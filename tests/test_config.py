@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import tomllib
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -22,6 +23,8 @@ from tcaf.config import (
     ObjectiveSettings,
     TCAFConfig,
     TrainingSettings,
+    VisualScaling,
+    check_type,
 )
 from tcaf.errors import TCAFError
 from tcaf.evaluation import evaluation_windows
@@ -37,6 +40,7 @@ from tcaf.systems import SYSTEMS, configure
 from tcaf.text import embed_classes
 from tcaf.training import EpochRecord, Silence
 
+OBJECTIVE = ("cross_entropy", "regression", "reconstruction")
 PRESETS = [preset_path(name) for name in preset_names()]
 SYSTEM_PRESETS = [path for path in PRESETS if path.stem in SYSTEMS]
 DATA_PRESETS = [path for path in PRESETS if path.stem not in SYSTEMS]
@@ -548,3 +552,110 @@ def test_errors(section, values, message):
 )
 def test_what_leaves_something_to_attend_to_is_allowed(values):
     ModelSettings(**values)
+
+
+# --- Types ---
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        (3, int),
+        (3, float),
+        (0.5, float),
+        ("x", str),
+        (True, bool),
+        (None, float | None),
+        (3, float | None),
+        ("l2", VisualScaling),
+        ((1, 2), tuple[int, ...]),
+    ],
+)
+def test_types_that_are_right(value, hint):
+    assert check_type("x", value, hint) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "message"),
+    [
+        (0.5, int, "here.x: expected int, got 0.5"),
+        (True, int, "here.x: expected int, got True"),
+        (False, float, "here.x: expected float, got False"),
+        ("3", int, "here.x: expected int, got '3'"),
+        (3, str, "here.x: expected str, got 3"),
+        (1, bool, "here.x: expected bool, got 1"),
+        ([3], float, "here.x: expected float, got [3]"),
+        ("3", float | None, "here.x: expected float | None, got '3'"),
+        (
+            "l2_over_tim",
+            VisualScaling,
+            "here.x: expected one of 'l2', 'l2_over_time', 'none', got 'l2_over_tim'; did you mean "
+            "'l2_over_time'?",
+        ),
+        (3, VisualScaling, "here.x: expected one of 'l2', 'l2_over_time', 'none', got 3"),
+    ],
+)
+def test_types_that_are_wrong(value, hint, message):
+    with pytest.raises(TCAFError, match=f"^{re.escape(message)}$"):
+        check_type("here.x", value, hint)
+
+
+# --- Layers ---
+
+
+def test_later_layers_win():
+    found = Experiment.from_layers(
+        {"training": {"epochs": 3, "batch_size": 5}, "seed": 7},
+        {"training": {"epochs": 11}, "model": {"attention": "full"}},
+        {},
+    )
+    assert found == Experiment(
+        training=TrainingSettings(epochs=11, batch_size=5),
+        model=ModelSettings(attention="full"),
+        seed=7,
+    )
+    assert Experiment.from_layers() == Experiment()
+
+
+def test_options_add_up():
+    found = Experiment.from_layers(
+        {"system": "avca", "options": {"num_heads": 3, "token_dim": 5}},
+        {"options": {"num_heads": 7}},
+    )
+    assert (found.system, found.options) == ("avca", {"num_heads": 7, "token_dim": 5})
+
+
+def test_lists_become_what_they_are():
+    found = Experiment.from_layers({"text": {"phrases": ["name", "said"]}})
+    assert found.text.phrases == ("name", "said")
+
+
+def test_layers_stay_as_they_are():
+    layers = [{"training": {"epochs": 3}, "options": {"a": 1}}, {"training": {"batch_size": 5}}]
+    before = json.dumps(layers)
+    Experiment.from_layers(*layers)
+    assert json.dumps(layers) == before
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ({"trainig": {}}, r"there is no setting 'trainig'; did you mean 'training'\?"),
+        ({"training": {"epoch": 3}}, r"no setting training\.epoch; did you mean 'epochs'\?"),
+        ({"training": 3}, "training is a section of settings, got 3"),
+        ({"options": "x"}, "options is a section of settings, got 'x'"),
+        ({"training": {"epochs": "x"}}, r"training\.epochs: expected int, got 'x'"),
+        ({"training": {"window_s": "x"}}, r"training\.window_s: expected float \| None, got 'x'"),
+        ({"model": {"attention": "crss"}}, "did you mean 'cross'"),
+        ({"training": {"batch_size": 1}}, "must be at least 2, got 1"),
+        ({"text": {"phrases": "name"}}, r"text\.phrases: expected list, got 'name'"),
+        ({"seed": "x"}, "seed: expected int, got 'x'"),
+        ({"seed": {"a": 1}}, "seed: expected int"),
+        ({"system": 3}, "system: expected str, got 3"),
+        ({"objective": dict.fromkeys(OBJECTIVE, False)}, "every term is off"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_layers_that_are_refused(layer, message):
+    with pytest.raises(TCAFError, match=message):
+        Experiment.from_layers(layer)

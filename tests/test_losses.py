@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from tcaf.config import ObjectiveSettings
-from tcaf.losses import squared_error, tcaf_losses
+from tcaf.losses import (
+    Losses,
+    SummedLosses,
+    squared_error,
+    tcaf_losses,
+    triplet,
+    triplets,
+)
 from tcaf.seeding import generator
 
 LN3 = math.log(3)
@@ -103,3 +110,57 @@ def test_terms_carry_no_graph():
     found = tcaf_losses(video, VIDEO_RECONSTRUCTION, CLASSES, TEXT_RECONSTRUCTION, TEXT, LABELS)
     assert found.total.requires_grad
     assert not any(term.requires_grad for term in found.terms().values())
+
+
+def test_triplets_by_hand():
+    """Points on a line; 1e-6 is added to each difference.
+
+    d(0, 3) - d(0, 1) + 1 is 3; d(0, 1) - d(0, 5) + 1 is -3 and counts as 0; and
+    d(2, 2) - d(2, 1) + 1 is |0 + 1e-6| - |1 + 1e-6| + 1 = 0.
+    """
+    anchor, positive, negative = (
+        torch.tensor([[x] for x in values], dtype=torch.float64)
+        for values in ([0.0, 0.0, 2.0], [3.0, 1.0, 2.0], [1.0, 5.0, 1.0])
+    )
+    found = triplets(anchor, positive, negative)
+    # |0 - 3 + 1e-6| - |0 - 1 + 1e-6| + 1 is 3 exactly.
+    assert found.tolist() == pytest.approx([3, 0, 0], abs=1e-9)
+    assert triplet(anchor, positive, negative).item() == pytest.approx(1)
+    wider = triplets(anchor, positive, negative, margin=5.0)
+    assert wider.tolist() == pytest.approx([7, 1, 4], abs=1e-9)
+    # The nearness of positive and negative changes places.
+    assert triplets(anchor, negative, positive)[0].item() == 0
+
+
+def test_triplets_by_loops():
+    anchor, positive, negative = torch.randn(3, 5, 7, generator=generator(0, "triplets"))
+    expected = []
+    for clip in range(5):
+        near, far = (
+            math.sqrt(sum((anchor[clip, i] - other[clip, i] + 1e-6).item() ** 2 for i in range(7)))
+            for other in (positive, negative)
+        )
+        expected.append(max(0.0, near - far + 1))
+    assert triplets(anchor, positive, negative).tolist() == pytest.approx(expected, rel=1e-5)
+    mean = triplet(anchor, positive, negative).item()
+    assert mean == pytest.approx(sum(expected) / 5, rel=1e-5)
+
+
+def test_triplets_have_a_gradient_where_points_agree():
+    points = torch.ones(2, 3, requires_grad=True)
+    triplet(points, points * 1, points * 1).backward()
+    assert points.grad.isfinite().all()
+
+
+def test_a_sum_of_terms():
+    weight = torch.tensor(2.0, requires_grad=True)
+    losses = SummedLosses({"pull": weight * 3, "push": weight**2})
+    assert isinstance(losses, Losses)
+    assert losses.total.item() == 10
+    losses.total.backward()
+    assert weight.grad.item() == 3 + 2 * 2
+    terms = losses.terms()
+    assert {name: term.item() for name, term in terms.items()} == {"loss": 10, "pull": 6, "push": 4}
+    assert list(terms) == ["loss", "pull", "push"]
+    assert not any(term.requires_grad for term in terms.values())
+    assert isinstance(by_hand(), Losses)

@@ -100,3 +100,61 @@ def test_names_with_brackets_are_printed_as_they_are(printed):
     value = {"part": "test", "clips": 8, **SCORES, "curve_area": 0.5, "per_class": rows}
     assert "drum [snare]" in printed(printing.print_evaluation, value)
     assert "wor[ld]" in printed(printing.print_store, {**STORE, "path": "wor[ld]"})
+
+
+ROW = {
+    "model": "tcaf",
+    "title": "TCaF",
+    "means": {
+        "seen": 0.5,
+        "unseen": 0.25,
+        "harmonic_mean": 1 / 3,
+        "zsl": 0.4,
+        "curve_area": 0.1234,
+    },
+    "stds": {"seen": 0.01, "unseen": 0.0, "harmonic_mean": 0.002, "zsl": 0.03, "curve_area": 0.1},
+    "seeds": (0, 1),
+    "errors": {},
+    "paper": None,
+}
+FAILED = {
+    **ROW,
+    "title": "Row [one]",
+    "means": {},
+    "stds": {},
+    "seeds": (),
+    "errors": {3: "needs [track]"},
+}
+
+
+def test_a_table_of_the_paper(printed, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    output = printed(printing.print_table, [ROW, FAILED], Path("out"))
+    for expected in ("50.00 ± 1.00", "25.00 ± 0.00", "33.33 ± 0.20", "0.123", "0 1", "TCaF"):
+        assert expected in output
+    assert "paper" not in output
+    assert "failed Row [one], seed 3: needs [track]" in output
+    assert output.count("Row [one]") == 2
+    assert "kept in out: table.md, table.csv, per_class.csv" in output
+
+
+def test_a_single_seed_shows_no_spread(printed):
+    alone = {**ROW, "stds": dict.fromkeys(ROW["stds"])}
+    output = printed(printing.print_table, [alone], Path("out"))
+    assert "50.00" in output
+    assert "±" not in output
+
+
+def test_a_score_without_meaning_is_left_out(printed):
+    row = {**ROW, "means": {**ROW["means"], "zsl": None}, "stds": dict.fromkeys(ROW["stds"])}
+    output = printed(printing.print_table, [row], Path("out"))
+    assert "40.00" not in output
+    assert "25.00" in output
+
+
+def test_the_papers_numbers_stand_beside(printed, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    rows = [{**ROW, "paper": (67.14, 40.83, 50.78, 44.64)}, ROW]
+    output = printed(printing.print_table, rows, Path("out"))
+    assert "paper HM" in output
+    assert output.count("50.78") == 1

@@ -86,7 +86,9 @@ def test_a_system_that_averages_is_shown_averages(name):
 
 def test_finding(registry):
     assert find_system("avca") is registry["avca"]
-    with pytest.raises(TCAFError, match=r"no system 'avac' \(there are tcaf, .*did you mean 'avca'"):
+    with pytest.raises(
+        TCAFError, match=r"no system 'avac' \(there are tcaf, .*did you mean 'avca'"
+    ):
         find_system("avac")
     with pytest.raises(TCAFError, match=r"'x' \(there are tcaf.*ridge\)$"):
         find_system("x")
@@ -106,7 +108,12 @@ def test_registering(registry):
 def test_either_an_objective_or_a_fit(changes):
     with pytest.raises(TCAFError, match="system 'mine' needs either an objective or a fit"):
         mine(**changes)
-    assert mine(objective=None, fit=RidgeFit).fit is RidgeFit
+    assert mine(objective=None, fit=RidgeFit, averages=True).fit is RidgeFit
+
+
+def test_a_fit_sees_averages():
+    with pytest.raises(TCAFError, match="'mine': a fit sees averages; set averages=True"):
+        mine(objective=None, fit=RidgeFit)
 
 
 @pytest.mark.parametrize("name", ["my-model", "my model", "", "3d"])
@@ -228,9 +235,10 @@ class Config(RidgeConfig):
 
 
 Width = int
+FITTED = {"fit": RidgeFit, "averages": True}
 SETTINGS = {"training": {"epochs": 3}}
-register(System("mine", "Mine", Config, Ridge, fit=RidgeFit, settings=SETTINGS))
-register(System("other", "Other", RidgeConfig, Ridge, fit=RidgeFit))
+register(System("mine", "Mine", Config, Ridge, settings=SETTINGS, **FITTED))
+register(System("other", "Other", RidgeConfig, Ridge, **FITTED))
 """
 
 
@@ -267,6 +275,32 @@ def test_a_plugin_that_registers_nothing(tmp_path, registry):
     with pytest.raises(TCAFError, match=r"idle\.py registered no system; it must call tcaf\.sys"):
         load_plugin(file)
     assert list(registry) == before
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        (
+            "import nothing_of_the_kind",
+            "ModuleNotFoundError: No module named 'nothing_of_the_kind'",
+        ),
+        ("def", "SyntaxError: invalid syntax"),
+    ],
+)
+def test_a_plugin_that_fails(tmp_path, code, told):
+    file = tmp_path / "broken.py"
+    file.write_text(code)
+    with pytest.raises(TCAFError, match=rf"broken\.py cannot be run: {told}"):
+        load_plugin(file)
+
+
+@pytest.mark.parametrize("name", list(SYSTEMS))
+def test_an_average_is_not_scaled_over_time(name):
+    """Of a single token every feature would become its sign."""
+    experiment = Experiment(system=name, fidelity=Fidelity(visual_scaling="l2_over_time"))
+    found = configure(experiment, **DIMS).visual_scaling
+    assert found == ("l2" if SYSTEMS[name].averages else "l2_over_time")
 
 
 def test_options_of_the_ranges():

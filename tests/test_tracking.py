@@ -1,13 +1,19 @@
 """What is shown while a model trains."""
 
 import io
+import json
 import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
+from tcaf.config import Experiment
 from tcaf.errors import TCAFError
+from tcaf.reproduce import Job, Moment, Outcome
+from tcaf.tables import Row
 from tcaf.tracking import (
+    JobsObserver,
     Observers,
     TensorBoardObserver,
     TerminalObserver,
@@ -117,3 +123,87 @@ def test_tensorboard_without_its_extra_names_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(TCAFError, match=r"pip install 'tcaf\[track\]'"):
         TensorBoardObserver(tmp_path)
+
+
+# --- The runs of a table ---
+
+
+def job(tmp_path, row, seed=0):
+    return Job(Row(row, row.upper()), Experiment(seed=seed), tmp_path / f"{row}_{seed}")
+
+
+def finished(job, **scores):
+    """Leaves the result of a job."""
+    job.out.mkdir()
+    test = {"seen": 0.5, "unseen": 0.25, "harmonic_mean": 1 / 3, "zsl": 0.4, **scores}
+    (job.out / "result.json").write_text(json.dumps({"test": test}))
+    return Outcome(job)
+
+
+def jobs_watched(jobs, scenario, terminal=False):
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=terminal, width=100, color_system=None)
+    with JobsObserver(console, jobs) as observer:
+        scenario(observer)
+    return output.getvalue()
+
+
+def test_a_line_for_each_run_that_ends(tmp_path):
+    jobs = [job(tmp_path, "a"), job(tmp_path, "a", 1), job(tmp_path, "b")]
+
+    def scenario(observer):
+        observer(replace(finished(jobs[1]), skipped=True))
+        observer(Moment(jobs[0]))
+        observer(Moment(jobs[0], 1, 4, record(1)))
+        observer(finished(jobs[0]))
+        observer(Moment(jobs[2]))
+        observer(Outcome(jobs[2], "it [red] diverged"))
+
+    first, second, third = jobs_watched(jobs, scenario).splitlines()
+    scores = "S 50.0  U 25.0  HM 33.3  ZSL 40.0"
+    assert first == f"1/3 a, seed 1  {scores}  was done"
+    assert re.fullmatch(rf"2/3 a, seed 0  {scores}  0:0\d", second)
+    assert third == "3/3 failed b, seed 0: it [red] diverged"
+
+
+def test_a_score_of_0_is_shown_and_one_without_meaning_is_not(tmp_path):
+    of = job(tmp_path, "a")
+    outcome = replace(finished(of, unseen=0.0, harmonic_mean=0.0, zsl=None), skipped=True)
+    (line,) = jobs_watched([of], lambda observer: observer(outcome)).splitlines()
+    assert line == "1/1 a, seed 0  S 50.0  U 0.0  HM 0.0  was done"
+
+
+def test_a_terminal_shows_what_runs(tmp_path):
+    jobs = [job(tmp_path, "a"), job(tmp_path, "b")]
+    shown = []
+
+    def scenario(observer):
+        def show():
+            shown.append([(t.description, t.fields["state"], t.completed) for t in bar.tasks])
+
+        bar = observer.bar
+        for news in (
+            Moment(jobs[0]),
+            Moment(jobs[0], 1, 4),
+            Moment(jobs[0], 1, 4, batches=0.25),
+            Moment(jobs[1]),
+            Moment(jobs[0], 1, 4, record(1)),
+            Moment(jobs[0], 2, 3, record(2, stage=2, validation=None)),
+            finished(jobs[0]),
+        ):
+            observer(news)
+            show()
+
+    output = jobs_watched(jobs, scenario, terminal=True)
+    a, b = ("a, seed 0", "b, seed 0")
+    assert [[row for row in rows if row[0] != "all runs"] for rows in shown] == [
+        [(a, "starting", 0)],
+        [(a, "stage 1", 0)],
+        [(a, "stage 1", 0.25)],
+        [(a, "stage 1", 0.25), (b, "starting", 0)],
+        [(a, "stage 1, epoch 1/4  HM 33.3", 0), (b, "starting", 0)],
+        [(a, "stage 2, epoch 2/3", 0), (b, "starting", 0)],
+        [(b, "starting", 0)],
+    ]
+    assert shown[-1][0] == ("all runs", "1/2", 1)
+    assert "all runs" in output

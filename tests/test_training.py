@@ -4,16 +4,20 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tcaf.batches import load_batch
-from tcaf.config import Fidelity
+from tcaf.baselines.ridge import Ridge, RidgeFit
+from tcaf.batches import Windows, load_batch
+from tcaf.config import Experiment, Fidelity
 from tcaf.errors import TCAFError
 from tcaf.losses import tcaf_losses
 from tcaf.protocol import TwoStages
 from tcaf.systems import tcaf_objective
 from tcaf.training import (
+    ClosedFormStage,
+    DescentStage,
     EpochRecord,
     Observer,
     Silence,
+    Stage,
     TrainingPart,
     new_stage,
     plateau_rate,
@@ -306,3 +310,128 @@ def test_a_batch_that_leaves_one_row(stage):
     made.text_embedding = part.text_embedding[:1]
     with pytest.raises(TCAFError, match="at least two classes"):
         train(made)
+
+
+# --- Negatives ---
+
+TRIPLETS = ("cjme", "avgzslnet", "avca")
+
+
+@pytest.mark.parametrize("system", TRIPLETS)
+def test_negatives_are_of_other_classes_and_drawn_anew(stage, system):
+    made, pairs = stage(system=system), []
+    original = made.system.objective
+
+    def spy(model, batch, negatives, text_embedding, experiment):
+        pairs.append((batch, negatives))
+        return original(model, batch, negatives, text_embedding, experiment)
+
+    made.system = replace(made.system, objective=spy)
+    train(made)
+    assert len(pairs) == 2 * 3
+    for batch, negatives in pairs:
+        assert len(batch) == len(negatives) == 11
+        assert (batch.labels != negatives.labels).all()
+        # Time averages: one token a clip.
+        assert set(batch.audio_lens.tolist()) <= {0, 1}
+    assert len({tuple(negatives.labels.tolist()) for _, negatives in pairs}) == 6
+    # The draw of the batches is that of a system without.
+    assert pairs[0][0].labels.tolist() == drawn(made, 0)[1].tolist()
+
+
+def test_a_system_without_triplets_gets_no_negatives(stage):
+    made, given = stage(), []
+
+    def spy(model, batch, negatives, text_embedding, experiment):
+        given.append(negatives)
+        return tcaf_objective(model, batch, negatives, text_embedding, experiment)
+
+    made.system = replace(made.system, objective=spy)
+    train(made, [1])
+    assert given == [None] * 3
+
+
+@pytest.mark.parametrize("system", TRIPLETS)
+def test_triplets_go_on_from_a_state(stage, system):
+    whole, taken_up = stage(system=system), stage(system=system)
+    train(whole, [1])
+    taken_up.load_state(whole.state())
+    assert train(whole, [2]) == train(taken_up, [2])
+    assert same(taken_up.state(), whole.state())
+
+
+# --- In closed form ---
+
+
+@pytest.fixture(scope="module")
+def fitted(stage):
+    def build(number=1, **changes):
+        return stage(number, system="ridge", **changes)
+
+    return build
+
+
+def test_a_fit_is_a_stage(fitted):
+    made = fitted()
+    assert isinstance(made, ClosedFormStage)
+    assert isinstance(made, Stage)
+    assert not isinstance(made, DescentStage)
+
+
+def test_all_clips_are_read_once(fitted, monkeypatch):
+    made, diary, read = fitted(evaluation={"batch_size": 31}), Diary(), []
+
+    def spy(store, rows, windows, **given):
+        read.append((rows.tolist(), given["labels"].tolist(), windows))
+        return load_batch(store, rows, windows, **given)
+
+    monkeypatch.setattr("tcaf.training.load_batch", spy)
+    for epoch in (1, 2, 5):
+        made.run_epoch(epoch, 1e-3, diary)
+    rows = [row for chunk, _, _ in read for row in chunk]
+    assert rows == made.part.rows.tolist()
+    assert [label for _, chunk, _ in read for label in chunk] == made.part.labels.tolist()
+    assert all(windows == Windows(average=True) for _, _, windows in read)
+    count = -(-len(rows) // 31)
+    assert diary.batches == [(1, number, count, {}) for number in range(1, count + 1)]
+
+
+def test_a_fit_is_what_ridge_finds(fitted):
+    made = fitted()
+    part = made.part
+    record = made.run_epoch(3, 1e-3, Silence())
+    batch = load_batch(part.store, part.rows, Windows(average=True), labels=part.labels)
+    other = Ridge(made.model.config)
+    found = RidgeFit(other, [batch], part.text_embedding).solve(3)
+    assert record == pytest.approx(found)
+    torch.testing.assert_close(made.model.weight, other.weight)
+    assert not made.model.weight.requires_grad
+
+
+def test_a_fit_goes_on_from_a_state(fitted):
+    whole, taken_up = fitted(), fitted()
+    train(whole, [1, 2])
+    kept = whole.state()
+    assert set(kept) == {"model.weight", "model.bias", "model.centre"}
+    copies = {name: value.clone() for name, value in kept.items()}
+    (third,) = train(whole, [3])
+    assert same(kept, copies)
+    taken_up.load_state(kept)
+    assert same(taken_up.state(), kept)
+    assert train(taken_up, [3]) == [third]
+    assert same(taken_up.state(), whole.state())
+
+
+def test_a_fit_depends_on_neither_seed_nor_rate(fitted):
+    one, other, more = fitted(), fitted(seed=1), fitted(2)
+    assert train(one, [2], rate=1.0) == train(other, [2], rate=1e-7)
+    assert same(one.state(), other.state())
+    # Stage 2 has clips of more classes.
+    assert train(more, [2]) != train(one, [2])
+
+
+def test_nothing_to_fit(fitted, tiny_store):
+    made = fitted()
+    empty = replace(made.part, rows=made.part.rows[:0], labels=made.part.labels[:0])
+    with pytest.raises(TCAFError, match=f"store {tiny_store.path} has no clips to train stage 1"):
+        new_stage(made.model, empty, Experiment(system="ridge"), 1, made.device)

@@ -221,7 +221,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(str(error))
     except KeyboardInterrupt as stop:
         terminated = isinstance(stop, Terminated)
-        hint = "; the same command with --resume carries on" if "train" in asked[:1] else ""
+        carries_on = {
+            "train": "; the same command with --resume carries on",
+            "reproduce": "; the same command carries on",
+        }
+        hint = carries_on.get("".join(asked[:1]), "")
         print(f"\ninterrupted{hint}", file=sys.stderr)
         return 143 if terminated else 130
     return 0

@@ -34,7 +34,7 @@ from tcaf.errors import TCAFError
 from tcaf.evaluation import EvaluationPart, evaluate_part, evaluation_windows
 from tcaf.files import new_folder, write_text
 from tcaf.parquet import from_parquet, to_parquet
-from tcaf.presets import dataset_preset, preset_names, settings_of
+from tcaf.presets import dataset_of, dataset_preset, preset_names, settings_of
 from tcaf.protocol import pick_device
 from tcaf.reports.page import render_page
 from tcaf.reports.report import build_report
@@ -288,14 +288,15 @@ def reproduce(
     without class token, 4 one modality or both. Every row is trained by the same two-stage protocol
     with the settings that its preset has for the data. What is done already with the same
     configuration and data is not run again, an interrupted run is taken up, and a row that fails is
-    kept with its reason. Writes table.md, table.csv and per_class.csv.
+    kept with its reason. Writes table.md, table.csv and per_class.csv, of the rows asked for.
 
     Args:
         table: number of the table in the paper.
         data: folder of a feature store.
         seeds: of the runs of each row.
         models: rows wanted, by name, such as tcaf or avca; all by default.
-        config: presets or TOML files for the data, in place of the one that its source suggests.
+        config: presets or TOML files for the data, in place of the one that its source suggests;
+            what a system's preset sets wins over them, and --set over all.
         set: further settings for all rows, training.epochs=2, or for one, avca.training.epochs=2.
         jobs: runs at a time; each has its share of the cores.
         out: folder for the results; by default results/table_N.
@@ -320,9 +321,11 @@ def reproduce(
     )
     with JobsObserver(_console(), planned) as observer:
         outcomes = run_jobs(planned, data, observer, num_jobs=jobs, plugin=plugin)
-    rows = collect(outcomes)
+    splits = {job.experiment.data.split for job in planned}
+    # Beside rows of two splits the paper's numbers would be those of one.
+    dataset = f"{dataset_of(opened)}_{splits.pop()}" if len(splits) == 1 else ""
     command = ["tcaf", *sys.argv[1:]]
-    scores = write_results(out, found, rows, presets[0], command)
+    scores = write_results(out, found, collect(outcomes), dataset, command)
     show([row.to_json() for row in scores], lambda value: printing.print_table(value, out), json)
     if any(outcome.error for outcome in outcomes):
         failed = sum(outcome.error is not None for outcome in outcomes)

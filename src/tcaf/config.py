@@ -1,8 +1,9 @@
 """What a run is made of: every setting, its default, and its unit.
 
-Owns the sections of a configuration file. A section's fields are the only settings there are:
-unknown ones are refused where files and command lines are read (`cli.py`). Defaults are the
-paper's for UCF-GZSL (Mercea et al., ECCV 2022, Sec. 4.1); a preset lists only what differs.
+Owns the sections of a configuration file, and laying several over one another. A section's fields
+are the only settings there are: unknown ones are refused here and where command lines are read.
+Defaults are the paper's for UCF-GZSL (Mercea et al., ECCV 2022, Sec. 4.1); a preset lists only what
+differs. One subject, so longer than most modules.
 """
 
 import math
@@ -129,6 +130,9 @@ class DataSettings:
 
     split: str = "cls"
     average: bool = False
+
+    def __post_init__(self) -> None:
+        check_settings("data", self)
 
 
 @dataclass(frozen=True)
@@ -319,6 +323,7 @@ class ObjectiveSettings:
     reconstruction: bool = True
 
     def __post_init__(self) -> None:
+        check_settings("objective", self)
         if not (self.cross_entropy or self.regression or self.reconstruction):
             raise TCAFError("objective: every term is off; there is nothing to train on")
 
@@ -359,12 +364,12 @@ class TrainingSettings:
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     def __post_init__(self) -> None:
+        check_settings("training", self)
         if self.batch_size < 2:
             raise TCAFError(
                 f"training.batch_size must be at least 2, got {self.batch_size}: batch "
                 "normalisation has no statistics of a single clip"
             )
-        check_settings("training", self)
 
 
 @dataclass(frozen=True)
@@ -447,6 +452,11 @@ class Experiment:
             phrases = value["text"]["phrases"]
             check_type("text.phrases", phrases, list)
             text = {**value["text"], "phrases": tuple(phrases)}
+            for name, hint in get_type_hints(TextSettings).items():
+                if name != "phrases" and name in text:
+                    check_type(f"text.{name}", text[name], hint)
+            for name, option in value["options"].items():
+                check_type(f"options.{name}", option, Option)
             sections = {n: kind(**value[n]) for n, kind in _SECTIONS.items() if n != "text"}
             return cls(
                 **sections,

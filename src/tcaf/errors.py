@@ -15,6 +15,10 @@ class TCAFError(ValueError):
     """Something the user can mend: says what was expected, what came, and where."""
 
 
+class MissingExtraError(TCAFError):
+    """A package is not installed that an extra brings; the message names the extra."""
+
+
 def did_you_mean(name: str, options: Iterable[str]) -> str:
     """Returns `"; did you mean 'x'?"` for the option nearest to `name`, or an empty string."""
     options = list(options)

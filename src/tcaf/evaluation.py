@@ -14,8 +14,9 @@ from torch import Tensor
 
 from tcaf.batches import FeatureBatch, Windows, in_order, load_batch
 from tcaf.classes import ClassSet
-from tcaf.config import Experiment
+from tcaf.config import Experiment, InputConfig
 from tcaf.errors import TCAFError
+from tcaf.features import Modality
 from tcaf.gzsl import GZSLResult, decide, join_decisions, score
 from tcaf.model import ClassEmbeddings
 from tcaf.store import FeatureStore
@@ -24,7 +25,13 @@ from tcaf.systems import find_system
 
 @runtime_checkable
 class ZeroShotModel(Protocol):
-    """What TCaF and every system compared with it offer."""
+    """What TCaF and every system compared with it offer, besides being a torch module.
+
+    Called on a batch it returns an output with a `video_embedding`, one vector a clip.
+    """
+
+    config: InputConfig
+    modalities: tuple[Modality, ...]
 
     def embed_text(self, text_embedding: Float[Tensor, "num_classes text_dim"]) -> ClassEmbeddings:
         """Embeds class names, given their text embeddings."""

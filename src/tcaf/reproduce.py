@@ -26,10 +26,10 @@ import torch
 from tcaf.config import Experiment
 from tcaf.errors import TCAFError, did_you_mean
 from tcaf.files import write_json, write_text
-from tcaf.presets import read_settings, system_layers
-from tcaf.runs import UNIMPORTANT, Run, split_sha256, train
+from tcaf.presets import read_settings, system_layers, systems_folder
+from tcaf.runs import UNIMPORTANT, Run, split_sha256, text_sha256, train
 from tcaf.store import FeatureStore
-from tcaf.systems import PLUGIN_SHA256, load_plugin
+from tcaf.systems import PLUGIN_SHA256, configure, load_plugin
 from tcaf.tables import Row, Table
 from tcaf.training import EpochRecord
 
@@ -106,8 +106,8 @@ def plan(
     Args:
         table: what is compared.
         store: the clips.
-        config: presets or TOML files for the data, the later ones winning; those of the systems
-            follow from the first one's name.
+        config: presets or TOML files for the data, the later ones winning; systems' presets win
+            over them.
         seeds: of the runs of each row.
         runs: folder of the run directories.
         models: names of the rows wanted; none for all.
@@ -126,14 +126,30 @@ def plan(
     if len(set(seeds)) != len(seeds) or not seeds:
         raise TCAFError(f"expected different seeds, at least one, got {list(seeds)}")
     base = [read_settings(name) for name in config]
+    folder_name = systems_folder(config, store)
     jobs = []
     for row in rows:
-        layers = [*base, *system_layers(config[0], row.system), row.changes]
-        layers += [settings[name] for name in ("", row.name) if name in settings]
+        own = [settings[name] for name in ("", row.name) if name in settings]
+        _check_row_is_kept(row, own)
+        layers = [*base, *system_layers(folder_name, row.system), row.changes, *own]
         experiment = Experiment.from_layers(*layers)
+        # An option that the system does not have is said now, not after hours of other rows.
+        dims = {"audio_dim": store.spec.audio_dim, "visual_dim": store.spec.visual_dim}
+        configure(experiment, **dims, text_dim=1)
         folder = runs / f"{row.name}-{_configuration_hash(experiment, store)}"
         jobs += [Job(row, replace(experiment, seed=s), folder / f"seed_{s}") for s in seeds]
     return jobs
+
+
+def _check_row_is_kept(row: Row, settings: Sequence[Mapping[str, Any]]) -> None:
+    """Refuses settings that would make a row another than its title says."""
+    for layer in settings:
+        for section, names in row.changes.items():
+            if taken := sorted(set(names) & set(layer.get(section, {}))):
+                raise TCAFError(
+                    f"row {row.name!r} is about {section}.{taken[0]}, which --set cannot change; "
+                    "name other rows with --models"
+                )
 
 
 def _chosen(rows: Sequence[Row], models: Sequence[str]) -> list[Row]:
@@ -158,6 +174,7 @@ def _configuration_hash(experiment: Experiment, store: FeatureStore) -> str:
     if code := PLUGIN_SHA256.get(experiment.system):
         value["code"] = code  # a model of the user's own is another one once its file has changed
     value["store"] = [store.fingerprint, split_sha256(store, experiment)]
+    value["class_text"] = text_sha256(experiment, store)
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -205,7 +222,7 @@ def _work(
     try:
         if plugin is not None:
             load_plugin(plugin)
-        train(
+        result = train(
             Experiment.from_json(experiment),
             FeatureStore.open(store),
             out,
@@ -225,7 +242,9 @@ def _work(
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Kilobytes, but bytes on macOS.
     peak_mib = peak / (2**20 if sys.platform == "darwin" else 2**10)
-    seconds = time.perf_counter() - start
+    # Of a run that was taken up again, the epochs that other processes trained count too.
+    seconds = max(time.perf_counter() - start, result["seconds"])
+    (out.parent / f"{out.name}_error.txt").unlink(missing_ok=True)
     write_json(
         out / "process.json",
         {"seconds": round(seconds, 1), "peak_mib": round(peak_mib), "threads": threads},

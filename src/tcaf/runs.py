@@ -8,6 +8,7 @@
     stage_1.safetensors    the best epoch of stage 1, which chose gamma
     model.safetensors      the final weights and all that is needed to predict
     predictions.parquet    what was decided for each test clip, and how narrowly
+    process.json           wall time and peak memory, of runs of `tcaf reproduce`
     result.json            scores on the test clips, once
 
 Owns file names, checkpoints and provenance. Every file is whole or absent, whenever the process is
@@ -17,6 +18,7 @@ killed; a run taken up again ends with the same weights, bit for bit on the same
 import hashlib
 import json
 import math
+import os
 import platform
 import subprocess
 import sys
@@ -41,9 +43,9 @@ from tcaf.features import FeatureSpec
 from tcaf.files import new_folder, read_json, replacing, write_json, write_text
 from tcaf.gzsl import GZSLResult
 from tcaf.predictions import Predictions, write_predictions
-from tcaf.protocol import Choice, EpochDone, Finished, Progress, TwoStages, choose
-from tcaf.store import FeatureStore, read_text_embeddings, write_text_embeddings
-from tcaf.systems import SYSTEMS, find_system
+from tcaf.protocol import Choice, EpochDone, Finished, Progress, TwoStages, choose, pick_device
+from tcaf.store import CACHE_PREFIX, FeatureStore, read_text_embeddings, write_text_embeddings
+from tcaf.systems import PLUGIN_SHA256, SYSTEMS, find_system
 from tcaf.text import TextSettings, embed_classes
 from tcaf.training import EpochRecord, Observer
 
@@ -139,10 +141,14 @@ def load_model(path: str | Path) -> TrainedModel:
             "the file that registers it with --plugin"
         )
     system = find_system(header["system"])
-    model = system.model(system.config(**header["config"]))
     prefix = "model."
     weights = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-    model.load_state_dict(weights)
+    try:
+        model = system.model(system.config(**header["config"]))
+        model.load_state_dict(weights)
+    except (TypeError, RuntimeError) as error:
+        told = " ".join(str(error).split())
+        raise TCAFError(f"model {path} does not fit the system {system.name!r}: {told}") from None
     model.eval()
     stored = header["experiment"]
     return TrainedModel(
@@ -158,6 +164,7 @@ def load_model(path: str | Path) -> TrainedModel:
 
 def provenance(experiment: Experiment, store: FeatureStore) -> dict[str, Any]:
     """Returns where a result comes from: code, versions, machine, seed, data."""
+    on_gpu = pick_device(experiment.training.device).type == "cuda"
     packages = ("tcaf", "torch", "numpy", "pyarrow", "safetensors")
     return {
         "commit": _commit(),
@@ -166,8 +173,11 @@ def provenance(experiment: Experiment, store: FeatureStore) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {package: version(package) for package in packages},
         "machine": platform.machine(),
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu": torch.cuda.get_device_name() if on_gpu else None,
+        "plugin": PLUGIN_SHA256.get(experiment.system),
         "seed": experiment.seed,
         "store": str(store.path.resolve()),
         "data": {
@@ -183,6 +193,33 @@ def split_sha256(store: FeatureStore, experiment: Experiment) -> str:
     """Returns a hash of the class partition in use."""
     split = asdict(store.split(experiment.data.split))
     return hashlib.sha256(json.dumps(split, sort_keys=True).encode()).hexdigest()
+
+
+def text_sha256(experiment: Experiment, store: FeatureStore) -> str:
+    """Returns a hash of what class text is made from: files named, and what the store keeps."""
+    settings = text_settings(experiment)
+    digest = hashlib.sha256()
+    for path in (settings.path, settings.phrases_file):
+        if path and Path(path).is_file():
+            with Path(path).open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    kept = sorted((store.path / "text").glob("*.safetensors"))
+    for file_path in kept if settings.source == "stored" else ():
+        if not file_path.name.startswith(CACHE_PREFIX):
+            digest.update(file_path.read_bytes())
+    if settings.source != "stored":
+        digest.update(json.dumps(store.phrases, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def cpu_name() -> str:
+    """Returns the processor's name where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def _commit() -> str | None:
@@ -283,6 +320,12 @@ class Run:
         started = read_json(self.path / "provenance.json", "the provenance of a run")
         data = started.get("data", {})
         same_split = data.get("split") == split_sha256(store, experiment)
+        code = PLUGIN_SHA256.get(experiment.system)
+        if started.get("plugin") != code:
+            raise TCAFError(
+                f"cannot resume {self.path}: the file that registers {experiment.system!r} has "
+                "changed since"
+            )
         if data.get("fingerprint") != store.fingerprint or not same_split:
             raise TCAFError(f"cannot resume {self.path}: store {store.path} holds other data")
 

@@ -59,7 +59,8 @@ class System:
         objective: the loss on a batch; None for a system with a `fit`.
         negatives: whether the objective is given a second batch, clip i of which is of a random
             other class than clip i of the first, for triplet losses.
-        fit: all clips of a stage to a `Fit`; None for a system with an objective.
+        fit: all clips of a stage, averaged over time, to a `Fit`; None for a system with an
+            objective.
         averages: the model sees nothing but the mean over time of whole clips, so that windows and
             sequences need not be read.
         settings: what the system asks of an experiment, as a TOML file would say it
@@ -79,6 +80,8 @@ class System:
     def __post_init__(self) -> None:
         if (self.objective is None) == (self.fit is None):
             raise TCAFError(f"system {self.name!r} needs either an objective or a fit")
+        if self.fit is not None and not self.averages:
+            raise TCAFError(f"system {self.name!r}: a fit sees averages; set averages=True")
         if not self.name.isidentifier():
             raise TCAFError(f"a system's name is one word like my_model, got {self.name!r}")
 
@@ -119,7 +122,7 @@ def load_plugin(path: Path) -> list[System]:
     """Runs a Python file of the user's, which registers systems, and returns those.
 
     Raises:
-        TCAFError: no such file, or it registers nothing.
+        TCAFError: no such file, it fails, or it registers nothing.
     """
     # A name that no other module has: the file may be called anything.
     spec = importlib.util.spec_from_file_location(f"tcaf_plugin_{path.stem}", path)
@@ -129,7 +132,13 @@ def load_plugin(path: Path) -> list[System]:
     module = importlib.util.module_from_spec(spec)
     # Annotations in quotes are looked up in the module that has them.
     sys.modules[module.__name__] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except TCAFError:
+        raise
+    except Exception as error:
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        raise TCAFError(f"{path} cannot be run: {told}") from error
     added = [system for name, system in SYSTEMS.items() if name not in before]
     code = hashlib.sha256(path.read_bytes()).hexdigest()
     PLUGIN_SHA256.update({system.name: code for system in added})
@@ -156,6 +165,8 @@ def configure(
     }
     if issubclass(system.config, ModelSettings):
         given |= vars(experiment.model)
+    if system.averages and given.get("visual_scaling") == "l2_over_time":
+        given["visual_scaling"] = "l2"  # averages have no time: every feature would become its sign
     own = [name for name in names if name not in given]
     hints = get_type_hints(system.config)
     for name, value in experiment.options.items():

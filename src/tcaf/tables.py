@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tcaf.config import Experiment
 from tcaf.systems import SYSTEMS
 
 PaperScores = tuple[float, float, float, float]
@@ -15,6 +16,9 @@ PaperScores = tuple[float, float, float, float]
 
 PAPER_DATASETS = ("vggsound_cls", "ucf_cls", "activitynet_cls")
 """The presets whose data the paper reports on, in the order of its columns."""
+
+
+TABLE_NUMBERS = (1, 2, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -143,8 +147,6 @@ _TABLE_4 = (
     _TCAF,
 )
 
-TABLE_NUMBERS = (1, 2, 3, 4)
-
 
 def paper_table(number: int) -> Table:
     """Returns one of the paper's tables; Table 1 with every system there is, TCaF last.
@@ -164,3 +166,28 @@ def paper_table(number: int) -> Table:
         4: ("modalities", _TABLE_4),
     }[number]
     return Table(number, title, rows)
+
+
+def row_of(experiment: Experiment) -> Row | None:
+    """Returns the row of the paper's tables that an experiment is; None if it is none of them.
+
+    Compared are the system and what rows change: objective, attention pattern, class token and
+    modalities. A row of Table 1 is found for any size or schedule of its system.
+    """
+    asked = experiment.to_json()
+    for number in TABLE_NUMBERS:
+        for row in paper_table(number).rows:
+            wanted: dict[str, dict[str, Any]] = {
+                "objective": {"cross_entropy": True, "regression": True, "reconstruction": True},
+                "model": {"attention": "cross", "class_token": True, "modalities": "both"},
+            }
+            for section, changes in row.changes.items():
+                wanted[section] = {**wanted[section], **changes}
+            same = all(
+                asked[section][name] == value
+                for section, settings in wanted.items()
+                for name, value in settings.items()
+            )
+            if row.system == experiment.system and same:
+                return row
+    return None

@@ -116,7 +116,9 @@ def test_the_order_of_tokens_is_of_no_account(build, random_batch):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("lens", [(AUDIO_LENS, VISUAL_LENS), ([3] * 5, [2] * 5), ([0] * 5, [2] * 5)])
+@pytest.mark.parametrize(
+    "lens", [(AUDIO_LENS, VISUAL_LENS), ([3] * 5, [2] * 5), ([0] * 5, [2] * 5)]
+)
 def test_a_clip_alone_is_the_clip_in_a_batch(build, random_batch, lens):
     model, batch = build(), random_batch(*lens)
     together = model(batch).video_embedding

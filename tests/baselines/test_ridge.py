@@ -57,7 +57,7 @@ def features_by_loop(batch):
 def test_one_number_by_hand():
     """Audio 1 and -1 at unit length, no visual; text 3 and 1; lambda 1.
 
-    The means are 0 and 2, so b = 2. W = mean(x w) / (mean(x x) + 1) = ((3 - 1) / 2) / (1 + 1) = 1/2:
+    The means are 0 and 2, so b = 2. W = mean(x w) / (mean(x x) + 1) = ((3 - 1) / 2) / 2 = 1/2:
     predicted are 2.5 and 1.5 where 3 and 1 are wanted, each off by 1/2, a squared error of 1/4.
     """
     model = Ridge(RidgeConfig(audio_dim=1, visual_dim=1, text_dim=1))
@@ -80,7 +80,7 @@ def test_one_number_by_hand():
 
 @pytest.mark.parametrize("epoch", [1, 4, 9])
 def test_it_is_least_squares_on_the_augmented_system(epoch):
-    """Rows of sqrt(n lambda) I below the clips, 0 their target; 1 as a further, unshrunk feature."""
+    """Rows of sqrt(n lambda) I below the clips, 0 their target; 1 as an unshrunk feature."""
     batch = clips(LABELS)
     model = build(strongest=0.7, ratio=0.3)
     found = RidgeFit(model, [batch], TEXT).solve(epoch)
@@ -105,9 +105,7 @@ def test_it_is_least_squares_on_the_augmented_system(epoch):
 
 def test_streaming_is_one_batch():
     model, whole = build(), build()
-    parts = [
-        clips_of(rows) for rows in (range(3), range(3, 4), range(4, 11), range(11, CLIPS))
-    ]
+    parts = [clips_of(rows) for rows in (range(3), range(3, 4), range(4, 11), range(11, CLIPS))]
     streamed = RidgeFit(model, iter(parts), TEXT).solve(3)
     together = RidgeFit(whole, [clips(LABELS)], TEXT).solve(3)
     assert streamed == pytest.approx(together)
@@ -142,7 +140,7 @@ def test_an_epoch_is_its_lambda_whatever_ran_before():
 
 
 def test_directions_that_no_clip_has_do_no_harm():
-    """One clip: no covariance at all. The weights stay 0 at any lambda, the answer is its class."""
+    """One clip has no covariance: weights stay 0 at any lambda, the answer is its class."""
     model = build()
     solved = RidgeFit(model, [clips(LABELS[:1])], TEXT).solve(60)
     assert model.weight.abs().max() < 1e-3
@@ -153,8 +151,8 @@ def test_directions_that_no_clip_has_do_no_harm():
 def test_scores_by_hand():
     """The angle between predicted text and class text, both seen from (1, 0).
 
-    Unit audio is 1 and gives W x + b = (1, 0) + (0, 2), which lies straight above the centre. Of the
-    classes one lies in the same direction, one to the right, one below: cosines 1, 0 and -1.
+    Unit audio is 1 and gives W x + b = (1, 0) + (0, 2), which lies straight above the centre. Of
+    the classes one lies in the same direction, one to the right, one below: cosines 1, 0 and -1.
     """
     model = Ridge(RidgeConfig(audio_dim=1, visual_dim=1, text_dim=2))
     model.weight.copy_(torch.tensor([[0.0, 2.0], [7.0, 7.0]]))

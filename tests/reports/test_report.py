@@ -111,7 +111,7 @@ def test_classes_and_clip_of_ones_own(folder, tiny_store):
     ("arguments", "message"),
     [
         (["{runs}/nothing"], "expected a run of `tcaf train` or a folder of runs"),
-        (["{runs}/open"], "none of the runs is over"),
+        (["{runs}/open"], "expected a run that is over"),
         (["{runs}/tcaf_0", "--clip", "no such"], "no test clip has the id 'no such'"),
         (["{runs}/tcaf_0", "--classes", "no such"], "'no such'"),
         (["{runs}/tcaf_0", "--store", "{runs}/no"], "no"),

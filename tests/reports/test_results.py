@@ -14,8 +14,8 @@ from tcaf.gzsl import Decisions, score
 from tcaf.predictions import Predictions, write_predictions
 from tcaf.reports.results import (
     compare,
-    percent,
     per_class_csv,
+    percent,
     summarise,
     table_csv,
     table_markdown,
@@ -44,9 +44,7 @@ def write_run(folder, margins=MARGINS, *, gamma=0.5, epoch=3, seconds=13.0, peak
     folder.mkdir(parents=True)
     decisions = Decisions(LABELS, LABELS < 2, margins, NEAREST, np.full(9, 2), 3)
     ids = tuple(f"clip {i}" for i in range(9))
-    write_predictions(
-        folder / "predictions.parquet", Predictions(ids, CLASSES, decisions, gamma)
-    )
+    write_predictions(folder / "predictions.parquet", Predictions(ids, CLASSES, decisions, gamma))
     files = {
         "result": {
             "test": result_json(score(decisions, gamma=gamma)),
@@ -58,6 +56,8 @@ def write_run(folder, margins=MARGINS, *, gamma=0.5, epoch=3, seconds=13.0, peak
             "versions": {"tcaf": "0.1", "torch": "2.6"},
             "gpu": None,
             "threads": 2,
+            "cores": 5,
+            "cpu": "Abacus",
             "started": "2026-01-02T03:04:05",
             "data": {"kind": "synthetic", "clips": 1234, "fingerprint": "0123456789abcdef"},
         },
@@ -110,7 +110,8 @@ COMMAND = ["tcaf", "reproduce", "--set", "text.path=a b"]
 
 def markdown(rows, dataset="synthetic"):
     scores = summarise(rows, dataset)
-    return table_markdown(TABLE, rows, scores, compare(rows), COMMAND)
+    comparisons, notes = compare(rows)
+    return table_markdown(TABLE, rows, scores, comparisons, COMMAND, notes)
 
 
 def test_columns_and_fractions(rows):
@@ -186,14 +187,15 @@ def test_what_markdown_says_of_its_making(rows):
     text = markdown(rows)
     assert text.startswith("# Table 1: systems\n\n    tcaf reproduce --set 'text.path=a b'\n\n")
     assert "Data: synthetic, 1,234 clips, fingerprint 0123456789ab." in text
-    assert " 2 threads per run; tcaf 0.1, torch 2.6; commit abc123;" in text
+    assert " 5 cores of Abacus, 2 threads per run; tcaf 0.1, torch 2.6; commit abc123;" in text
     # 13 + 17 and once more 13 seconds.
     assert "Wall time of all runs together: 0:43." in text
 
 
 def test_comparisons(rows):
     """With the runs of the seeds in common: one of two."""
-    (entry,) = compare(rows)
+    ((entry,), notes) = compare(rows)
+    assert notes == []
     assert (entry["first"], entry["second"]) == ("TCaF", "a | b")
     other = (2 / 4 + DOGS) / 2
     expected = 2 * other * OWLS / (other + OWLS)  # HM of the other one is 0
@@ -208,8 +210,8 @@ def test_comparisons(rows):
 
 
 def test_without_tcaf_nothing_is_compared(rows):
-    assert compare(rows[:2]) == []
-    assert compare(rows[1:]) == []  # no run in common
+    assert compare(rows[:2]) == ([], [])
+    assert compare(rows[1:]) == ([], [])  # no run in common
     assert "less the other" not in markdown(rows[:2])
 
 
@@ -277,5 +279,5 @@ def test_three_files(rows, tmp_path):
 
 def test_a_folder_that_cannot_be_made(rows, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(TCAFError, match="cannot write results to .*file"):
+    with pytest.raises(TCAFError, match=r"cannot write results to .*file"):
         write_results(tmp_path / "file" / "out", TABLE, rows, "ucf_cls", COMMAND)

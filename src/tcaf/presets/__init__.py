@@ -71,6 +71,24 @@ def dataset_of(store: FeatureStore) -> str | None:
     return None
 
 
+def systems_folder(config: Sequence[str], store: FeatureStore) -> str:
+    """Returns the folder of presets that systems have for the data; a name without one if none.
+
+    The first configuration may name it (`yt8m`); else the data in the store does.
+
+    Args:
+        config: presets or TOML files for the data.
+        store: the clips.
+    """
+    folders = {name.partition("/")[0] for name in preset_names() if "/" in name}
+    first, dataset = Path(config[0]).stem, dataset_of(store)
+    # The papers' settings are for `cls`; `main` has the same clips.
+    for name in (first, f"{first.removesuffix('_main')}_cls", f"{dataset}_cls", str(dataset)):
+        if name in folders:
+            return name
+    return first
+
+
 def dataset_preset(store: FeatureStore, split: str = "cls") -> str:
     """Returns the preset for the data in a store.
 

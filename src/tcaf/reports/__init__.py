@@ -1,13 +1,7 @@
-"""Reports: figures, and one self-contained HTML page. The extra `plot` draws them.
+"""What people read of runs: tables as files, figures, and one page about them.
 
-    theme           colours in two themes, the way in to matplotlib, figures as SVG
-    projection      t-SNE, and the choice of the classes and clips that it shows
-    attention_maps  where a trained model looks in one clip
-    embedding_map   the figure of what `projection` lays out
-    plots           figures of decisions: seen-unseen curves, accuracy by class, confusion
-    timelines       figures over epochs and over a clip's seconds
-    contents        what a page holds, as data
-    page            the page's HTML
-
-None of them reads runs or stores, or writes a file.
+`results` writes a table of the paper; `report` gathers runs, with `detail` for the one shown
+closely, into the records of `contents`, which `page` renders. `plots`, `embedding_map` and
+`timelines` draw, in the colours of `theme`; `projection` and `attention_maps` compute what two of
+them show.
 """

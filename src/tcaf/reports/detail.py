@@ -4,7 +4,7 @@ Owns the choice of classes and clips for these pictures, and their reading from 
 is `embedding_map` and `timelines`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,8 +16,9 @@ from tcaf.config import Experiment
 from tcaf.errors import TCAFError
 from tcaf.evaluation import evaluation_windows
 from tcaf.features import MODALITIES
+from tcaf.files import read_json
 from tcaf.gzsl import GZSLResult
-from tcaf.model import averaged
+from tcaf.model import TCAF, averaged
 from tcaf.predictions import FILE, Predictions, read_predictions
 from tcaf.reports.attention_maps import attention_map
 from tcaf.reports.contents import PageFigure
@@ -37,18 +38,29 @@ class Series:
 
     Args:
         name: what people read.
-        runs: in the order of their seeds.
+        runs: by seed, ascending.
         experiment: of the first run.
     """
 
     name: str
-    runs: tuple[Run, ...]
+    runs: Mapping[int, Run]
     experiment: Experiment
+
+    @property
+    def first(self) -> Run:
+        """The run of the smallest seed."""
+        return next(iter(self.runs.values()))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the clips that the runs were trained on."""
+        origin = read_json(self.first.path / "provenance.json", "the provenance of a run")
+        return str(origin["data"]["fingerprint"])
 
     @cached_property
     def predictions(self) -> tuple[Predictions, ...]:
         """What each run decided about the test clips."""
-        return tuple(read_predictions(run.path / FILE) for run in self.runs)
+        return tuple(read_predictions(run.path / FILE) for run in self.runs.values())
 
     @cached_property
     def results(self) -> tuple[GZSLResult, ...]:
@@ -112,7 +124,10 @@ class Detail:
             inputs = averaged(batch, modality, "none").numpy()[there]
             panels.append(MapPanel(f"{modality} inputs", tsne(inputs, 0), shown[there]))
         text = self.trained.text_embedding[classes.ids(chosen.names)]
-        video = self.trained.model(batch).video_embedding.numpy()
+        output = self.trained.model(batch)
+        if not hasattr(output, "video_embedding"):
+            raise TCAFError(f"what {self.series.name} returns has no video_embedding")
+        video = output.video_embedding.numpy()
         names = self.trained.model.embed_text(text).class_embedding.numpy()
         points, squares = tsne_with_classes(video, names, 0)
         panels.append(MapPanel("learnt video embeddings", points, shown, squares))
@@ -126,7 +141,13 @@ class Detail:
         )
 
     def attention(self) -> PageFigure:
-        """Draws where the model looked in one clip."""
+        """Draws where the model looked in one clip.
+
+        Raises:
+            TCAFError: the model has no such attention, the clips have no time, or no such clip.
+        """
+        if not isinstance(self.trained.model, TCAF):
+            raise TCAFError(f"{self.series.name} has no attention over time to show")
         number = self._clip_number()
         name = self.predictions.ids[number]
         true = self.predictions.classes.names[self.predictions.decisions.labels[number]]
@@ -144,12 +165,17 @@ class Detail:
         )
 
     def _clip_number(self) -> int:
-        """Returns the clip wanted, or the right one of an unseen class with the widest margin."""
+        """Returns the clip wanted, or one of an unseen class: the one most clearly called unseen.
+
+        Clips that are named rightly come first.
+        """
         if self.clip:
             if self.clip not in self.predictions.ids:
                 raise TCAFError(f"no test clip has the id {self.clip!r}")
             return self.predictions.ids.index(self.clip)
         decisions = self.predictions.decisions
         right = decisions.predictions(self.predictions.gamma) == decisions.labels
-        wanted = np.where(right & ~decisions.is_seen, decisions.margin, np.inf)
-        return int(wanted.argmin())
+        wanted = right & ~decisions.is_seen
+        if not wanted.any():
+            wanted = ~decisions.is_seen
+        return int(np.where(wanted, decisions.margin, np.inf).argmin())

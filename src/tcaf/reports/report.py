@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 
 from tcaf.config import Experiment
-from tcaf.errors import TCAFError, shorten
+from tcaf.errors import MissingExtraError, TCAFError, shorten
 from tcaf.files import read_json
-from tcaf.model import TCAF
 from tcaf.predictions import FILE
-from tcaf.presets import dataset_preset
+from tcaf.presets import dataset_of
 from tcaf.reports.contents import (
     ClassRow,
     ComparisonRow,
@@ -40,13 +39,13 @@ from tcaf.reports.plots import (
     unseen_confusion,
     unseen_counts,
 )
-from tcaf.reports.results import cost_of
+from tcaf.reports.results import compare_runs, cost_of
 from tcaf.reports.timelines import training_curves
 from tcaf.runs import Run
-from tcaf.statistics import class_accuracies, mean_and_std, paired_bootstrap
+from tcaf.statistics import class_accuracies, mean_and_std
 from tcaf.store import FeatureStore
 from tcaf.systems import SYSTEMS
-from tcaf.tables import paper_table
+from tcaf.tables import PaperScores, row_of
 from tcaf.tracking import SCORES
 
 COMPARED = {"harmonic_mean": "HM", "curve_area": "curve area"}
@@ -68,31 +67,37 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
         if not inside:
             raise TCAFError(f"expected a run of `tcaf train` or a folder of runs at {path}")
         runs += [Run(folder) for folder in inside]
+    runs = list({run.path.resolve(): run for run in runs}.values())
     over = [run for run in runs if run.result is not None and (run.path / FILE).is_file()]
     if open_ := [str(run.path) for run in runs if run not in over]:
-        notes.append(f"Runs that are not over are left out: {shorten(open_)}.")
+        notes.append(f"Runs without a result and {FILE} are left out: {shorten(open_)}.")
     if not over:
-        raise TCAFError(f"none of the runs is over: {shorten(open_)}; train them to the end")
+        raise TCAFError(
+            f"expected a run that is over, none of these has a result and {FILE}: {shorten(open_)}"
+        )
     return over, notes
 
 
 def group(runs: Sequence[Run]) -> list[Series]:
-    """Groups runs that differ in their seed alone, in the order in which they were given."""
-    groups: dict[str, list[tuple[int, Run]]] = {}
+    """Groups runs that differ in their seed alone, in the order in which they were given.
+
+    Of several runs of one configuration and seed the first counts.
+    """
+    groups: dict[str, dict[int, Run]] = {}
     configs: dict[str, dict[str, Any]] = {}
     for run in runs:
         config = read_json(run.path / "config.json", "the configuration of a run")
         origin = read_json(run.path / "provenance.json", "the provenance of a run")
-        data = [origin["data"]["fingerprint"], origin["data"]["split"]]
+        data = [origin["data"]["fingerprint"], origin["data"]["split"], origin.get("plugin")]
         key = json.dumps([{**config, "seed": 0}, data], sort_keys=True)
         configs[key] = config
-        groups.setdefault(key, []).append((config["seed"], run))
+        groups.setdefault(key, {}).setdefault(config["seed"], run)
     series = []
-    for key, members in groups.items():
-        ordered = tuple(run for _, run in sorted(members, key=lambda member: member[0]))
-        experiment = Experiment.from_json(configs[key])
+    for key, by_seed in groups.items():
+        experiment = Experiment.from_json({**configs[key], "seed": min(by_seed)})
         system = SYSTEMS.get(experiment.system)
-        series.append(Series(system.title if system else experiment.system, ordered, experiment))
+        title = system.title if system else experiment.system
+        series.append(Series(title, {s: by_seed[s] for s in sorted(by_seed)}, experiment))
     return _told_apart(series)
 
 
@@ -122,9 +127,16 @@ def _score(values: Sequence[float], paper: float | None = None) -> Score | None:
     return Score(mean, None if np.isnan(std) else std, paper)
 
 
-def _result_row(one: Series, dataset: str) -> ResultRow:
-    paper = {row.system: row.paper.get(dataset) for row in paper_table(1).rows}
-    theirs = paper.get(one.experiment.system)
+def _paper(one: Series, store: FeatureStore | None) -> PaperScores | None:
+    """Returns the paper's scores of a series, if it is a row of the paper's on the paper's data."""
+    row = row_of(one.experiment)
+    if store is None or row is None or store.fingerprint != one.fingerprint:
+        return None
+    return row.paper.get(f"{dataset_of(store)}_{one.experiment.data.split}")
+
+
+def _result_row(one: Series, store: FeatureStore | None) -> ResultRow:
+    theirs = _paper(one, store)
     scores = {
         name: _score(
             [getattr(result, name) for result in one.results],
@@ -145,25 +157,21 @@ def _result_row(one: Series, dataset: str) -> ResultRow:
 
 
 def _comparisons(series: Sequence[Series], notes: list[str]) -> tuple[ComparisonRow, ...]:
-    """Compares the first series with each of the others, seed by seed."""
+    """Compares the first series with each of the others, over the seeds that both have."""
     first, rows = series[0], []
     for other in series[1:]:
-        count = min(len(first.runs), len(other.runs))
         try:
-            found = [
-                paired_bootstrap(first.predictions[:count], other.predictions[:count], score=score)
-                for score in ("harmonic_mean", "curve_area")
-            ]
+            found = compare_runs(first.runs, other.runs)
         except TCAFError as error:
             notes.append(f"{first.name} and {other.name} are not compared: {error}.")
             continue
         rows += [
             ComparisonRow(
-                *(first.name, other.name, COMPARED[comparison.score]),
+                *(first.name, other.name, COMPARED[score]),
                 *(comparison.difference, comparison.low, comparison.high),
                 remark=f"ahead in {100 * comparison.wins:.0f} % of the samples",
             )
-            for comparison in found
+            for score, comparison in found.items()
         ]
     return tuple(rows)
 
@@ -198,7 +206,11 @@ def _figures(series: Sequence[Series], detail: Detail, notes: list[str]) -> tupl
             alt="Confusion matrix of the unseen classes.",
         )
     )
-    records = run.records()
+    # Ridge tells its regulariser beside its loss; it is none.
+    records = [
+        replace(r, losses={k: v for k, v in r.losses.items() if k != "lambda"})
+        for r in run.records()
+    ]
     chosen = (run.result or {})["choice"]["epoch"]
     figures.append(
         PageFigure.of(
@@ -212,16 +224,17 @@ def _figures(series: Sequence[Series], detail: Detail, notes: list[str]) -> tupl
     )
     if detail.store is None:
         return tuple(figures)
-    wanted: list[tuple[str, Callable[[], PageFigure]]] = [("embedding map", detail.embedding_map)]
-    if isinstance(detail.trained.model, TCAF):
-        wanted.append(("attention over time", detail.attention))
-    else:
-        notes.append(f"{first.name} has no attention over time to show.")
-    for what, draw in wanted:
+    wanted: list[tuple[str, Callable[[], PageFigure], bool]] = [
+        ("embedding map", detail.embedding_map, bool(detail.classes)),
+        ("attention over time", detail.attention, bool(detail.clip)),
+    ]
+    for what, draw, asked_for in wanted:
         try:
             figures.append(draw())
+        except MissingExtraError:
+            raise
         except TCAFError as error:
-            if "needs the extra" in str(error) or detail.clip or detail.classes:
+            if asked_for:
                 raise
             notes.append(f"The {what} is left out: {error}.")
     return tuple(figures)
@@ -262,7 +275,7 @@ def _class_rows(series: Sequence[Series]) -> tuple[ClassRow, ...]:
 
 def _provenance(one: Series) -> list[Provenance]:
     found = []
-    for run in one.runs:
+    for run in one.runs.values():
         origin = read_json(run.path / "provenance.json", "the provenance of a run")
         data, cost = origin["data"], cost_of(run.path)
         facts = {
@@ -271,7 +284,8 @@ def _provenance(one: Series) -> list[Provenance]:
             "command": " ".join(origin["command"]),
             "started": origin["started"],
             "versions": ", ".join(f"{k} {v}" for k, v in origin["versions"].items()),
-            "device": f"{origin['gpu'] or origin['machine']}, {origin['threads']} threads",
+            "device": f"{origin['gpu'] or origin.get('cpu', origin['machine'])}, "
+            f"{origin['threads']} threads",
             "data": f"{data.get('kind')}, {data['clips']:,} clips, {data['fingerprint'][:12]}",
             "training": f"{(run.result or {})['seconds']:.0f} s",
         }
@@ -283,11 +297,12 @@ def _provenance(one: Series) -> list[Provenance]:
 
 def open_store(series: Series, store: Path | None, notes: list[str]) -> FeatureStore | None:
     """Opens the clips of a series: the store named, or where it was when the run was trained."""
-    origin = read_json(series.runs[0].path / "provenance.json", "the provenance of a run")
+    run = series.first
+    origin = read_json(run.path / "provenance.json", "the provenance of a run")
     if store is not None:
         opened = FeatureStore.open(store)
-        if opened.fingerprint != origin["data"]["fingerprint"]:
-            raise TCAFError(f"store {store} holds other data than {series.runs[0].path} was run on")
+        if opened.fingerprint != series.fingerprint:
+            raise TCAFError(f"store {store} holds other data than {run.path} was run on")
         return opened
     if known := origin.get("store"):
         try:
@@ -295,7 +310,7 @@ def open_store(series: Series, store: Path | None, notes: list[str]) -> FeatureS
         except TCAFError:
             pass
         else:
-            if opened.fingerprint == origin["data"]["fingerprint"]:
+            if opened.fingerprint == series.fingerprint:
                 return opened
     notes.append(
         "The clips are not where they were when the run was trained, so that the embedding map "
@@ -324,15 +339,17 @@ def build_report(
         TCAFError: see `find_runs`; an unknown class or clip; other data in the store; or
             matplotlib is not installed.
     """
-    runs, notes = find_runs(paths)
-    series = group(runs)
+    found, notes = find_runs(paths)
+    series = group(found)
+    if any(not (path / "config.json").is_file() for path in paths):
+        # Folders of runs come by name; tables' order says more.
+        order = list(SYSTEMS)
+        known = {name: number for number, name in enumerate(order)}
+        series.sort(key=lambda one: known.get(one.experiment.system, len(order)))
     first = series[0]
     opened = open_store(first, store, notes)
-    detail = Detail(first, first.runs[0], opened, tuple(classes), clip)
-    try:
-        dataset = dataset_preset(opened, first.experiment.data.split) if opened else ""
-    except TCAFError:
-        dataset = ""
+    detail = Detail(first, first.first, opened, tuple(classes), clip)
+    runs = [run for one in series for run in one.runs.values()]
     clips = len(first.predictions[0].ids)
     candidates = first.predictions[0].classes
     several = len(series) > 1
@@ -343,10 +360,10 @@ def build_report(
             f"configuration{'s' if several else ''}, tested on {clips:,} clips of "
             f"{len(candidates.seen)} seen and {len(candidates.unseen_ids)} unseen classes.",
         ),
-        results=tuple(_result_row(one, dataset) for one in series),
+        results=tuple(_result_row(one, opened) for one in series),
         results_note="Mean and standard deviation over seeds; validation clips chose gamma.",
         comparisons=_comparisons(series, notes),
-        comparisons_note="Paired bootstrap over test clips and seeds, 95 % interval.",
+        comparisons_note="Paired bootstrap over test clips and common seeds, 95 % interval.",
         figures=_figures(series, detail, notes),
         class_models=tuple(one.name for one in series),
         classes=_class_rows(series),

@@ -6,8 +6,6 @@ Owns their columns and wording. Scores are fractions in the CSV files and percen
 import csv
 import io
 import math
-import os
-import platform
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,8 +14,9 @@ from typing import Any
 
 from tcaf.errors import TCAFError
 from tcaf.files import read_json, write_text
-from tcaf.predictions import read_predictions
+from tcaf.predictions import FILE, read_predictions
 from tcaf.reproduce import RowResult
+from tcaf.runs import Run
 from tcaf.statistics import PairedComparison, class_accuracies, mean_and_std, paired_bootstrap
 from tcaf.tables import PaperScores, Table
 from tcaf.tracking import SCORES, describe_time
@@ -103,34 +102,58 @@ def cost_of(run: Path) -> dict[str, float | int] | None:
     return read_json(file, "the time of a run") if file.is_file() else None
 
 
-def compare(rows: Sequence[RowResult], reference: str = "tcaf") -> list[dict[str, Any]]:
+def compare(
+    rows: Sequence[RowResult], reference: str = "tcaf"
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Compares one row with every other, by HM and by the area under the seen-unseen curve.
 
     Args:
         rows: of a table; those without a run in common with the reference are left out.
         reference: name of the row to compare with.
+
+    Returns:
+        The comparisons, and which rows cannot be compared, with the reason.
     """
     by_name = {row.row.name: row for row in rows}
     if reference not in by_name:
-        return []
-    first, found = by_name[reference], []
+        return [], []
+    first = by_name[reference]
+    found: list[dict[str, Any]] = []
+    notes = []
     for other in rows:
         seeds = [seed for seed in first.runs if seed in other.runs]
         if other is first or not seeds:
             continue
-        pair = [
-            [read_predictions(row.runs[seed].path / "predictions.parquet") for seed in seeds]
-            for row in (first, other)
-        ]
-        found.append(
-            {
-                "first": first.row.title,
-                "second": other.row.title,
-                "harmonic_mean": paired_bootstrap(*pair, score="harmonic_mean"),
-                AREA: paired_bootstrap(*pair, score="curve_area"),
-            }
-        )
-    return found
+        titles = {"first": first.row.title, "second": other.row.title}
+        try:
+            found.append({**titles, **compare_runs(first.runs, other.runs)})
+        except TCAFError as error:
+            notes.append(f"{other.row.title}: {error}")
+    return found, notes
+
+
+def compare_runs(
+    first: Mapping[int, Run], second: Mapping[int, Run]
+) -> dict[str, PairedComparison]:
+    """Compares two configurations by HM and by curve area, over the seeds that both have.
+
+    Args:
+        first: runs by seed.
+        second: of the other configuration.
+
+    Raises:
+        TCAFError: no seed in common, or see `paired_bootstrap`.
+    """
+    seeds = [seed for seed in first if seed in second]
+    if not seeds:
+        raise TCAFError("they have no seed in common")
+    pair = [
+        [read_predictions(runs[seed].path / FILE) for seed in seeds] for runs in (first, second)
+    ]
+    return {
+        "harmonic_mean": paired_bootstrap(*pair, score="harmonic_mean"),
+        AREA: paired_bootstrap(*pair, score="curve_area"),
+    }
 
 
 def table_csv(rows: Sequence[Scores]) -> str:
@@ -239,26 +262,17 @@ def markdown_comparisons(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def cpu_name() -> str:
-    """Returns the processor's name where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 def _where(rows: Sequence[RowResult], scores: Sequence[Scores]) -> list[str]:
     """Returns the sentences on data, code, hardware and time."""
     runs = [run for row in rows for run in row.runs.values()]
     if not runs:
         return []
     origins = [read_json(run.path / "provenance.json", "the provenance of a run") for run in runs]
-    last = origins[-1]
+    last = max(origins, key=lambda origin: origin["started"])
     commits = sorted({str(origin["commit"]) for origin in origins})
     versions = ", ".join(f"{name} {number}" for name, number in last["versions"].items())
-    device = last["gpu"] or f"{os.cpu_count()} cores of {cpu_name()}"
+    devices = {o["gpu"] or f"{o['cores']} cores of {o['cpu']}" for o in origins}
+    device = " or ".join(sorted(devices))
     threads = sorted({origin["threads"] for origin in origins})
     seconds = sum((sum(row.seconds) for row in scores), 0.0)
     data = last["data"]
@@ -276,6 +290,7 @@ def table_markdown(
     scores: Sequence[Scores],
     comparisons: Sequence[Mapping[str, Any]],
     command: Sequence[str],
+    notes: Sequence[str] = (),
 ) -> str:
     """Returns the whole of `table.md`."""
     failures = [
@@ -288,6 +303,7 @@ def table_markdown(
         markdown_rows(scores),
         ["Failed:", "", *failures] if failures else [],
         markdown_comparisons(comparisons),
+        [f"Not compared with {note}." for note in notes],
         _where(rows, scores),
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
@@ -310,8 +326,9 @@ def write_results(
     except OSError as error:
         raise TCAFError(f"cannot write results to {out}: {error}") from None
     scores = summarise(rows, dataset)
-    comparisons = compare(rows)
     write_text(out / "table.csv", table_csv(scores))
+    comparisons, notes = compare(rows)
+    text = table_markdown(table, rows, scores, comparisons, command, notes)
+    write_text(out / "table.md", text)
     write_text(out / "per_class.csv", per_class_csv(rows))
-    write_text(out / "table.md", table_markdown(table, rows, scores, comparisons, command))
     return scores

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from tcaf.errors import TCAFError
+from tcaf.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Figure
@@ -86,14 +86,14 @@ def extra(module: str) -> ModuleType:
     """Imports a module of the extra `plot`.
 
     Raises:
-        TCAFError: it is not installed.
+        MissingExtraError: it is not installed.
     """
     import importlib
 
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise TCAFError("reports need the extra 'plot': pip install 'tcaf[plot]'") from None
+        raise MissingExtraError("reports need the extra 'plot': pip install 'tcaf[plot]'") from None
 
 
 def _settings() -> dict[str, Any]:
