@@ -16,6 +16,8 @@ from tcaf.presets import (
     read_settings,
     settings_of,
     system_layers,
+    systems_folder,
+    untaken_settings,
 )
 from tcaf.splits import BENCHMARKS, load_benchmark
 from tcaf.store import FeatureStore
@@ -233,3 +235,25 @@ def test_settings_that_are_none(text):
 def test_a_section_is_no_value():
     with pytest.raises(TCAFError, match=r"--set training\.epochs=3: training has a value of"):
         settings_of(["training=3", "training.epochs=3"], [])
+
+
+def test_settings_that_were_not_taken_are_told():
+    assert untaken_settings(Experiment()) == []
+    told = untaken_settings(Experiment(system="cjme"))
+    assert "training.learning_rate = 0.001" in told
+    assert not any(setting.startswith("training.epochs") for setting in told)  # 50 anyway
+    taken = Experiment.from_layers(*system_layers("ucf_cls", "cjme"))
+    assert untaken_settings(taken) == []
+    changed = Experiment.from_layers(
+        *system_layers("ucf_cls", "cjme"), {"training": {"learning_rate": 3e-3}}
+    )
+    assert untaken_settings(changed) == []
+
+
+def test_the_folder_of_systems_presets_follows_data_or_name(tiny_store, tmp_path):
+    copy = tmp_path / "vggsound_cls.toml"
+    copy.write_text(preset_path("vggsound_cls").read_text(encoding="utf-8"))
+    for name in ("vggsound_cls", str(copy), "vggsound_main"):
+        assert systems_folder([name], tiny_store) == "vggsound_cls"
+    # The tiny store is synthetic.
+    assert systems_folder(["mine.toml"], tiny_store) == "synthetic"

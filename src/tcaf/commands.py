@@ -30,11 +30,17 @@ from tcaf.config import (
     Option,
     TrainingSettings,
 )
-from tcaf.errors import TCAFError
+from tcaf.errors import TCAFError, shorten
 from tcaf.evaluation import EvaluationPart, evaluate_part, evaluation_windows
 from tcaf.files import new_folder, write_text
 from tcaf.parquet import from_parquet, to_parquet
-from tcaf.presets import dataset_of, dataset_preset, preset_names, settings_of
+from tcaf.presets import (
+    dataset_of,
+    dataset_preset,
+    preset_names,
+    settings_of,
+    untaken_settings,
+)
 from tcaf.protocol import pick_device
 from tcaf.reports.page import render_page
 from tcaf.reports.report import build_report
@@ -48,7 +54,7 @@ from tcaf.sources.official_checkpoint import model_from_state_dict, read_checkpo
 from tcaf.sources.synthetic import prepare_synthetic
 from tcaf.sources.youtube8m import prepare_youtube8m
 from tcaf.store import FeatureStore
-from tcaf.systems import load_plugin
+from tcaf.systems import find_system, load_plugin
 from tcaf.tables import paper_table
 from tcaf.text import TextSettings, embed_classes
 from tcaf.tracking import JobsObserver, Observers, TensorBoardObserver, TerminalObserver
@@ -147,6 +153,14 @@ def train(
     experiment = Experiment(
         data, text, model, fidelity, objective, training, evaluation, seed, system, dict(options)
     )
+    find_system(system)
+    if untaken := untaken_settings(experiment):
+        told = shorten(untaken).replace("'", "")
+        print(
+            f"note: none of the settings that {system!r} asks for is taken ({told}); those of this "
+            f"package are in its preset, --config {system} behind that of the data",
+            file=sys.stderr,
+        )
     opened = FeatureStore.open(store)
     console = _console()
     with TerminalObserver(console) as terminal:

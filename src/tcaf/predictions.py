@@ -165,7 +165,7 @@ def _read_header(path: Path, metadata: dict[bytes, bytes] | None) -> dict[str, A
     if header.get("version") != VERSION:
         raise _OtherFileError(
             f"{path} has format version {header.get('version')}, this tcaf reads version "
-            f"{VERSION}; evaluate the run again with this release"
+            f"{VERSION}; train the run again with this release"
         )
     return header
 

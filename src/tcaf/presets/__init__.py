@@ -6,10 +6,11 @@ Owns their names and the order in which they are laid over one another: what a d
 """
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tcaf.config import Experiment
 from tcaf.errors import TCAFError, did_you_mean
 from tcaf.splits import BENCHMARKS, load_benchmark
 from tcaf.store import FeatureStore
@@ -54,6 +55,25 @@ def system_layers(dataset: str, system: str) -> list[dict[str, Any]]:
     known = preset_names()
     names = (system, f"{dataset}/{system}")
     return [*layers, *(read_settings(name) for name in names if name in known)]
+
+
+def untaken_settings(experiment: Experiment) -> list[str]:
+    """Returns what the system's own preset says, `name = value`, if none of it is in force.
+
+    Empty where at least one of its settings is: then it was taken, and others changed on purpose.
+    """
+    asked = experiment.to_json()
+    wanted: dict[tuple[str, str], Any] = {}
+    for layer in system_layers("", experiment.system)[1:]:
+        for section, settings in layer.items():
+            if isinstance(settings, Mapping):
+                wanted |= {(section, name): value for name, value in settings.items()}
+    # What is the default anyway tells nothing.
+    default = Experiment().to_json()
+    telling = {(s, n): v for (s, n), v in wanted.items() if default[s].get(n) != v}
+    if any(asked[section].get(name) == value for (section, name), value in telling.items()):
+        return []
+    return [f"{section}.{name} = {value}" for (section, name), value in telling.items()]
 
 
 def dataset_of(store: FeatureStore) -> str | None:
