@@ -4,6 +4,7 @@ from dataclasses import fields, replace
 import pytest
 import torch
 import torch.nn.functional as F
+from write_pairs import CLASSES, CLIPS, TEXT, clips_of, pairs
 
 from tcaf.baselines.avca import (
     AVCA,
@@ -13,13 +14,11 @@ from tcaf.baselines.avca import (
     avca_losses,
     avca_objective,
 )
-from tcaf.batches import FeatureBatch
 from tcaf.config import Experiment
 from tcaf.errors import TCAFError
 from tcaf.model import TextOutput
 from tcaf.seeding import generator, seeded
 
-CLASSES, CLIPS = 7, 97
 SIZES = {
     "audio_dim": 5,
     "visual_dim": 11,
@@ -44,29 +43,6 @@ def build(seed=0, **settings):
     with seeded(seed, "model"):
         return AVCA(config(**settings))
 
-
-def clips_of(labels, seed):
-    """Two to four audio and visual tokens a clip, around the place of its class."""
-    lens = torch.randint(2, 5, (len(labels),), generator=generator(seed, "lens"))
-    packed = {}
-    for name, dim in (("audio", 5), ("visual", 11)):
-        places = torch.randn(CLASSES, dim, generator=generator(0, name))
-        noise = torch.randn(int(lens.sum()), dim, generator=generator(seed, name))
-        packed[f"{name}_tokens"] = places[labels.repeat_interleave(lens)] + 0.3 * noise
-        packed[f"{name}_lens"] = lens
-        packed[f"{name}_times"] = torch.zeros(int(lens.sum()))
-    return FeatureBatch(**packed, labels=labels)
-
-
-def pairs(seed):
-    """Returns clips, and as many of other classes."""
-    draw = generator(seed, "labels")
-    labels = torch.randint(CLASSES, (CLIPS,), generator=draw)
-    others = (labels + torch.randint(1, CLASSES, (CLIPS,), generator=draw)) % CLASSES
-    return clips_of(labels, seed), clips_of(others, seed + 10_000)
-
-
-TEXT = F.normalize(torch.randn(CLASSES, 13, generator=generator(0, "text")), dim=1)
 
 # One clip and one of another class, with all vectors on a line (their second number is 0), so that
 # distances are differences and a squared error is half a squared difference.
@@ -275,58 +251,6 @@ def test_gradients_reach_every_parameter(kind):
         least = 0.0 if name.endswith("linear.bias") else 1e-6
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() >= least, name
-
-
-@pytest.mark.parametrize("scaling", ["audio_scaling", "visual_scaling"])
-def test_features_are_scaled(scaling):
-    batch, classes = pairs(0)[0], torch.zeros(CLASSES, 17)
-    plain, scaled = (build(**{scaling: kind}).eval() for kind in ("none", "l2"))
-    name = scaling.removesuffix("_scaling")
-    larger = replace(batch, **{f"{name}_tokens": 10 * getattr(batch, f"{name}_tokens")})
-    moved = [(m(larger).video_embedding - m(batch).video_embedding).abs() for m in (plain, scaled)]
-    assert moved[0].max() > 0.01
-    assert moved[1].max() < 1e-5
-    assert not torch.allclose(plain.scores(batch, classes), scaled.scores(batch, classes))
-
-
-def test_order_in_time_is_of_no_account():
-    batch, _ = pairs(0)
-    model, classes = build().eval(), torch.randn(CLASSES, 17, generator=generator(0, "classes"))
-    ends = batch.audio_lens.cumsum(dim=0).tolist()
-    backwards = torch.cat(
-        [torch.arange(end - 1, start - 1, -1) for start, end in zip([0, *ends], ends, strict=False)]
-    )
-    turned = replace(
-        batch,
-        audio_tokens=batch.audio_tokens[backwards],
-        visual_tokens=batch.visual_tokens[backwards],
-    )
-    scores = model.scores(batch, classes)
-    torch.testing.assert_close(model.scores(turned, classes), scores)
-    rolled = replace(batch, visual_tokens=batch.visual_tokens.roll(1, dims=0))
-    assert not torch.allclose(model.scores(rolled, classes), scores)
-
-
-@pytest.mark.parametrize(("audio", "visual"), [([0, 2], [3, 1]), ([2, 1], [0, 3]), ([0], [2])])
-def test_a_clip_without_one_modality(random_batch, audio, visual):
-    model = build().eval()
-    scores = model.scores(
-        random_batch(audio, visual, audio_dim=5, visual_dim=11),
-        model.embed_text(TEXT).class_embedding,
-    )
-    assert scores.shape == (len(audio), CLASSES)
-    assert bool(scores.isfinite().all())
-
-
-@pytest.mark.parametrize(("dims", "message"), [((3, 11), "audio.*5.*3"), ((5, 7), "visual.*11.*7")])
-def test_features_of_another_size(random_batch, dims, message):
-    with pytest.raises(TCAFError, match=message):
-        build().eval()(random_batch([2], [3], audio_dim=dims[0], visual_dim=dims[1]))
-
-
-def test_a_training_batch_of_one_clip(random_batch):
-    with pytest.raises(TCAFError, match="single sample"):
-        build().train()(random_batch([2], [3], audio_dim=5, visual_dim=11))
 
 
 @pytest.mark.parametrize(
