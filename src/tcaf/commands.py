@@ -1,7 +1,8 @@
 """What each command does: a function whose signature and docstring are its options and their help.
 
 Owns the steps from arguments to a printed result. Results go to the standard output, progress and
-warnings to the standard error. Reading arguments and exiting is `cli`.
+warnings to the standard error. Reading arguments and exiting is `cli`. One function a command, so
+longer than most modules.
 """
 
 import importlib.util
