@@ -187,8 +187,8 @@ def test_both_themes_set_all_colours():
 
 def test_long_names_are_cut():
     assert shortened("archery", 7) == "archery"
-    assert shortened("apply eye makeup", 8) == "apply e…"
-    assert shortened("apply eye makeup", 7) == "apply…"
+    assert shortened("apply eye makeup", 8) == "appl…eup"
+    assert shortened("apply eye makeup", 13) == "apply…makeup"
     assert shortened("two\nlines\x00", 20) == "two lines "
 
 

@@ -171,9 +171,15 @@ def on_heat(share: float) -> str:
 
 
 def shortened(name: str, limit: int) -> str:
-    """Returns a name on one line, with its end cut off where it is longer than `limit`."""
+    """Returns a name on one line, with its middle left out where it is longer than `limit`.
+
+    Names of one family often differ in their last words alone.
+    """
     name = "".join(letter if letter.isprintable() else " " for letter in name)
-    return name if len(name) <= limit else name[: limit - 1].rstrip() + "…"
+    if len(name) <= limit:
+        return name
+    end = (limit - 1) // 2
+    return name[: limit - 1 - end].rstrip() + "…" + name[len(name) - end :].lstrip()
 
 
 def to_svg(figure: Figure, name: str, alt: str) -> str:
