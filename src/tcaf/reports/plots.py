@@ -195,7 +195,7 @@ def class_accuracy_bars(
             len(lens), sharex=True, squeeze=False, height_ratios=[n + 1.0 for n in lens]
         ).flat
         for axis, (kind, rows), bars in zip(axes, halves, shown, strict=True):
-            _draw_bars(axis, kind, rows, bars, limit=34 if width == "wide" else 20)
+            _draw_bars(axis, kind, rows, bars, limit=34 if width == "wide" else 18)
         axes[len(lens) - 1].set_xlabel("accuracy (%)")
     return figure
 
