@@ -339,7 +339,7 @@ def test_the_page_shows_its_text(opened, drawn_report, scheme):
     assert tab.title() == f"UCF {HOSTILE}"
     # A name in a figure is text, and is what it was but for its length.
     labels = tab.locator("#figure-bars .narrow svg text").all_text_contents()
-    assert any(label.startswith("a class of") for label in labels)
+    assert any(label.startswith("a class o") for label in labels)
 
 
 @pytest.mark.browser
