@@ -96,6 +96,8 @@ def test_any_system_with_the_interface_is_taken(part):
     class Oracle:
         """Knows nothing of clips: the first class is always the nearest."""
 
+        config, modalities = None, ("audio", "visual")
+
         def embed_text(self, text_embedding):
             from tcaf.model import TextOutput
 

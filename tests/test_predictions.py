@@ -169,7 +169,7 @@ def column(name, values):
         (header(format="tcaf-parquet"), "found another Parquet file"),
         (lambda t: t.replace_schema_metadata({"tcaf": "7"}), "found another Parquet file"),
         (lambda t: t.replace_schema_metadata({"tcaf": "{"}), "found a damaged file"),
-        (header(version=2), "has format version 2, this tcaf reads version 1; evaluate the run"),
+        (header(version=2), "has format version 2, this tcaf reads version 1; train the run"),
         (header(gamma=1.0), None),  # No margin lies between: as good as before.
         (header(gamma=1.5), "what is predicted does not follow from margin and gamma"),
         (header(gamma=None), "found a damaged file"),

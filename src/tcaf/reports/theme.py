@@ -8,7 +8,7 @@ turns each colour into a CSS variable that the page sets for light and for dark.
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -202,8 +202,10 @@ def to_svg(figure: Figure, name: str, alt: str) -> str:
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style .*?</style>", "", svg, flags=re.S)
-    used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', svg))
-    svg = re.sub(r"<[^>]+>", partial(_mend_tag, name=name, used=used), svg)
+    # Some of matplotlib's identifiers follow from where objects lie in memory; numbers do not.
+    referred = dict.fromkeys(re.findall(r'(?:url\(#|href="#)([^")]+)', svg))
+    used = {identifier: f"{name}-{number}" for number, identifier in enumerate(referred)}
+    svg = re.sub(r"<[^>]+>", partial(_mend_tag, used=used), svg)
     view = re.search(r'viewBox="[^"]*"', svg)
     assert view is not None, "matplotlib writes a viewBox"
     root = (
@@ -215,14 +217,19 @@ def to_svg(figure: Figure, name: str, alt: str) -> str:
     return re.sub(r"\n\s*", "\n", re.sub(r"^<svg[^>]*>", lambda _: root, svg)).strip()
 
 
-def _mend_tag(match: re.Match[str], name: str, used: set[str]) -> str:
-    """Turns a tag's colours into variables, its font into the page's, its identifiers unique."""
+def _mend_tag(match: re.Match[str], used: Mapping[str, str]) -> str:
+    """Turns a tag's colours into variables, its font into the page's, its identifiers unique.
+
+    Args:
+        match: of the tag.
+        used: new identifiers by those that something refers to; the others are dropped.
+    """
     tag = match[0]
     tag = re.sub(r'style="([^"]*)"', lambda style: f'style="{_mend_style(style[1])}"', tag)
-    tag = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", tag)
+    tag = re.sub(r'(url\(#|href="#)([^")]+)', lambda ref: ref[1] + used[ref[2]], tag)
 
     def identifier(found: re.Match[str]) -> str:
-        return f' id="{name}-{found[1]}"' if found[1] in used else ""
+        return f' id="{used[found[1]]}"' if found[1] in used else ""
 
     return re.sub(r' id="([^"]*)"', identifier, tag)
 
