@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
+JOBS ?= 2
 
 .PHONY: demo test test-slow test-browser lint clean
 
@@ -28,7 +29,7 @@ demo: $(VENV)/core.stamp
 	@echo "How to go on: tcaf --help, tcaf train --help, and README.md for features of your own."
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS)
 
 test-slow: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m slow
