@@ -30,7 +30,7 @@ from tcaf.presets import read_settings, system_layers, systems_folder
 from tcaf.runs import UNIMPORTANT, Run, split_sha256, text_sha256, train
 from tcaf.store import FeatureStore
 from tcaf.systems import PLUGIN_SHA256, configure, load_plugin
-from tcaf.tables import Row, Table
+from tcaf.tables import Row, Table, row_settings
 from tcaf.training import EpochRecord
 
 
@@ -130,9 +130,9 @@ def plan(
     jobs = []
     for row in rows:
         own = [settings[name] for name in ("", row.name) if name in settings]
-        _check_row_is_kept(row, own)
         layers = [*base, *system_layers(folder_name, row.system), row.changes, *own]
         experiment = Experiment.from_layers(*layers)
+        _check_row_is_kept(row, experiment)
         # An option that the system does not have is said now, not after hours of other rows.
         dims = {"audio_dim": store.spec.audio_dim, "visual_dim": store.spec.visual_dim}
         configure(experiment, **dims, text_dim=1)
@@ -141,14 +141,16 @@ def plan(
     return jobs
 
 
-def _check_row_is_kept(row: Row, settings: Sequence[Mapping[str, Any]]) -> None:
+def _check_row_is_kept(row: Row, experiment: Experiment) -> None:
     """Refuses settings that would make a row another than its title says."""
-    for layer in settings:
-        for section, names in row.changes.items():
-            if taken := sorted(set(names) & set(layer.get(section, {}))):
+    wanted = row_settings(row)
+    asked = experiment.to_json()
+    for section, settings in wanted.items():
+        for name, value in settings.items():
+            if asked[section][name] != value:
                 raise TCAFError(
-                    f"row {row.name!r} is about {section}.{taken[0]}, which --set cannot change; "
-                    "name other rows with --models"
+                    f"row {row.name!r} is about {section}.{name} = {value!r}, which neither --set "
+                    "nor --config can change; name other rows with --models"
                 )
 
 

@@ -62,6 +62,7 @@ class PairedComparison:
         high: its upper end.
         wins: share of the bootstrap samples in which the first is better; ties count half.
         num_samples: how many bootstrap samples were drawn.
+        num_seeds: how many trainings of each system were compared.
     """
 
     score: ScoreName
@@ -72,6 +73,7 @@ class PairedComparison:
     high: float
     wins: float
     num_samples: int
+    num_seeds: int
 
 
 def paired_bootstrap(
@@ -140,6 +142,7 @@ def paired_bootstrap(
         high=float(high),
         wins=float((1 + np.sign(differences)).mean() / 2),
         num_samples=num_samples,
+        num_seeds=len(first),
     )
 
 

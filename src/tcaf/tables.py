@@ -177,17 +177,24 @@ def row_of(experiment: Experiment) -> Row | None:
     asked = experiment.to_json()
     for number in TABLE_NUMBERS:
         for row in paper_table(number).rows:
-            wanted: dict[str, dict[str, Any]] = {
-                "objective": {"cross_entropy": True, "regression": True, "reconstruction": True},
-                "model": {"attention": "cross", "class_token": True, "modalities": "both"},
-            }
-            for section, changes in row.changes.items():
-                wanted[section] = {**wanted[section], **changes}
             same = all(
                 asked[section][name] == value
-                for section, settings in wanted.items()
+                for section, settings in row_settings(row).items()
                 for name, value in settings.items()
             )
             if row.system == experiment.system and same:
                 return row
     return None
+
+
+def row_settings(row: Row) -> dict[str, dict[str, Any]]:
+    """Returns what makes a row the one that it is: nested settings that tell TCaF's rows apart."""
+    if row.system != "tcaf":
+        return {}
+    wanted: dict[str, dict[str, Any]] = {
+        "objective": {"cross_entropy": True, "regression": True, "reconstruction": True},
+        "model": {"attention": "cross", "class_token": True, "modalities": "both"},
+    }
+    for section, changes in row.changes.items():
+        wanted[section] = {**wanted[section], **changes}
+    return wanted

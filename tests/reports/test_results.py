@@ -48,7 +48,11 @@ def write_run(folder, margins=MARGINS, *, gamma=0.5, epoch=3, seconds=13.0, peak
     files = {
         "result": {
             "test": result_json(score(decisions, gamma=gamma)),
-            "choice": {"epoch": epoch, "gamma": gamma},
+            "choice": {
+                "epoch": epoch,
+                "gamma": gamma,
+                "validation": {"gamma_on_edge": gamma == 2},
+            },
         },
         "process": {"seconds": seconds, "peak_mib": peak_mib, "threads": 2},
         "provenance": {
@@ -180,7 +184,9 @@ def test_markdown_of_other_data(rows):
     assert (tcaf["gamma"], tcaf["epoch"], tcaf["seeds"]) == ("0.5", "3-5", "0 1")
     assert (tcaf["time a run"], tcaf["memory"]) == ("15 s", "223 MiB")
     assert cells["a BAR b"]["S"] == "0.00"
-    assert cells["a BAR b"]["gamma"] == "2"
+    assert cells["a BAR b"]["gamma"] == "2 *"
+    assert "\\* the first or last gamma of the grid" in text
+    assert "\\*" not in markdown(rows[1:])
 
 
 def test_what_markdown_says_of_its_making(rows):
@@ -189,7 +195,7 @@ def test_what_markdown_says_of_its_making(rows):
     assert "Data: synthetic, 1,234 clips, fingerprint 0123456789ab." in text
     assert " 5 cores of Abacus, 2 threads per run; tcaf 0.1, torch 2.6; commit abc123;" in text
     # 13 + 17 and once more 13 seconds.
-    assert "Wall time of all runs together: 0:43." in text
+    assert "Time of all runs added up: 0:43." in text
 
 
 def test_comparisons(rows):
@@ -207,6 +213,8 @@ def test_comparisons(rows):
     assert row[:2] == ["a BAR b", f"{100 * expected:+.2f}"]
     assert 50 < int(row[3].removesuffix(" %")) < 100
     assert " to " in row[2]
+    # They have one seed in common.
+    assert "over test clips, which tells nothing about other trainings" in markdown(rows)
 
 
 def test_without_tcaf_nothing_is_compared(rows):

@@ -34,6 +34,7 @@ class Scores:
         means: mean over seeds by score, fractions; empty if no run is done.
         stds: sample standard deviation by score; NaN for one seed.
         gammas: that the runs chose.
+        on_edge: whether one of these is the first or last of its grid.
         epochs: that stage 1 of the runs chose.
         seconds: wall time of each run that told it.
         peak_mib: largest memory of a run.
@@ -47,6 +48,7 @@ class Scores:
     means: Mapping[str, float]
     stds: Mapping[str, float]
     gammas: tuple[float, ...]
+    on_edge: bool
     epochs: tuple[int, ...]
     seconds: tuple[float, ...]
     peak_mib: float
@@ -85,6 +87,7 @@ def summarise(rows: Sequence[RowResult], dataset: str) -> list[Scores]:
                 means=means,
                 stds=stds,
                 gammas=tuple(result["choice"]["gamma"] for result in results),
+                on_edge=any(r["choice"]["validation"]["gamma_on_edge"] for r in results),
                 epochs=tuple(result["choice"]["epoch"] for result in results),
                 seconds=tuple(cost["seconds"] for cost in costs if cost),
                 peak_mib=max((float(cost["peak_mib"]) for cost in costs if cost), default=math.nan),
@@ -232,8 +235,11 @@ def markdown_rows(rows: Sequence[Scores]) -> list[str]:
         area = f"{row.means[AREA]:.3f}" if row.means else ""
         seconds = f"{sum(row.seconds) / len(row.seconds):.0f} s" if row.seconds else ""
         memory = "" if math.isnan(row.peak_mib) else f"{row.peak_mib:.0f} MiB"
-        cells += [area, _spread(row.gammas), _spread(row.epochs), " ".join(map(str, row.seeds))]
+        gammas = _spread(row.gammas) + (" *" if row.on_edge else "")
+        cells += [area, gammas, _spread(row.epochs), " ".join(map(str, row.seeds))]
         lines.append(_line([*cells, seconds, memory]))
+    if any(row.on_edge for row in rows):
+        lines += ["", "\\* the first or last gamma of the grid: a wider grid may do better."]
     return lines
 
 
@@ -242,9 +248,12 @@ def markdown_comparisons(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
     if not comparisons:
         return []
     first = comparisons[0]["first"]
+    over = "test clips and seeds"
+    if comparisons[0]["harmonic_mean"].num_seeds == 1:
+        over = "test clips, which tells nothing about other trainings than these"
     lines = [
         f"{first} less the other, in points, with the 95 % interval of a paired bootstrap over "
-        "test clips and seeds; ahead: share of the samples in which it is the better one.",
+        f"{over}; ahead: share of the samples in which it is the better one.",
         "",
         _line([f"{first} less", "HM", "95 %", "ahead", "curve area", "95 %", "ahead"]),
         "|---|---|---|---|---|---|---|",
@@ -280,7 +289,7 @@ def _where(rows: Sequence[RowResult], scores: Sequence[Scores]) -> list[str]:
         f"Data: {data.get('kind')}, {data['clips']:,} clips, fingerprint "
         f"{data['fingerprint'][:12]}. {device}, {' or '.join(map(str, threads))} threads per "
         f"run; {versions}; commit {', '.join(commits)}; last run begun "
-        f"{last['started']}. Wall time of all runs together: {describe_time(seconds)}."
+        f"{last['started']}. Time of all runs added up: {describe_time(seconds)}."
     ]
 
 
