@@ -16,7 +16,7 @@ $(VENV)/core.stamp: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/core.stamp
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[plot,tfrecord,text,track,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[video,plot,tfrecord,text,track,dev]'
 	touch $@
 
 # The main job on a world made on the spot: features, two stages, one result.

@@ -3,6 +3,8 @@
 `tcaf` is imported inside fixtures: the import hook has to be in place before.
 """
 
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,9 @@ from jaxtyping import install_import_hook
 install_import_hook("tcaf", "beartype.beartype")
 
 torch.set_num_threads(1)
+
+# A job in the background inherits an ignored Ctrl-C, which several tests send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples in every run: what passed here passes everywhere.
 hypothesis_settings.register_profile("fixed", derandomize=True)

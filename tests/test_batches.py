@@ -7,7 +7,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tcaf.batches import FeatureBatch, Sampler, Windows, in_order, load_batch, ranges, time_average
+from tcaf.batches import (
+    FeatureBatch,
+    LoadedClips,
+    Sampler,
+    Windows,
+    in_order,
+    load_batch,
+    ranges,
+    time_average,
+)
 from tcaf.errors import TCAFError
 from tcaf.features import FeatureSpec, VideoFeatures
 from tcaf.seeding import generator
@@ -194,6 +203,21 @@ def test_whole_clips(store):
     # Without seconds per token there is nothing to cut by.
     first, lens = TWO_SECONDS.cut("audio", NO_TIME, np.array([1, 9]), np.array([0.0, 5.0]))
     assert (first.tolist(), lens.tolist()) == ([0, 0], [1, 9])
+
+
+@pytest.mark.parametrize(
+    "windows",
+    [Windows(), Windows(window_s=3.1), Windows(average=True), Windows(5.0, "random", "index")],
+)
+def test_clips_in_memory_are_batched_as_those_of_a_store(store, windows):
+    loaded = LoadedClips([store[row] for row in range(len(store))], SPEC)
+    rows = np.array([4, 1, 4, 0, 2])
+    made = load_batch(loaded, rows, windows, generator=generator(0, "windows"))
+    kept = load_batch(store, rows, windows, generator=generator(0, "windows"))
+    for name in ("tokens", "lens", "times"):
+        for modality in ("audio", "visual"):
+            field = f"{modality}_{name}"
+            assert torch.equal(getattr(made, field), getattr(kept, field)), field
 
 
 def test_labels_go_with_the_batch(store):

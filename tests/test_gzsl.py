@@ -1,19 +1,24 @@
+import math
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tcaf.errors import TCAFError
 from tcaf.gzsl import (
     GAMMAS,
+    SHARPEST,
     GammaOnEdgeWarning,
+    calibrated,
     decide,
     euclidean_distances,
     evaluate,
+    fit_temperature,
     harmonic_mean,
+    probabilities,
     score,
     warn_if_on_edge,
 )
@@ -293,3 +298,92 @@ def test_errors(change, message):
     arguments = {"distances": distances, "labels": LABELS, "seen": SEEN, "unseen": UNSEEN}
     with pytest.raises(TCAFError, match=message):
         decide(**{**arguments, **change})
+
+
+def test_probabilities_by_hand():
+    # Gamma 1 on the first column makes 1, 2, 1 of 0, 2, 1. At temperature 1 / ln 3 what is further
+    # by 1 has a third of the probability: 3, 1, 3 of 7.
+    distances = torch.tensor([[0.0, 2.0, 1.0]])
+    found = probabilities(distances, seen=[0], gamma=1.0, temperature=1 / math.log(3))
+    torch.testing.assert_close(found, torch.tensor([[3, 1, 3]]).double() / 7)
+    assert calibrated(distances, seen=[0], gamma=1.0).tolist() == [[1.0, 2.0, 1.0]]
+
+
+def nll(distances, labels, gamma, temperature):
+    """The mean over classes of the mean negative log likelihood of their clips, by loops."""
+    chances = probabilities(distances, seen=SEEN, gamma=gamma, temperature=temperature)
+    by_class = {}
+    for row, label in zip(chances, labels.tolist(), strict=True):
+        by_class.setdefault(label, []).append(-row[label].log().item())
+    return np.mean([np.mean(values) for values in by_class.values()])
+
+
+def test_temperature_of_two_clips_by_hand():
+    # Two classes, a clip of each. The first is right by 3, the second wrong by 1; with b = 1 / T
+    # the sum log(1 + e^-3b) + log(1 + e^b) is least where 3 / (e^3b + 1) = e^b / (e^b + 1). With
+    # x = e^b: 3 (x + 1) = x (x^3 + 1), so x^4 = 2 x + 3.
+    x = max(root.real for root in np.roots([1, 0, 0, -2, -3]) if abs(root.imag) < 1e-9)
+    distances = torch.tensor([[0.0, 3.0], [1.0, 2.0]])
+    found = fit_temperature(distances, torch.tensor([0, 1]), seen=[0], gamma=0.0)
+    assert found == pytest.approx(1 / math.log(x), rel=1e-9)
+    # The same by way of gamma: 0.5 less on the seen class, 0.5 more by gamma.
+    lowered = distances - torch.tensor([0.5, 0.0])
+    again = fit_temperature(lowered, torch.tensor([0, 1]), seen=[0], gamma=0.5)
+    assert again == pytest.approx(found, rel=1e-9)
+
+
+def noisy(seed, clips=40, noise=1.0):
+    draw = torch.Generator().manual_seed(seed)
+    labels = torch.randint(4, (clips,), generator=draw)
+    distances = 2 + noise * torch.randn(clips, 4, generator=draw)
+    return distances - torch.nn.functional.one_hot(labels, 4), labels
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0, 2), st.floats(0.4, 3))
+def test_temperature_is_the_best_of_all(seed, gamma, noise):
+    distances, labels = noisy(seed, noise=noise)
+    found = fit_temperature(distances, labels, seen=SEEN, gamma=gamma)
+    added = calibrated(distances, seen=SEEN, gamma=gamma)
+    span = float((added.amax(dim=1) - added.amin(dim=1)).mean())
+    assume(span / SHARPEST * 1.01 < found < span * SHARPEST / 1.01)
+    least = nll(distances, labels, gamma, found)
+    for factor in (0.3, 0.9, 0.999, 1.001, 1.1, 3.0):
+        assert least <= nll(distances, labels, gamma, factor * found) + 1e-12
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.floats(1e-4, 1e4))
+def test_temperature_has_the_unit_of_distances(seed, scale):
+    distances, labels = noisy(seed)
+    distances = distances.double()
+    found = fit_temperature(distances, labels, seen=SEEN, gamma=0.3)
+    scaled = fit_temperature(scale * distances, labels, seen=SEEN, gamma=0.3 * scale)
+    assert scaled == pytest.approx(scale * found, rel=1e-6)
+
+
+def test_each_class_counts_alike_for_the_temperature():
+    distances, labels = noisy(7)
+    often = torch.where(labels == 2, 5, 1)
+    repeated = distances.repeat_interleave(often, dim=0), labels.repeat_interleave(often)
+    found = fit_temperature(distances, labels, seen=SEEN, gamma=0.0)
+    assert fit_temperature(*repeated, seen=SEEN, gamma=0.0) == pytest.approx(found, rel=1e-9)
+
+
+def test_temperature_is_bounded():
+    labels = torch.tensor([0, 1, 2, 3])
+    span = 2.0
+    separable = span * (1 - torch.eye(4))
+    found = fit_temperature(separable, labels, seen=SEEN, gamma=0.0)
+    assert found == pytest.approx(span / SHARPEST)
+    # Every clip is wrong: the less said the better.
+    found = fit_temperature(span * torch.eye(4), labels, seen=SEEN, gamma=0.0)
+    assert found == pytest.approx(span * SHARPEST)
+    assert fit_temperature(torch.ones(4, 4), labels, seen=SEEN, gamma=0.0) == 1.0
+
+
+def test_temperature_of_nothing():
+    for broken in (torch.zeros(0, 4), torch.full((1, 4), torch.nan)):
+        labels = torch.zeros(len(broken), dtype=torch.long)
+        with pytest.raises(TCAFError, match="finite distances of at least one clip"):
+            fit_temperature(broken, labels, seen=SEEN, gamma=0.0)

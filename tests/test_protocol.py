@@ -1,13 +1,17 @@
 """The two stages: what chooses what, and when the test clips are looked at."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+import tcaf.evaluation
 import tcaf.protocol
 from tcaf.config import Fidelity, ModelSettings
 from tcaf.errors import TCAFError
 from tcaf.features import FeatureSpec, VideoFeatures
+from tcaf.gzsl import fit_temperature
 from tcaf.protocol import EpochDone, Finished, TwoStages, choose
 from tcaf.splits import Split
 from tcaf.store_writer import new_store
@@ -39,6 +43,41 @@ def record(epoch, harmonic_mean, rate=1.0, stage=1, gamma=0.4):
 def test_the_best_epoch_and_its_gamma_are_chosen_the_first_of_equals():
     records = (record(1, 0.2), record(2, 0.5, gamma=1.2), record(3, 0.5, gamma=0.8))
     assert (choose(records).epoch, choose(records).gamma) == (2, 1.2)
+
+
+def test_the_temperature_of_the_best_epoch_is_chosen(store, protocol):
+    finished = next(event for event in protocol(store).run() if isinstance(event, Finished))
+    kept = finished.choice.validation
+    assert finished.choice.temperature == kept["temperature"] > 0
+    old = record(1, 0.5)
+    assert choose((old,)).temperature is None
+
+
+def test_temperature_is_fitted_where_an_epoch_is_the_best_so_far(store, protocol, monkeypatch):
+    # HM of stage 1 by epoch: a new best, none, an equal, a new best.
+    means = iter((0.4, 0.3, 0.4, 0.5))
+    original = tcaf.protocol.evaluate_part
+
+    def scripted(model, part, windows, **settings):
+        result = original(model, part, windows, **settings)
+        return (
+            result if settings["gamma"] is not None else replace(result, harmonic_mean=next(means))
+        )
+
+    monkeypatch.setattr(tcaf.protocol, "evaluate_part", scripted)
+    own = protocol(store, training={"epochs": 4})
+    done = [e.record for e in own.run() if isinstance(e, EpochDone) and e.record.stage == 1]
+    fitted = ["temperature" in (r.validation or {}) for r in done]
+    assert fitted == [True, False, False, True]
+
+
+def test_the_temperature_makes_validation_clips_likely(store, protocol):
+    own = protocol(store)
+    model = own.new_stage(1).model
+    found = own.temperature(model, 0.4)
+    part = own.validation
+    clips = tcaf.evaluation.distances(model, part, own.windows)
+    assert found == fit_temperature(clips, part.labels, seen=part.classes.seen_ids, gamma=0.4)
 
 
 def test_stage_2_trains_as_long_as_stage_1_needed(store, protocol):

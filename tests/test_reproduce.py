@@ -129,11 +129,25 @@ def test_layers_of_a_row(planned):
     )
     assert jobs["avca"].fidelity.batch_norm_momentum == 0.99
     assert jobs["avca"].training.epochs == 2
-    settings = {"avca": {"training": {"epochs": 5}}, "tcaf": {"model": {"attention": "full"}}}
+    settings = {"avca": {"training": {"epochs": 5}}, "tcaf": {"model": {"num_layers": 3}}}
     jobs = {job.row.name: job.experiment for job in planned(1, settings=settings)}
     assert (jobs["avca"].training.epochs, jobs["cjme"].training.epochs) == (5, 2)
     assert jobs["avca"].training.batch_size == 11
-    assert (jobs["tcaf"].model.attention, jobs["perceiver"].model.attention) == ("full", "cross")
+    assert (jobs["tcaf"].model.num_layers, jobs["perceiver"].model.num_layers) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": {"attention": "full"}},
+        {"model": {"class_token": False}},
+        {"model": {"modalities": "audio"}},
+        {"objective": {"reconstruction": False}},
+    ],
+)
+def test_a_row_stays_what_its_title_says(planned, change):
+    with pytest.raises(TCAFError, match=r"row 'tcaf' is about .* which neither --set nor --config"):
+        planned(1, models=["tcaf"], settings={"": change})
 
 
 def test_presets_of_systems_follow_the_first_configuration(planned, config):
@@ -494,6 +508,7 @@ def test_a_store_that_is_not_there(tcaf, tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["here"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_table_from_the_command_line(tcaf, tiny_store, config, tmp_path):
     arguments = (

@@ -261,6 +261,33 @@ def test_a_loaded_model_is_the_trained_one(store, whole, experiment):
     assert load_model(whole / "stage_1.safetensors").classes == split.stage_1
 
 
+def test_models_carry_the_temperature(whole):
+    kept = Run(whole).result["choice"]["temperature"]
+    assert load_model(whole).temperature == kept > 0
+    # That of stage 1's best epoch is the one that was chosen with it.
+    assert load_model(whole / "stage_1.safetensors").temperature == kept
+
+
+def test_models_of_older_releases_have_no_temperature(whole, tmp_path):
+    path = tmp_path / "old.safetensors"
+    with safetensors.safe_open(whole / "model.safetensors", framework="pt") as file:
+        header = json.loads(file.metadata()["header"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    del header["temperature"]
+    safetensors.torch.save_file(tensors, path, metadata={"header": json.dumps(header)})
+    assert load_model(path).temperature is None
+
+
+def test_features_of_another_kind_are_refused(whole, store):
+    trained = load_model(whole)
+    trained.check_features(store.spec, "it")
+    with pytest.raises(TCAFError, match=r"audio features of size 5, it holds size 7"):
+        trained.check_features(replace(store.spec, audio_dim=7), "it")
+    other = replace(store.spec, visual_backbone="c3d")
+    with pytest.raises(TCAFError, match=r"of 'synthetic_visual', it holds those of 'c3d'"):
+        trained.check_features(other, "it")
+
+
 def test_damaged_and_foreign_models_are_refused(whole, tmp_path):
     with pytest.raises(TCAFError, match="found nothing"):
         load_model(tmp_path)

@@ -418,10 +418,13 @@ def test_phrases_that_cancel_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (TextSettings(path="g.txt"), r"text\.path 'g\.txt' is not read by the source stored"),
+        (TextSettings(path="g.txt"), r"text\.path 'g\.txt' is not .* one of sentence, clip, clap"),
         (TextSettings(source="sentence", name="x"), "text.name 'x' is for the source stored"),
         (TextSettings(source="glove"), "the source glove needs a GloVe file: set text.path"),
         (TextSettings(source="npy", path="no.npy"), r"vectors at no\.npy, found none"),
+        (TextSettings(source="clip"), "clip needs the folder of a transformers CLIP model: set"),
+        (TextSettings(source="clap"), "clap needs the folder of a transformers CLAP model: set"),
+        (TextSettings(source="clip", path="m"), r"CLIP model at m, found no config\.json there"),
         (TextSettings(phrases=("verticals",)), "stored has one vector per class"),
         (TextSettings(phrases_file="p.csv"), "stored has one vector per class"),
         (TextSettings(source="sentence", phrases=()), "text.phrases is empty"),

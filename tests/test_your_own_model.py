@@ -42,6 +42,7 @@ def test_it_is_under_60_lines():
     assert len(CODE.splitlines()) < 60
 
 
+@pytest.mark.slow
 def test_a_row_of_the_table(folder):
     done = tcaf(
         *("reproduce", "--table", "1", "--data", "world", "--seeds", "0"),

@@ -1,13 +1,13 @@
 """Batches of clips, packed: only real tokens, clip after clip.
 
-Owns `FeatureBatch`, the cutting of windows in seconds, and the class-balanced sampler. Knows
-nothing of models.
+Owns `FeatureBatch`, the cutting of windows in seconds, and the class-balanced sampler. Clips come
+from a store or from memory, on one path. Knows nothing of models.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,7 +16,6 @@ from torch import Tensor
 
 from tcaf.errors import TCAFError
 from tcaf.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
-from tcaf.store import FeatureStore
 
 SNAP = 1e-6
 """Token borders nearer than this many tokens count as equal: 60 x 0.64 s is 40 x 0.96 s."""
@@ -125,17 +124,67 @@ class FeatureBatch:
         """
         if not videos:
             raise TCAFError("a batch needs at least one clip, got none")
-        for video in videos:
-            video.check(spec)
-        packed: dict[str, Tensor] = {}
-        for modality in MODALITIES:
-            lens = np.array([len(video.tokens(modality)) for video in videos])
-            tokens = np.concatenate([video.tokens(modality) for video in videos])
-            packed[f"{modality}_tokens"] = torch.from_numpy(tokens).to(torch.float32)
-            packed[f"{modality}_lens"] = torch.from_numpy(lens)
-            times = ranges(lens) * (spec.step_s(modality) or 0.0)
-            packed[f"{modality}_times"] = torch.from_numpy(times).to(torch.float32)
-        return cls(**packed)
+        return load_batch(LoadedClips(videos, spec), np.arange(len(videos)), Windows())
+
+
+@runtime_checkable
+class Clips(Protocol):
+    """Where the tokens of many clips can be had: a `FeatureStore`, or `LoadedClips`."""
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """What the numbers mean."""
+        ...
+
+    def lens(self, modality: Modality) -> Int[np.ndarray, " num_clips"]:
+        """Returns the number of tokens of each clip."""
+        ...
+
+    def gather(
+        self,
+        rows: Int[np.ndarray, " batch"],
+        modality: Modality,
+        first: Int[np.ndarray, " batch"],
+        lens: Int[np.ndarray, " batch"],
+    ) -> Float[np.ndarray, "total dim"]:
+        """Returns `lens` tokens of each row from its `first` on, clip after clip."""
+        ...
+
+
+@dataclass(frozen=True)
+class LoadedClips:
+    """Clips that are in memory.
+
+    Args:
+        videos: at least one.
+        spec: what their numbers mean.
+
+    Raises:
+        TCAFError: a clip does not fit the spec.
+    """
+
+    videos: Sequence[VideoFeatures]
+    spec: FeatureSpec
+
+    def __post_init__(self) -> None:
+        for video in self.videos:
+            video.check(self.spec)
+
+    def lens(self, modality: Modality) -> Int[np.ndarray, " num_clips"]:
+        """Returns the number of tokens of each clip."""
+        return np.array([len(video.tokens(modality)) for video in self.videos], np.int64)
+
+    def gather(
+        self,
+        rows: Int[np.ndarray, " batch"],
+        modality: Modality,
+        first: Int[np.ndarray, " batch"],
+        lens: Int[np.ndarray, " batch"],
+    ) -> Float[np.ndarray, "total dim"]:
+        """Copies tokens of clips into one packed array, as `FeatureStore.gather` does."""
+        cuts = zip(rows.tolist(), first.tolist(), lens.tolist(), strict=True)
+        parts = [self.videos[row].tokens(modality)[at : at + length] for row, at, length in cuts]
+        return np.concatenate(parts)
 
 
 def ranges(lens: Int[np.ndarray, " batch"]) -> Int[np.ndarray, " total"]:
@@ -210,7 +259,7 @@ class Windows:
 
 
 def load_batch(
-    store: FeatureStore,
+    clips: Clips,
     rows: Int[np.ndarray, " batch"],
     windows: Windows,
     *,
@@ -220,23 +269,23 @@ def load_batch(
     """Reads one window of each clip into a packed float32 batch.
 
     Args:
-        store: where the clips are.
-        rows: clips, in any order, repeats allowed.
+        clips: a store, or clips in memory.
+        rows: which of them, in any order, repeats allowed.
         windows: which stretch of each, and how tokens are timed.
         labels: class index of each clip.
         generator: draws random windows.
     """
-    spec = store.spec
+    spec = clips.spec
     durations = np.zeros(len(rows))
     for modality in MODALITIES:
         durations = np.maximum(
-            durations, store.lens(modality)[rows] * (spec.step_s(modality) or 0.0)
+            durations, clips.lens(modality)[rows] * (spec.step_s(modality) or 0.0)
         )
     starts = windows.starts(durations, generator)
     packed: dict[str, Tensor] = {}
     for modality in MODALITIES:
-        first, lens = windows.cut(modality, spec, store.lens(modality)[rows], starts)
-        tokens = torch.from_numpy(store.gather(rows, modality, first, lens))
+        first, lens = windows.cut(modality, spec, clips.lens(modality)[rows], starts)
+        tokens = torch.from_numpy(clips.gather(rows, modality, first, lens))
         times = torch.from_numpy(windows.token_times(spec.step_s(modality), first, lens))
         packed[f"{modality}_tokens"] = tokens.to(torch.float32)
         packed[f"{modality}_times"] = times.to(torch.float32)

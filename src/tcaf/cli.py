@@ -23,8 +23,16 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # type: ig
 
 from tcaf.commands import COMMANDS, GROUP_HELP, Command, run_command
 from tcaf.errors import TCAFError, did_you_mean
+from tcaf.extract.backbones import BACKBONES
 from tcaf.presets import preset_names, preset_path, read_settings
 from tcaf.systems import SYSTEMS
+
+_NAMES = {
+    "AUDIO_BACKBONES": [name for name, info in BACKBONES.items() if info.modality == "audio"],
+    "VISUAL_BACKBONES": [name for name, info in BACKBONES.items() if info.modality == "visual"],
+    "SYSTEMS": list(SYSTEMS),
+}
+"""What help texts list, by the word that stands for it there."""
 
 
 def _resolve_presets(arguments: list[str]) -> list[str]:
@@ -38,6 +46,14 @@ def _resolve_presets(arguments: list[str]) -> list[str]:
         elif index and arguments[index - 1] == "--config":
             resolved[index] = _preset_path(argument)
     return resolved
+
+
+def _underscored(argument: str) -> str:
+    """Returns `--classes_file=x` for `--classes-file=x`: people expect either."""
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument.partition("=")
+    return "--" + name[2:].replace("-", "_") + equals + value
 
 
 def _preset_path(name: str) -> str:
@@ -64,7 +80,6 @@ def _command_parser(name: str, command: Command) -> ArgumentParser:
     description = "\n\n".join(
         text for text in (documentation.short_description, documentation.long_description) if text
     ).replace("PRESETS", ", ".join(preset_names()))
-    helps = {name: text.replace("SYSTEMS", ", ".join(SYSTEMS)) for name, text in helps.items()}
     parser = _parser(description)
     parameters = python_inspect.signature(command.function).parameters
     # All options follow below, explained; a list of their names first would fill the screen.
@@ -89,15 +104,19 @@ def _command_parser(name: str, command: Command) -> ArgumentParser:
     skip: set[str | int] = {*command.positional, *flags}
     skip |= {"track"} & set(parameters)
     for word, parameter in parameters.items():
-        if get_origin(parameter.annotation) is list and word not in skip:
+        if get_origin(parameter.annotation) in (list, Sequence) and word not in skip:
             # Several words behind one option: jsonargparse alone would want them as JSON.
             kind = get_args(parameter.annotation)[0]
-            settings = {"type": kind, "nargs": "+", "default": parameter.default}
+            settings = {"type": kind, "nargs": "+", "default": list(parameter.default)}
             if not parameter.default:
                 settings["action"] = "extend"  # given twice, both count
             parser.add_argument(f"--{word}", help=helps[word], **settings)
             skip.add(word)
     parser.add_function_arguments(command.function, as_positional=False, skip=skip)
+    for action in parser._actions:
+        for placeholder, names in _NAMES.items():
+            if action.help:
+                action.help = action.help.replace(placeholder, ", ".join(names))
     return parser
 
 
@@ -199,7 +218,7 @@ def _show_warning(message: Warning | str, *_: Any) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status."""
-    asked = list(sys.argv[1:] if arguments is None else arguments)
+    asked = list(map(_underscored, sys.argv[1:] if arguments is None else arguments))
     parser = build_parser()
     try:
         with _sigterm_interrupts(), warnings.catch_warnings():
@@ -224,8 +243,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         carries_on = {
             "train": "; the same command with --resume carries on",
             "reproduce": "; the same command carries on",
+            "prepare videos": "; the same command carries on",
         }
-        hint = carries_on.get("".join(asked[:1]), "")
+        hint = carries_on.get(asked[0] if asked else "", carries_on.get(" ".join(asked[:2]), ""))
         print(f"\ninterrupted{hint}", file=sys.stderr)
         return 143 if terminated else 130
     return 0

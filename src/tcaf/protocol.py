@@ -1,7 +1,9 @@
 """The two-stage protocol of generalised zero-shot learning (Sec. 4.1; Mercea et al., CVPR 2022).
 
 Stage 1 trains on `stage_1_train` and picks epoch and gamma by the harmonic mean on `val_seen` and
-`val_unseen`. Stage 2 starts anew, trains on all of these for as many epochs, and is tested once.
+`val_unseen`; on the same clips the temperature of its probabilities is fitted, at that epoch and
+gamma, which changes no score. Stage 2 starts anew, trains on all of these for as many epochs, and
+is tested once.
 
 Owns what chooses what. Everything a run decides follows from the records of its epochs, so a run
 is taken up again from those, the weights and Adam's averages. Knows nothing of files.
@@ -18,8 +20,14 @@ from torch import Tensor, nn
 from tcaf.classes import ClassSet
 from tcaf.config import Experiment
 from tcaf.errors import TCAFError
-from tcaf.evaluation import EvaluationPart, ZeroShotModel, evaluate_part, evaluation_windows
-from tcaf.gzsl import GZSLResult
+from tcaf.evaluation import (
+    EvaluationPart,
+    ZeroShotModel,
+    distances,
+    evaluate_part,
+    evaluation_windows,
+)
+from tcaf.gzsl import GZSLResult, fit_temperature
 from tcaf.seeding import seeded
 from tcaf.splits import NAMED_PARTS
 from tcaf.store import FeatureStore
@@ -60,12 +68,14 @@ class Choice:
     Args:
         epoch: the epoch with the best validation HM, from 1; the first of equals.
         gamma: the best gamma at that epoch.
-        validation: the scores there.
+        validation: the scores there, and the temperature.
+        temperature: of probabilities, at that epoch and gamma; None for epochs of older releases.
     """
 
     epoch: int
     gamma: float
     validation: dict[str, float | bool]
+    temperature: float | None = None
 
 
 @dataclass(frozen=True)
@@ -98,14 +108,23 @@ class Finished:
     result: GZSLResult
 
 
+def validation_mean(record: EpochRecord) -> float:
+    """Returns the harmonic mean by which an epoch of stage 1 is chosen."""
+    assert record.validation is not None, "stage 1 validates every epoch"
+    return float(record.validation["harmonic_mean"])
+
+
 def choose(records: tuple[EpochRecord, ...]) -> Choice:
     """Picks epoch and gamma from stage 1's records."""
-    scores = [record.validation for record in records]
-    assert all(scores), "stage 1 validates every epoch"
-    means = [score["harmonic_mean"] for score in scores if score is not None]
-    best = records[int(np.argmax(means))]
+    best = records[int(np.argmax([validation_mean(record) for record in records]))]
     assert best.validation is not None
-    return Choice(best.epoch, float(best.validation["gamma"]), best.validation)
+    temperature = best.validation.get("temperature")
+    return Choice(
+        best.epoch,
+        float(best.validation["gamma"]),
+        best.validation,
+        None if temperature is None else float(temperature),
+    )
 
 
 def pick_device(name: str) -> torch.device:
@@ -223,6 +242,19 @@ class TwoStages:
             device=self.device,
         )
 
+    def temperature(self, model: nn.Module, gamma: float) -> float:
+        """Returns the temperature that fits the validation clips (`gzsl.fit_temperature`)."""
+        assert isinstance(model, ZeroShotModel), "`new_stage` refuses others"
+        part = self.validation
+        found = distances(
+            model,
+            part,
+            self.windows,
+            batch_size=self.experiment.evaluation.batch_size,
+            device=self.device,
+        )
+        return fit_temperature(found, part.labels, seen=part.classes.seen_ids, gamma=gamma)
+
     def learning_rate(self, stage: int, records: tuple[EpochRecord, ...], epoch: int) -> float:
         """Returns the learning rate of a stage's epoch, from the records before it."""
         settings, fidelity = self.experiment.training, self.experiment.fidelity
@@ -278,7 +310,13 @@ class TwoStages:
         observer.stage_started(number, epochs, done)
 
         def validate() -> dict[str, float | bool]:
-            return self.evaluate(stage.model, self.validation, None).scores()
+            result = self.evaluate(stage.model, self.validation, None)
+            scores = result.scores()
+            before = progress.of_stage(1)
+            # Of an epoch that is not chosen nobody asks for probabilities.
+            if number == 1 and all(result.harmonic_mean > validation_mean(r) for r in before):
+                scores["temperature"] = self.temperature(stage.model, result.gamma)
+            return scores
 
         watches = number == 1 or self.experiment.fidelity.stage_2_schedule == "validation"
         for epoch in range(done + 1, epochs + 1):

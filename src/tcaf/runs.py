@@ -68,6 +68,8 @@ class TrainedModel:
         text_embedding: of these classes, in their order.
         gamma: of calibrated stacking, chosen on validation; None for imported weights.
         experiment: the settings of the run; None for imported weights.
+        temperature: of probabilities (`gzsl.probabilities`), fitted on validation clips with the
+            weights of stage 1; None for imported weights and models of older releases.
     """
 
     system: str
@@ -77,6 +79,32 @@ class TrainedModel:
     text_embedding: Float[Tensor, "num_classes text_dim"]
     gamma: float | None
     experiment: Experiment | None
+    temperature: float | None = None
+
+    def check_features(self, spec: FeatureSpec, where: str) -> None:
+        """Checks that features are of the kind that the model was trained on.
+
+        Args:
+            spec: of the features; what the model does not read may be anything.
+            where: what holds them, for messages.
+
+        Raises:
+            TCAFError: another size or another backbone.
+        """
+        for modality in self.model.modalities:
+            wanted, found = self.spec.dim(modality), spec.dim(modality)
+            if wanted != found:
+                raise TCAFError(
+                    f"the model was trained on {modality} features of size {wanted}, {where} "
+                    f"holds size {found}"
+                )
+            name = f"{modality}_backbone"
+            wanted_from, found_from = getattr(self.spec, name), getattr(spec, name)
+            if wanted_from != found_from:
+                raise TCAFError(
+                    f"the model was trained on {modality} features of {wanted_from!r}, {where} "
+                    f"holds those of {found_from!r}"
+                )
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor], header: Any) -> None:
@@ -113,6 +141,7 @@ def save_model(path: Path, trained: TrainedModel) -> None:
         "classes": list(trained.classes.names),
         "seen": sorted(trained.classes.seen),
         "gamma": trained.gamma,
+        "temperature": trained.temperature,
         "experiment": trained.experiment.to_json() if trained.experiment else None,
     }
     weights = {f"model.{name}": value for name, value in trained.model.state_dict().items()}
@@ -159,6 +188,7 @@ def load_model(path: str | Path) -> TrainedModel:
         text_embedding=tensors["text_embedding"],
         gamma=header["gamma"],
         experiment=Experiment.from_json(stored) if stored else None,
+        temperature=header.get("temperature"),
     )
 
 
@@ -412,7 +442,14 @@ def train(
     def keep(name: str, model: nn.Module, choice: Choice, classes: ClassSet) -> None:
         text = protocol.text_matrix(classes)
         trained = TrainedModel(
-            experiment.system, model, store.spec, classes, text, choice.gamma, experiment
+            experiment.system,
+            model,
+            store.spec,
+            classes,
+            text,
+            choice.gamma,
+            experiment,
+            choice.temperature,
         )
         save_model(run.path / name, trained)
 

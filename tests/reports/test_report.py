@@ -78,6 +78,7 @@ def test_everything_is_on_the_page(folder):
     assert page.notes == ()
 
 
+@pytest.mark.slow
 def test_without_the_clips_the_rest_is_shown(folder, tmp_path):
     moved = tmp_path / "moved"
     shutil.copytree(folder / "tcaf_0", moved)
@@ -118,7 +119,9 @@ def test_classes_and_clip_of_ones_own(folder, tiny_store):
             "no test clip has the id 'no such'",
             marks=pytest.mark.slow,
         ),
-        (["{runs}/tcaf_0", "--classes", "no such"], "'no such'"),
+        pytest.param(
+            ["{runs}/tcaf_0", "--classes", "no such"], "'no such'", marks=pytest.mark.slow
+        ),
         (["{runs}/tcaf_0", "--store", "{runs}/no"], "no"),
     ],
 )

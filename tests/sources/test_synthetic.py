@@ -6,19 +6,11 @@ from tcaf.errors import TCAFError
 from tcaf.sources.synthetic import (
     AUDIO_LEN,
     AUDIO_STEP_S,
-    DURATION_S,
-    LATE_S,
-    LOOKS,
-    MOTIONS,
-    RELATIONS,
-    SOUNDS,
     VISUAL_LEN,
     VISUAL_STEP_S,
-    World,
-    WorldClass,
-    event_times,
     prepare_synthetic,
 )
+from tcaf.sources.world import DURATION_S, LATE_S, RELATIONS, World
 from tcaf.splits import NAMED_PARTS
 from tcaf.store import FeatureStore
 
@@ -33,11 +25,6 @@ SMALL = {
     "visual_dim": 7,
     "dtype": "float32",
 }
-
-
-def small_world(seed=0, **change):
-    sizes = {"looks": 3, "motions": 2, "sounds": 3, "relations": RELATIONS, "seed": seed}
-    return World(**{**sizes, **change})
 
 
 @pytest.fixture(scope="module")
@@ -110,93 +97,6 @@ def test_the_relation_is_there_to_be_found(noiseless):
     assert np.mean(near_0) > 0.8
     assert np.mean(near_late) > 0.6
     assert np.mean([min(lag, DURATION_S - lag) < 0.7 for lag in lags["between two"]]) < 0.2
-
-
-@pytest.mark.parametrize("relation", RELATIONS)
-def test_each_modality_alone_is_uniform_in_time(relation):
-    rng = np.random.default_rng(0)
-    draws = np.array([event_times(relation, rng) for _ in range(1999)])
-    assert draws.shape == (1999, 2, 2)
-    for modality in range(2):
-        for event in range(2):
-            times = np.sort(draws[:, modality, event])
-            assert times[0] >= 0
-            assert times[-1] < DURATION_S
-            # Kolmogorov and Smirnov: 1.95 / sqrt(n) is passed once in a thousand.
-            ideal = np.arange(1, 2000) / 1999
-            assert abs(times / DURATION_S - ideal).max() < 1.95 / 1999**0.5
-
-
-def circular(difference):
-    return (difference + DURATION_S / 2) % DURATION_S - DURATION_S / 2
-
-
-def test_event_times_by_relation():
-    rng = np.random.default_rng(1)
-    for _ in range(97):
-        moves, sounds = event_times("together", rng)
-        assert (moves == sounds).all()
-        moves, sounds = event_times("late", rng)
-        assert circular(sounds - moves) == pytest.approx([LATE_S] * 2)
-        moves, sounds = event_times("alternating", rng)
-        assert circular(sounds - moves) == pytest.approx([DURATION_S / 4] * 2)
-        # Around the circle movement and sound take turns.
-        turns = np.argsort(np.concatenate([moves, sounds])) // 2
-        assert turns.tolist() in ([0, 1, 0, 1], [1, 0, 1, 0])
-
-
-@pytest.mark.parametrize("relation", RELATIONS)
-@pytest.mark.parametrize("modality", [0, 1])
-def test_gaps_of_each_modality_alone_are_uniform(relation, modality):
-    rng = np.random.default_rng(2)
-    times = np.array([event_times(relation, rng)[modality] for _ in range(1999)])
-    gaps = np.sort((times[:, 1] - times[:, 0]) % DURATION_S) / DURATION_S
-    assert gaps[0] >= 0.35 - 1e-9
-    assert gaps[-1] <= 0.65 + 1e-9
-    ideal = 0.35 + 0.3 * np.arange(1, 2000) / 1999
-    assert (abs(gaps - ideal) / 0.3).max() < 1.95 / 1999**0.5
-
-
-@pytest.mark.parametrize("seed", range(7))
-def test_split_keeps_every_value_in_training(seed):
-    world = small_world(seed)
-    by_name = {of.name: of for of in world.classes}
-    split = world.split()
-    assert set(split.classes) == set(by_name)
-    assert len(split.val_unseen) == len(split.test_unseen) == 72 // 8
-    train = [by_name[name] for name in split.train]
-    for attribute in ("look", "motion", "sound", "relation"):
-        values = {getattr(of, attribute) for of in train}
-        assert values == {getattr(of, attribute) for of in world.classes}
-
-
-def test_split_of_the_smallest_world():
-    world = World(6, 1, 1, ("late",), seed=0)
-    with pytest.raises(TCAFError, match="too few combinations of attributes to hold out unseen"):
-        world.split()
-    split = World(3, 2, 1, ("late",), seed=0).split()
-    assert (len(split.train), len(split.val_unseen), len(split.test_unseen)) == (4, 1, 1)
-
-
-def test_split_depends_on_the_seed_alone():
-    assert small_world(3).split() == small_world(3).split()
-    assert len({small_world(seed).split() for seed in range(7)}) == 7
-
-
-def test_names_are_unique():
-    world = World(len(LOOKS), len(MOTIONS), len(SOUNDS), RELATIONS, seed=0)
-    assert len({of.name for of in world.classes}) == 6 * 4 * 6 * 4
-    assert WorldClass(0, 0, 0, "together").name == "red square jumping, beep with each"
-
-
-def test_attributes_by_hand():
-    world = small_world(relations=("late", "together"))
-    vector = world.attributes(WorldClass(2, 0, 1, "together"))
-    #           looks    motions  sounds   relations; four ones, so that each is 1/2
-    assert (vector * 2).tolist() == [0, 0, 1, 1, 0, 0, 1, 0, 0, 1]
-    assert vector.dtype == np.float32
-    matrix = np.stack([world.attributes(of) for of in world.classes])
-    assert len(np.unique(matrix, axis=0)) == len(world.classes)
 
 
 def test_store_is_a_benchmark(store):
@@ -276,6 +176,14 @@ def test_progress_is_shown(tmp_path):
         ({"relations": ("late", "late")}, "each once"),
         ({"looks": 1, "motions": 1, "sounds": 1}, "4 combinations of attributes are too few"),
         ({"clips_per_class": 19}, "clips_per_class must be at least 20, got 19"),
+        ({"clips_per_class": 0}, "clips_per_class must be at least 20, got 0"),
+        ({"audio_dim": 0}, "dimensions must be at least 1, noise 0 or more; got audio_dim 0"),
+        ({"noise": -0.1}, r"got audio_dim 5, visual_dim 7, noise -0\.1"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+        (
+            {"render": True},
+            "no option of the feature form, got audio_dim, visual_dim, noise, dtype",
+        ),
     ],
 )
 def test_errors(tmp_path, change, message):

@@ -371,7 +371,7 @@ def test_first_sentence(text, sentence):
     [
         # What the benchmark's description says: its counts, and its rule to the letter.
         (None, (2317, 487, 850, 616, 981)),
-        ((), (2319, 487, 866, 619, 991)),
+        pytest.param((), (2319, 487, 866, 619, 991), marks=pytest.mark.slow),
     ],
 )
 def test_the_real_shards(tmp_path, excluded, counts):

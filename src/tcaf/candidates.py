@@ -1,0 +1,206 @@
+"""Candidate classes by name: the run's own, and any other that its text source has a vector for.
+
+Owns the way from names as people write them to text embeddings in the order of the names. How
+phrases become vectors is `text`.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from tcaf.config import Experiment
+from tcaf.errors import TCAFError, did_you_mean, shorten
+from tcaf.runs import text_settings
+from tcaf.store import FeatureStore
+from tcaf.text import embed_classes, open_text_source
+from tcaf.text_sources import TextSource
+
+TABLES = ("stored", "attributes", "npy")
+"""The text sources that are tables of named vectors; the others embed phrases."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Classes to choose from, in the order in which they were named.
+
+    Args:
+        names: as they were given, without leading and trailing spaces.
+        known: what the run calls each; None for a class that it does not know.
+        text: their text embeddings.
+    """
+
+    names: tuple[str, ...]
+    known: tuple[str | None, ...]
+    text: Float[np.ndarray, "num_classes text_dim"]
+
+
+class ClassText:
+    """Text embeddings of classes as a run makes them.
+
+    Args:
+        experiment: of the run; says where text embeddings come from.
+        vectors: text embedding of each class that the run knows.
+        store: the feature store that the run was trained on, for the source `stored`; None if it
+            is gone.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        vectors: Mapping[str, Float[np.ndarray, " text_dim"]],
+        store: Path | None,
+    ) -> None:
+        settings = text_settings(experiment)
+        if settings.source not in TABLES:
+            # Of a new class nothing but its name is known, or the phrases that come with it.
+            settings = replace(settings, phrases=("name",), phrases_file="")
+        self.settings = settings
+        self._vectors = dict(vectors)
+        self._store = store
+        self._by_folded: dict[str, list[str]] = {}
+        for known in self.known:
+            self._by_folded.setdefault(known.casefold(), []).append(known)
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """Names of the classes that the run knows, sorted."""
+        return tuple(sorted(self._vectors))
+
+    def find(self, name: str) -> str | None:
+        """Returns what the run calls a class, letter case aside; None if it does not know it.
+
+        Raises:
+            TCAFError: several of the run's names differ from this one in letter case alone.
+        """
+        if name in self._vectors:
+            return name
+        same = self._by_folded.get(name.casefold(), [])
+        if len(same) > 1:
+            raise TCAFError(f"class {name!r} may be each of {shorten(same)}; mind the letter case")
+        return same[0] if same else None
+
+    def embed(
+        self, names: Sequence[str], phrases: Mapping[str, Sequence[str]] | None = None
+    ) -> Candidates:
+        """Returns classes with their text embeddings.
+
+        Args:
+            names: at least one, each once; leading and trailing spaces do not count.
+            phrases: wordings of some of them, in place of the name or of what the run knows.
+
+        Raises:
+            TCAFError: no name, an empty one, one that is there twice, phrases of another class, or
+                a name that the text source has no vector for.
+        """
+        if isinstance(names, str):
+            raise TCAFError(f"expected a list of class names, got the text {names!r}")
+        names = [name.strip() for name in names]
+        worded = {name.strip(): list(of_class) for name, of_class in (phrases or {}).items()}
+        known = [self.find(name) for name in names]
+        _check_names(names, known)
+        for name in worded:
+            if name not in names:
+                raise TCAFError(f"phrases of {name!r}, no class here{did_you_mean(name, names)}")
+        new = [n for n, own in zip(names, known, strict=True) if own is None or n in worded]
+        vectors = dict(zip(new, self._embed_new(new, worded), strict=True)) if new else {}
+        rows = [
+            vectors[name] if name in vectors else self._vectors[str(own)]
+            for name, own in zip(names, known, strict=True)
+        ]
+        return Candidates(tuple(names), tuple(known), np.stack(rows))
+
+    def _embed_new(
+        self, names: list[str], phrases: Mapping[str, Sequence[str]]
+    ) -> Float[np.ndarray, "num_names text_dim"]:
+        """Embeds names that the run does not know, or that have other wordings."""
+        worded = {name: phrases.get(name, [name]) for name in names}
+        settings = self.settings
+        if settings.source not in TABLES:
+            return embed_classes(settings, names, phrases=worded, source=self._source)
+        if phrases:
+            raise TCAFError(
+                f"the run's text source {settings.source!r} embeds no phrases; a run trained with "
+                "text.source sentence does"
+            )
+        rows = []
+        for name in names:
+            try:
+                rows.append(embed_classes(settings, [name], source=self._source)[0])
+            except TCAFError as error:
+                hint = did_you_mean(name, self._vectors)
+                raise TCAFError(
+                    f"the run knows no class {name!r}, and its text source {settings.source!r} has "
+                    f"no vector for it ({error}); a run trained with text.source sentence takes "
+                    f"any name{hint}"
+                ) from None
+        return np.stack(rows)
+
+    @cached_property
+    def _source(self) -> TextSource:
+        store = None
+        if self.settings.source == "stored":
+            if self._store is None:
+                raise TCAFError("the store that holds it is no longer where the run found it")
+            store = FeatureStore.open(self._store)
+        return open_text_source(self.settings, store)
+
+
+def _check_names(names: Sequence[str], known: Sequence[str | None]) -> None:
+    """Refuses names that would be no candidates, or two columns of one class."""
+    if not names:
+        raise TCAFError("no class to choose from; expected at least one name")
+    if "" in names:
+        raise TCAFError(f"class name {names.index('') + 1} of {len(names)} is empty")
+    first: dict[str, str] = {}
+    for name, own in zip(names, known, strict=True):
+        key = own or name
+        if key in first:
+            told = shorten(dict.fromkeys((first[key], name)))
+            raise TCAFError(f"class names must be unique; there twice: {told}")
+        first[key] = name
+
+
+def split_names(text: str, known: Iterable[str]) -> list[str]:
+    """Splits class names written in one line.
+
+    A semicolon anywhere makes semicolons the separators. Otherwise they are commas; where the text
+    goes on with one of the `known` names that holds commas itself, that name is taken whole, the
+    longest first, letter case aside.
+
+    Args:
+        text: such as `cat purring, dog barking`.
+        known: names that may hold commas.
+    """
+    if ";" in text:
+        return [part.strip() for part in text.split(";") if part.strip()]
+    whole = sorted((name for name in known if "," in name), key=lambda name: (-len(name), name))
+    either = [*(re.escape(name) for name in whole), "[^,]*"]
+    pattern = re.compile(rf"\s*({'|'.join(either)})\s*(?:,|$)", re.IGNORECASE)
+    names, at = [], 0
+    while at < len(text):
+        match = pattern.match(text, at)
+        assert match is not None, "the last alternative matches up to the next comma or the end"
+        names.append(match[1].strip())
+        at = match.end()
+    return [name for name in names if name]
+
+
+def read_names(path: Path) -> list[str]:
+    """Reads class names, one a line; empty lines and lines that begin with # do not count.
+
+    Raises:
+        TCAFError: no such file, not text, or no name in it.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TCAFError(f"expected a file of class names at {path}: {error}") from None
+    names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if not names:
+        raise TCAFError(f"{path}: expected class names, one a line, found none")
+    return names

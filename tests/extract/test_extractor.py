@@ -1,0 +1,110 @@
+"""The cutting of streams into windows."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tcaf.extract.backbones import AudioBackbone, FrameSize, VisualBackbone
+from tcaf.extract.extractor import WINDOWS, audio_tokens, visual_tokens
+
+SIZE = FrameSize(5, 7)
+
+
+@dataclass
+class FirstAndLast:
+    """An audio backbone whose token is the first and last sample of its window."""
+
+    window_samples: int = 13
+    hop_samples: int = 11
+    name: str = "first_and_last"
+    dim: int = 2
+    sample_rate: int = 110
+    step_s: float = 0.1
+    batches: list[int] = field(default_factory=list)
+
+    def embed(self, windows):
+        assert windows.shape[1] == self.window_samples
+        self.batches.append(len(windows))
+        return windows[:, [0, -1]].astype(np.float32)
+
+
+@dataclass
+class Corners:
+    """A visual backbone whose token is the first pixel of the first and of the last frame."""
+
+    window_frames: int = 3
+    name: str = "corners"
+    dim: int = 2
+    fps: float = 5.0
+    step_s: float = 0.6
+    frame_size: FrameSize = SIZE
+    takes_incomplete_windows: bool = False
+    batches: list[int] = field(default_factory=list)
+
+    def embed(self, windows):
+        assert windows.shape[2:] == (5, 7, 3)
+        self.batches.append(len(windows))
+        return windows[:, [0, -1], 0, 0, 0].astype(np.float32)
+
+
+def blocks_of(samples, cuts):
+    return np.split(samples, sorted(cut % (len(samples) + 1) for cut in cuts))
+
+
+def frames_of(count):
+    return (np.full((5, 7, 3), k % 251, np.uint8) for k in range(count))
+
+
+def test_they_are_backbones():
+    assert isinstance(FirstAndLast(), AudioBackbone)
+    assert isinstance(Corners(), VisualBackbone)
+
+
+@given(st.integers(13, 700), st.lists(st.integers(0, 1000), max_size=9))
+def test_audio_windows_equal_those_of_the_whole_track(num_samples, cuts):
+    samples = np.arange(num_samples, dtype=np.float32)
+    backbone = FirstAndLast()
+    tokens = audio_tokens(backbone, blocks_of(samples, cuts))
+    starts = np.arange(0, num_samples - 12, 11)
+    assert np.array_equal(tokens, np.stack([samples[starts], samples[starts + 12]], axis=1))
+    assert max(backbone.batches) <= WINDOWS
+
+
+@given(st.integers(3, 170))
+def test_frame_windows_equal_those_of_the_whole_track(count):
+    backbone = Corners()
+    tokens = visual_tokens(backbone, frames_of(count))
+    starts = np.arange(0, count - 2, 3)
+    assert np.array_equal(tokens, np.stack([starts % 251, (starts + 2) % 251], axis=1))
+    assert max(backbone.batches) <= WINDOWS
+
+
+def test_a_short_sound_goes_on_in_silence():
+    tokens = audio_tokens(FirstAndLast(), [np.full(5, 0.5, np.float32)])
+    assert tokens.tolist() == [[0.5, 0.0]]
+
+
+def test_a_short_picture_goes_on_with_its_last_frame():
+    assert visual_tokens(Corners(), frames_of(2)).tolist() == [[0.0, 1.0]]
+
+
+def test_what_is_left_over_is_dropped():
+    assert len(visual_tokens(Corners(), frames_of(8))) == 2
+    assert len(audio_tokens(FirstAndLast(), [np.zeros(13 + 10, np.float32)])) == 1
+
+
+def test_a_backbone_may_ask_for_what_is_left_over():
+    backbone = Corners(takes_incomplete_windows=True)
+    assert visual_tokens(backbone, frames_of(8)).tolist() == [[0, 2], [3, 5], [6, 7]]
+
+
+@pytest.mark.parametrize("blocks", [[], [np.empty(0, np.float32)]])
+def test_no_sound_is_an_empty_sequence(blocks):
+    assert audio_tokens(FirstAndLast(), blocks).shape == (0, 2)
+
+
+def test_no_picture_is_an_empty_sequence():
+    assert visual_tokens(Corners(), []).shape == (0, 2)

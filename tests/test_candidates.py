@@ -1,0 +1,126 @@
+"""Class names as people write them, and their text embeddings."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tcaf.candidates import ClassText, read_names, split_names
+from tcaf.errors import TCAFError
+from tcaf.text import TextSettings
+from write_words import write_glove
+
+OWN = {
+    "ant": np.array([1.0, 2.0, 3.0], np.float32),
+    "Bee": np.array([0.0, 5.0, 0.0], np.float32),
+    "dog, wet": np.array([7.0, 0.0, 1.0], np.float32),
+}
+
+
+@pytest.fixture
+def words(tmp_path, tiny_experiment):
+    """Classes of a run whose text comes from word vectors."""
+    path = write_glove(tmp_path / "words.txt")
+    settings = TextSettings("glove", path=str(path), phrases=("verticals",), normalise=False)
+    return ClassText(tiny_experiment(text=settings), OWN, None)
+
+
+def test_names_of_the_run_take_its_own_vectors(words):
+    found = words.embed(["Bee", " ant "])
+    assert (found.names, found.known) == (("Bee", "ant"), ("Bee", "ant"))
+    np.testing.assert_array_equal(found.text, [OWN["Bee"], OWN["ant"]])
+
+
+def test_letter_case_is_of_no_account_unless_it_decides(words, tiny_experiment):
+    found = words.embed(["BEE"])
+    assert (found.names, found.known) == (("BEE",), ("Bee",))
+    both = ClassText(tiny_experiment(), {"polish": OWN["ant"], "Polish": OWN["Bee"]}, None)
+    assert both.embed(["Polish", "polish"]).known == ("Polish", "polish")
+    with pytest.raises(TCAFError, match=r"'POLISH' may be each of 'Polish', 'polish'"):
+        both.embed(["POLISH"])
+
+
+def test_new_names_are_phrases(words):
+    # The kinds of phrases that the run asked for do not matter: a new name has none.
+    found = words.embed(["playing flute", "ant", "cutting"])
+    assert found.known == (None, "ant", None)
+    # The mean of (1, 0, 0) and (0, 1, 0).
+    np.testing.assert_allclose(found.text, [[0.5, 0.5, 0], OWN["ant"], [3, 0, 4]])
+
+
+def test_phrases_stand_for_a_name(words):
+    found = words.embed(["ant", "sawing"], {"sawing": ["cutting", "flute"], "ant": ["Bach"]})
+    np.testing.assert_allclose(found.text, [[0, 0, 2], [1.5, 0.5, 2]])
+    assert found.known == ("ant", None)
+
+
+@pytest.mark.parametrize(
+    ("names", "phrases", "message"),
+    [
+        ([], None, "no class to choose from"),
+        (["ant", " "], None, "class name 2 of 2 is empty"),
+        (["flute", "flute"], None, "there twice: 'flute'$"),
+        (["ANT", "ant"], None, "there twice: 'ANT', 'ant'"),
+        ("ant", None, "expected a list of class names, got the text 'ant'"),
+        (["ant"], {"amt": ["x"]}, "phrases of 'amt', no class here; did you mean 'ant'"),
+        (["xylophone"], None, "xylophone"),
+    ],
+)
+def test_what_is_no_class_is_refused(words, unchecked, names, phrases, message):
+    with pytest.raises(TCAFError, match=message):
+        words.embed(names, phrases)
+
+
+def test_a_table_has_the_names_that_it_has(tiny_store, tiny_experiment):
+    table = tiny_store.text("attributes")
+    name, other = list(table)[:2]
+    classes = ClassText(tiny_experiment(), {name: table[name]}, tiny_store.path)
+    found = classes.embed([other, name])
+    assert found.known == (None, name)
+    expected = [table[n] / np.linalg.norm(table[n]) for n in (other,)]
+    np.testing.assert_allclose(found.text[:1], expected, rtol=1e-6)
+    with pytest.raises(TCAFError, match=r"no class 'a red square.*text\.source sentence takes any"):
+        classes.embed(["a red square"])
+    with pytest.raises(TCAFError, match="embeds no phrases"):
+        classes.embed([name], {name: ["x"]})
+
+
+def test_a_store_that_is_gone(tiny_experiment):
+    classes = ClassText(tiny_experiment(), OWN, None)
+    assert classes.embed(["ant"]).known == ("ant",)
+    with pytest.raises(TCAFError, match=r"no class 'amt'.*no longer.*did you mean 'ant'"):
+        classes.embed(["amt"])
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("a b, c", ["a b", "c"]),
+        ("ant,DOG, WET , bee,", ["ant", "DOG, WET", "bee"]),
+        ("dog, wet, dog", ["dog, wet", "dog"]),
+        ("dog, wetter", ["dog", "wetter"]),
+        ("one, two; three", ["one, two", "three"]),
+        (" , ,", []),
+        ("", []),
+        ("dog, wet, very", ["dog, wet, very"]),
+    ],
+)
+def test_names_in_one_line(text, names):
+    assert split_names(text, ["ant", "dog, wet", "dog, wet, very"]) == names
+
+
+@given(st.lists(st.text("ab c", min_size=1).filter(str.strip), min_size=1))
+def test_names_without_commas_come_back(names):
+    assert split_names(",".join(names), []) == [name.strip() for name in names]
+    assert split_names("; ".join([*names, ""]), []) == [name.strip() for name in names]
+
+
+def test_names_of_a_file(tmp_path):
+    path = tmp_path / "names.txt"
+    path.write_text("\ufeffant\n\n# a comment\n  dog, wet \n", encoding="utf-8")
+    assert read_names(path) == ["ant", "dog, wet"]
+    path.write_text("# nothing\n")
+    with pytest.raises(TCAFError, match="one a line, found none"):
+        read_names(path)
+    with pytest.raises(TCAFError, match="expected a file of class names"):
+        read_names(tmp_path / "missing")
