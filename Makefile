@@ -5,28 +5,40 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
+# Processes that run the unit tests.
 JOBS ?= 2
 
 .PHONY: demo test test-slow test-browser lint clean
 
-# The core is enough for the demo; the tests want everything.
-$(VENV)/core.stamp: pyproject.toml constraints.txt
+# The demo needs the extras `video` and `plot`; the tests want everything.
+$(VENV)/demo.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[video,plot]'
 	touch $@
 
-$(VENV)/dev.stamp: $(VENV)/core.stamp
+$(VENV)/dev.stamp: $(VENV)/demo.stamp
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[video,plot,tfrecord,text,track,dev]'
 	touch $@
 
-# The main job on a world made on the spot: features, two stages, one result.
-demo: $(VENV)/core.stamp
-	$(BIN)/tcaf prepare synthetic --out $(DEMO)/world --overwrite
-	rm -rf $(DEMO)/run
-	$(BIN)/tcaf train --config synthetic --store $(DEMO)/world --out $(DEMO)/run
-	$(BIN)/tcaf evaluate $(DEMO)/run --store $(DEMO)/world --per_class
+# The main job on a world made on the spot: videos with sound, features, two stages, answers for
+# clips of classes that were never seen.
+UNSEEN := "$(DEMO)/videos/blue triangle spinning, drum between two"/*_0000.mp4 \
+	"$(DEMO)/videos/green disc jumping, beep between two"/*_0000.mp4 \
+	"$(DEMO)/videos/white star spinning, drum between two"/*_0000.mp4
+
+demo: $(VENV)/demo.stamp
+	rm -rf $(DEMO)/run $(DEMO)/store.extracted
+	$(BIN)/tcaf prepare synthetic --render --looks 4 --sounds 3 --relations together alternating \
+		--clips_per_class 7 --out $(DEMO)/videos --overwrite
+	$(BIN)/tcaf prepare videos $(DEMO)/videos --labels $(DEMO)/videos/labels.csv \
+		--audio logmel --visual efficientnet_lite0:frames=1 --out $(DEMO)/store --overwrite
+	$(BIN)/tcaf train --config videos --store $(DEMO)/store --out $(DEMO)/run \
+		--text.source attributes --text.path $(DEMO)/videos/attributes.csv
+	$(BIN)/tcaf evaluate $(DEMO)/run --store $(DEMO)/store
+	$(BIN)/tcaf predict $(DEMO)/run $(UNSEEN) --top_k 3 --timeline $(DEMO)/answer.png
 	@echo
-	@echo "How to go on: tcaf --help, tcaf train --help, and README.md for features of your own."
+	@echo "The pictures $(DEMO)/answer_1.png to _3.png show what was seen and heard, and where the model looked."
+	@echo "How to go on: tcaf --help, README.md, and docs/your-own-videos.md for clips of your own."
 
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -n $(JOBS)

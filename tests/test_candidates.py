@@ -40,6 +40,15 @@ def test_letter_case_is_of_no_account_unless_it_decides(words, tiny_experiment):
         both.embed(["POLISH"])
 
 
+def test_underscores_are_spaces_unless_they_decide(tiny_experiment):
+    own = {"playing_flute": OWN["ant"], "a_b": OWN["ant"], "a b": OWN["Bee"]}
+    text = ClassText(tiny_experiment(), own, None)
+    assert text.embed(["Playing flute"]).known == ("playing_flute",)
+    assert text.embed(["a b", "a_b"]).known == ("a b", "a_b")
+    with pytest.raises(TCAFError, match="'A b' may be each of 'a b', 'a_b'"):
+        text.embed(["A b"])
+
+
 def test_new_names_are_phrases(words):
     # The kinds of phrases that the run asked for do not matter: a new name has none.
     found = words.embed(["playing flute", "ant", "cutting"])

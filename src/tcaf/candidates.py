@@ -39,6 +39,10 @@ class Candidates:
     text: Float[np.ndarray, "num_classes text_dim"]
 
 
+def _folded(name: str) -> str:
+    return " ".join(name.casefold().replace("_", " ").split())
+
+
 class ClassText:
     """Text embeddings of classes as a run makes them.
 
@@ -64,7 +68,7 @@ class ClassText:
         self._store = store
         self._by_folded: dict[str, list[str]] = {}
         for known in self.known:
-            self._by_folded.setdefault(known.casefold(), []).append(known)
+            self._by_folded.setdefault(_folded(known), []).append(known)
 
     @property
     def known(self) -> tuple[str, ...]:
@@ -72,16 +76,21 @@ class ClassText:
         return tuple(sorted(self._vectors))
 
     def find(self, name: str) -> str | None:
-        """Returns what the run calls a class, letter case aside; None if it does not know it.
+        """Returns what the run calls a class; None if it does not know it.
+
+        Letter case does not count, nor whether words are parted by spaces or underscores, as in
+        names of folders.
 
         Raises:
-            TCAFError: several of the run's names differ from this one in letter case alone.
+            TCAFError: several of the run's names differ from this one in no more than that.
         """
         if name in self._vectors:
             return name
-        same = self._by_folded.get(name.casefold(), [])
+        same = self._by_folded.get(_folded(name), [])
         if len(same) > 1:
-            raise TCAFError(f"class {name!r} may be each of {shorten(same)}; mind the letter case")
+            raise TCAFError(
+                f"class {name!r} may be each of {shorten(same)}; spell it as one of them"
+            )
         return same[0] if same else None
 
     def embed(

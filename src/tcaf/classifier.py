@@ -185,7 +185,7 @@ class ZeroShotClassifier:
     ) -> None:
         """Sets the candidate classes; their text is embedded once, here.
 
-        A name that the run knows, in the same letter case or another, takes the run's own text
+        A name that the run knows, in the same letter case or another, with spaces or underscores, takes the run's own text
         embedding. Any other is embedded by the run's text source, as the phrase that it is.
 
         Args:

@@ -34,6 +34,7 @@ def write_csv(path, *rows):
 
 def test_classes_are_the_sub_folders(tmp_path):
     touch(tmp_path, "dog/1.mp4", "dog/deep/2.MKV", "a cat/1.webm", "loose.wav", "notes.txt")
+    touch(tmp_path, ".Trash/1.mp4", "dog/._1.mp4")
     found = [(clip.file.id, clip.class_name) for clip in find_clips(tmp_path)]
     assert found == [
         ("a cat/1.webm", "a cat"),

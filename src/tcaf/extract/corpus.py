@@ -23,7 +23,7 @@ import safetensors.numpy
 
 from tcaf.errors import TCAFError
 from tcaf.extract.extractor import Extractor
-from tcaf.extract.media import BrokenMediaWarning, MediaError
+from tcaf.extract.media import BrokenMediaWarning, MediaError, require_decoder
 from tcaf.extract.pool import Crash, answers
 from tcaf.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.files import read_json, replacing, write_json
@@ -183,13 +183,25 @@ class WorkFolder:
             pass  # damaged by others: done again
         return None
 
-    def keep(self, file: MediaFile, clip: VideoFeatures, notes: Sequence[str]) -> None:
-        """Keeps the features of a file."""
+    def keep(
+        self,
+        file: MediaFile,
+        clip: VideoFeatures,
+        notes: Sequence[str],
+        state: dict[str, Any] | None = None,
+    ) -> None:
+        """Keeps the features of a file.
+
+        Args:
+            file: they are of.
+            clip: the features.
+            notes: what is amiss with it, one line each.
+            state: of the file before it was read; by default the present one.
+        """
+        state = file.state() if state is None else state
         missing = [modality for modality in MODALITIES if not len(clip.tokens(modality))]
         notes = [*notes, *(f"no {modality} track" for modality in missing)]
-        told = json.dumps(
-            {"id": file.id, "state": file.state(), "missing": missing, "notes": notes}
-        )
+        told = json.dumps({"id": file.id, "state": state, "missing": missing, "notes": notes})
         tensors: dict[str, np.ndarray] = {}
         for modality in MODALITIES:
             tensors[modality] = np.ascontiguousarray(clip.tokens(modality))
@@ -209,6 +221,7 @@ def _open_worker(backbones: Backbones, folder: Path) -> Callable[[MediaFile], No
     extractor, work = backbones.open(), WorkFolder(folder)
 
     def extract(file: MediaFile) -> None:
+        state = file.state()
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", BrokenMediaWarning)
@@ -219,7 +232,7 @@ def _open_worker(backbones: Backbones, folder: Path) -> Callable[[MediaFile], No
             work.reject(file, "unusable features", str(error))
         else:
             notes = [str(w.message) for w in caught if issubclass(w.category, BrokenMediaWarning)]
-            work.keep(file, clip, notes)
+            work.keep(file, clip, notes, state)
 
     return extract
 
@@ -243,7 +256,9 @@ def extract_files(
 
     Raises:
         TCAFError: a backbone cannot be opened, or the folder is of another extraction.
+        MissingExtraError: PyAV is not installed.
     """
+    require_decoder()
     # Opened here first: what is wrong with weights is said once, before any process starts.
     spec = backbones.open().spec
     work = WorkFolder.open(folder, spec)

@@ -125,6 +125,15 @@ class MediaInfo:
     video_codec: str | None = None
 
 
+def require_decoder() -> None:
+    """Says at once what would else be said of every file.
+
+    Raises:
+        MissingExtraError: PyAV is not installed.
+    """
+    _import_av()
+
+
 def probe(path: str | Path) -> MediaInfo:
     """Returns what is known of a file without decoding more of it than a first frame.
 

@@ -9,8 +9,9 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
@@ -34,6 +35,24 @@ class Crash:
     """
 
     reason: str
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Holds Ctrl-C back, here until the end, in processes that start meanwhile for good.
+
+    They import torch for seconds before they can choose for themselves.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    # Its own start would let signals through again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _serve(
@@ -111,7 +130,8 @@ def answers(
         ours, theirs = context.Pipe()
         worker_arguments = (theirs, open_, arguments, threads)
         process = context.Process(target=_serve, args=worker_arguments, daemon=True)
-        process.start()
+        with _interrupts_held():
+            process.start()
         theirs.close()
         worker: _Worker[Task] = _Worker(process, ours)
         worker.give(waiting)

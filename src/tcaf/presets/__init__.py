@@ -83,7 +83,7 @@ def dataset_of(store: FeatureStore) -> str | None:
     """
     kind = store.source.get("kind")
     if kind != "official":
-        return {"youtube8m": "yt8m", "synthetic": "synthetic"}.get(str(kind))
+        return {"youtube8m": "yt8m", "synthetic": "synthetic", "videos": "videos"}.get(str(kind))
     names = set(store.class_names.tolist())
     for benchmark in BENCHMARKS:
         if names <= set(load_benchmark(benchmark).words):

@@ -110,7 +110,8 @@ def prepare_videos(
         seed: of the rule.
         require_audio: leave out clips without sound, in place of an empty sequence.
         require_visual: leave out clips without picture.
-        audio_weights: a file or folder in place of the audio backbone's known weights.
+        audio_weights: a file or folder in place of the audio backbone's known weights; `clap` and
+            `clip` have none, and need it.
         visual_weights: the same for the visual backbone.
         workers: processes that extract; by default one for each core.
         dtype: how tokens are kept on disk.
@@ -188,7 +189,13 @@ def find_clips(folder: Path, labels: Path | None = None) -> list[Clip]:
         raise TCAFError(f"expected a folder with media files at {folder}, found none")
     if labels is not None:
         return _listed(folder, labels)
-    files = sorted(p for p in folder.rglob("*") if not p.is_dir() or p.suffix.lower() in SUFFIXES)
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if (not path.is_dir() or path.suffix.lower() in SUFFIXES)
+        # Hidden ones are the system's: thumbnails, waste baskets.
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
     media = [path for path in files if path.suffix.lower() in SUFFIXES]
     if not media:
         raise TCAFError(

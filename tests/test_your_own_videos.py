@@ -1,0 +1,118 @@
+"""`docs/your-own-videos.md` and the backbones in `docs/fidelity.md`: what they show works."""
+
+import inspect
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tcaf import cli
+from tcaf.extract.backbones import BACKBONES, parse_name
+from tcaf.extract.c3d import COLOURS as C3D_COLOURS
+from tcaf.sources.videos import PARTS_OF, prepare_videos
+from write_clip_run import COLOURS, KINDS, write_clip, write_run
+from write_words import write_glove
+
+DOCS = Path(__file__).parents[1] / "docs"
+TEXT = (DOCS / "your-own-videos.md").read_text(encoding="utf-8")
+FIDELITY = (DOCS / "fidelity.md").read_text(encoding="utf-8")
+COMMANDS = [line.strip() for line in TEXT.splitlines() if line.startswith("    tcaf ")]
+SETTINGS = re.search(r"```toml\n(.*?)```", TEXT, re.S)[1]
+
+
+@pytest.fixture(scope="module")
+def parser():
+    return cli.build_parser()
+
+
+@pytest.fixture
+def parse(parser, tmp_path, monkeypatch):
+    """Reads a command line in a folder that holds the settings of the document; runs nothing."""
+    (tmp_path / "settings.toml").write_text(SETTINGS, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return lambda line: parser.parse_args(cli._resolve_presets(shlex.split(line)[1:]))
+
+
+def test_every_kind_of_command_is_shown():
+    assert {line.split()[1] for line in COMMANDS} == {
+        *("prepare", "train", "evaluate", "predict", "reproduce")
+    }
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands_parse(parse, line):
+    parsed = parse(line)
+    assert parsed.command == line.split()[1]
+
+
+def test_the_settings_are_taken(parse):
+    (line,) = [line for line in COMMANDS if "vggsound_cls" in line]
+    train = parse(line)["train"]
+    assert train.training.epochs == 20
+    assert (train.fidelity.audio_scaling, train.fidelity.visual_scaling) == ("divide_255", "l2")
+    assert (train.text.source, train.model.num_layers) == ("sentence", 8)
+
+
+@pytest.mark.parametrize("bias", ["0.3", "-0.3"])
+def test_the_biases_that_are_told(parse, bias):
+    assert f"`--seen_bias {bias}`" in TEXT
+    assert parse(f"tcaf predict run new.mp4 --seen_bias {bias}")["predict"].seen_bias == float(bias)
+
+
+def test_the_tables_tell_what_is_known_of_each_backbone():
+    rows = [line.strip("| ").split(" | ") for line in TEXT.splitlines() if line.startswith("| `")]
+    told = {row[0].strip("`"): row[1:5] for row in rows if row[0].strip("`") in BACKBONES}
+    assert set(told) == set(BACKBONES)
+    for name, (numbers, step, weights, licence) in told.items():
+        info = BACKBONES[name]
+        assert (numbers, step) == (info.dim.replace("the model", "the model's"), f"{info.step_s} s")
+        assert licence == info.licence
+        # Which data and how many megabytes, if any are fetched.
+        assert set(re.findall(r"\d+ MB|AudioSet|Sports-1M|ImageNet|none", info.weights)) == set(
+            re.findall(r"\d+ MB|AudioSet|Sports-1M|ImageNet|none", weights)
+        )
+
+
+def test_numbers_of_the_rule():
+    defaults = inspect.signature(prepare_videos).parameters
+    assert defaults["unseen"].default == 0.2
+    assert defaults["audio"].default == "logmel"
+    assert defaults["visual"].default == "efficientnet_lite0"
+    assert list(PARTS_OF["train"].values()) == [0.7, 0.15, 0.15]
+    assert PARTS_OF["val_unseen"]["test_seen"] == 0.15
+
+
+def test_names_of_backbones_are_names():
+    known = "|".join(BACKBONES)
+    shown = re.findall(rf"`((?:{known}):[^`]+)`", TEXT + FIDELITY)
+    assert len(shown) >= 6
+    for name in shown:
+        parse_name(name)
+    colours = {parse_name(name)[1].get("colours") for name in shown if name.startswith("c3d:")}
+    assert set(C3D_COLOURS) <= colours
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", TEXT + FIDELITY):
+        assert (DOCS / target).exists(), target
+
+
+def test_the_python_example_runs(tmp_path, tiny_experiment, monkeypatch, capsys):
+    pytest.importorskip("av")
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT, flags=re.S)
+    monkeypatch.setitem(BACKBONES, "colours", COLOURS)
+    monkeypatch.chdir(tmp_path)
+    phrases = [*KINDS, *re.findall(r'"([a-z ]+)"', code)]
+    words = sorted({word for phrase in phrases for word in re.findall(r"\w+", phrase)})
+    glove = {word: [len(word), number, 1.0] for number, word in enumerate(words)}
+    text = {"source": "glove", "path": str(write_glove(tmp_path / "glove.txt", glove))}
+    write_run(tmp_path, tiny_experiment(text=text, training={"epochs": 1, "batches_per_epoch": 2}))
+    write_clip(tmp_path / "new.mp4")
+    write_clip(tmp_path / "silent.mp4", sound=False)
+    exec(compile(code, "your-own-videos.md", "exec"), {})
+    output = capsys.readouterr().out
+    assert output.count("new.mp4 ") == output.count("silent.mp4 ") == 2
+    # 3 s hold 3 windows of sound, and frames at 0, 0.32, ... 2.88 s: 10, which make 5 tokens of 2.
+    assert "3 5 Answer(name=" in output
+    assert "'dog, wet'" in output
