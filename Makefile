@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
-# Processes that run the unit tests.
+# Processes that run the tests.
 JOBS ?= 2
 
 .PHONY: demo test test-slow test-browser lint clean
@@ -44,7 +44,7 @@ test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -n $(JOBS)
 
 test-slow: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n $(JOBS)
 
 # Needs Chromium: apt-get install chromium, or its path in CHROMIUM.
 test-browser: $(VENV)/dev.stamp

@@ -286,6 +286,11 @@ def test_features_of_another_kind_are_refused(whole, store):
     other = replace(store.spec, visual_backbone="c3d")
     with pytest.raises(TCAFError, match=r"of 'synthetic_visual', it holds those of 'c3d'"):
         trained.check_features(other, "it")
+    other = replace(store.spec, audio_step_s=None)
+    with pytest.raises(TCAFError, match=r"a token every 0.96 s, it holds one token a clip"):
+        trained.check_features(other, "it")
+    averaging = replace(trained.experiment, data=replace(trained.experiment.data, average=True))
+    replace(trained, experiment=averaging).check_features(other, "it")
 
 
 def test_damaged_and_foreign_models_are_refused(whole, tmp_path):

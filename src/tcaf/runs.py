@@ -89,7 +89,7 @@ class TrainedModel:
             where: what holds them, for messages.
 
         Raises:
-            TCAFError: another size or another backbone.
+            TCAFError: another size, another backbone, or other seconds per token.
         """
         for modality in self.model.modalities:
             wanted, found = self.spec.dim(modality), spec.dim(modality)
@@ -105,6 +105,23 @@ class TrainedModel:
                     f"the model was trained on {modality} features of {wanted_from!r}, {where} "
                     f"holds those of {found_from!r}"
                 )
+            steps = self.spec.step_s(modality), spec.step_s(modality)
+            if steps[0] != steps[1] and not self._averages:
+                told = [
+                    "one token a clip" if s is None else f"a token every {s:g} s" for s in steps
+                ]
+                raise TCAFError(
+                    f"the model was trained on {modality} features of {told[0]}, {where} holds "
+                    f"{told[1]}"
+                )
+
+    @property
+    def _averages(self) -> bool:
+        """Whether the model sees the mean over time of each clip."""
+        experiment = self.experiment
+        return experiment is not None and (
+            experiment.data.average or find_system(experiment.system).averages
+        )
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor], header: Any) -> None:

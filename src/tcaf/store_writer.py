@@ -134,6 +134,18 @@ class StoreWriter:
         write_json(self.folder / "store.json", manifest.to_json())
 
 
+def check_place(path: Path, *, overwrite: bool) -> None:
+    """Checks that a store may be written to `path`, before hours go into what it is to hold.
+
+    Raises:
+        TCAFError: something is there and `overwrite` is false, or that is no store.
+    """
+    if path.exists() and not overwrite:
+        raise TCAFError(f"{path} exists already; name another place or pass --overwrite")
+    if path.exists() and not (path / "store.json").is_file():
+        raise TCAFError(f"{path} exists and is no feature store; it will not be overwritten")
+
+
 @contextmanager
 def new_store(
     path: str | Path,
@@ -157,8 +169,7 @@ def new_store(
             was added.
     """
     path = Path(path)
-    if overwrite and path.exists() and not (path / "store.json").is_file():
-        raise TCAFError(f"{path} exists and is no feature store; it will not be overwritten")
+    check_place(path, overwrite=overwrite)
     with new_folder(path, overwrite=overwrite) as folder:
         writer = StoreWriter(folder, spec, dtype, shard_bytes)
         yield writer

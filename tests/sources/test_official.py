@@ -10,9 +10,9 @@ from write_official import LISTS, METHOD, WORDS, vectors, write_lists, write_vec
 
 from tcaf.errors import TCAFError
 from tcaf.sources import official, official_checkpoint
-from tcaf.sources.official import clip_id, prepare_official, read_class_file
+from tcaf.sources.official import _spec, clip_id, prepare_official, read_class_file
 from tcaf.sources.official_lists import read_splits
-from tcaf.splits import load_benchmark
+from tcaf.splits import BENCHMARKS, load_benchmark
 from tcaf.store import FeatureStore
 
 AUDIO_DIM, VISUAL_DIM = 3, 5
@@ -108,7 +108,7 @@ def test_the_store_says_what_it_holds(root, tmp_path):
     spec = store.spec
     assert (spec.audio_dim, spec.visual_dim) == (AUDIO_DIM, VISUAL_DIM)
     assert (spec.audio_step_s, spec.visual_step_s) == (0.5, 0.64)
-    assert (spec.audio_backbone, spec.visual_backbone) == ("vggish", "c3d")
+    assert (spec.audio_backbone, spec.visual_backbone) == ("vggish", "c3d:colours=release")
     assert store.dtype == "float32"
     assert store.source == {"kind": "official", "method": METHOD, "benchmark": None}
     assert list(store.splits) == ["cls"]
@@ -416,3 +416,15 @@ def test_progress_is_told(root, tmp_path):
 
 def test_checkpoints_are_reached_from_here():
     assert official.model_from_state_dict is official_checkpoint.model_from_state_dict
+
+
+def test_frames_of_activitynet_were_not_inverted():
+    """Fidelity row 21: a model of these features must not get others of new clips."""
+    layout = {"audio": (2, 128), "visual": (2, 4096)}
+    steps = {"audio": 0.96, "visual": 0.64}
+    names = {name: sorted(load_benchmark(name).words)[:3] for name in BENCHMARKS}
+    assert {n: _spec(layout, steps, classes).visual_backbone for n, classes in names.items()} == {
+        "ucf": "c3d:colours=release",
+        "vggsound": "c3d:colours=release",
+        "activitynet": "c3d:colours=release_activitynet",
+    }

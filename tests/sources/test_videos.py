@@ -13,6 +13,7 @@ from tcaf.sources.videos import (
     Clip,
     _deal_out,
     find_clips,
+    prepare_videos,
     read_split,
     split_by_parts,
     split_by_rule,
@@ -58,14 +59,14 @@ def test_labels(tmp_path):
         tmp_path / "labels.csv",
         ("class", "file", "part"),
         ("dog", "x/1.mp4", "val_seen"),
-        ("cat", "2.avi", ""),
-        ("cat", "gone.avi", ""),
+        ("cat", "2.avi", "test_seen"),
+        ("cat", "gone.avi", "stage_1_train"),
     )
     found = {clip.file.id: (clip.class_name, clip.part) for clip in find_clips(tmp_path, labels)}
     assert found == {
         "x/1.mp4": ("dog", "val_seen"),
-        "2.avi": ("cat", ""),
-        "gone.avi": ("cat", ""),
+        "2.avi": ("cat", "test_seen"),
+        "gone.avi": ("cat", "stage_1_train"),
     }
 
 
@@ -78,6 +79,10 @@ def test_labels(tmp_path):
         (
             [("file", "class", "part"), ("1.mp4", "a", "test_sen")],
             "no part 'test_sen'.*did you mean 'test_seen'",
+        ),
+        (
+            [("file", "class", "part"), ("1.mp4", "a", "val_seen"), ("2.mp4", "a", "")],
+            "1 rows have a part, '2.mp4' none",
         ),
         ([("file", "class")], "expected rows of file and class, found none"),
         ([("file", "class"), ("2.mp4", "a")], "none of 1 files is in .*2.mp4"),
@@ -164,3 +169,53 @@ def test_parts_imply_the_split():
     both = [*clips, Clip(clips[0].file, "a", "test_unseen")]
     with pytest.raises(TCAFError, match="split overlap: 'a' in both train and test_unseen"):
         split_by_parts(both)
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (
+            [("a", "train"), ("bb", "val_unseen"), ("cat", "test_unseen")],
+            "no clip is of the class 'bb'; did you mean 'b'",
+        ),
+        (
+            [("a", "train"), ("b", "val_unseen"), ("c", "test_unseen")],
+            "split overlap: clip 'a/1.mp4' of class 'a' stands in val_unseen",
+        ),
+        (
+            [("a", "val_unseen"), ("b", "train"), ("c", "test_unseen")],
+            "clip 'b/1.mp4' stands in test_unseen, but its class 'b' is not",
+        ),
+    ],
+)
+def test_tables_that_do_not_fit_are_told_before_any_work(tmp_path, rows, told):
+    parts = {"a/1.mp4": "val_unseen", "b/1.mp4": "test_unseen", "c/1.mp4": "test_seen"}
+    touch(tmp_path, *parts)
+    parts["c/1.mp4"] = "test_unseen"
+    labels = [("file", "class", "part"), *((file, file[0], part) for file, part in parts.items())]
+    split = write_csv(tmp_path / "split.csv", ("class", "subset"), *rows)
+    with pytest.raises(TCAFError, match=told):
+        prepare_videos(
+            tmp_path,
+            tmp_path / "out",
+            labels=write_csv(tmp_path / "labels.csv", *labels),
+            split=split,
+        )
+    assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"unseen": 0.5}, "unseen must lie between 0 and 0.5"),
+        ({"seed": -1}, "seed from 0 on; got unseen 0.2, seed -1"),
+        ({"overwrite": True}, "is no feature store; it will not be overwritten"),
+        ({}, "exists already"),
+    ],
+)
+def test_what_is_wrong_is_said_before_any_work(tmp_path, options, told):
+    touch(tmp_path, "a/1.mp4", "out/note.txt")
+    out = tmp_path / ("new" if {"unseen", "seed"} & set(options) else "out")
+    with pytest.raises(TCAFError, match=told):
+        prepare_videos(tmp_path, out, **options)
+    assert not (tmp_path / "out.extracted").exists()

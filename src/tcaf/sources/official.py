@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from tcaf.errors import TCAFError, did_you_mean, shorten
+from tcaf.extract.backbones import canonical_name
 from tcaf.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.progress import Track, silent
 from tcaf.safe_pickle import read_pickle
@@ -29,7 +30,7 @@ from tcaf.sources.official_lists import (
     vectors_by_name,
     vectors_in_release_order,
 )
-from tcaf.splits import Split
+from tcaf.splits import Split, load_benchmark
 from tcaf.store import FeatureStore
 from tcaf.store_writer import StoreWriter, new_store
 from tcaf.text_sources import read_named_vectors
@@ -259,7 +260,7 @@ def find_features(root: Path, method: str) -> Path:
     return folder
 
 
-def _spec(layout: Layout, steps: Mapping[Modality, float]) -> FeatureSpec:
+def _spec(layout: Layout, steps: Mapping[Modality, float], classes: Sequence[str]) -> FeatureSpec:
     for modality, step in steps.items():
         if not (math.isfinite(step) and step > 0):
             raise TCAFError(f"{modality}_step_s must be seconds above 0, got {step}")
@@ -267,7 +268,11 @@ def _spec(layout: Layout, steps: Mapping[Modality, float]) -> FeatureSpec:
     for modality, (ndim, dim) in layout.items():
         values[f"{modality}_dim"] = dim
         values[f"{modality}_step_s"] = steps[modality] if ndim == 2 else None
-    return FeatureSpec(**values, audio_backbone="vggish", visual_backbone="c3d")
+    # As the authors extracted them: colours inverted, on ActivityNet alone they are not.
+    activitynet = set(classes) <= set(load_benchmark("activitynet").words)
+    colours = "release_activitynet" if activitynet else "release"
+    visual = canonical_name("c3d", {"colours": colours})
+    return FeatureSpec(**values, audio_backbone="vggish", visual_backbone=visual)
 
 
 def prepare_official(
@@ -315,9 +320,9 @@ def prepare_official(
     splits, words = read_splits(root, benchmark)
     jobs, left_out = find_class_files(features, splits)
     layout = find_layout(jobs)
-    spec = _spec(layout, {"audio": audio_step_s, "visual": visual_step_s})
+    classes = sorted({name for split in splits.values() for name in split.classes})
+    spec = _spec(layout, {"audio": audio_step_s, "visual": visual_step_s}, classes)
     with new_store(out, spec, dtype=dtype, overwrite=overwrite) as writer:
-        classes = sorted({name for split in splits.values() for name in split.classes})
         writer.splits = splits
         writer.phrases = {name: {"name": [words[name]]} for name in classes}
         writer.left_out = left_out

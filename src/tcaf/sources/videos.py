@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tcaf.errors import TCAFError, did_you_mean
+from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.extract.corpus import Backbones, Extracted, MediaFile, Reject, extract_files
 from tcaf.features import MODALITIES, Modality
 from tcaf.files import write_text
@@ -25,7 +25,7 @@ from tcaf.progress import Track, silent
 from tcaf.shards import Dtype
 from tcaf.splits import PARTS, Split
 from tcaf.store import FeatureStore
-from tcaf.store_writer import new_store
+from tcaf.store_writer import check_place, new_store
 from tcaf.text_sources import csv_rows
 
 # fmt: off
@@ -47,10 +47,7 @@ PARTS_OF = {
 }
 """Shares in which the clips of a class are dealt out to parts."""
 
-NO_SPLIT = (
-    "there are too few classes or clips for training, validation and test with unseen classes: the "
-    "store has no split, and serves to predict alone"
-)
+NO_SPLIT = "the store has no split for training and test, and serves to predict alone"
 
 
 @dataclass(frozen=True)
@@ -124,10 +121,12 @@ def prepare_videos(
     """
     clips = find_clips(folder, labels)
     partition = None if split is None else read_split(split)
-    if out.exists() and not overwrite:
-        raise TCAFError(f"{out} exists already; name another place or pass --overwrite")
-    if not 0 < unseen < 0.5:
-        raise TCAFError(f"unseen must lie between 0 and 0.5, got {unseen}")
+    check_place(out, overwrite=overwrite)
+    if not 0 < unseen < 0.5 or seed < 0:
+        raise TCAFError(
+            f"unseen must lie between 0 and 0.5, seed from 0 on; got unseen {unseen}, seed {seed}"
+        )
+    _check_tables(clips, partition, split)
     backbones = Backbones(audio, visual, audio_weights, visual_weights)
     work = out.with_name(f"{out.name}.extracted")
     files = [clip.file for clip in clips]
@@ -142,7 +141,7 @@ def prepare_videos(
         )
     by_id = {clip.file.id: clip for clip in clips}
     chosen = [by_id[extracted.id] for extracted in outcome.kept]
-    if partition is None and all(clip.part for clip in clips):
+    if partition is None and chosen[0].part:
         partition = split_by_parts(chosen)
     elif partition is None:
         partition = split_by_rule([clip.class_name for clip in chosen], unseen, seed)
@@ -152,9 +151,14 @@ def prepare_videos(
         if partition is not None and set(PARTS) <= set(parts):
             writer.splits["cls"] = partition
         else:
-            warnings.warn(NO_SPLIT, stacklevel=2)
+            empty = [part for part in PARTS if part not in parts]
+            warnings.warn(f"no clips for {', '.join(empty)}: {NO_SPLIT}", stacklevel=2)
         for extracted, clip, part in zip(outcome.kept, chosen, parts, strict=True):
-            writer.add(extracted.features(clip.class_name, part))
+            try:
+                writer.add(extracted.features(clip.class_name, part))
+            except TCAFError as error:  # a value that float16 does not hold
+                outcome.rejects.append(Reject(extracted.id, "unusable features", str(error)))
+                continue
             if clip.class_name:
                 writer.phrases.setdefault(clip.class_name, {"name": [words(clip.class_name)]})
         for reject in outcome.rejects:
@@ -162,6 +166,33 @@ def prepare_videos(
         outcome.write(writer.folder)
     shutil.rmtree(work)
     return FeatureStore.open(out)
+
+
+def _check_tables(clips: Sequence[Clip], split: Split | None, path: Path | None) -> None:
+    """Checks that what tables say of classes and clips fits together, before hours go into them.
+
+    Raises:
+        TCAFError: the split names a class that no clip has, or a clip stands in a part that its
+            class must not reach.
+    """
+    names = {clip.class_name for clip in clips}
+    for name in split.classes if split else ():
+        if name not in names:
+            raise TCAFError(f"{path}: no clip is of the class {name!r}{did_you_mean(name, names)}")
+    if not clips[0].part:
+        return
+    partition = split or split_by_parts(clips)
+    partition.check_clips(
+        [clip.file.id for clip in clips],
+        [clip.class_name for clip in clips],
+        [clip.part for clip in clips],
+    )
+    for clip in clips:
+        if clip.part == "test_unseen" and clip.class_name not in partition.test_unseen:
+            raise TCAFError(
+                f"clip {clip.file.id!r} stands in test_unseen, but its class {clip.class_name!r} "
+                "is not among the unseen ones of the test"
+            )
 
 
 def _cores() -> int:
@@ -225,6 +256,12 @@ def _listed(folder: Path, labels: Path) -> list[Clip]:
         clips[name] = Clip(MediaFile(name, folder / name), cells["class"], part)
     if not clips:
         raise TCAFError(f"{labels}: expected rows of file and class, found none")
+    bare = [name for name, clip in clips.items() if not clip.part]
+    if 0 < len(bare) < len(clips):
+        raise TCAFError(
+            f"{labels}: {len(clips) - len(bare)} rows have a part, {shorten(bare)} none; give all "
+            "or none of them one"
+        )
     present = [clip for clip in clips.values() if clip.file.path.exists()]
     if not present:
         first = next(iter(clips.values())).file.path
