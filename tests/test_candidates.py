@@ -7,8 +7,11 @@ from hypothesis import strategies as st
 
 from tcaf.candidates import ClassText, read_names, split_names
 from tcaf.errors import TCAFError
-from tcaf.text import TextSettings
-from write_words import write_glove
+from tcaf.features import FeatureSpec, VideoFeatures
+from tcaf.store import FeatureStore
+from tcaf.store_writer import new_store
+from tcaf.text import TextSettings, embed_classes
+from write_words import WORDS, write_glove
 
 OWN = {
     "ant": np.array([1.0, 2.0, 3.0], np.float32),
@@ -92,6 +95,67 @@ def test_a_table_has_the_names_that_it_has(tiny_store, tiny_experiment):
         classes.embed(["a red square"])
     with pytest.raises(TCAFError, match="embeds no phrases"):
         classes.embed([name], {name: ["x"]})
+
+
+@pytest.fixture
+def trained(tmp_path, tiny_experiment):
+    """Builds the classes of a run on word vectors, as they were when it was trained."""
+    path = tmp_path / "words.txt"
+
+    def build(own, store=None, is_gone=False, **settings):
+        write_glove(path)
+        settings = TextSettings("glove", path=str(path), **settings)
+        vectors = embed_classes(settings, own, store)
+        place = None if store is None or is_gone else store.path
+        experiment = tiny_experiment(text=settings)
+        return ClassText(experiment, dict(zip(own, vectors, strict=True)), place), path
+
+    return build
+
+
+TURNED = {word: vector[1:] + vector[:1] for word, vector in WORDS.items()}
+"""The same words in another space."""
+
+
+def test_a_text_source_may_not_have_changed(trained):
+    classes, path = trained(["paris", "Bach"])
+    assert classes.embed(["flute"]).known == (None,)
+    classes, path = trained(["paris", "Bach"])
+    write_glove(path, TURNED)
+    assert classes.embed(["Bach"]).known == ("Bach",)
+    with pytest.raises(TCAFError, match=r"words\.txt has changed .*class 'paris' another text emb"):
+        classes.embed(["Bach", "flute"])
+    with pytest.raises(TCAFError, match="has changed since the run was trained"):
+        classes.embed(["Bach"], {"Bach": ["flute"]})
+    # Vectors of further words leave those of the run as they were.
+    write_glove(path, {**WORDS, "zebra": [1.0, 1.0, 1.0]})
+    assert classes.embed(["zebra"]).known == (None,)
+
+
+def test_a_text_source_may_not_have_another_size(trained, unchecked):
+    # Whatever the phrases were.
+    for phrases in (("name",), ("name", "name")):
+        classes, path = trained(["paris"], phrases=phrases)
+        path.write_text("paris 1 2\nflute 3 4\n")
+        with pytest.raises(TCAFError, match=r"of size 3, glove file .* makes ones of size 2$"):
+            classes.embed(["paris", "flute"])
+
+
+def test_a_class_is_compared_by_its_own_wording(trained, tmp_path):
+    with new_store(tmp_path / "store", FeatureSpec(2, 3, 0.96, 0.64, "ears", "eyes")) as writer:
+        rows = np.ones((1, 2), np.float32), np.ones((1, 3), np.float32)
+        writer.add(VideoFeatures("c", *rows, "Flute", "stage_1_train"))
+        writer.phrases["Flute"] = {"name": ["cutting"]}
+    store = FeatureStore.open(tmp_path / "store")
+    classes, path = trained(["Flute"], store)
+    assert classes.embed(["Bach"]).known == (None,)
+    changed, path = trained(["Flute"], store)
+    write_glove(path, TURNED)
+    with pytest.raises(TCAFError, match="gives class 'Flute' another text embedding"):
+        changed.embed(["Bach"])
+    # Once the store is gone nobody knows the wording.
+    gone, path = trained(["Flute"], store, is_gone=True)
+    assert gone.embed(["Bach"]).known == (None,)
 
 
 def test_a_store_that_is_gone(tiny_experiment):

@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ import torch
 from tcaf import ZeroShotClassifier, cli
 from tcaf.classes import ClassSet
 from tcaf.errors import TCAFError
+from tcaf.extract.backbones import BACKBONES
 from tcaf.features import VideoFeatures
 from tcaf.predictions import read_predictions
 from tcaf.runs import TrainedModel, load_model, save_model, train
 from tcaf.systems import SYSTEMS
+from write_clip_run import COLOURS, write_run
 
 TRAINING = {"epochs": 3, "batches_per_epoch": 7, "learning_rate": 3e-3}
 
@@ -195,6 +198,41 @@ def test_a_model_of_one_modality_refuses_clips_without_it(
     other = replace(clips[0], visual=np.zeros((2, 3), np.float32))
     bare = replace(clips[0], visual=clips[0].visual[:0])
     assert heard.classify(other) == heard.classify(bare)
+
+
+@pytest.mark.parametrize(
+    ("modality", "other", "codec", "head", "kind"),
+    [
+        ("audio", "colours", b"mp4a", b"esds", "audio"),
+        ("visual", "logmel", b"avc1", b"avcC", "video"),
+    ],
+)
+def test_only_what_the_model_reads_is_made_of_files(
+    modality, other, codec, head, kind, tmp_path, tiny_experiment, monkeypatch
+):
+    pytest.importorskip("av")
+    monkeypatch.syspath_prepend(Path(__file__).parent / "extract")
+    import damaged
+
+    training = {"epochs": 1, "batches_per_epoch": 1}
+    write_run(tmp_path, tiny_experiment(model={"modalities": modality}, training=training))
+    classifier = ZeroShotClassifier.load(tmp_path / "run")
+    monkeypatch.setitem(BACKBONES, "colours", COLOURS)
+    monkeypatch.delitem(BACKBONES, other)
+    clip = damaged.write_clip(tmp_path / "a.mp4", 2)
+    features = classifier.features(clip)
+    assert list(classifier.backbones) == [modality]
+    # 2 s, and the rest of AAC's last block: two tokens of 0.96 s, three of 0.64 s.
+    lens = {"audio": (2, 0), "visual": (0, 3)}[modality]
+    assert (features.audio.shape, features.visual.shape) == ((lens[0], 128), (lens[1], 6))
+    assert (features.id, classifier.classify(clip).id) == (str(clip), str(clip))
+    clip.write_bytes(clip.read_bytes().replace(codec, b"zzzz").replace(head, b"zzzz"))
+    with pytest.raises(TCAFError, match=rf"no decoder \(for the {kind} track\)"):
+        classifier.classify(clip)
+    half = {"audio": {"sample_rate": None}, "visual": {"seconds": 0, "audio_seconds": 1}}
+    bare = damaged.write_clip(tmp_path / "b.mp4", **half[modality])
+    with pytest.raises(TCAFError, match=f"has no {modality} token, which is all"):
+        classifier.classify(bare)
 
 
 def test_what_does_not_fit_is_named(classifier, clips, tiny_store):

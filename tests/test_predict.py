@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +13,10 @@ import pytest
 from tcaf import ZeroShotClassifier, cli
 from tcaf.errors import TCAFError
 from tcaf.extract.backbones import BACKBONES
-from tcaf.predicting import Unanswered, answer_files, find_media, select_rows
+from tcaf.predicting import Unanswered, answer_files, answer_store, find_media, select_rows
+from tcaf.runs import load_model, save_model
 from tcaf.store import FeatureStore
-from write_clip_run import COLOURS, KINDS, write_clip, write_run
+from write_clip_run import COLOURS, KINDS, Colours, write_clip, write_run
 
 pytest.importorskip("av")
 
@@ -142,13 +145,50 @@ def test_a_bad_file_keeps_nothing_else_back(predict, world, tmp_path):
     assert str(bad) in complaint(predict(bad))
 
 
-def test_answers_come_in_order_however_many_wait(world, monkeypatch, tmp_path):
-    monkeypatch.setattr("tcaf.predicting.TOGETHER", 2)
+def test_answers_come_in_order(world, tmp_path):
     good = world / "media" / "deep" / "Heard.WAV"
     files = [tmp_path / "1.wav", good, good, tmp_path / "2.wav", good]
     found = list(answer_files(ZeroShotClassifier.load(world / "run"), files, 1, 0.0))
     assert [one.id for one in found] == list(map(str, files))
     assert [isinstance(one, Unanswered) for one in found] == [True, False, False, True, False]
+
+
+def test_features_are_kept_only_where_they_are_wanted(world):
+    classifier, store = ZeroShotClassifier.load(world / "run"), FeatureStore.open(world / "store")
+    file, rows = world / "media" / "deep" / "Heard.WAV", store.rows("cls", "test")
+    for keep in (False, True):
+        of_file = list(answer_files(classifier, [file], 1, 0.0, keep_features=keep))
+        of_store = answer_store(classifier, store, rows, 1, 0.0, keep_features=keep)
+        assert {one.video is not None for one in [*of_file, *of_store]} == {keep}
+    assert [one.video.id for one in of_store] == [one.id for one in of_store]
+
+
+def test_rows_are_printed_before_the_next_file_is_read(predict, world, monkeypatch, tmp_path):
+    embed, calls = Colours.embed, []
+
+    def until_somebody_stops_it(self, windows):
+        calls.append(1)
+        if len(calls) > 2:
+            raise KeyboardInterrupt
+        return embed(self, windows)
+
+    monkeypatch.setattr(Colours, "embed", until_somebody_stops_it)
+    # The third file is read when Ctrl-C comes.
+    clip = world / "media" / "both.mp4"
+    files = [shutil.copy(clip, tmp_path / f"{n}.mp4") for n in range(4)]
+    status, output, _ = predict(*files, "--csv", "--top_k", 1)
+    assert status == 130
+    assert [row["file"] for row in csv.DictReader(io.StringIO(output))] == list(map(str, files[:2]))
+
+
+def test_a_model_without_temperature_promises_nothing(predict, world, tmp_path, capsys):
+    bare = replace(load_model(world / "run"), temperature=None)
+    save_model(tmp_path / "model.safetensors", bare)
+    clip = world / "media" / "both.mp4"
+    assert cli.main(["predict", str(tmp_path / "model.safetensors"), str(clip)]) == 0
+    output = capsys.readouterr().out
+    assert "of 5 classes" in output
+    assert "if one of them is right" not in output
 
 
 def test_clips_of_a_store(predict, world):
@@ -206,5 +246,27 @@ def test_pictures(predict, world, tmp_path):
     # Numbered as the clips were given, those that failed included.
     assert predict(tmp_path / "bad.mp4", media / "both.mp4", "--timeline", out)[0] == 2
     assert [path.name for path in out.parent.iterdir()] == ["t_2.png"]
+    (out.parent / "t_2.png").unlink()
     assert predict("ant_0", "--store", world / "store", "--timeline", out)[0] == 0
     assert out.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.filterwarnings("ignore::tcaf.extract.media.BrokenMediaWarning")
+def test_a_clip_without_a_usable_track_is_drawn_as_the_others(predict, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.syspath_prepend(Path(__file__).parent / "extract")
+    import damaged
+
+    (tmp_path / "bad.mp4").write_bytes(b"?")
+    mute = damaged.write_clip(tmp_path / "mute.mp4", 1)
+    mute.write_bytes(mute.read_bytes().replace(b"mp4a", b"zzzz").replace(b"esds", b"zzzz"))
+    blind = damaged.write_clip(tmp_path / "blind.mp4", 1)
+    blind.write_bytes(blind.read_bytes().replace(b"avc1", b"zzzz").replace(b"avcC", b"zzzz"))
+    files = [tmp_path / "bad.mp4", mute, blind]
+    out = tmp_path / "new" / "t.png"
+    status, _, error = predict(*files, "--timeline", out, "--json")
+    assert status == 2
+    assert sorted(path.name for path in out.parent.iterdir()) == ["t_2.png", "t_3.png"]
+    # What is drawn comes behind what went wrong: drawing may go wrong too.
+    begins = [line.partition(":")[0] for line in error.splitlines()]
+    assert begins == [f"no answer for {files[0]}", "drawn", "drawn", "tcaf"]

@@ -182,6 +182,7 @@ def test_predictions_of_one_clip(printed):
     assert told in output.replace("\n", " ")
     bare = printed(printing.print_predictions, predictions(probability=None, gamma=0.0))
     assert "%" not in bare
+    assert "if one of them is right" not in bare
     assert "ranked" not in bare
 
 
@@ -194,9 +195,9 @@ def test_predictions_of_several_clips_are_a_line_each(printed):
 
 
 def test_predictions_as_csv(printed):
-    output = printed(printing.print_predictions_csv, predictions(probability=None))
-    assert output == (
-        "file,rank,class,probability,distance,seen\n"
-        "clip [0],1,ant [x],,1.5,False\n"
-        "clip [0],2,bee,,1.25,True\n"
+    table = printing.PredictionsCsv()
+    assert printed(table.print_header) == "file,rank,class,probability,distance,seen\n"
+    clip = predictions(probability=None)["predictions"][0]
+    assert printed(table.print_clip, clip) == (
+        "clip [0],1,ant [x],,1.5,False\nclip [0],2,bee,,1.25,True\n"
     )

@@ -17,11 +17,14 @@ from tcaf.config import Experiment
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.runs import text_settings
 from tcaf.store import FeatureStore
-from tcaf.text import embed_classes, open_text_source
+from tcaf.text import class_phrases, embed_classes, open_text_source
 from tcaf.text_sources import TextSource
 
 TABLES = ("stored", "attributes", "npy")
 """The text sources that are tables of named vectors; the others embed phrases."""
+
+SAME = 0.999
+"""Least cosine of two text embeddings that are of one phrase by one source."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class ClassText:
         store: Path | None,
     ) -> None:
         settings = text_settings(experiment)
+        self._named_alone = tuple(settings.phrases) == ("name",) and not settings.phrases_file
         if settings.source not in TABLES:
             # Of a new class nothing but its name is known, or the phrases that come with it.
             settings = replace(settings, phrases=("name",), phrases_file="")
@@ -103,8 +107,9 @@ class ClassText:
             phrases: wordings of some of them, in place of the name or of what the run knows.
 
         Raises:
-            TCAFError: no name, an empty one, one that is there twice, phrases of another class, or
-                a name that the text source has no vector for.
+            TCAFError: no name, an empty one, one that is there twice, phrases of another class, a
+                name that the text source has no vector for, or a text source that is no longer
+                what it was when the run was trained.
         """
         if isinstance(names, str):
             raise TCAFError(f"expected a list of class names, got the text {names!r}")
@@ -151,12 +156,38 @@ class ClassText:
 
     @cached_property
     def _source(self) -> TextSource:
-        store = None
-        if self.settings.source == "stored":
-            if self._store is None:
-                raise TCAFError("the store that holds it is no longer where the run found it")
-            store = FeatureStore.open(self._store)
-        return open_text_source(self.settings, store)
+        if self.settings.source == "stored" and self._store is None:
+            raise TCAFError("the store that holds it is no longer where the run found it")
+        store = None if self._store is None else FeatureStore.open(self._store)
+        source = open_text_source(self.settings, store)
+        self._check_same(source, store)
+        return source
+
+    def _check_same(self, source: TextSource, store: FeatureStore | None) -> None:
+        """Refuses a source whose vectors lie in another space than those of the run's classes."""
+        size = len(self._vectors[self.known[0]])
+        if source.dim != size:
+            raise TCAFError(
+                f"the run was trained on text embeddings of size {size}, {source.name} makes ones "
+                f"of size {source.dim}"
+            )
+        # Without the store, a name that is not as people write it may have had another wording.
+        kept = {} if store is None else store.phrases
+        worded = [name for name in self.known if name in kept or name == _folded(name)]
+        if not self._named_alone or not worded:
+            return
+        name = worded[0]
+        phrases = class_phrases(self.settings, [name], store)
+        try:
+            made = embed_classes(self.settings, [name], phrases=phrases, source=source)[0]
+        except TCAFError:
+            return  # word vectors that lack a word may be right for others
+        wanted = self._vectors[name]
+        if made @ wanted < SAME * np.linalg.norm(made) * np.linalg.norm(wanted):
+            raise TCAFError(
+                f"{source.name} has changed since the run was trained: it gives class {name!r} "
+                "another text embedding; put back what was there, or train anew"
+            )
 
 
 def _check_names(names: Sequence[str], known: Sequence[str | None]) -> None:

@@ -20,8 +20,15 @@ from tcaf.batches import Clips, FeatureBatch, LoadedClips, in_order, load_batch
 from tcaf.candidates import ClassText
 from tcaf.errors import TCAFError
 from tcaf.evaluation import evaluation_windows
-from tcaf.extract.backbones import BACKBONES
-from tcaf.extract.extractor import Extractor
+from tcaf.extract.backbones import (
+    BACKBONES,
+    AudioBackbone,
+    Backbone,
+    VisualBackbone,
+    open_backbone,
+)
+from tcaf.extract.extractor import Extractor, audio_tokens, visual_tokens
+from tcaf.extract.media import read_audio, read_frames
 from tcaf.features import MODALITIES, Modality, VideoFeatures
 from tcaf.files import read_json
 from tcaf.gzsl import calibrated, probabilities
@@ -185,8 +192,9 @@ class ZeroShotClassifier:
     ) -> None:
         """Sets the candidate classes; their text is embedded once, here.
 
-        A name that the run knows, in the same letter case or another, with spaces or underscores, takes the run's own text
-        embedding. Any other is embedded by the run's text source, as the phrase that it is.
+        A name that the run knows, in the same letter case or another, with spaces or underscores,
+        takes the run's own text embedding. Any other is embedded by the run's text source, as the
+        phrase that it is.
 
         Args:
             names: at least one; leading and trailing spaces do not count.
@@ -194,8 +202,9 @@ class ZeroShotClassifier:
                 the name or of what the run knows.
 
         Raises:
-            TCAFError: no name, an empty one, one that is there twice, phrases of another class, or
-                a name that the text source has no vector for.
+            TCAFError: no name, an empty one, one that is there twice, phrases of another class, a
+                name that the text source has no vector for, or a text source that is no longer
+                what it was when the run was trained.
         """
         found = self._text.embed(names, phrases)
         text = torch.from_numpy(found.text).to(self.device)
@@ -210,14 +219,15 @@ class ZeroShotClassifier:
         return self._text.known
 
     @cached_property
-    def extractor(self) -> Extractor:
-        """What makes features of files, with the backbones of the run's features.
+    def backbones(self) -> dict[Modality, Backbone]:
+        """What makes features of files, for each modality that the model reads.
 
         Raises:
             TCAFError: features that no backbone here makes, missing weights, or a missing package.
         """
         spec = self.trained.spec
-        for modality in MODALITIES:
+        opened: dict[Modality, Backbone] = {}
+        for modality in self.model.modalities:
             name = str(getattr(spec, f"{modality}_backbone"))
             if name.partition(":")[0] not in BACKBONES:
                 raise TCAFError(
@@ -226,17 +236,35 @@ class ZeroShotClassifier:
                     "files: `tcaf predict --store`, or VideoFeatures with tokens of size "
                     f"{spec.dim(modality)}"
                 )
-        audio_weights, visual_weights = (
-            None if path is None else Path(path) for path in self._weights.values()
-        )
-        opened = Extractor.open(
-            spec.audio_backbone,
-            spec.visual_backbone,
-            audio_weights=audio_weights,
-            visual_weights=visual_weights,
-        )
-        self.trained.check_features(opened.spec, "the extractor")
+        for modality in self.model.modalities:
+            weights = self._weights[modality]
+            backbone = open_backbone(
+                str(getattr(spec, f"{modality}_backbone")),
+                modality,
+                None if weights is None else Path(weights),
+            )
+            made: dict[str, Any] = {
+                f"{modality}_dim": backbone.dim,
+                f"{modality}_step_s": backbone.step_s,
+                f"{modality}_backbone": backbone.name,
+            }
+            spec = replace(spec, **made)
+            opened[modality] = backbone
+        self.trained.check_features(spec, "the extractor")
         return opened
+
+    def _extract(self, path: Path, id: str) -> VideoFeatures:
+        """Returns the features of a file; of a modality that the model does not read, none."""
+        audio, visual = self.backbones.get("audio"), self.backbones.get("visual")
+        if isinstance(audio, AudioBackbone) and isinstance(visual, VisualBackbone):
+            return Extractor(audio, visual).extract(path, id)
+        # What is wrong with the only track that counts is wrong with the file.
+        heard, seen = (np.zeros((0, self.trained.spec.dim(m)), np.float32) for m in MODALITIES)
+        if isinstance(audio, AudioBackbone):
+            heard = audio_tokens(audio, read_audio(path, audio.sample_rate))
+        if isinstance(visual, VisualBackbone):
+            seen = visual_tokens(visual, read_frames(path, visual.fps, visual.frame_size))
+        return VideoFeatures(id, heard, seen)
 
     def features(self, clip: Clip) -> VideoFeatures:
         """Returns the features of a clip as the model takes them; files are decoded here.
@@ -247,7 +275,7 @@ class ZeroShotClassifier:
         """
         video = clip
         if not isinstance(video, VideoFeatures):
-            video = self.extractor.extract(Path(video), id=str(video))
+            video = self._extract(Path(video), str(video))
         spec, used = self.trained.spec, self.model.modalities
         if "audio" not in used and video.audio.shape[1:] != (spec.audio_dim,):
             video = replace(video, audio=np.zeros((0, spec.audio_dim), np.float32))

@@ -352,7 +352,7 @@ def predict(
         plugin: the Python file that registers the run's system, if that is one of your own.
         device: where to compute; `cpu`, `cuda`, or `auto` for a GPU where there is one.
         json: print all answers as JSON.
-        csv: print all answers as CSV.
+        csv: print all answers as CSV, those of each file as soon as they are found.
     """
     if (classes and classes_file is not None) or (json and csv):
         pair = "--json and --csv" if json and csv else "--classes and --classes_file"
@@ -366,25 +366,36 @@ def predict(
         print(f"note: {note}", file=sys.stderr)
     if timeline is not None:
         check_timeline(timeline)
-    found: list[Answered | Unanswered] = []
+    keep = timeline is not None
+    table = printing.PredictionsCsv()
+    answers: Iterable[Answered | Unanswered]
     if store is None:
-        files = track(find_media(clips), "predicting")
-        found += answer_files(classifier, files, top_k, seen_bias)
+        media = find_media(clips)
+        # A bar and rows on one terminal would overwrite each other.
+        files = media if csv and sys.stdout.isatty() else track(media, "predicting")
+        answers = answer_files(classifier, files, top_k, seen_bias, keep_features=keep)
     else:
         opened = FeatureStore.open(store)
         rows = select_rows(opened, clips, classifier.experiment.data.split)
-        found += answer_store(classifier, opened, rows, top_k, seen_bias)
+        answers = answer_store(classifier, opened, rows, top_k, seen_bias, keep_features=keep)
+    found: list[Answered | Unanswered] = []
+    for one in answers:
+        if csv and not found:
+            table.print_header()
+        if csv and isinstance(one, Answered):
+            table.print_clip(one.prediction.to_json())
+        found.append(one)
     failed = [one for one in found if isinstance(one, Unanswered)]
     if len(failed) == len(found) == 1:
         raise TCAFError(failed[0].reason)
-    render = printing.print_predictions_csv if csv else printing.print_predictions
-    show(answers_json(classifier, found, seen_bias), render, json)
+    if not csv:
+        show(answers_json(classifier, found, seen_bias), printing.print_predictions, json)
+    for lost in failed:
+        print(f"no answer for {lost.id}: {lost.reason}", file=sys.stderr)
     if timeline is not None:
         for place in draw_timelines(timeline, classifier, found):
             print(f"drawn: {place}", file=sys.stderr)
     if failed:
-        for one in failed:
-            print(f"no answer for {one.id}: {one.reason}", file=sys.stderr)
         raise TCAFError(f"{len(failed)} of {len(found)} clips have no answer")
 
 

@@ -19,9 +19,6 @@ from tcaf.sources.videos import SUFFIXES
 from tcaf.splits import PARTS, UNIONS
 from tcaf.store import FeatureStore
 
-TOGETHER = 32
-"""Files whose features wait for one another, to be answered as one batch."""
-
 
 @dataclass(frozen=True)
 class Answered:
@@ -29,12 +26,12 @@ class Answered:
 
     Args:
         prediction: the answers.
-        video: what they were found from.
+        video: what they were found from, where that is to be drawn.
         file: that the features were made of; None for a clip of a store.
     """
 
     prediction: Prediction
-    video: VideoFeatures
+    video: VideoFeatures | None = None
     file: Path | None = None
 
     @property
@@ -115,49 +112,63 @@ def answer_store(
     rows: Int[np.ndarray, " clips"],
     top_k: int,
     seen_bias: float,
+    *,
+    keep_features: bool = False,
 ) -> list[Answered]:
     """Answers clips of a store.
+
+    Args:
+        classifier: that answers.
+        store: of the clips.
+        rows: which of them.
+        top_k: see `ZeroShotClassifier.classify`.
+        seen_bias: see there.
+        keep_features: what `draw_timelines` needs, and much memory for many clips.
 
     Raises:
         TCAFError: see `ZeroShotClassifier.classify_store`.
     """
     found = classifier.classify_store(store, rows, top_k, seen_bias)
-    return [Answered(p, store[row]) for p, row in zip(found, rows.tolist(), strict=True)]
+    return [
+        Answered(prediction, store[row] if keep_features else None)
+        for prediction, row in zip(found, rows.tolist(), strict=True)
+    ]
 
 
 def answer_files(
-    classifier: ZeroShotClassifier, files: Iterable[Path], top_k: int, seen_bias: float
+    classifier: ZeroShotClassifier,
+    files: Iterable[Path],
+    top_k: int,
+    seen_bias: float,
+    *,
+    keep_features: bool = False,
 ) -> Iterator[Answered | Unanswered]:
-    """Yields what became of each file, in their order; one that fails keeps nothing else back.
+    """Yields what became of each file, before the next is read; one that fails stops no other.
+
+    Args:
+        classifier: that answers.
+        files: in the order of the answers.
+        top_k: see `ZeroShotClassifier.classify`.
+        seen_bias: see there.
+        keep_features: what `draw_timelines` needs, and much memory for many files.
 
     Raises:
         TCAFError: what concerns all files: backbones that cannot be opened, a missing package, or
             what `ZeroShotClassifier.classify` refuses.
     """
     classifier.classify([], top_k, seen_bias)
-    _ = classifier.extractor
-    waiting: list[tuple[Path, VideoFeatures | Unanswered]] = []
-
-    def answered() -> Iterator[Answered | Unanswered]:
-        videos = [video for _, video in waiting if isinstance(video, VideoFeatures)]
-        predictions = iter(classifier.classify(videos, top_k, seen_bias))
-        for file, found in waiting:
-            if isinstance(found, Unanswered):
-                yield found
-            else:
-                yield Answered(next(predictions), found, file)
-        waiting.clear()
-
+    _ = classifier.backbones
     for file in files:
         try:
-            waiting.append((file, classifier.features(file)))
+            video = classifier.features(file)
+            # One at a time: next to the decoding, a larger batch would gain nothing.
+            prediction = classifier.classify(video, top_k, seen_bias)
         except MissingExtraError:
             raise
         except TCAFError as error:
-            waiting.append((file, Unanswered(str(file), " ".join(str(error).split()))))
-        if len(waiting) == TOGETHER:
-            yield from answered()
-    yield from answered()
+            yield Unanswered(str(file), " ".join(str(error).split()))
+            continue
+        yield Answered(prediction, video if keep_features else None, file)
 
 
 def answers_json(
@@ -184,7 +195,7 @@ def draw_timelines(
         path: of the picture of a single clip; the n-th of several goes to NAME_n beside it, where
             those without answers are counted too.
         classifier: that answered.
-        found: the clips.
+        found: the clips, with their features.
 
     Raises:
         TCAFError: the extra `plot` is missing.
@@ -193,6 +204,7 @@ def draw_timelines(
     for number, one in enumerate(found, start=1):
         if isinstance(one, Unanswered):
             continue
+        assert one.video is not None, "features are kept where timelines are asked for"
         place = path if len(found) == 1 else path.with_stem(f"{path.stem}_{number}")
         view = None if one.file is None else view_clip(one.file)
         figure = prediction_timeline(one.prediction, clip_attention(classifier, one.video), view)

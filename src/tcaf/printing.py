@@ -156,20 +156,36 @@ def print_predictions(value: dict[str, Any]) -> None:
         return
     if not several:
         _print(f"[bold]{escape(clips[0]['id'])}[/]")
-    told = f"of {len(value['classes'])} classes, if one of them is right"
+    told = f"of {len(value['classes'])} classes"
+    if clips[0]["answers"][0]["probability"] is not None:
+        told += ", if one of them is right"
     if value["gamma"]:
         told += f"; ranked with {value['gamma']:+g} on the distances of seen classes"
     _print(table, f"[dim]{told}{'; all answers by --json or --csv' if several else ''}[/]")
 
 
-def print_predictions_csv(value: dict[str, Any]) -> None:
-    """Prints all answers of `tcaf predict` as CSV, a line each."""
-    columns = ("rank", "class", "probability", "distance", "seen")
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(("file", *columns))
-    for clip in value["predictions"]:
-        for answer in clip["answers"]:
-            writer.writerow((clip["id"], *(answer[column] for column in columns)))
+class PredictionsCsv:
+    """Prints the answers of `tcaf predict` as CSV, a line each, clip by clip as they are found.
+
+    Holds on to the standard output, which a bar on the standard error takes over while it is drawn.
+    """
+
+    COLUMNS = ("rank", "class", "probability", "distance", "seen")
+
+    def __init__(self) -> None:
+        self._file = sys.stdout
+        self._writer = csv.writer(self._file, lineterminator="\n")
+
+    def print_header(self) -> None:
+        """Prints the names of the columns."""
+        self._writer.writerow(("file", *self.COLUMNS))
+        self._file.flush()
+
+    def print_clip(self, value: dict[str, Any]) -> None:
+        """Prints `Prediction.to_json`; nothing waits in a buffer, so that no stop loses it."""
+        for answer in value["answers"]:
+            self._writer.writerow((value["id"], *(answer[column] for column in self.COLUMNS)))
+        self._file.flush()
 
 
 def print_table(rows: list[dict[str, Any]], out: Path) -> None:

@@ -4,11 +4,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from damaged import box, spoil, write_clip
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tcaf.extract.backbones import AudioBackbone, FrameSize, VisualBackbone
-from tcaf.extract.extractor import WINDOWS, audio_tokens, visual_tokens
+from tcaf.extract.extractor import WINDOWS, Extractor, audio_tokens, visual_tokens
+from tcaf.extract.media import BrokenMediaWarning, MediaError
 
 SIZE = FrameSize(5, 7)
 
@@ -108,3 +110,76 @@ def test_no_sound_is_an_empty_sequence(blocks):
 
 def test_no_picture_is_an_empty_sequence():
     assert visual_tokens(Corners(), []).shape == (0, 2)
+
+
+EXTRACTOR = Extractor(FirstAndLast(), Corners())
+
+
+def replaced(path, *pairs):
+    """Replaces bytes of a file by as many others."""
+    data = path.read_bytes()
+    for old, new in pairs:
+        assert old in data
+        data = data.replace(old, new)
+    path.write_bytes(data)
+    return path
+
+
+NO_SOUND_DECODER = (b"mp4a", b"zzzz"), (b"esds", b"zzzz")
+NO_PICTURE_DECODER = (b"avc1", b"zzzz"), (b"avcC", b"zzzz")
+
+
+def test_a_file_becomes_a_clip(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", 1.2)
+    clip = EXTRACTOR.extract(path)
+    assert clip.id == "a.mp4"
+    # AAC's blocks of 64 ms end at 1.28 s: (140 samples - 13) / 11 + 1; 6 frames / 3.
+    assert (clip.audio.shape, clip.visual.shape) == ((12, 2), (2, 2))
+    assert EXTRACTOR.extract(path, "dog/a").id == "dog/a"
+
+
+@pytest.mark.parametrize(
+    ("pairs", "told", "lost", "lens"),
+    [
+        (NO_SOUND_DECODER, r"no decoder \(for the audio track\)", "audio", (0, 2)),
+        (NO_PICTURE_DECODER, r"no decoder \(for the video track\)", "visual", (12, 0)),
+    ],
+)
+def test_a_track_without_a_decoder_leaves_the_other_one(tmp_path, pairs, told, lost, lens):
+    whole = EXTRACTOR.extract(write_clip(tmp_path / "a.mp4", 1.2))
+    path = replaced(tmp_path / "a.mp4", *pairs)
+    with pytest.warns(BrokenMediaWarning, match=told) as caught:
+        clip = EXTRACTOR.extract(path)
+    assert len(caught) == 1
+    assert (len(clip.audio), len(clip.visual)) == lens
+    kept = {"audio": "visual", "visual": "audio"}[lost]
+    assert np.array_equal(clip.tokens(kept), whole.tokens(kept))
+
+
+def test_a_track_of_which_no_frame_decodes_leaves_the_other_one(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", 1.2)
+    whole = EXTRACTOR.extract(path)
+    data = path.read_bytes()
+    # Sizes of the packets of the first track, which is the picture.
+    start, end = box(data, b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsz")
+    path.write_bytes(spoil(data, start + 20, end))
+    with pytest.warns(BrokenMediaWarning, match="no frame decodes"):
+        clip = EXTRACTOR.extract(path)
+    assert clip.visual.shape == (0, 2)
+    assert np.array_equal(clip.audio, whole.audio)
+
+
+def test_two_unusable_tracks_are_an_unusable_file(tmp_path):
+    path = replaced(write_clip(tmp_path / "a.mp4"), *NO_SOUND_DECODER, *NO_PICTURE_DECODER)
+    with (
+        pytest.warns(BrokenMediaWarning, match="no decoder") as caught,
+        pytest.raises(MediaError, match=r"a\.mp4: neither sound nor picture"),
+    ):
+        EXTRACTOR.extract(path)
+    assert len(caught) == 2
+
+
+def test_a_file_that_is_none_is_no_matter_of_one_track(tmp_path):
+    (tmp_path / "a.mp4").write_text("no clip" * 1000)
+    with pytest.raises(MediaError, match="not a media file"):
+        EXTRACTOR.extract(tmp_path / "a.mp4")

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from tcaf.reports.attention_maps import AttentionMap
 from tcaf.reports.prediction import (
     BINS,
     FRAMES,
+    ClipAttention,
     ClipView,
     check_timeline,
     clip_attention,
@@ -33,7 +35,8 @@ ANSWERS = Prediction(
         Answer("bee", 3.0, 0.125, True),
     ),
 )
-ATTENTION = AttentionMap(
+SPEC = FeatureSpec(5, 7, 0.96, 0.64, "ears", "eyes")
+WEIGHTS = AttentionMap(
     audio_times=np.array([0.0, 0.96]),
     visual_times=np.array([0.0, 0.64, 1.28]),
     class_to_class=np.array([0.1]),
@@ -42,13 +45,24 @@ ATTENTION = AttentionMap(
     audio_to_visual=np.zeros((0, 2, 3)),
     visual_to_audio=np.zeros((0, 3, 2)),
 )
+ATTENTION = ClipAttention(WEIGHTS, SPEC)
 
 
-def view(num_frames=FRAMES, height=54, width=96, bins=31, duration_s=2.5):
+@pytest.fixture
+def media(monkeypatch):
+    """The module of `tests/extract` that writes media files."""
+    pytest.importorskip("av")
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "extract")
+    import damaged
+
+    return damaged
+
+
+def view(num_frames=FRAMES, height=54, width=96, bins=31, sound_s=2.5, picture_s=2.5):
     frames = np.zeros((num_frames, height, width, 3), np.uint8)
     frames[..., 0] = np.arange(num_frames)[:, None, None]
     wave = np.linspace(0, 0.5, bins).astype(np.float32)
-    return ClipView(duration_s, frames, -wave, wave)
+    return ClipView(sound_s, picture_s, frames, -wave, wave)
 
 
 def test_everything_at_once():
@@ -86,6 +100,48 @@ def test_frames_fill_the_time_and_keep_their_shape():
     for image in images:
         tall, wide = image.get_array().shape[:2]
         assert wide / tall == pytest.approx(box.width / len(images) / box.height, rel=0.05)
+
+
+@pytest.mark.parametrize(("sound_s", "picture_s"), [(4.0, 10.0), (10.0, 3.0), (10.0, 0.01)])
+def test_tracks_are_drawn_over_their_own_lengths(sound_s, picture_s):
+    figure = prediction_timeline(ANSWERS, ATTENTION, view(sound_s=sound_s, picture_s=picture_s))
+    frames, sound, attention, _ = figure.axes
+    assert all(axis.get_xlim() == (0, 10) for axis in (frames, sound, attention))
+    assert frames.get_images()[-1].get_extent()[1] == pytest.approx(picture_s, abs=0.05)
+    # Drawn between the middles of the first and the last of 31 shares.
+    corners = sound.collections[0].get_paths()[0].get_extents()
+    assert (corners.x0, corners.x1) == pytest.approx((sound_s / 62, sound_s * 61 / 62))
+    box = frames.get_window_extent()
+    images = frames.get_images()
+    for image in images if picture_s > 1 else ():
+        tall, wide = image.get_array().shape[:2]
+        shape = box.width * picture_s / 10 / len(images) / box.height
+        assert wide / tall == pytest.approx(shape, rel=0.05)
+
+
+def test_a_single_token_is_as_long_as_it_stands_for():
+    short = replace(
+        WEIGHTS,
+        audio_times=np.array([0.0]),
+        class_to_audio=np.array([[0.3]]),
+        visual_times=np.array([0.64]),
+        class_to_visual=np.array([[0.6]]),
+        audio_to_visual=np.zeros((0, 1, 1)),
+        visual_to_audio=np.zeros((0, 1, 1)),
+    )
+
+    def edges(spec, seen=None):
+        axis = prediction_timeline(ANSWERS, ClipAttention(short, spec), seen).axes[-2]
+        steps = {s.get_label(): s.get_data().edges.tolist() for s in axis.patches}
+        return steps["audio"], steps["visual"], axis.get_xlim(), axis.get_xlabel()
+
+    assert edges(SPEC) == ([0, 0.96], [0.64, 1.28], (0, 1.28), "seconds")
+    # One that stands for the whole clip is as long as the clip, as far as that is known.
+    whole = replace(SPEC, audio_step_s=None)
+    assert edges(whole) == ([0, 1.28], [0.64, 1.28], (0, 1.28), "seconds")
+    assert edges(whole, view()) == ([0, 2.5], [0.64, 1.28], (0, 2.5), "seconds")
+    unknown = replace(whole, visual_step_s=None)
+    assert edges(unknown) == ([0, 1], [0, 1], (0, 1), "the whole clip")
 
 
 def test_bars_are_as_long_as_their_probabilities():
@@ -152,12 +208,35 @@ def test_a_clip_without_one_track(tmp_path, missing):
     assert found.duration_s == pytest.approx(2, abs=0.15)
 
 
+@pytest.mark.parametrize(("picture_s", "sound_s"), [(3, 1), (1, 3)])
+def test_tracks_keep_their_own_lengths(tmp_path, media, picture_s, sound_s):
+    found = view_clip(media.write_clip(tmp_path / "c.mp4", picture_s, audio_seconds=sound_s))
+    # Frames are looked at 16 times a second, sound comes in blocks of 64 ms.
+    assert found.picture_s == pytest.approx(picture_s, abs=0.07)
+    assert found.sound_s == pytest.approx(sound_s, abs=0.07)
+    assert found.duration_s == max(found.picture_s, found.sound_s)
+    # Loud to the end: the silence behind is no part of the track.
+    assert found.highest[: -len(found.highest) // 20].min() > 0.3
+
+
+@pytest.mark.parametrize(
+    ("codec", "head", "rows"), [(b"mp4a", b"esds", 1), (b"avc1", b"avcC", 1), (b"none", b"none", 2)]
+)
+def test_a_track_without_a_decoder_is_left_out(tmp_path, media, codec, head, rows):
+    path = media.write_clip(tmp_path / "c.mp4", 1)
+    path.write_bytes(path.read_bytes().replace(codec, b"zzzz").replace(head, b"zzzz"))
+    found = view_clip(path)
+    assert (len(found.lowest) == 0, found.sound_s == 0) == ((codec == b"mp4a",) * 2)
+    assert (len(found.frames) == 0, found.picture_s == 0) == ((codec == b"avc1",) * 2)
+    assert found.duration_s == pytest.approx(1, abs=0.1)
+    assert len(prediction_timeline(ANSWERS, None, found).axes) == rows + 1
+
+
 def classifier(model, experiment, **settings):
     """An untrained classifier with settings of its input."""
     text = torch.eye(3, model.config.text_dim)
     classes = ClassSet(("a", "b", "c"), frozenset("a"))
-    spec = FeatureSpec(5, 7, 0.96, 0.64, "ears", "eyes")
-    trained = TrainedModel("tcaf", model, spec, classes, text, 0.2, experiment(**settings), 1.0)
+    trained = TrainedModel("tcaf", model, SPEC, classes, text, 0.2, experiment(**settings), 1.0)
     return ZeroShotClassifier(trained)
 
 
@@ -176,12 +255,22 @@ def test_attention_stands_at_seconds_of_the_clip(small_model, tiny_experiment):
     own = classifier(
         small_model(), tiny_experiment, fidelity=fidelity, evaluation={"window_s": 4.0}
     )
-    found = clip_attention(own, clip())
+    both = clip_attention(own, clip())
+    assert both.spec == SPEC
+    found = both.weights
     assert found.visual_times[0] == pytest.approx(4 * 0.64)
     np.testing.assert_allclose(np.diff(found.audio_times), 0.96, rtol=1e-5)
     assert found.class_to_visual.shape[1] == len(found.visual_times)
     total = found.class_to_class + found.class_to_audio.sum(1) + found.class_to_visual.sum(1)
     np.testing.assert_allclose(total, 1, rtol=1e-6)
+
+
+def test_an_average_stands_for_the_whole_clip(small_model, tiny_experiment):
+    found = clip_attention(
+        classifier(small_model(), tiny_experiment, data={"average": True}), clip()
+    )
+    assert (found.spec.audio_step_s, found.spec.visual_step_s) == (None, None)
+    assert found.weights.class_to_visual.shape[1] == len(found.weights.visual_times) == 1
 
 
 def test_no_class_token_no_attention(small_model, tiny_experiment):

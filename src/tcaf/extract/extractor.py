@@ -86,8 +86,8 @@ class Extractor:
         frames = read_frames(path, self.visual.fps, self.visual.frame_size)
         clip = VideoFeatures(
             id or path.name,
-            audio_tokens(self.audio, _until_unusable(samples)),
-            visual_tokens(self.visual, _until_unusable(frames)),
+            audio_tokens(self.audio, until_unusable(samples)),
+            visual_tokens(self.visual, until_unusable(frames)),
         )
         if not len(clip.audio) and not len(clip.visual):
             raise MediaError(path, "neither sound nor picture", "no sample and no frame decodes")
@@ -95,7 +95,7 @@ class Extractor:
         return clip
 
 
-def _until_unusable(stream: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+def until_unusable(stream: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Passes a track on; one that cannot be used is an empty one, with a warning."""
     try:
         yield from stream

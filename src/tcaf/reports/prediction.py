@@ -16,8 +16,9 @@ from tcaf.batches import LoadedClips, load_batch
 from tcaf.classifier import Answer, Prediction, ZeroShotClassifier
 from tcaf.errors import TCAFError
 from tcaf.extract.backbones import FrameSize
+from tcaf.extract.extractor import until_unusable
 from tcaf.extract.media import BrokenMediaWarning, probe, read_audio, read_frames
-from tcaf.features import VideoFeatures
+from tcaf.features import FeatureSpec, VideoFeatures
 from tcaf.files import replacing
 from tcaf.model import TCAF
 from tcaf.reports.attention_maps import AttentionMap, attention_map
@@ -48,23 +49,45 @@ SHORT, LONG = 28, 90
 
 @dataclass(frozen=True)
 class ClipView:
-    """What there is to see and to hear of a clip.
+    """What there is to see and to hear of a clip, whose tracks begin together.
 
     Args:
-        duration_s: in seconds.
-        frames: evenly spread, each from the middle of its share of the clip; none without picture.
-        lowest: lowest sample of each share of the clip, in -1..1; none without sound.
+        sound_s: length of the sound track in seconds.
+        picture_s: length of the picture track.
+        frames: evenly spread, each from the middle of its share of the picture track; none without
+            picture.
+        lowest: lowest sample of each share of the sound track, in -1..1; none without sound.
         highest: highest sample of each share.
     """
 
-    duration_s: float
+    sound_s: float
+    picture_s: float
     frames: UInt8[np.ndarray, "num_frames height width 3"]
     lowest: Float[np.ndarray, " bins"]
     highest: Float[np.ndarray, " bins"]
 
+    @property
+    def duration_s(self) -> float:
+        """Length of the longer track in seconds."""
+        return max(self.sound_s, self.picture_s)
+
+
+@dataclass(frozen=True)
+class ClipAttention:
+    """Where a model looks in a clip.
+
+    Args:
+        weights: with times in seconds since the clip's start.
+        spec: of the tokens that the model was given; None for the seconds of one that stands for
+            the whole clip.
+    """
+
+    weights: AttentionMap
+    spec: FeatureSpec
+
 
 def view_clip(path: Path) -> ClipView:
-    """Reads a file once more, at low resolution.
+    """Reads a file once more, at low resolution; a track that cannot be used is an empty one.
 
     Raises:
         TCAFError: see `extract.media`.
@@ -79,7 +102,7 @@ def view_clip(path: Path) -> ClipView:
         if info.has_video:
             aspect = (info.width or 16) / (info.height or 9)
             frames, picture_s = _frames(path, told_s, aspect)
-    return ClipView(max(sound_s, picture_s), frames, lowest, highest)
+    return ClipView(sound_s, picture_s, frames, lowest, highest)
 
 
 def _frames(
@@ -94,12 +117,14 @@ def _frames(
     fps = 2 * FRAMES / told_s if told_s > 0 else 4.0
     kept: list[UInt8[np.ndarray, "height width 3"]] = []
     stride, count = 1, 0
-    for frame in read_frames(path, fps, size):
+    for frame in until_unusable(read_frames(path, fps, size)):
         if count % stride == 0:
             kept.append(frame)
         count += 1
         if len(kept) == 4 * FRAMES:
             kept, stride = kept[::2], 2 * stride
+    if not kept:
+        return np.zeros((0, 1, 1, 3), np.uint8), 0.0
     middles = (np.arange(FRAMES) + 0.5) / FRAMES * count / stride
     chosen = np.minimum(middles.astype(int), len(kept) - 1)
     return np.stack([kept[place] for place in chosen]), count / fps
@@ -109,7 +134,7 @@ def _waveform(path: Path) -> tuple[Float[np.ndarray, " bins"], Float[np.ndarray,
     """Returns lowest and highest samples over the sound track, and its length in seconds."""
     size = round(BIN_S * SAMPLE_RATE)
     lows, highs, rest, count = [], [], np.zeros(0, np.float32), 0
-    for block in read_audio(path, SAMPLE_RATE):
+    for block in until_unusable(read_audio(path, SAMPLE_RATE)):
         count += len(block)
         samples = np.concatenate([rest, block])
         whole = len(samples) // size * size
@@ -127,23 +152,27 @@ def _waveform(path: Path) -> tuple[Float[np.ndarray, " bins"], Float[np.ndarray,
     return low, high, count / SAMPLE_RATE
 
 
-def clip_attention(classifier: ZeroShotClassifier, video: VideoFeatures) -> AttentionMap | None:
-    """Returns where a model looks in a clip, in seconds; None for one without a class token."""
+def clip_attention(classifier: ZeroShotClassifier, video: VideoFeatures) -> ClipAttention | None:
+    """Returns where a model looks in a clip; None for a model without a class token."""
     model = classifier.model
     if not isinstance(model, TCAF) or model.class_token is None:
         return None
     # The model may be told token numbers for times, or seconds since the window's start.
     windows = replace(classifier.windows, times="seconds", restart=False)
-    timed = load_batch(LoadedClips([video], classifier.trained.spec), np.arange(1), windows)
-    return replace(
+    spec = classifier.trained.spec
+    timed = load_batch(LoadedClips([video], spec), np.arange(1), windows)
+    weights = replace(
         attention_map(model, classifier.batch(video)),
         audio_times=timed.audio_times.double().numpy(),
         visual_times=timed.visual_times.double().numpy(),
     )
+    if windows.average:
+        spec = replace(spec, audio_step_s=None, visual_step_s=None)
+    return ClipAttention(weights, spec)
 
 
 def prediction_timeline(
-    prediction: Prediction, attention: AttentionMap | None = None, view: ClipView | None = None
+    prediction: Prediction, attention: ClipAttention | None = None, view: ClipView | None = None
 ) -> Figure:
     """Draws a clip over time and its answers beside.
 
@@ -183,8 +212,11 @@ def prediction_timeline(
     return figure
 
 
-def _draw_rows(axes: dict[str, Any], attention: AttentionMap | None, view: ClipView | None) -> None:
+def _draw_rows(
+    axes: dict[str, Any], attention: ClipAttention | None, view: ClipView | None
+) -> None:
     """Draws everything that has a time but the frames."""
+    length_s = view.duration_s if view is not None else 0.0
     for name, axis in axes.items():
         last = name == list(axes)[-1]
         if name != "attention":
@@ -196,54 +228,77 @@ def _draw_rows(axes: dict[str, Any], attention: AttentionMap | None, view: ClipV
         else:
             axis.set_xlabel("seconds")
     if view is not None and "sound" in axes:
-        edges = np.linspace(0, view.duration_s, len(view.lowest) + 1)
+        edges = np.linspace(0, view.sound_s, len(view.lowest) + 1)
         middles = (edges[1:] + edges[:-1]) / 2
         loudest = max(float(np.abs([view.lowest, view.highest]).max()), 1e-3)
         axes["sound"].fill_between(middles, view.lowest, view.highest, color=light("muted"), lw=0.4)
         axes["sound"].set_ylim(-1.05 * loudest, 1.05 * loudest)
     if attention is not None:
-        end = _draw_attention(axes["attention"], attention)
-        axes["attention"].set_xlim(0, view.duration_s if view is not None else end)
-    elif view is not None:
-        next(iter(axes.values())).set_xlim(0, view.duration_s)
+        length_s = length_s or _tokens_end_s(attention)
+        _draw_attention(axes["attention"], attention, length_s or 1.0)
+    last = list(axes.values())[-1]
+    last.set_xlim(0, length_s or 1.0)
+    if not length_s:
+        # Each token stands for the whole of a clip whose length nobody knows.
+        last.set_xticks([])
+        last.set_xlabel("the whole clip")
 
 
-def _draw_attention(axis: Any, attention: AttentionMap) -> float:
-    """Draws the class token's weights as steps; returns where the last token ends, in seconds."""
+def _tokens_end_s(attention: ClipAttention) -> float:
+    """Returns where the last token ends, in seconds; 0 if each stands for the whole clip."""
+    weights, spec = attention.weights, attention.spec
+    ends = (
+        times[-1] + step_s
+        for times, step_s in (
+            (weights.audio_times, spec.audio_step_s),
+            (weights.visual_times, spec.visual_step_s),
+        )
+        if len(times) and step_s is not None
+    )
+    return float(max(ends, default=0.0))
+
+
+def _draw_attention(axis: Any, attention: ClipAttention, length_s: float) -> None:
+    """Draws the class token's weights as steps, for a clip of this length in seconds."""
+    weights, spec = attention.weights, attention.spec
     both = (
-        ("audio", attention.audio_times, attention.class_to_audio[-1], SERIES[0]),
-        ("visual", attention.visual_times, attention.class_to_visual[-1], SERIES[1]),
+        ("audio", weights.audio_times, weights.class_to_audio[-1], SERIES[0]),
+        ("visual", weights.visual_times, weights.class_to_visual[-1], SERIES[1]),
     )
     used = [row for row in both if row[2].any()]
     num_tokens = 1 + sum(len(times) for _, times, _, _ in used)
-    end, top = 0.0, 1.0
-    for name, times, weights, colour in used:
-        step = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
-        edges = np.append(times, times[-1] + step)
-        axis.stairs(weights * num_tokens, edges, label=name, color=colour, baseline=None, lw=1.7)
-        end, top = max(end, float(edges[-1])), max(top, float(weights.max()) * num_tokens)
+    top = 1.0
+    for name, times, on_tokens, colour in used:
+        looks = on_tokens * num_tokens
+        step_s = spec.audio_step_s if name == "audio" else spec.visual_step_s
+        if step_s is None:
+            edges = np.linspace(0, length_s, len(times) + 1)
+        else:
+            edges = np.append(times, times[-1] + step_s)
+        axis.stairs(looks, edges, label=name, color=colour, baseline=None, lw=1.7)
+        top = max(top, float(looks.max()))
     axis.axhline(1, color=light("muted"), lw=0.8, ls=(0, (4, 3)))
     axis.set_ylim(0, 1.15 * top)
     axis.set_title("weight of the class token (1: an even look)")
     axis.grid(axis="y")
     axis.legend(loc="lower right", bbox_to_anchor=(1, 0.98), ncols=2, borderaxespad=0.1)
-    return end
 
 
 def _draw_frames(axis: Any, view: ClipView) -> None:
-    """Draws as many frames side by side as fit, each over its share of the clip's time."""
+    """Draws as many frames side by side as fit, each over its share of the picture track."""
+    limits = axis.get_xlim()
     box = axis.get_window_extent()
+    strip = box.width * view.picture_s / limits[1]
     height, width = view.frames.shape[1:3]
-    num = int(np.clip(round(box.width / box.height / (width / height)), 1, len(view.frames)))
+    num = int(np.clip(round(strip / box.height / (width / height)), 1, len(view.frames)))
     shown = view.frames[((np.arange(num) + 0.5) / num * len(view.frames)).astype(int)]
     # Cut to the shape of their place, so that nothing is stretched.
-    wanted = box.width / num / box.height
-    tall, wide = min(height, round(width / wanted)), min(width, round(height * wanted))
+    wanted = strip / num / box.height
+    tall, wide = min(height, round(width / wanted)), min(width, max(round(height * wanted), 1))
     top, left = (height - tall) // 2, (width - wide) // 2
-    edges = np.linspace(0, view.duration_s, num + 1)
-    limits = axis.get_xlim()
+    edges = np.linspace(0, view.picture_s, num + 1)
     for frame, start, end in zip(shown, edges[:-1], edges[1:], strict=True):
-        gap = 0.012 * view.duration_s / num
+        gap = 0.012 * view.picture_s / num
         extent = (start + gap, end - gap, 0, 1)
         axis.imshow(
             frame[top : top + tall, left : left + wide],
