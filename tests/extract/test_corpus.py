@@ -1,13 +1,26 @@
 """Many files: resuming, changed files, rejects."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pool_work import Obeying
 
 from tcaf.errors import TCAFError
-from tcaf.extract.corpus import Extracted, MediaFile, Reject, WorkFolder
+from tcaf.extract.corpus import (
+    Extracted,
+    MediaFile,
+    Reject,
+    WorkFolder,
+    _open_worker,
+    extract_files,
+)
 from tcaf.features import FeatureSpec, VideoFeatures
 
 SPEC = FeatureSpec(3, 5, 0.96, 0.64, "listen", "look")
@@ -73,6 +86,147 @@ def test_a_file_that_changed_is_done_again(tmp_path, work, rejected):
         work.keep(file, clip_of(file), [])
     media_file(tmp_path, content=b"other content")
     assert work.find(file) is None
+
+
+@pytest.mark.parametrize("rejected", [True, False])
+def test_permissions_count_for_rejects_alone(tmp_path, work, rejected):
+    file = media_file(tmp_path)
+    if rejected:
+        work.reject(file, "not readable", "more")
+    else:
+        work.keep(file, clip_of(file), [])
+    before = file.path.stat().st_ctime_ns
+    while file.path.stat().st_ctime_ns == before:  # clocks of file systems are coarse
+        file.path.chmod(0o600)
+    assert (work.find(file) is None) == rejected
+
+
+def test_a_reject_is_of_the_file_before_it_was_read(tmp_path, work):
+    file = media_file(tmp_path)
+    state = file.state()
+    media_file(tmp_path, content=b"more has come meanwhile")
+    work.reject(file, "damaged header", "more", state)
+    assert work.find(file) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("MemoryError", "MemoryError: no room for it"),
+        ("OSError", "OSError: [Errno 5] Input/output error"),
+        ("bug", "KeyError: 'some key'"),
+    ],
+)
+def test_what_fails_is_told_and_tried_again(tmp_path, work, said, told):
+    file = media_file(tmp_path, content=said.encode())
+    answer = _open_worker(Obeying(), work.path)(file)
+    assert (answer.id, answer.reason) == (file.id, "failed")
+    assert f"{file.path}: failed ({told}" in answer.detail
+    assert "\n" not in answer.detail
+    assert work.find(file) is None
+
+
+def files_that_say(folder, *words):
+    return [media_file(folder, f"{word}.mp4", word.encode()) for word in words]
+
+
+@pytest.mark.slow  # starts several processes
+def test_which_rejects_last(tmp_path):
+    files = files_that_say(tmp_path, "a", "SIGSEGV", "SIGKILL", "SIGTERM", "MemoryError", "b")
+    folder = tmp_path / "work"
+    _, found = extract_files(files, Obeying(), folder, workers=2)
+    reasons = {each.id: each.reason for each in found if isinstance(each, Reject)}
+    assert reasons == {
+        "SIGSEGV.mp4": "decoder crashed",
+        "SIGKILL.mp4": "killed, perhaps for want of memory",
+        "SIGTERM.mp4": "killed",
+        "MemoryError.mp4": "failed",
+    }
+    assert "ended by SIGKILL" in found[2].detail
+    kept = WorkFolder(folder)
+    assert [kept.find(file) is None for file in files] == [False, False, True, True, True, False]
+    # Better luck next time.
+    files[2].path.write_text("c")
+    _, again = extract_files(files, Obeying(), folder, workers=1)
+    assert isinstance(again[2], Extracted)
+    assert again[1] == found[1]
+
+
+@pytest.mark.slow  # starts several processes
+def test_a_folder_that_cannot_be_written_to_ends_the_run(tmp_path):
+    files = files_that_say(tmp_path, "a", "b", "c")
+    work = WorkFolder.open(tmp_path / "work", SPEC)
+    # Nothing can take its place; a full disk would do as well.
+    (work.clips / f"{files[1].key}.safetensors").mkdir()
+    with pytest.raises(IsADirectoryError, match=files[1].key):
+        extract_files(files, Obeying(), work.path, workers=1)
+    assert [work.find(file) is None for file in files] == [False, True, True]
+    assert not list(work.rejects.iterdir())
+
+
+def test_a_full_disk_is_an_error_of_the_system(tmp_path):
+    resource = pytest.importorskip("resource")
+    file = media_file(tmp_path)
+    work = WorkFolder.open(tmp_path / "work", SPEC)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (101, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            work.keep(file, clip_of(file), [])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(work.clips.iterdir())
+
+
+RUN = """
+import signal, sys
+from pathlib import Path
+from pool_work import Obeying
+from tcaf.extract.corpus import MediaFile, extract_files
+
+def stop(number, frame):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGTERM, stop)
+files = [MediaFile(path.name, path) for path in sorted(Path(sys.argv[1]).iterdir())]
+try:
+    extract_files(files, Obeying(), Path(sys.argv[2]), workers=2)
+except KeyboardInterrupt:
+    sys.exit(143)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers_first", [True, False])
+def test_the_end_of_all_processes_rejects_nothing(tmp_path, workers_first):
+    psutil = pytest.importorskip("psutil")
+    files_that_say(tmp_path / "clips", "a", "sleep", "tired")
+    (tmp_path / "clips" / "tired.mp4").write_text("sleep")
+    run = subprocess.Popen(
+        [sys.executable, "-c", RUN, tmp_path / "clips", tmp_path / "work"],
+        cwd=Path(__file__).parent,
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    work = WorkFolder(tmp_path / "work")
+    deadline = time.monotonic() + 120
+    while not list(work.clips.glob("*.safetensors")):
+        assert run.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    children = psutil.Process(run.pid).children()
+    if workers_first:
+        for child in children:
+            child.terminate()
+        time.sleep(0.1)
+        run.terminate()
+    else:
+        os.killpg(run.pid, signal.SIGTERM)
+    _, error = run.communicate(timeout=60)
+    assert (run.returncode, error) == (143, "")
+    assert not psutil.wait_procs(children, timeout=10)[1]
+    assert not list(work.rejects.iterdir())
 
 
 def test_the_last_outcome_counts(tmp_path, work):

@@ -3,6 +3,7 @@
 import gc
 import os
 import pickle
+import struct
 import subprocess
 import sys
 import time
@@ -26,8 +27,10 @@ from damaged import (
 from tcaf.errors import TCAFError
 from tcaf.extract.backbones import FrameSize
 from tcaf.extract.media import (
+    MAX_JUMP_S,
     BrokenMediaWarning,
     MediaError,
+    TrackError,
     probe,
     read_audio,
     read_frames,
@@ -330,6 +333,93 @@ def test_a_damaged_rate_makes_no_endless_picture(folder, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BrokenMediaWarning)
         assert len(frames(path)) < 100
+
+
+def tell_length(path, seconds):
+    """Writes another length into the head of a Matroska file."""
+    data = bytearray(path.read_bytes())
+    # Element 0x4489 of 8 bytes, a number of milliseconds.
+    place = data.index(b"\x44\x89\x88") + 3
+    data[place : place + 8] = struct.pack(">d", seconds * 1000)
+    path.write_bytes(data)
+
+
+def test_steps_beyond_the_told_length_do_not_add_up(tmp_path):
+    # 22 steps of 200 s each alone would be believed.
+    path = write_clip(tmp_path / "x.mkv", times=[200.0 * k for k in range(23)], **GREY)
+    tell_length(path, 7)
+    with pytest.warns(BrokenMediaWarning, match=r"damaged picture from 200.0 s on"):
+        shown = levels(path, 5.0)
+    # The first step ends 193 s beyond the length; a second would make that 393.
+    assert len(shown) <= (7 + MAX_JUMP_S) * 5 + 23
+    assert shown[:1000] == [0] * 1000
+    tell_length(path, 4400)
+    assert len(levels(path, 5.0)) >= 4400 * 5
+
+
+def test_a_gap_in_a_file_that_tells_no_length(tmp_path):
+    times = [*(0.1 * k for k in range(11)), *(289.0 + 0.1 * k for k in range(13))]
+    live = {"container_options": {"live": "1"}}
+    path = write_clip(tmp_path / "x.mkv", fps=10, times=times, **GREY, **live)
+    assert probe(path).duration_s is None
+    shown = levels(path, 10.0)
+    assert shown == [*range(10), *[10] * 2880, *range(11, 24)]
+
+
+def test_stills_last_as_long_as_the_sound_goes_on(tmp_path):
+    # 18 steps of 20 s are 360 s.
+    path = write_clip(
+        tmp_path / "x.mkv",
+        times=[20.0 * k for k in range(19)],
+        audio_seconds=361,
+        **GREY | {"sample_rate": 8000},
+        container_options={"live": "1"},
+    )
+    assert probe(path).duration_s is None
+    shown = levels(path, 1.0)
+    assert shown[:360] == [k // 20 for k in range(360)]
+    assert len(shown) == 361
+
+
+@pytest.mark.parametrize("name", ["whole.mp4", "whole.webm", "whole.avi", "uneven.mkv"])
+def test_damage_makes_no_hours_of_seconds(folder, tmp_path, name):
+    data = np.frombuffer((folder[0] / name).read_bytes(), np.uint8)
+    path = tmp_path / name
+    for seed in range(11):
+        rng = np.random.default_rng(seed)
+        spoilt = data.copy()
+        places = rng.integers(12, len(data), 37)
+        spoilt[places] = rng.integers(0, 256, 37)
+        path.write_bytes(spoilt.tobytes())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", BrokenMediaWarning)
+            try:
+                told_s, num_shown = probe(path).duration_s, len(frames(path, 5.0))
+            except MediaError:
+                continue
+        assert num_shown <= ((told_s or 0) + MAX_JUMP_S) * 5 + 50
+
+
+def test_a_track_that_begins_on_the_way(folder, tmp_path):
+    data = bytearray((folder[0] / "whole.ts").read_bytes())
+    # Packets of 188 bytes; the second and third hold a flag for beginnings and the track's number.
+    starts = [k for k in range(0, len(data), 188) if data[k + 1 : k + 3] == b"\x41\x01"]
+    data[starts[-1] + 2] = 0x23
+    path = tmp_path / "x.ts"
+    path.write_bytes(data)
+    assert abs(len(frames(path)) - 50) <= 1
+    assert len(sound(path)) / RATE == pytest.approx(2, abs=0.2)
+
+
+@pytest.mark.parametrize("keep_aspect", [False, True])
+def test_pixels_that_cannot_be_scaled(tmp_path, keep_aspect):
+    # FFmpeg writes this format, of two pixels a byte, but does not read it.
+    path = write_clip(
+        tmp_path / "x.nut", 0.2, video_codec="rawvideo", pixels="bgr4", sample_rate=None
+    )
+    with pytest.raises(TrackError, match=r"picture cannot be scaled \(bgr4: ") as caught:
+        frames(path, size=FrameSize(11, 13, keep_aspect))
+    assert caught.value.reason == "picture cannot be scaled"
 
 
 def test_channels_that_cannot_be_mixed(tmp_path):

@@ -220,6 +220,10 @@ def open_backbone(text: str, modality: Modality, weights: Path | None = None) ->
         raise TCAFError(f"backbone {name!r} is {info.modality}; for {modality} there are {fitting}")
     if weights is not None and options.get("weights") == RANDOM:
         raise TCAFError(f"backbone {text!r} asks for random weights; leave out {weights}")
+    if weights is None and options.get("weights", RANDOM) != RANDOM:
+        raise TCAFError(
+            f"{text!r} needs its own weights: give their path with --{modality}_weights"
+        )
     backbone: Backbone = importlib.import_module(info.module).open_backbone(options, weights)
     wanted = canonical_name(name, options)
     if "weights" in options and backbone.name != wanted:

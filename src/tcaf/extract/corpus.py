@@ -6,16 +6,17 @@
 
 Owns this folder. A file is done when its name is there, whole: a run that was killed goes on where
 it was, does nothing twice and finds nothing half-written. A file that has changed since (size or
-time) is done again. What becomes of the features is `sources.videos`.
+time; of a rejected one permissions too) is done again, and so is one whose process was killed or
+failed for want of anything. What becomes of the features is `sources.videos`.
 """
 
 import hashlib
 import json
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors
@@ -24,7 +25,7 @@ import safetensors.numpy
 from tcaf.errors import TCAFError
 from tcaf.extract.extractor import Extractor
 from tcaf.extract.media import BrokenMediaWarning, MediaError, require_decoder
-from tcaf.extract.pool import Crash, answers
+from tcaf.extract.pool import Crash, Killed, answers
 from tcaf.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.files import read_json, replacing, write_json
 from tcaf.progress import Track, silent
@@ -75,13 +76,19 @@ class MediaFile:
         """A name for files about it, safe for any file system."""
         return hashlib.sha256(self.id.encode()).hexdigest()[:32]
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, int]:
         """What tells that the file has not changed; empty where there is none."""
         try:
             status = self.path.stat()
         except OSError:
             return {}
-        return {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+        times = {"mtime_ns": status.st_mtime_ns, "ctime_ns": status.st_ctime_ns}
+        return {"bytes": status.st_size, **times}
+
+
+def _content(state: dict[str, int]) -> dict[str, int]:
+    """Returns what of a state tells of the content alone: permissions and names may change."""
+    return {key: value for key, value in state.items() if key != "ctime_ns"}
 
 
 @dataclass(frozen=True)
@@ -173,7 +180,7 @@ class WorkFolder:
             if clip.is_file():
                 with safetensors.safe_open(clip, framework="numpy") as opened:
                     told = json.loads((opened.metadata() or {})["tcaf"])
-                if told["state"] == file.state():
+                if told["state"] == _content(file.state()):
                     return Extracted(file.id, clip, tuple(told["missing"]), tuple(told["notes"]))
             elif reject.is_file():
                 told = read_json(reject, "a reject")
@@ -188,7 +195,7 @@ class WorkFolder:
         file: MediaFile,
         clip: VideoFeatures,
         notes: Sequence[str],
-        state: dict[str, Any] | None = None,
+        state: dict[str, int] | None = None,
     ) -> None:
         """Keeps the features of a file.
 
@@ -198,7 +205,7 @@ class WorkFolder:
             notes: what is amiss with it, one line each.
             state: of the file before it was read; by default the present one.
         """
-        state = file.state() if state is None else state
+        state = _content(file.state() if state is None else state)
         missing = [modality for modality in MODALITIES if not len(clip.tokens(modality))]
         notes = [*notes, *(f"no {modality} track" for modality in missing)]
         told = json.dumps({"id": file.id, "state": state, "missing": missing, "notes": notes})
@@ -207,34 +214,72 @@ class WorkFolder:
             tensors[modality] = np.ascontiguousarray(clip.tokens(modality))
         (self.rejects / f"{file.key}.json").unlink(missing_ok=True)
         with replacing(self.clips / f"{file.key}.safetensors") as temporary:
-            safetensors.numpy.save_file(tensors, temporary, metadata={"tcaf": told})
+            # `save_file` has errors of its own for a full disk.
+            temporary.write_bytes(safetensors.numpy.save(tensors, {"tcaf": told}))
 
-    def reject(self, file: MediaFile, reason: str, detail: str) -> None:
-        """Keeps why a file has no features."""
-        told = {"id": file.id, "state": file.state(), "reason": reason, "detail": detail}
+    def reject(
+        self, file: MediaFile, reason: str, detail: str, state: dict[str, int] | None = None
+    ) -> None:
+        """Keeps why a file has no features.
+
+        Args:
+            file: it is about.
+            reason: one of few phrases.
+            detail: one line.
+            state: of the file before it was read; by default the present one.
+        """
+        state = file.state() if state is None else state
+        told = {"id": file.id, "state": state, "reason": reason, "detail": detail}
         (self.clips / f"{file.key}.safetensors").unlink(missing_ok=True)
         write_json(self.rejects / f"{file.key}.json", told)
 
 
-def _open_worker(backbones: Backbones, folder: Path) -> Callable[[MediaFile], None]:
-    """Returns what a process does with each file."""
+def _open_worker(backbones: Backbones, folder: Path) -> Callable[[MediaFile], Reject | None]:
+    """Returns what a process does with each file; a reject that comes back is of this run alone."""
     extractor, work = backbones.open(), WorkFolder(folder)
 
-    def extract(file: MediaFile) -> None:
+    def extract(file: MediaFile) -> Reject | None:
         state = file.state()
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", BrokenMediaWarning)
                 clip = extractor.extract(file.path, file.id)
         except MediaError as error:
-            work.reject(file, error.reason, str(error))
+            work.reject(file, error.reason, str(error), state)
         except TCAFError as error:
-            work.reject(file, "unusable features", str(error))
+            work.reject(file, "unusable features", str(error), state)
+        except Exception as error:  # noqa: BLE001 - one file must not end the run
+            return _passing(file, "failed", f"{type(error).__name__}: {error}")
         else:
             notes = [str(w.message) for w in caught if issubclass(w.category, BrokenMediaWarning)]
             work.keep(file, clip, notes, state)
+        return None
 
     return extract
+
+
+def _passing(file: MediaFile, reason: str, detail: str) -> Reject:
+    """Returns a reject that is not kept: the next run may have more luck."""
+    error = MediaError(file.path, reason, detail)
+    return Reject(file.id, error.reason, str(error))
+
+
+def _extract_waiting(
+    waiting: Sequence[MediaFile], backbones: Backbones, work: WorkFolder, workers: int, track: Track
+) -> dict[str, Reject]:
+    """Extracts files into the folder; returns, by id, the rejects of this run alone."""
+    passing: dict[str, Reject] = {}
+    opened = (backbones, work.path)
+    with closing(answers(waiting, _open_worker, opened, min(workers, len(waiting)))) as done:
+        for _, (file, answer) in zip(track(waiting, "extracting"), done, strict=True):
+            if isinstance(answer, Reject):
+                passing[file.id] = answer
+            elif isinstance(answer, Killed):
+                passing[file.id] = _passing(file, f"killed{answer.hint}", answer.reason)
+            elif isinstance(answer, Crash) and work.find(file) is None:
+                error = MediaError(file.path, "decoder crashed", answer.reason)
+                work.reject(file, error.reason, str(error))
+    return passing
 
 
 def extract_files(
@@ -257,20 +302,16 @@ def extract_files(
     Raises:
         TCAFError: a backbone cannot be opened, or the folder is of another extraction.
         MissingExtraError: PyAV is not installed.
+        OSError: the folder cannot be written to, as on a full disk; what is done stays.
     """
     require_decoder()
     # Opened here first: what is wrong with weights is said once, before any process starts.
     spec = backbones.open().spec
     work = WorkFolder.open(folder, spec)
     waiting = [file for file in files if work.find(file) is None]
-    if waiting:
-        done = answers(waiting, _open_worker, (backbones, folder), min(workers, len(waiting)))
-        for _, (file, answer) in zip(track(waiting, "extracting"), done, strict=True):
-            if isinstance(answer, Crash):
-                work.reject(file, "decoder crashed", f"{file.path}: {answer.reason}")
-    changed = "changed meanwhile"
-    found = [
-        work.find(file) or Reject(file.id, changed, f"{file.path} changed while it was read")
-        for file in files
-    ]
-    return spec, found
+    passing = _extract_waiting(waiting, backbones, work, workers, track) if waiting else {}
+    return spec, [work.find(file) or passing.get(file.id) or _changed(file) for file in files]
+
+
+def _changed(file: MediaFile) -> Reject:
+    return _passing(file, "changed meanwhile", "while it was read")

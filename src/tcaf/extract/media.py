@@ -6,8 +6,9 @@ part of it that grows with its length is ever in memory. Does not cut into windo
 `extractor`.
 
 Time stamps are believed within limits. A step of more than `MAX_JUMP_S` forwards or `MAX_BACK_S`
-backwards is taken for damage, and the track goes on from where it was. Each step is judged alone.
-A file whose tracks both start hours late starts at 0 all the same.
+backwards is taken for damage, and the track goes on from where it was. So is a step by which those
+beyond the length that the file tells would add up to more than `MAX_JUMP_S`: damage must not make
+hours of a few frames. A file whose tracks both start hours late starts at 0 all the same.
 
 Pixels are taken to be square, and interlaced frames are not parted.
 
@@ -37,6 +38,9 @@ GAP_S = 0.1
 MAX_JUMP_S = 300.0
 """The longest step forwards between two time stamps that is believed, in seconds."""
 
+STILL_S = 1.0
+"""Seconds that each frame may last in a file that tells no length, without counting as a step."""
+
 MAX_BACK_S = 1.0
 """The longest step backwards that is believed, in seconds: what comes late by less is dropped."""
 
@@ -57,6 +61,9 @@ MAX_PIXELS = 2**26
 
 _TELL_LENGTH = ("mov,", "matroska,", "avi")
 """Beginnings of the formats whose header tells the length; others have it guessed from a rate."""
+
+_GUESS_LENGTH = ("mpeg",)
+"""Beginnings of the formats without a length, which FFmpeg guesses from their last time stamps."""
 
 _MAGIC = {b"ftyp": slice(4, 8), b"\x1aE\xdf\xa3": slice(0, 4), b"RIFF": slice(0, 4)}
 """How the common containers begin, to part a damaged header from what is no media file."""
@@ -215,7 +222,8 @@ def read_frames(
         threads: of the decoder.
 
     Raises:
-        MediaError: when the first frame is asked for: not a media file, or no frame decodes.
+        MediaError: when the first frame is asked for: not a media file, or no frame decodes; later
+            too, as a `TrackError`: pixels of a format that cannot be scaled.
         MissingExtraError: PyAV is not installed.
     """
     if not fps > 0:
@@ -227,7 +235,7 @@ def read_frames(
             video.thread_type = "AUTO"
             video.thread_count = threads
         track = _Track(Path(path), container, video, _origin_s(audio, video))
-        scaler = _Scaler(size)
+        scaler = _Scaler(Path(path), size)
         shown, picture, num_out = None, None, 0
         with closing(track.frames()) as frames:
             for placed in frames:
@@ -352,6 +360,9 @@ class _Track:
         self._path, self._container, self._stream = path, container, stream
         self._origin_s, self._shift_s, self._slack_s = origin_s, -origin_s, slack_s
         self._nominal_s = _nominal_s(stream)
+        self._told_s = _told_s(container)
+        self._played_s: dict[int, float] = {}
+        self._furthest_s = self._beyond_s = 0.0
         self._is_damaged = False
         self._read_s = 0.0
         self._num_frames = 0
@@ -384,13 +395,36 @@ class _Track:
             duration_s = float((frame.duration or 0) * frame.time_base)
             if not 0 < duration_s <= MAX_JUMP_S:
                 duration_s = self._nominal_s
-        if stamp is None:
-            return self.position_s, duration_s
-        start_s = float(stamp * frame.time_base) + self._shift_s
+        start_s = self.position_s
+        if stamp is not None:
+            start_s = float(stamp * frame.time_base) + self._shift_s
         if not -MAX_BACK_S <= start_s - self.position_s <= MAX_JUMP_S:
             self._shift_s += self.position_s - start_s
             start_s = self.position_s
+        if not self._is_believed(start_s + duration_s, self._free_s(frame, duration_s)):
+            self.warn()
+            self._shift_s += self.position_s - start_s
+            start_s = self.position_s
+            duration_s = min(duration_s, self._free_s(frame, duration_s))
         return start_s, duration_s
+
+    def _free_s(self, frame: Any, duration_s: float) -> float:
+        """Returns how long a frame may last, in seconds, wherever the file is said to end."""
+        if hasattr(frame, "samples"):
+            return duration_s
+        return STILL_S if self._told_s is None else min(self._nominal_s, STILL_S)
+
+    def _is_believed(self, end_s: float, free_s: float) -> bool:
+        """Judges a frame's end by what is left of the steps beyond the length of the file."""
+        # In a file that tells none, the other tracks go on for as long as they have packets.
+        length_s = max(self._played_s.values(), default=0.0)
+        length_s = length_s if self._told_s is None else self._told_s
+        step_s = end_s - max(self._furthest_s, length_s) - free_s
+        if self._beyond_s + max(step_s, 0.0) > MAX_JUMP_S:
+            return False
+        self._beyond_s += max(step_s, 0.0)
+        self._furthest_s = max(self._furthest_s, end_s)
+        return True
 
     def _decoded(self) -> Iterator[Any]:
         """Yields every frame that decodes, those that the decoder holds back included."""
@@ -406,6 +440,9 @@ class _Track:
                 failures += 1
                 packets = self._container.demux()
                 continue
+            except IndexError:
+                # At the end, over a track that the header does not tell of; PyAV knows none such.
+                break
             if packet is None:
                 break
             failures = 0
@@ -439,11 +476,15 @@ class _Track:
             return
 
     def _note_position(self, packet: Any) -> None:
-        """Remembers how far the file has been read, over all of its tracks."""
+        """Remembers how far the file has been read, and how much other tracks have played."""
         stamp = packet.pts if packet.pts is not None else packet.dts
         if stamp is not None and packet.time_base:
             end_s = float((stamp + (packet.duration or 0)) * packet.time_base) - self._origin_s
             self._read_s = max(self._read_s, end_s)
+        if packet.time_base and packet.stream_index != self._stream.index:
+            lasts_s = float(max(packet.duration or 0, 0) * packet.time_base)
+            played_s = self._played_s.get(packet.stream_index, 0.0)
+            self._played_s[packet.stream_index] = played_s + min(lasts_s, STILL_S)
 
     def warn(self) -> None:
         """Warns of damage here, if it is the first."""
@@ -479,6 +520,15 @@ def _is_cut_riff(path: Path) -> bool:
     size = int.from_bytes(head[4:], "little") + 8
     # What is written as a stream has the largest number there.
     return head[:4] == b"RIFF" and path.stat().st_size < size < 0x7FFF_FFF0
+
+
+def _told_s(container: Any) -> float | None:
+    """Returns the least length in seconds that container or tracks tell; None if none does."""
+    if container.format.name.startswith(_GUESS_LENGTH):
+        return None
+    told = [container.duration / 1e6] if container.duration and container.duration > 0 else []
+    tracks = [float(t.duration * t.time_base) for t in container.streams if t.duration]
+    return min([*told, *([max(tracks)] if tracks else [])], default=None)
 
 
 def _nominal_s(stream: Any) -> float:
@@ -612,20 +662,32 @@ class _Scaler:
     """Cuts, scales and turns frames of any size and pixel format to one size.
 
     Args:
+        path: of the file, for messages.
         size: of what comes out.
     """
 
-    def __init__(self, size: FrameSize) -> None:
+    def __init__(self, path: Path, size: FrameSize) -> None:
         from av.video.reformatter import VideoReformatter
 
-        self._size = size
+        self._path, self._size = path, size
         # One for all frames: swscale's tables are then made once.
         self._reformatter: Any = VideoReformatter()
         self._cutter: Any = None
         self._source: tuple[Any, ...] = ()
 
     def scale(self, frame: Any) -> UInt8[np.ndarray, "height width 3"]:
-        """Returns a frame as shown, in RGB."""
+        """Returns a frame as shown, in RGB.
+
+        Raises:
+            TrackError: FFmpeg cannot scale pixels of this format.
+        """
+        try:
+            return self._scaled(frame)
+        except (_import_av().FFmpegError, ValueError) as error:
+            detail = f"{frame.format.name}: {getattr(error, 'strerror', None) or error}"
+            raise TrackError(self._path, "picture cannot be scaled", detail) from None
+
+    def _scaled(self, frame: Any) -> UInt8[np.ndarray, "height width 3"]:
         is_turned, from_right, from_below = _turns(_display_matrix(frame))
         height, width = self._size.height, self._size.width
         if is_turned:

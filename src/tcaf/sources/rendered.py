@@ -7,7 +7,6 @@ For trying the whole way from media files to answers on clips whose truth is kno
 """
 
 import csv
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from tcaf.errors import MissingExtraError, TCAFError
+from tcaf.extract.pool import usable_cores
 from tcaf.files import new_folder, write_json
 from tcaf.progress import Track, silent
 from tcaf.sources.scenes import FPS, HEIGHT, SAMPLE_RATE, WIDTH, Samples, draw, play
@@ -210,7 +210,7 @@ def render_world(
 
 def _render_all(clips: Sequence[RenderedClip], folder: Path, track: Track) -> list[Events]:
     """Renders the clips on all cores; drawing and encoding let go of Python's lock."""
-    pool = ThreadPoolExecutor(os.cpu_count())
+    pool = ThreadPoolExecutor(usable_cores())
     try:
         futures = [pool.submit(clip.render, folder) for clip in clips]
         return [future.result() for future in track(futures, "rendering clips")]

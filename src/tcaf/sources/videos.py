@@ -19,6 +19,7 @@ import numpy as np
 
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.extract.corpus import Backbones, Extracted, MediaFile, Reject, extract_files
+from tcaf.extract.pool import usable_cores
 from tcaf.features import MODALITIES, Modality
 from tcaf.files import write_text
 from tcaf.progress import Track, silent
@@ -130,7 +131,9 @@ def prepare_videos(
     backbones = Backbones(audio, visual, audio_weights, visual_weights)
     work = out.with_name(f"{out.name}.extracted")
     files = [clip.file for clip in clips]
-    spec, found = extract_files(files, backbones, work, workers=workers or _cores(), track=track)
+    spec, found = extract_files(
+        files, backbones, work, workers=workers or usable_cores(), track=track
+    )
     required = {"audio": require_audio, "visual": require_visual}
     outcome = _sort_out(found, [m for m in MODALITIES if required[m]])
     outcome.write(work)
@@ -147,7 +150,7 @@ def prepare_videos(
         partition = split_by_rule([clip.class_name for clip in chosen], unseen, seed)
     parts = _deal_out(chosen, partition, seed)
     with new_store(out, spec, dtype=dtype, overwrite=overwrite) as writer:
-        writer.source = {"kind": "videos", "folder": str(folder.resolve()), "seed": seed}
+        writer.source = {"kind": "videos", "folder": _readable(folder.resolve()), "seed": seed}
         if partition is not None and set(PARTS) <= set(parts):
             writer.splits["cls"] = partition
         else:
@@ -195,12 +198,6 @@ def _check_tables(clips: Sequence[Clip], split: Split | None, path: Path | None)
             )
 
 
-def _cores() -> int:
-    """Returns how many cores this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
 def words(class_name: str) -> str:
     """Returns a class name as words: folders are often called `playing_harmonica`."""
     return class_name.replace("_", " ").strip() or class_name
@@ -235,10 +232,15 @@ def find_clips(folder: Path, labels: Path | None = None) -> list[Clip]:
         )
     clips = []
     for path in media:
-        relative = path.relative_to(folder)
-        class_name = relative.parts[0] if len(relative.parts) > 1 else ""
-        clips.append(Clip(MediaFile(relative.as_posix(), path), class_name, ""))
+        name = _readable(path.relative_to(folder))
+        class_name, is_inside, _ = name.partition("/")
+        clips.append(Clip(MediaFile(name, path), class_name if is_inside else "", ""))
     return clips
+
+
+def _readable(path: Path) -> str:
+    """Returns a path as text; what is not UTF-8 in it, as in names of old archives, is escaped."""
+    return os.fsencode(path.as_posix()).decode(errors="backslashreplace")
 
 
 def _listed(folder: Path, labels: Path) -> list[Clip]:

@@ -1,0 +1,104 @@
+"""Names of backbones, and what is said before any weights are looked for."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tcaf.errors import TCAFError
+from tcaf.extract import weights as weights_module
+from tcaf.extract.backbones import (
+    BACKBONES,
+    AudioBackbone,
+    VisualBackbone,
+    canonical_name,
+    open_backbone,
+    parse_name,
+)
+from tcaf.features import MODALITIES
+
+
+def test_names_by_hand():
+    assert parse_name("logmel") == ("logmel", {})
+    assert parse_name("efficientnet_lite0:frames=4") == ("efficientnet_lite0", {"frames": "4"})
+    assert parse_name("c3d:weights=5d1c0f3a9b77,colours=release") == (
+        "c3d",
+        {"weights": "5d1c0f3a9b77", "colours": "release"},
+    )
+    # Sorted, without what is the default anyway.
+    told = {"weights": "random", "colours": "release"}
+    assert canonical_name("c3d", told) == "c3d:colours=release,weights=random"
+    assert canonical_name("c3d", {"colours": "paper"}) == "c3d"
+    assert canonical_name("efficientnet_lite0", {"frames": "16"}) == "efficientnet_lite0"
+
+
+@given(st.data())
+def test_a_canonical_name_is_the_same_once_more(data):
+    name = data.draw(st.sampled_from(sorted(BACKBONES)))
+    known = [*BACKBONES[name].options, "weights"]
+    values = st.text("abc019", min_size=1, max_size=5)
+    options = data.draw(st.dictionaries(st.sampled_from(known), values))
+    again, told = parse_name(canonical_name(name, options))
+    assert (again, told) == (name, options)
+    assert canonical_name(again, told) == canonical_name(name, dict(reversed(options.items())))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("vgish", "no backbone 'vgish'; there are vggish, logmel, .*; did you mean 'vggish'"),
+        ("", "no backbone ''"),
+        ("c3d:colour=paper", "got 'colour=paper'; did you mean 'colours'"),
+        ("c3d:colours", "expected options such as colours=VALUE, .*; got 'colours'"),
+        ("c3d:colours=", "got 'colours='"),
+        ("c3d:colours=paper,colours=release", "each once, .*; got 'colours=release'"),
+        ("c3d:weights=random,", "got ''"),
+        ("logmel:frames=4", "of weights; got 'frames=4'"),
+    ],
+)
+def test_names_that_are_none(text, told):
+    with pytest.raises(TCAFError, match=told):
+        parse_name(text)
+
+
+def test_what_is_opened_is_what_was_asked_for():
+    opened = open_backbone("logmel", "audio")
+    assert isinstance(opened, AudioBackbone)
+    assert (opened.name, opened.dim, opened.step_s) == ("logmel", 128, 0.96)
+    seen = open_backbone("c3d:weights=random,colours=release", "visual")
+    assert isinstance(seen, VisualBackbone)
+    assert (seen.name, seen.dim) == ("c3d:colours=release,weights=random", 4096)
+
+
+def test_the_other_modality():
+    with pytest.raises(TCAFError, match="'c3d' is visual; for audio there are vggish, logmel, cl"):
+        open_backbone("c3d", "audio")
+    with pytest.raises(TCAFError, match="'logmel' is audio; for visual there are c3d, "):
+        open_backbone("logmel", "visual")
+
+
+def test_random_weights_and_a_file_exclude_each_other():
+    with pytest.raises(TCAFError, match=r"asks for random weights; leave out w\.pt"):
+        open_backbone("c3d:weights=random", "visual", Path("w.pt"))
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_weights_of_ones_own_are_not_looked_for_elsewhere(name, monkeypatch):
+    def fetch(*_):
+        raise AssertionError("nothing is to be fetched")
+
+    monkeypatch.setattr(weights_module, "find_weights", fetch)
+    modality = BACKBONES[name].modality
+    text = f"{name}:weights=5d1c0f3a9b77"
+    with pytest.raises(TCAFError) as caught:
+        open_backbone(text, modality)
+    told = f"{text!r} needs its own weights: give their path with --{modality}_weights"
+    assert str(caught.value) == told
+
+
+def test_the_table_names_modules_and_modalities():
+    assert {info.modality for info in BACKBONES.values()} == set(MODALITIES)
+    for name, info in BACKBONES.items():
+        assert info.module.startswith("tcaf.extract."), name
+        assert all(parse_name(f"{name}:{key}={value}") for key, value in info.options.items())
