@@ -366,6 +366,7 @@ def test_a_gap_in_a_file_that_tells_no_length(tmp_path):
     assert shown == [*range(10), *[10] * 2880, *range(11, 24)]
 
 
+@pytest.mark.slow
 def test_stills_last_as_long_as_the_sound_goes_on(tmp_path):
     # 18 steps of 20 s are 360 s.
     path = write_clip(

@@ -11,6 +11,7 @@ from tcaf.errors import TCAFError
 from tcaf.extract.pool import Crash, Killed, answers, usable_cores
 
 
+@pytest.mark.slow
 def test_every_task_is_answered_once():
     before = active_children()
     found = dict(answers([1, 2, 3, 5, 7], open_double, (11,), 2))

@@ -223,6 +223,7 @@ def test_summary(rendered):
     assert summary["bytes"] == size < 42 * 2**18
 
 
+@pytest.mark.slow
 def test_same_seed_same_content(rendered, tmp_path):
     for clip in plan_clips(SMALL, 7)[::25]:
         (tmp_path / clip.file).parent.mkdir()

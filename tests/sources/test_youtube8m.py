@@ -362,6 +362,7 @@ def test_first_sentence(text, sentence):
     assert first_sentence(text) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not (SHARED / "shards").is_dir(),
     reason="YouTube-8M shards are neither in $TCAF_SHARED nor in ../shared",
@@ -371,7 +372,7 @@ def test_first_sentence(text, sentence):
     [
         # What the benchmark's description says: its counts, and its rule to the letter.
         (None, (2317, 487, 850, 616, 981)),
-        pytest.param((), (2319, 487, 866, 619, 991), marks=pytest.mark.slow),
+        ((), (2319, 487, 866, 619, 991)),
     ],
 )
 def test_the_real_shards(tmp_path, excluded, counts):
