@@ -52,6 +52,12 @@ def test_underscores_are_spaces_unless_they_decide(tiny_experiment):
         text.embed(["A b"])
 
 
+@pytest.mark.parametrize("name", ["playing flute", "PlayingFlute", "PLAYINGFLUTE", "Playing_flute"])
+def test_capitals_part_words(tiny_experiment, name):
+    text = ClassText(tiny_experiment(), {"PlayingFlute": OWN["ant"], "Flute": OWN["Bee"]}, None)
+    assert text.embed([name]).known == ("PlayingFlute",)
+
+
 def test_new_names_are_phrases(words):
     # The kinds of phrases that the run asked for do not matter: a new name has none.
     found = words.embed(["playing flute", "ant", "cutting"])

@@ -42,8 +42,10 @@ class Candidates:
     text: Float[np.ndarray, "num_classes text_dim"]
 
 
-def _folded(name: str) -> str:
-    return " ".join(name.casefold().replace("_", " ").split())
+def _foldings(name: str) -> set[str]:
+    """Returns what a name is looked up by: UCF's `PlayingFlute` is "playing flute" too."""
+    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    return {" ".join(text.casefold().replace("_", " ").split()) for text in (name, parted)}
 
 
 class ClassText:
@@ -72,7 +74,8 @@ class ClassText:
         self._store = store
         self._by_folded: dict[str, list[str]] = {}
         for known in self.known:
-            self._by_folded.setdefault(_folded(known), []).append(known)
+            for folding in _foldings(known):
+                self._by_folded.setdefault(folding, []).append(known)
 
     @property
     def known(self) -> tuple[str, ...]:
@@ -82,15 +85,16 @@ class ClassText:
     def find(self, name: str) -> str | None:
         """Returns what the run calls a class; None if it does not know it.
 
-        Letter case does not count, nor whether words are parted by spaces or underscores, as in
-        names of folders.
+        Letter case does not count, nor whether words are parted by spaces, underscores or capitals,
+        as in names of folders.
 
         Raises:
             TCAFError: several of the run's names differ from this one in no more than that.
         """
         if name in self._vectors:
             return name
-        same = self._by_folded.get(_folded(name), [])
+        foldings = _foldings(name)
+        same = sorted({known for f in foldings for known in self._by_folded.get(f, ())})
         if len(same) > 1:
             raise TCAFError(
                 f"class {name!r} may be each of {shorten(same)}; spell it as one of them"
@@ -173,7 +177,7 @@ class ClassText:
             )
         # Without the store, a name that is not as people write it may have had another wording.
         kept = {} if store is None else store.phrases
-        worded = [name for name in self.known if name in kept or name == _folded(name)]
+        worded = [name for name in self.known if name in kept or name in _foldings(name)]
         if not self._named_alone or not worded:
             return
         name = worded[0]
