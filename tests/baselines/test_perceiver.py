@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from write_pairs import clips_of
 
 from tcaf.baselines.perceiver import Perceiver, PerceiverConfig
 from tcaf.batches import FeatureBatch
@@ -200,15 +201,7 @@ TEXT = F.normalize(torch.randn(CLASSES, 11, generator=generator(0, "text")), dim
 
 def separable(labels, seed):
     """One to three tokens a modality around a place of the clip's class."""
-    lens = torch.randint(1, 4, (len(labels),), generator=generator(seed, "lens"))
-    packed = {}
-    for name, dim in (("audio", 5), ("visual", 7)):
-        places = torch.randn(CLASSES, dim, generator=generator(0, name))
-        noise = torch.randn(int(lens.sum()), dim, generator=generator(seed, name))
-        packed[f"{name}_tokens"] = places[labels.repeat_interleave(lens)] + 0.3 * noise
-        packed[f"{name}_lens"] = lens
-        packed[f"{name}_times"] = torch.zeros(int(lens.sum()))
-    return FeatureBatch(**packed, labels=labels)
+    return clips_of(labels, seed, visual_dim=7, shortest=1)
 
 
 def test_every_parameter_gets_a_gradient(build):

@@ -1,4 +1,4 @@
-"""Pairs of batches for systems that train on triplets: clips, and as many of other classes."""
+"""Clips with their classes; for systems that train on triplets, as many of other classes too."""
 
 import torch
 
@@ -12,11 +12,11 @@ TEXT = torch.nn.functional.normalize(
 )
 
 
-def clips_of(labels, seed):
-    """Two to four audio and visual tokens a clip, around the place of its class."""
-    lens = torch.randint(2, 5, (len(labels),), generator=generator(seed, "lens"))
+def clips_of(labels, seed, visual_dim=VISUAL_DIM, shortest=2):
+    """Audio and visual tokens around the place of each clip's class: `shortest`, up to 2 more."""
+    lens = torch.randint(shortest, shortest + 3, (len(labels),), generator=generator(seed, "lens"))
     packed = {}
-    for name, dim in (("audio", AUDIO_DIM), ("visual", VISUAL_DIM)):
+    for name, dim in (("audio", AUDIO_DIM), ("visual", visual_dim)):
         places = torch.randn(CLASSES, dim, generator=generator(0, name))
         noise = torch.randn(int(lens.sum()), dim, generator=generator(seed, name))
         packed[f"{name}_tokens"] = places[labels.repeat_interleave(lens)] + 0.3 * noise

@@ -33,6 +33,7 @@ from tcaf.errors import TCAFError, did_you_mean
 from tcaf.extract.backbones import RANDOM, FrameSize, canonical_name
 from tcaf.extract.weights import (
     WeightsFile,
+    draw_weights,
     find_weights,
     load_into,
     read_state_dict,
@@ -211,23 +212,14 @@ def open_backbone(options: Mapping[str, str], weights: Path | None) -> C3DBackbo
     network.to_empty(device="cpu").eval()
     mark: str | None = RANDOM
     if options.get("weights") == RANDOM:
-        _draw_weights(network)
+        with seeded(0, "c3d"):
+            draw_weights(network)
     else:
         path = find_weights(WEIGHTS, weights)
         load_into(network, _renamed(read_state_dict(path)), f"the weights of C3D in {path}")
         mark = weights_mark(path, WEIGHTS)
     told = {"colours": colours} | ({"weights": mark} if mark else {})
     return C3DBackbone(canonical_name("c3d", told), network, COLOURS[colours])
-
-
-def _draw_weights(network: C3D) -> None:
-    """Gives the network random weights that keep the scale of activations that of the input."""
-    with seeded(0, "c3d"):
-        for parameter in network.parameters():
-            if parameter.dim() > 1:
-                nn.init.kaiming_normal_(parameter, nonlinearity="relu")
-            else:
-                nn.init.zeros_(parameter)
 
 
 def _renamed(

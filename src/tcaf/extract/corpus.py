@@ -308,9 +308,12 @@ def extract_files(
     # Opened here first: what is wrong with weights is said once, before any process starts.
     spec = backbones.open().spec
     work = WorkFolder.open(folder, spec)
-    waiting = [file for file in files if work.find(file) is None]
+    found = {file.id: work.find(file) for file in files}
+    waiting = [file for file in files if found[file.id] is None]
     passing = _extract_waiting(waiting, backbones, work, workers, track) if waiting else {}
-    return spec, [work.find(file) or passing.get(file.id) or _changed(file) for file in files]
+    for file in waiting:
+        found[file.id] = work.find(file) or passing.get(file.id)
+    return spec, [found[file.id] or _changed(file) for file in files]
 
 
 def _changed(file: MediaFile) -> Reject:

@@ -17,7 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tcaf.errors import MissingExtraError, TCAFError
 from tcaf.extract.backbones import RANDOM, FrameSize, canonical_name
-from tcaf.extract.weights import load_into, read_state_dict, weights_mark
+from tcaf.extract.weights import draw_weights, load_into, read_state_dict, weights_mark
 from tcaf.seeding import seeded
 
 STEP_S = 0.64
@@ -93,7 +93,8 @@ def build_network(weights: Path | None = None, *, is_random: bool = False) -> An
     network = _package("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite0")
     del network._fc
     if is_random:
-        _draw_weights(network)
+        with seeded(0, "efficientnet_lite0"):
+            draw_weights(network)
     else:
         path = weights or packaged_weights()
         state = {k: v for k, v in read_state_dict(path).items() if not k.startswith("_fc.")}
@@ -119,14 +120,6 @@ def _fold_batch_norms(network: Any) -> None:
     for owner, conv, norm in pairs:
         setattr(owner, conv, fuse_conv_bn_eval(getattr(owner, conv), getattr(owner, norm)))
         setattr(owner, norm, nn.Identity())
-
-
-def _draw_weights(network: nn.Module) -> None:
-    """Gives the network random weights that keep the scale of activations that of the input."""
-    with seeded(0, "efficientnet_lite0"):
-        for parameter in network.parameters():
-            if parameter.dim() > 1:
-                nn.init.kaiming_normal_(parameter, nonlinearity="relu")
 
 
 def _package(name: str) -> Any:

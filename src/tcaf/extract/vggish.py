@@ -25,6 +25,7 @@ from tcaf.errors import TCAFError
 from tcaf.extract.backbones import RANDOM, canonical_name
 from tcaf.extract.weights import (
     WeightsFile,
+    draw_weights,
     find_weights,
     load_into,
     read_state_dict,
@@ -278,16 +279,9 @@ def open_backbone(options: Mapping[str, str], weights: Path | None) -> VGGishBac
 def _draw_weights(
     network: VGGish,
 ) -> tuple[Float[np.ndarray, "128 128"], Float[np.ndarray, " 128"]]:
-    """Gives the network random weights and returns a random rotation and no means for the PCA.
-
-    The scale of activations stays that of the input, so that sounds can be told apart.
-    """
+    """Gives the network random weights and returns a random rotation and no means for the PCA."""
     with seeded(0, "vggish"):
-        for parameter in network.parameters():
-            if parameter.dim() > 1:
-                nn.init.kaiming_normal_(parameter, nonlinearity="relu")
-            else:
-                nn.init.zeros_(parameter)
+        draw_weights(network)
         rotation = nn.init.orthogonal_(torch.empty(DIM, DIM)).numpy()
     return rotation, np.zeros(DIM, np.float32)
 

@@ -329,6 +329,18 @@ def _read_tensors(path: Path) -> object:
         raise TCAFError(f"it is damaged ({line})") from None
 
 
+def draw_weights(network: nn.Module) -> None:
+    """Gives a network random weights from torch's global stream, and no biases.
+
+    The scale of activations stays that of the input, so that inputs can be told apart.
+    """
+    for name, parameter in network.named_parameters():
+        if parameter.dim() > 1:
+            nn.init.kaiming_normal_(parameter, nonlinearity="relu")
+        elif name.endswith("bias"):
+            nn.init.zeros_(parameter)
+
+
 def load_into(network: nn.Module, state: Mapping[str, Shaped[Tensor, "..."]], what: str) -> None:
     """Gives a network its weights; all of them have to be there, and nothing else.
 
