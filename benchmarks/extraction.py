@@ -154,7 +154,16 @@ def embedding(name: str, modality: str, path: Path) -> Callable[[int], float]:
 def prepare(folder: Path, out: Path, visual: str, seconds: float) -> float:
     """Runs the whole command; returns the seconds of video in the folder."""
     command = [
-        *(sys.executable, "-W", "ignore", "-m", "tcaf.cli", "prepare", "videos", str(folder)),
+        *(
+            sys.executable,
+            "-W",
+            "ignore",
+            "-m",
+            "tcaf.commands.entry",
+            "prepare",
+            "videos",
+            str(folder),
+        ),
         *("--audio", "logmel", "--visual", visual, "--workers", "2"),
         *("--out", str(out), "--overwrite"),
     ]

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tcaf.features import FeatureSpec, VideoFeatures
-from tcaf.splits import Split
-from tcaf.store_writer import new_store
+from tcaf.data.features import FeatureSpec, VideoFeatures
+from tcaf.data.splits import Split
+from tcaf.data.writer import new_store
 
 MEASURE = """
 import json, sys, time

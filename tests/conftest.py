@@ -33,7 +33,7 @@ def unchecked(monkeypatch):
 @pytest.fixture(scope="session")
 def small_config():
     """Builds a `TCAFConfig` whose sizes are all different, most of them prime."""
-    from tcaf.config import TCAFConfig
+    from tcaf.systems.joint_space import TCAFConfig
 
     sizes = {
         "audio_dim": 5,
@@ -57,8 +57,8 @@ def small_config():
 @pytest.fixture(scope="session")
 def small_model(small_config):
     """Builds a `TCAF` in evaluation mode, with running statistics that are no longer 0 and 1."""
-    from tcaf.model import TCAF
     from tcaf.seeding import seeded
+    from tcaf.systems.tcaf import TCAF
 
     def build(seed=0, **settings):
         with seeded(seed, "model"):
@@ -76,7 +76,8 @@ def small_model(small_config):
 @pytest.fixture(scope="session")
 def random_batch():
     """Builds a `FeatureBatch` with these numbers of tokens, for `small_model`."""
-    from tcaf.batches import FeatureBatch, ranges
+    from tcaf.data.batches import FeatureBatch
+    from tcaf.data.windows import ranges
 
     def build(audio_lens, visual_lens, seed=0, audio_dim=5, visual_dim=7):
         rng = np.random.default_rng(seed)
@@ -118,13 +119,13 @@ def tiny_experiment():
     """Builds an `Experiment` that takes well under a second on `tiny_store`."""
     from dataclasses import replace
 
-    from tcaf.config import (
+    from tcaf.settings.experiment import (
         EvaluationSettings,
         Experiment,
-        Fidelity,
         ModelSettings,
         TrainingSettings,
     )
+    from tcaf.settings.fidelity import Fidelity
 
     experiment = Experiment(
         model=ModelSettings(

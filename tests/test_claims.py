@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from tcaf.config import Experiment
-from tcaf.gzsl import score
-from tcaf.presets import read_settings
-from tcaf.protocol import TwoStages
+from tcaf.evaluation.gzsl import score
+from tcaf.experiments.presets import read_settings
+from tcaf.settings.experiment import Experiment
 from tcaf.sources.synthetic import prepare_synthetic
-from tcaf.training import Silence
+from tcaf.training.observers import Silence
+from tcaf.training.protocol import TwoStages
 
 
 @pytest.mark.slow

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tcaf.config import Experiment, Fidelity
+from tcaf.settings.experiment import Experiment
+from tcaf.settings.fidelity import Fidelity
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "fidelity.md").read_text(encoding="utf-8")
@@ -40,7 +41,7 @@ def test_other_settings_have_the_defaults_that_are_told():
     for setting, (paper, official) in rows().items():
         section, name = setting.split(".")
         if setting == "model.dropout_encoder":
-            preset = ROOT / "src" / "tcaf" / "presets" / "activitynet_cls.toml"
+            preset = ROOT / "src" / "tcaf" / "experiments" / "presets" / "activitynet_cls.toml"
             value = tomllib.loads(preset.read_text(encoding="utf-8"))[section][name]
             assert paper == shown(value)
         elif section != "fidelity":
@@ -48,7 +49,7 @@ def test_other_settings_have_the_defaults_that_are_told():
 
 
 def test_the_preset_file_is_the_same_as_the_class_method():
-    preset = ROOT / "src" / "tcaf" / "presets" / "official.toml"
+    preset = ROOT / "src" / "tcaf" / "experiments" / "presets" / "official.toml"
     told = tomllib.loads(preset.read_text(encoding="utf-8"))
     assert asdict(Fidelity(**told["fidelity"])) == asdict(Fidelity.official())
     assert set(told) == {"fidelity"}

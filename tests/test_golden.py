@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from tcaf.batches import FeatureBatch
-from tcaf.config import Experiment, Fidelity
-from tcaf.gzsl import evaluate
-from tcaf.sources.official_checkpoint import _names, model_from_state_dict
-from tcaf.systems import tcaf_objective
+from tcaf.data.batches import FeatureBatch
+from tcaf.evaluation.gzsl import evaluate
+from tcaf.settings.experiment import Experiment
+from tcaf.settings.fidelity import Fidelity
+from tcaf.systems.release_checkpoint import _names, model_from_state_dict
+from tcaf.systems.tcaf import tcaf_objective
 
 GOLDEN = Path(__file__).parent / "golden"
 PATTERNS = ("cross", "self", "full")

@@ -4,8 +4,8 @@ import re
 import shutil
 from pathlib import Path
 
-from tcaf import cli
-from tcaf.runs import train
+from tcaf.commands import entry as cli
+from tcaf.training.run import train
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

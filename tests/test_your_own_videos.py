@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tcaf import cli
+from tcaf.commands import entry as cli
 from tcaf.extract.backbones import BACKBONES, parse_name
 from tcaf.extract.c3d import COLOURS as C3D_COLOURS
 from tcaf.sources.videos import PARTS_OF, prepare_videos

@@ -2,12 +2,12 @@
 
 import numpy as np
 
+from tcaf.data.features import FeatureSpec, VideoFeatures
+from tcaf.data.splits import Split
+from tcaf.data.store import FeatureStore
+from tcaf.data.writer import new_store
 from tcaf.extract.backbones import BackboneInfo, FrameSize
-from tcaf.features import FeatureSpec, VideoFeatures
-from tcaf.runs import train
-from tcaf.splits import Split
-from tcaf.store import FeatureStore
-from tcaf.store_writer import new_store
+from tcaf.training.run import train
 
 RATE = 16_000
 

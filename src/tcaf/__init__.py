@@ -1,20 +1,63 @@
 """tcaf: audio-visual zero-shot video classification.
 
-Features of clips come from a `FeatureStore`, travel as a `FeatureBatch`, and meet class names in
-the joint space of a model such as `TCAF`; `gzsl.evaluate` scores the result. `ZeroShotClassifier`
-answers for media files with any class names.
+The names below are the public face of the package: features of clips come from a `FeatureStore`,
+travel as a `FeatureBatch`, and meet class names in the joint space of a model such as `TCAF`;
+`evaluate` scores the result, `ZeroShotClassifier` answers for media files with any class names.
+Each is loaded when it is first asked for (PEP 562), so that importing the package costs nothing.
+Everything else may move.
 """
 
-from tcaf import gzsl, losses
-from tcaf.batches import FeatureBatch
-from tcaf.classes import ClassSet
-from tcaf.classifier import ZeroShotClassifier
-from tcaf.config import Experiment, Fidelity, TCAFConfig
-from tcaf.errors import TCAFError
-from tcaf.features import FeatureSpec, VideoFeatures
-from tcaf.gzsl import GZSLResult
-from tcaf.model import TCAF
-from tcaf.store import FeatureStore
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tcaf.answers.classifier import ZeroShotClassifier
+    from tcaf.data.batches import FeatureBatch
+    from tcaf.data.classes import ClassSet
+    from tcaf.data.features import FeatureSpec, VideoFeatures
+    from tcaf.data.splits import Split
+    from tcaf.data.store import FeatureStore
+    from tcaf.data.writer import new_store
+    from tcaf.errors import TCAFError
+    from tcaf.evaluation.gzsl import GZSLResult, evaluate
+    from tcaf.extract.vggish import log_mel_examples, quantise
+    from tcaf.settings.experiment import Experiment
+    from tcaf.settings.fidelity import Fidelity
+    from tcaf.systems.interface import System
+    from tcaf.systems.joint_space import TCAFConfig
+    from tcaf.systems.losses import tcaf_losses
+    from tcaf.systems.registry import register
+    from tcaf.systems.release_checkpoint import model_from_state_dict
+    from tcaf.systems.tcaf import TCAF
+    from tcaf.training.evaluate import evaluate_run
+    from tcaf.training.model_file import load_model
+
+_HOMES = {
+    "ClassSet": "data.classes",
+    "Experiment": "settings.experiment",
+    "FeatureBatch": "data.batches",
+    "FeatureSpec": "data.features",
+    "FeatureStore": "data.store",
+    "Fidelity": "settings.fidelity",
+    "GZSLResult": "evaluation.gzsl",
+    "Split": "data.splits",
+    "System": "systems.interface",
+    "TCAF": "systems.tcaf",
+    "TCAFConfig": "systems.joint_space",
+    "TCAFError": "errors",
+    "VideoFeatures": "data.features",
+    "ZeroShotClassifier": "answers.classifier",
+    "evaluate": "evaluation.gzsl",
+    "evaluate_run": "training.evaluate",
+    "load_model": "training.model_file",
+    "log_mel_examples": "extract.vggish",
+    "model_from_state_dict": "systems.release_checkpoint",
+    "new_store": "data.writer",
+    "quantise": "extract.vggish",
+    "register": "systems.registry",
+    "tcaf_losses": "systems.losses",
+}
+"""The module that each public name lives in."""
 
 __all__ = [
     "TCAF",
@@ -25,10 +68,31 @@ __all__ = [
     "FeatureStore",
     "Fidelity",
     "GZSLResult",
+    "Split",
+    "System",
     "TCAFConfig",
     "TCAFError",
     "VideoFeatures",
     "ZeroShotClassifier",
-    "gzsl",
-    "losses",
+    "evaluate",
+    "evaluate_run",
+    "load_model",
+    "log_mel_examples",
+    "model_from_state_dict",
+    "new_store",
+    "quantise",
+    "register",
+    "tcaf_losses",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tcaf' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"tcaf.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

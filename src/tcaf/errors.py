@@ -34,3 +34,8 @@ def shorten(names: Iterable[str], limit: int = 3) -> str:
     listed = list(names)
     more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
     return ", ".join(repr(name) for name in listed[:limit]) + more
+
+
+def missing_extra(package: str) -> TCAFError:
+    """Returns the error for a package that the extra `text` would have brought."""
+    return TCAFError(f"{package} is not installed; pip install 'tcaf[text]'")

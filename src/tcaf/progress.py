@@ -22,3 +22,10 @@ class Track(Protocol):
 def silent(items: Sequence[T], description: str) -> Iterable[T]:
     """Passes the items through and shows nothing."""
     return items
+
+
+def describe_time(seconds: float) -> str:
+    """Returns a duration as `1:02:03` or `2:03`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tcaf.data.features import MODALITIES
 from tcaf.errors import TCAFError
-from tcaf.extract import weights as weights_module
 from tcaf.extract.backbones import (
     BACKBONES,
     AudioBackbone,
@@ -16,7 +16,7 @@ from tcaf.extract.backbones import (
     open_backbone,
     parse_name,
 )
-from tcaf.features import MODALITIES
+from tcaf.pretrained import weights as weights_module
 
 
 def test_names_by_hand():

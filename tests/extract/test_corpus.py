@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pool_work import Obeying
 
+from pool_work import Obeying
+from tcaf.data.features import FeatureSpec, VideoFeatures
 from tcaf.errors import TCAFError
 from tcaf.extract.corpus import (
     Extracted,
@@ -21,7 +22,6 @@ from tcaf.extract.corpus import (
     _open_worker,
     extract_files,
 )
-from tcaf.features import FeatureSpec, VideoFeatures
 
 SPEC = FeatureSpec(3, 5, 0.96, 0.64, "listen", "look")
 
@@ -204,7 +204,7 @@ def test_the_end_of_all_processes_rejects_nothing(tmp_path, workers_first):
     (tmp_path / "clips" / "tired.mp4").write_text("sleep")
     run = subprocess.Popen(
         [sys.executable, "-c", RUN, tmp_path / "clips", tmp_path / "work"],
-        cwd=Path(__file__).parent,
+        cwd=Path(__file__).parents[1],
         start_new_session=True,
         stderr=subprocess.PIPE,
         text=True,

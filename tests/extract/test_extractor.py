@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from damaged import box, spoil, write_clip
 from hypothesis import given
 from hypothesis import strategies as st
 
+from damaged import box, spoil, write_clip
 from tcaf.extract.backbones import AudioBackbone, FrameSize, VisualBackbone
 from tcaf.extract.extractor import WINDOWS, Extractor, audio_tokens, visual_tokens
 from tcaf.extract.media import BrokenMediaWarning, MediaError

@@ -13,6 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+
 from damaged import (
     MIRRORED,
     ROTATED_90,
@@ -23,7 +24,6 @@ from damaged import (
     tone,
     write_clip,
 )
-
 from tcaf.errors import TCAFError
 from tcaf.extract.backbones import FrameSize
 from tcaf.extract.media import (

@@ -5,10 +5,11 @@ import pytest
 import torch
 from einops import rearrange
 
-from tcaf.attention import SEES, CrossModalAttention, Packing
+from tcaf.data.packed import Packing
 from tcaf.errors import TCAFError
 from tcaf.reports.attention_maps import attention_map, attention_weights
 from tcaf.seeding import generator
+from tcaf.systems.attention import SEES, CrossModalAttention
 
 CPU = torch.device("cpu")
 PATTERNS = ("cross", "self", "full")

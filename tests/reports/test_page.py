@@ -228,8 +228,8 @@ def test_settings_that_differ():
 def drawn_report():
     """A report with real figures of both widths."""
     pytest.importorskip("matplotlib")
+    from tcaf.evaluation.statistics import ClassAccuracy
     from tcaf.reports.plots import class_accuracy_bars, unseen_confusion
-    from tcaf.statistics import ClassAccuracy
 
     names = [f"a class of a rather long name {i} {HOSTILE}" for i in range(21)]
     bars = [ClassAccuracy(name, i % 3 > 0, 7, i / 35, 0.1) for i, name in enumerate(names)]

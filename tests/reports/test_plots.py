@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from tcaf.errors import TCAFError
-from tcaf.gzsl import evaluate
+from tcaf.evaluation.gzsl import evaluate
+from tcaf.evaluation.statistics import ClassAccuracy
 from tcaf.reports.plots import (
     MOST_BARS,
     CurveSeries,
@@ -18,7 +19,6 @@ from tcaf.reports.plots import (
     unseen_counts,
 )
 from tcaf.reports.theme import SERIES, light, to_svg
-from tcaf.statistics import ClassAccuracy
 
 to_hex = pytest.importorskip("matplotlib.colors").to_hex
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tcaf.classes import ClassSet
+from tcaf.data.classes import ClassSet
 from tcaf.errors import TCAFError
 from tcaf.reports.projection import (
     choose_classes,

@@ -6,11 +6,11 @@ import shutil
 
 import pytest
 
-from tcaf.cli import main
+from tcaf.commands.entry import main
 from tcaf.errors import TCAFError
 from tcaf.reports.page import render_page
 from tcaf.reports.report import build_report, find_runs, group
-from tcaf.runs import Run, train
+from tcaf.training.run import Run, train
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")

@@ -8,10 +8,12 @@ import math
 import numpy as np
 import pytest
 
-from tcaf.classes import ClassSet
+from tcaf.data.classes import ClassSet
 from tcaf.errors import TCAFError
-from tcaf.gzsl import Decisions, score
-from tcaf.predictions import Predictions, write_predictions
+from tcaf.evaluation.decisions import Predictions, write_predictions
+from tcaf.evaluation.gzsl import Decisions, score
+from tcaf.experiments.reproduce import RowResult
+from tcaf.experiments.tables import Row, Table, paper_table
 from tcaf.reports.results import (
     compare,
     per_class_csv,
@@ -21,9 +23,7 @@ from tcaf.reports.results import (
     table_markdown,
     write_results,
 )
-from tcaf.reproduce import RowResult
-from tcaf.runs import Run, result_json
-from tcaf.tables import Row, Table, paper_table
+from tcaf.training.run import Run, result_json
 
 CLASSES = ClassSet(("cat, meowing", "dog", "owl"), frozenset({"cat, meowing", "dog"}))
 PAPER = {"ucf_cls": (67.14, 40.83, 50.78, 44.64)}

@@ -5,7 +5,7 @@ from tcaf.errors import TCAFError
 from tcaf.reports.attention_maps import AttentionMap, attention_map
 from tcaf.reports.theme import to_svg
 from tcaf.reports.timelines import attention_over_time, training_curves
-from tcaf.training import EpochRecord
+from tcaf.training.observers import EpochRecord
 
 pytest.importorskip("matplotlib")
 

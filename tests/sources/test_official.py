@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from write_official import LISTS, METHOD, WORDS, vectors, write_lists, write_vectors, write_words
 
+from tcaf.data.splits import load_benchmark
+from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
-from tcaf.sources import official, official_checkpoint
-from tcaf.sources.official import _spec, clip_id, prepare_official, read_class_file
+from tcaf.sources.official import clip_id, prepare_official, read_class_file
 from tcaf.sources.official_lists import read_splits
-from tcaf.splits import BENCHMARKS, load_benchmark
-from tcaf.store import FeatureStore
 
 AUDIO_DIM, VISUAL_DIM = 3, 5
 STAGE_CLASSES = {
@@ -412,10 +411,6 @@ def test_progress_is_told(root, tmp_path):
 
     prepare_official(root, tmp_path / "store", track=track)
     assert seen == [(9, "class files")]
-
-
-def test_checkpoints_are_reached_from_here():
-    assert official.model_from_state_dict is official_checkpoint.model_from_state_dict
 
 
 def test_frames_of_activitynet_were_not_inverted():

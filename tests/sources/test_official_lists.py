@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from write_official import LISTS, WORDS, vectors, write_lists, write_words
 
+from tcaf.data.splits import load_benchmark
 from tcaf.errors import TCAFError
 from tcaf.sources.official_lists import (
     match_name,
@@ -15,8 +16,7 @@ from tcaf.sources.official_lists import (
     vectors_by_name,
     vectors_in_release_order,
 )
-from tcaf.splits import load_benchmark
-from tcaf.text_sources import read_named_vectors
+from tcaf.text.sources import read_named_vectors
 
 SHARED = Path(os.environ.get("TCAF_SHARED", Path(__file__).parents[3] / "shared"))
 

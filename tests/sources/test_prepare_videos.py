@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tcaf.cli import main
+from tcaf.commands.entry import main
+from tcaf.data.store import FeatureStore
 from tcaf.errors import MissingExtraError
 from tcaf.extract import corpus
 from tcaf.extract.corpus import Backbones, MediaFile, Reject, extract_files
 from tcaf.sources.videos import find_clips, prepare_videos
-from tcaf.store import FeatureStore
 
 av = pytest.importorskip("av")
 pytest.importorskip("efficientnet_lite_pytorch")
@@ -36,9 +36,8 @@ real = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def media():
     """The module of the folder `extract` that writes media files."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[1] / "extract")
-        import damaged
+    import damaged
+
     return damaged
 
 
@@ -53,7 +52,7 @@ def damaged(tmp_path_factory, media):
 
 def command(folder, out, *more, visual=LIGHT, workers=2):
     return [
-        *(sys.executable, "-m", "tcaf.cli", "prepare", "videos", str(folder)),
+        *(sys.executable, "-m", "tcaf.commands.entry", "prepare", "videos", str(folder)),
         *("--audio", "logmel", "--visual", visual, "--out", str(out)),
         *("--workers", str(workers), *more),
     ]

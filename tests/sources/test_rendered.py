@@ -6,7 +6,9 @@ import threading
 import numpy as np
 import pytest
 
+from tcaf.data.splits import PARTS, Split
 from tcaf.errors import MissingExtraError, TCAFError
+from tcaf.files.csv_tables import csv_rows
 from tcaf.sources.rendered import RenderedClip, plan_clips, render_world, write_clip
 from tcaf.sources.scenes import COLOURS, FPS, HEIGHT, NUM_FRAMES, SAMPLE_RATE, WIDTH
 from tcaf.sources.synthetic import prepare_synthetic
@@ -21,8 +23,7 @@ from tcaf.sources.world import (
     WorldClass,
     part_of,
 )
-from tcaf.splits import PARTS, Split
-from tcaf.text_sources import csv_rows, read_attributes
+from tcaf.text.sources import read_attributes
 
 av = pytest.importorskip("av")
 

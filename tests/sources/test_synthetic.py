@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
 
-from tcaf.batches import Windows, load_batch
+from tcaf.data.batches import load_batch
+from tcaf.data.splits import NAMED_PARTS
+from tcaf.data.store import FeatureStore
+from tcaf.data.windows import Windows
 from tcaf.errors import TCAFError
 from tcaf.sources.synthetic import (
     AUDIO_LEN,
@@ -11,8 +14,6 @@ from tcaf.sources.synthetic import (
     prepare_synthetic,
 )
 from tcaf.sources.world import DURATION_S, LATE_S, RELATIONS, World
-from tcaf.splits import NAMED_PARTS
-from tcaf.store import FeatureStore
 
 SMALL = {
     "looks": 2,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tcaf.data.splits import Split
 from tcaf.errors import TCAFError
 from tcaf.extract.corpus import MediaFile
 from tcaf.sources.videos import (
@@ -18,7 +19,6 @@ from tcaf.sources.videos import (
     split_by_parts,
     split_by_rule,
 )
-from tcaf.splits import Split
 
 
 def touch(folder, *names):

@@ -18,11 +18,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from tcaf.data.features import Modality
 from tcaf.errors import TCAFError, did_you_mean
-from tcaf.features import Modality
-
-RANDOM = "random"
-"""The option `weights=random`: initial weights of a fixed seed, for trying things out."""
+from tcaf.pretrained.weights import RANDOM
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,9 @@ from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 
 from tcaf.errors import TCAFError, did_you_mean
-from tcaf.extract.backbones import RANDOM, FrameSize, canonical_name
-from tcaf.extract.weights import (
+from tcaf.extract.backbones import FrameSize, canonical_name
+from tcaf.pretrained.weights import (
+    RANDOM,
     WeightsFile,
     draw_weights,
     find_weights,

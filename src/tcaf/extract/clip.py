@@ -17,9 +17,9 @@ from torch import Tensor
 
 from tcaf.errors import TCAFError, did_you_mean
 from tcaf.extract.backbones import FrameSize, canonical_name
-from tcaf.extract.weights import model_files, need_folder, weights_mark
-from tcaf.files import read_json
-from tcaf.text_sources import load_tower
+from tcaf.files.atomic import read_json
+from tcaf.pretrained.towers import load_tower, model_files, need_folder
+from tcaf.pretrained.weights import weights_mark
 
 WINDOW_S = 0.64
 """Seconds per token, as of the other visual backbones: 16 frames at 25 per second."""

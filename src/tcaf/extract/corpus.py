@@ -22,12 +22,12 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.errors import TCAFError
+from tcaf.execution.processes import Crash, Killed, answers
 from tcaf.extract.extractor import Extractor
 from tcaf.extract.media import BrokenMediaWarning, MediaError, require_decoder
-from tcaf.extract.pool import Crash, Killed, answers
-from tcaf.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
-from tcaf.files import read_json, replacing, write_json
+from tcaf.files.atomic import read_json, replacing, write_json
 from tcaf.progress import Track, silent
 
 VERSION = 1

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tcaf.errors import MissingExtraError, TCAFError
-from tcaf.extract.backbones import RANDOM, FrameSize, canonical_name
-from tcaf.extract.weights import draw_weights, load_into, read_state_dict, weights_mark
+from tcaf.extract.backbones import FrameSize, canonical_name
+from tcaf.pretrained.weights import RANDOM, draw_weights, load_into, read_state_dict, weights_mark
 from tcaf.seeding import seeded
 
 STEP_S = 0.64

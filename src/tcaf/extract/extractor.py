@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from tcaf.data.features import FeatureSpec, VideoFeatures
 from tcaf.extract.backbones import AudioBackbone, VisualBackbone, open_backbone
 from tcaf.extract.media import BrokenMediaWarning, MediaError, TrackError, read_audio, read_frames
-from tcaf.features import FeatureSpec, VideoFeatures
 
 WINDOWS = 16
 """Windows that are embedded together."""

@@ -22,8 +22,10 @@ from jaxtyping import Float, Int16, Shaped, UInt8
 from torch import Tensor, nn
 
 from tcaf.errors import TCAFError
-from tcaf.extract.backbones import RANDOM, canonical_name
-from tcaf.extract.weights import (
+from tcaf.extract.backbones import canonical_name
+from tcaf.files.safe_pickle import read_pickle
+from tcaf.pretrained.weights import (
+    RANDOM,
     WeightsFile,
     draw_weights,
     find_weights,
@@ -31,7 +33,6 @@ from tcaf.extract.weights import (
     read_state_dict,
     weights_mark,
 )
-from tcaf.safe_pickle import read_pickle
 from tcaf.seeding import seeded
 
 SAMPLE_RATE = 16_000

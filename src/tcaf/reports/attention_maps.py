@@ -14,10 +14,10 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from tcaf.attention import SEES, CrossModalAttention, Group, Tokens
-from tcaf.batches import FeatureBatch
+from tcaf.data.batches import FeatureBatch
 from tcaf.errors import TCAFError
-from tcaf.model import TCAF, Layer
+from tcaf.systems.attention import SEES, CrossModalAttention, Group, Tokens
+from tcaf.systems.tcaf import TCAF, Layer
 
 Weights = dict[Group, dict[Group, Float[Tensor, "heads _ _"]]]
 """By group of the queries, then by group of the keys: heads, queries, keys."""

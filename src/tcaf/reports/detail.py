@@ -11,22 +11,24 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from tcaf.batches import FeatureBatch, load_batch
-from tcaf.config import Experiment
+from tcaf.data.batches import FeatureBatch, load_batch
+from tcaf.data.features import MODALITIES
+from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
-from tcaf.evaluation import evaluation_windows
-from tcaf.features import MODALITIES
-from tcaf.files import read_json
-from tcaf.gzsl import GZSLResult
-from tcaf.model import TCAF, averaged
-from tcaf.predictions import FILE, Predictions, read_predictions
+from tcaf.evaluation.decisions import FILE, Predictions, read_predictions
+from tcaf.evaluation.gzsl import GZSLResult
+from tcaf.evaluation.parts import evaluation_windows
+from tcaf.files.atomic import read_json
 from tcaf.reports.attention_maps import attention_map
 from tcaf.reports.contents import PageFigure
 from tcaf.reports.embedding_map import MapPanel, embedding_map
 from tcaf.reports.projection import choose_classes, choose_clips, tsne, tsne_with_classes
 from tcaf.reports.timelines import attention_over_time
-from tcaf.runs import Run, TrainedModel, load_model
-from tcaf.store import FeatureStore
+from tcaf.settings.experiment import Experiment
+from tcaf.systems.blocks import averaged
+from tcaf.systems.tcaf import TCAF
+from tcaf.training.model_file import TrainedModel, load_model
+from tcaf.training.run import Run
 
 CLIPS_PER_CLASS = 40
 """Clips of a class in the embedding map: enough to see a cluster, few enough to see a clip."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from tcaf.classes import ClassSet
+from tcaf.data.classes import ClassSet
 from tcaf.errors import TCAFError
 from tcaf.reports.theme import (
     SERIES,

@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from tcaf.errors import TCAFError
-from tcaf.gzsl import Decisions, GZSLResult
+from tcaf.evaluation.gzsl import Decisions, GZSLResult
+from tcaf.evaluation.statistics import ClassAccuracy
 from tcaf.reports.theme import (
     SERIES,
     WIDTHS,
@@ -30,7 +31,6 @@ from tcaf.reports.theme import (
     shortened,
     styled,
 )
-from tcaf.statistics import ClassAccuracy
 
 MOST_BARS = 60
 """Classes up to which `class_accuracy_bars` shows all."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from tcaf.classes import ClassSet
+from tcaf.data.classes import ClassSet
 from tcaf.errors import TCAFError
 from tcaf.reports.theme import extra
 from tcaf.seeding import derive_seed

@@ -14,11 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from tcaf.config import Experiment
+from tcaf.data.store import FeatureStore
 from tcaf.errors import MissingExtraError, TCAFError, shorten
-from tcaf.files import read_json
-from tcaf.predictions import FILE
-from tcaf.presets import dataset_of
+from tcaf.evaluation.decisions import FILE
+from tcaf.evaluation.gzsl import SCORES
+from tcaf.evaluation.statistics import class_accuracies, mean_and_std
+from tcaf.experiments.presets import dataset_of
+from tcaf.experiments.tables import PaperScores, row_of
+from tcaf.files.atomic import read_json
 from tcaf.reports.contents import (
     ClassRow,
     ComparisonRow,
@@ -41,12 +44,9 @@ from tcaf.reports.plots import (
 )
 from tcaf.reports.results import compare_runs, cost_of
 from tcaf.reports.timelines import training_curves
-from tcaf.runs import Run
-from tcaf.statistics import class_accuracies, mean_and_std
-from tcaf.store import FeatureStore
-from tcaf.systems import SYSTEMS
-from tcaf.tables import PaperScores, row_of
-from tcaf.tracking import SCORES
+from tcaf.settings.experiment import Experiment
+from tcaf.systems.registry import SYSTEMS
+from tcaf.training.run import Run
 
 COMPARED = {"harmonic_mean": "HM", "curve_area": "curve area"}
 

@@ -13,13 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from tcaf.errors import TCAFError
-from tcaf.files import read_json, write_text
-from tcaf.predictions import FILE, read_predictions
-from tcaf.reproduce import RowResult
-from tcaf.runs import Run
-from tcaf.statistics import PairedComparison, class_accuracies, mean_and_std, paired_bootstrap
-from tcaf.tables import PaperScores, Table
-from tcaf.tracking import SCORES, describe_time
+from tcaf.evaluation.decisions import FILE, read_predictions
+from tcaf.evaluation.gzsl import SCORES
+from tcaf.evaluation.statistics import (
+    PairedComparison,
+    class_accuracies,
+    mean_and_std,
+    paired_bootstrap,
+)
+from tcaf.experiments.reproduce import RowResult
+from tcaf.experiments.tables import PaperScores, Table
+from tcaf.files.atomic import read_json, write_text
+from tcaf.progress import describe_time
+from tcaf.training.run import Run
 
 AREA = "curve_area"
 

@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Float
 
 from tcaf.errors import TCAFError
+from tcaf.evaluation.gzsl import SCORES
 from tcaf.reports.attention_maps import AttentionMap
 from tcaf.reports.theme import SERIES, Figure, Width, extra, heat, light, new_figure, styled
-from tcaf.tracking import SCORES
-from tcaf.training import EpochRecord
+from tcaf.training.observers import EpochRecord
 
 LOSSES = {"loss": "total", "cross_entropy": "cross-entropy"}
 """What the legend calls a loss term, where its own name does not read well."""

@@ -1,1 +1,1 @@
-"""One reader per origin of features, each ending in a `FeatureStore`."""
+"""One reader for each origin of features; all end in a feature store."""

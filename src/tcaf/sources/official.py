@@ -3,7 +3,7 @@
 Owns their layout: pickled features by stage and class. Audio and visual features are joined by clip
 id and never by position, and no order comes from the file system (fidelity row 23). The pickles are
 read by `safe_pickle`, which runs nothing that they say. Class lists and word vectors are
-`official_lists`, checkpoints `official_checkpoint`.
+`official_lists`, checkpoints `systems.release_checkpoint`.
 """
 
 import math
@@ -15,25 +15,24 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
+from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
+from tcaf.data.shards import Dtype
+from tcaf.data.splits import Split, load_benchmark
+from tcaf.data.store import FeatureStore
+from tcaf.data.writer import StoreWriter, new_store
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.extract.backbones import canonical_name
-from tcaf.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
+from tcaf.files.safe_pickle import read_pickle
 from tcaf.progress import Track, silent
-from tcaf.safe_pickle import read_pickle
-from tcaf.shards import Dtype
-
-# Part of this module's interface: whoever has the authors' files looks for their weights here.
-from tcaf.sources.official_checkpoint import model_from_state_dict as model_from_state_dict
 from tcaf.sources.official_lists import (
     find_one,
     read_splits,
     vectors_by_name,
     vectors_in_release_order,
 )
-from tcaf.splits import Split, load_benchmark
-from tcaf.store import FeatureStore
-from tcaf.store_writer import StoreWriter, new_store
-from tcaf.text_sources import read_named_vectors
+
+# Part of this module's interface: whoever has the authors' files looks for their weights here.
+from tcaf.text.sources import read_named_vectors
 
 STAGES = {
     "stage_1_train": "stage_1_train",

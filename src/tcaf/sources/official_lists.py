@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from tcaf.data.splits import Split, load_benchmark
 from tcaf.errors import TCAFError, did_you_mean, shorten
-from tcaf.splits import Split, load_benchmark
 
 LISTS = {
     "train": "stage_1_train.txt",

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from tcaf.data.splits import PARTS
 from tcaf.errors import MissingExtraError, TCAFError
-from tcaf.extract.pool import usable_cores
-from tcaf.files import new_folder, write_json
+from tcaf.execution.processes import usable_cores
+from tcaf.files.atomic import new_folder, write_json
 from tcaf.progress import Track, silent
 from tcaf.sources.scenes import FPS, HEIGHT, SAMPLE_RATE, WIDTH, Samples, draw, play
 from tcaf.sources.world import (
@@ -33,7 +34,6 @@ from tcaf.sources.world import (
     event_times,
     part_of,
 )
-from tcaf.splits import PARTS
 
 CLIPS_PER_CLASS, MIN_CLIPS_PER_CLASS = 20, 7
 """By default, and the fewest of which every part of a benchmark gets one."""

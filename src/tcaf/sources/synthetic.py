@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from tcaf.data.features import FeatureSpec, VideoFeatures
+from tcaf.data.shards import Dtype
+from tcaf.data.store import FeatureStore
+from tcaf.data.writer import new_store
 from tcaf.errors import TCAFError
-from tcaf.features import FeatureSpec, VideoFeatures
 from tcaf.progress import Track, silent
-from tcaf.shards import Dtype
 from tcaf.sources.rendered import CLIPS_PER_CLASS as RENDERED_CLIPS
 from tcaf.sources.rendered import RenderedWorld, render_world
 from tcaf.sources.world import (
@@ -29,8 +31,6 @@ from tcaf.sources.world import (
     event_times,
     part_of,
 )
-from tcaf.store import FeatureStore
-from tcaf.store_writer import new_store
 
 AUDIO_STEP_S, VISUAL_STEP_S = 0.96, 0.64
 AUDIO_LEN, VISUAL_LEN = 10, 15

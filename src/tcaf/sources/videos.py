@@ -17,17 +17,17 @@ from pathlib import Path
 
 import numpy as np
 
+from tcaf.data.features import MODALITIES, Modality
+from tcaf.data.shards import Dtype
+from tcaf.data.splits import PARTS, Split
+from tcaf.data.store import FeatureStore
+from tcaf.data.writer import check_place, new_store
 from tcaf.errors import TCAFError, did_you_mean, shorten
+from tcaf.execution.processes import usable_cores
 from tcaf.extract.corpus import Backbones, Extracted, MediaFile, Reject, extract_files
-from tcaf.extract.pool import usable_cores
-from tcaf.features import MODALITIES, Modality
-from tcaf.files import write_text
+from tcaf.files.atomic import write_text
+from tcaf.files.csv_tables import csv_rows
 from tcaf.progress import Track, silent
-from tcaf.shards import Dtype
-from tcaf.splits import PARTS, Split
-from tcaf.store import FeatureStore
-from tcaf.store_writer import check_place, new_store
-from tcaf.text_sources import csv_rows
 
 # fmt: off
 SUFFIXES = frozenset({

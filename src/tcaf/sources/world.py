@@ -17,8 +17,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from tcaf.data.splits import Split
 from tcaf.errors import TCAFError
-from tcaf.splits import Split
 
 LOOKS = ("red square", "green disc", "blue triangle", "white star", "yellow ring", "pink cross")
 MOTIONS = ("jumping", "spinning", "growing", "blinking")

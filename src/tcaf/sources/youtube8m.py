@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from tcaf.data.features import FeatureSpec, VideoFeatures
+from tcaf.data.shards import Dtype
+from tcaf.data.splits import Split
+from tcaf.data.store import FeatureStore
+from tcaf.data.writer import new_store
 from tcaf.errors import TCAFError, did_you_mean, shorten
-from tcaf.features import FeatureSpec, VideoFeatures
 from tcaf.progress import Track, silent
-from tcaf.shards import Dtype
 from tcaf.sources.tfrecord import FRAME_BYTES, SequenceRecord, read_records
-from tcaf.splits import Split
-from tcaf.store import FeatureStore
-from tcaf.store_writer import new_store
 
 PARTITIONS = ("train", "val_unseen", "test_unseen")
 """What a class can belong to; each is a list of `splits.Split`."""

@@ -1,0 +1,418 @@
+"""Answers for clips: a trained model, class names of any kind, and files or features.
+
+Owns the way from names to candidate classes and from distances to ranked answers. What a run holds
+is `runs`, the features of a file are `extract`, the arithmetic is `gzsl`.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tcaf.data.batches import Clips, FeatureBatch, LoadedClips, load_batch
+from tcaf.data.features import MODALITIES, Modality, VideoFeatures
+from tcaf.data.sampler import in_order
+from tcaf.data.store import FeatureStore
+from tcaf.errors import TCAFError
+from tcaf.evaluation.parts import evaluation_windows
+from tcaf.evaluation.temperature import calibrated, probabilities
+from tcaf.execution.devices import pick_device
+from tcaf.extract.backbones import BACKBONES, AudioBackbone, Backbone, VisualBackbone, open_backbone
+from tcaf.extract.extractor import Extractor, audio_tokens, visual_tokens
+from tcaf.extract.media import read_audio, read_frames
+from tcaf.files.atomic import read_json
+from tcaf.systems.registry import load_plugin
+from tcaf.text.candidates import ClassText
+from tcaf.training.model_file import TrainedModel, load_model
+from tcaf.training.run import Run
+
+Clip = str | Path | VideoFeatures
+"""A media file, or the features of a clip."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One candidate class of one clip.
+
+    Args:
+        name: of the class, as it was given.
+        distance: from the clip in the joint space, before gamma.
+        probability: that this class is right if one of the candidates is; None if the model holds
+            no temperature.
+        seen: whether the model was trained on the class.
+    """
+
+    name: str
+    distance: float
+    probability: float | None
+    seen: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the answer as JSON values."""
+        return {
+            "class": self.name,
+            "probability": self.probability,
+            "distance": self.distance,
+            "seen": self.seen,
+        }
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The best answers for one clip.
+
+    Args:
+        id: of the clip; the path of a file.
+        answers: best first, by distance plus gamma where seen.
+    """
+
+    id: str
+    answers: tuple[Answer, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the prediction as JSON values."""
+        ranked = enumerate(self.answers, start=1)
+        return {"id": self.id, "answers": [{"rank": r, **a.to_json()} for r, a in ranked]}
+
+
+class ZeroShotClassifier:
+    """A trained model that answers which of some classes a clip shows.
+
+    Any system works: TCaF, those it is compared with, and your own. The classes are those of the
+    run until `set_classes` names others.
+
+    A clip without sound or without picture is answered from what it has: TCaF, Attention Fusion and
+    the Perceiver then see the tokens of one modality alone, systems that average over time see
+    zeros for the other, as in training. Only a model of a single modality refuses a clip that
+    lacks it.
+
+    Probabilities are softmax(-(distance + gamma if seen) / temperature) over all candidates. The
+    temperature was fitted on validation clips of the run's data, with the weights of stage 1;
+    where clips or classes are of another kind they may be too sure.
+
+    Args:
+        trained: the model.
+        text: text embeddings of further classes that the run knows, made as the model's own.
+        store: the feature store that the run was trained on, where a text source may look for names
+            that the run does not know.
+        device: where to compute.
+        audio_weights: file or folder of the audio backbone's weights, where it needs one.
+        visual_weights: the same for the visual backbone.
+
+    Attributes:
+        trained: the model.
+        classes: the candidates; everything that is by class has their order.
+        gamma: added to the distance of seen classes; 0 where the model holds none.
+        temperature: of probabilities, or None.
+        notes: what somebody who reads the answers should know, in words.
+
+    Raises:
+        TCAFError: a model that was saved without its settings, or a device that is missing.
+    """
+
+    def __init__(
+        self,
+        trained: TrainedModel,
+        *,
+        text: Mapping[str, Float[np.ndarray, " text_dim"]] | None = None,
+        store: Path | None = None,
+        device: Literal["auto", "cpu", "cuda"] = "auto",
+        audio_weights: str | Path | None = None,
+        visual_weights: str | Path | None = None,
+    ) -> None:
+        if trained.experiment is None:
+            raise TCAFError("the model was saved without its settings, which say how to cut clips")
+        self.trained = trained
+        self.device = pick_device(device)
+        self.model = trained.model.to(self.device).eval()
+        self.experiment = trained.experiment
+        self.windows = evaluation_windows(trained.experiment)
+        self.gamma = 0.0 if trained.gamma is None else trained.gamma
+        self.temperature = trained.temperature
+        self.notes: tuple[str, ...] = ()
+        if trained.gamma is None:
+            self.notes += ("the model holds no gamma: seen classes are not held back",)
+        if trained.temperature is None:
+            self.notes += ("the model holds no temperature: there are no probabilities",)
+        self._weights = {"audio": audio_weights, "visual": visual_weights}
+        own = zip(trained.classes.names, trained.text_embedding.numpy(), strict=True)
+        self._text = ClassText(trained.experiment, {**(text or {}), **dict(own)}, store)
+        self.classes: tuple[str, ...] = ()
+        self.set_classes(trained.classes.names)
+
+    @classmethod
+    def load(
+        cls,
+        run: str | Path,
+        plugin: str | Path | None = None,
+        device: Literal["auto", "cpu", "cuda"] = "auto",
+        audio_weights: str | Path | None = None,
+        visual_weights: str | Path | None = None,
+    ) -> "ZeroShotClassifier":
+        """Opens a run directory or a model file.
+
+        Args:
+            run: the folder, or the file.
+            plugin: the Python file that registers the run's system, if that is one of your own.
+            device: where to compute.
+            audio_weights: see the class.
+            visual_weights: see the class.
+
+        Raises:
+            TCAFError: no model there, a damaged one, or one of a system that is not known.
+        """
+        if plugin is not None:
+            load_plugin(Path(plugin))
+        trained = load_model(run)
+        folder = Path(run) if Path(run).is_dir() else Path(run).parent
+        text = Run(folder).text() if (folder / "text" / "classes.safetensors").is_file() else {}
+        return cls(
+            trained,
+            text=text,
+            store=_store_of(folder),
+            device=device,
+            audio_weights=audio_weights,
+            visual_weights=visual_weights,
+        )
+
+    @torch.inference_mode()
+    def set_classes(
+        self, names: Sequence[str], phrases: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        """Sets the candidate classes; their text is embedded once, here.
+
+        A name that the run knows, in the same letter case or another, with spaces or underscores,
+        takes the run's own text embedding. Any other is embedded by the run's text source, as the
+        phrase that it is.
+
+        Args:
+            names: at least one; leading and trailing spaces do not count.
+            phrases: wordings of some of these classes, which are embedded and averaged in place of
+                the name or of what the run knows.
+
+        Raises:
+            TCAFError: no name, an empty one, one that is there twice, phrases of another class, a
+                name that the text source has no vector for, or a text source that is no longer
+                what it was when the run was trained.
+        """
+        found = self._text.embed(names, phrases)
+        text = torch.from_numpy(found.text).to(self.device)
+        self._class_embedding = self.model.embed_text(text).class_embedding
+        seen = self.trained.classes.seen
+        self._seen = [column for column, known in enumerate(found.known) if known in seen]
+        self.classes = found.names
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """Names of the classes that the run knows, seen or not, sorted."""
+        return self._text.known
+
+    @cached_property
+    def backbones(self) -> dict[Modality, Backbone]:
+        """What makes features of files, for each modality that the model reads.
+
+        Raises:
+            TCAFError: features that no backbone here makes, missing weights, or a missing package.
+        """
+        spec = self.trained.spec
+        opened: dict[Modality, Backbone] = {}
+        for modality in self.model.modalities:
+            name = str(getattr(spec, f"{modality}_backbone"))
+            if name.partition(":")[0] not in BACKBONES:
+                raise TCAFError(
+                    f"the run was trained on {modality} features of {name!r}, which cannot be made "
+                    f"of files here (there are {', '.join(BACKBONES)}); give features in place of "
+                    "files: `tcaf predict --store`, or VideoFeatures with tokens of size "
+                    f"{spec.dim(modality)}"
+                )
+        for modality in self.model.modalities:
+            weights = self._weights[modality]
+            backbone = open_backbone(
+                str(getattr(spec, f"{modality}_backbone")),
+                modality,
+                None if weights is None else Path(weights),
+            )
+            made: dict[str, Any] = {
+                f"{modality}_dim": backbone.dim,
+                f"{modality}_step_s": backbone.step_s,
+                f"{modality}_backbone": backbone.name,
+            }
+            spec = replace(spec, **made)
+            opened[modality] = backbone
+        self.trained.check_features(spec, "the extractor")
+        return opened
+
+    def _extract(self, path: Path, id: str) -> VideoFeatures:
+        """Returns the features of a file; of a modality that the model does not read, none."""
+        audio, visual = self.backbones.get("audio"), self.backbones.get("visual")
+        if isinstance(audio, AudioBackbone) and isinstance(visual, VisualBackbone):
+            return Extractor(audio, visual).extract(path, id)
+        # What is wrong with the only track that counts is wrong with the file.
+        heard, seen = (np.zeros((0, self.trained.spec.dim(m)), np.float32) for m in MODALITIES)
+        if isinstance(audio, AudioBackbone):
+            heard = audio_tokens(audio, read_audio(path, audio.sample_rate))
+        if isinstance(visual, VisualBackbone):
+            seen = visual_tokens(visual, read_frames(path, visual.fps, visual.frame_size))
+        return VideoFeatures(id, heard, seen)
+
+    def features(self, clip: Clip) -> VideoFeatures:
+        """Returns the features of a clip as the model takes them; files are decoded here.
+
+        Raises:
+            TCAFError: a file that cannot be read or decoded, features of another size, or a clip
+                without a modality that the model cannot do without.
+        """
+        video = clip
+        if not isinstance(video, VideoFeatures):
+            video = self._extract(Path(video), str(video))
+        spec, used = self.trained.spec, self.model.modalities
+        if "audio" not in used and video.audio.shape[1:] != (spec.audio_dim,):
+            video = replace(video, audio=np.zeros((0, spec.audio_dim), np.float32))
+        if "visual" not in used and video.visual.shape[1:] != (spec.visual_dim,):
+            video = replace(video, visual=np.zeros((0, spec.visual_dim), np.float32))
+        if not any(len(video.tokens(modality)) for modality in used):
+            raise TCAFError(_lacks(video.id, used))
+        video.check(spec)
+        return video
+
+    def batch(self, video: VideoFeatures) -> FeatureBatch:
+        """Returns one clip as the model is given it, on its device."""
+        clips = LoadedClips([video], self.trained.spec)
+        return load_batch(clips, np.arange(1), self.windows).to(self.device)
+
+    # A text is a file; that it is a sequence of texts too is of no account.
+    @overload
+    def classify(  # type: ignore[overload-overlap]
+        self, clips: Clip, top_k: int = 5, seen_bias: float = 0.0
+    ) -> Prediction: ...
+
+    @overload
+    def classify(
+        self, clips: Sequence[Clip], top_k: int = 5, seen_bias: float = 0.0
+    ) -> list[Prediction]: ...
+
+    def classify(
+        self, clips: Clip | Sequence[Clip], top_k: int = 5, seen_bias: float = 0.0
+    ) -> Prediction | list[Prediction]:
+        """Ranks the classes for one clip, or for each of a list.
+
+        Args:
+            clips: media files, or features such as those of `features` or of a store.
+            top_k: how many answers to give, if there are as many classes.
+            seen_bias: added to gamma: a positive number favours classes that the model was not
+                trained on, a negative one those that it was.
+
+        Raises:
+            TCAFError: see `features`; `top_k` is not positive, or `seen_bias` not finite.
+        """
+        _check_ranking(top_k, seen_bias)
+        if isinstance(clips, str | Path | VideoFeatures):
+            return self.classify([clips], top_k, seen_bias)[0]
+        videos = [self.features(clip) for clip in clips]
+        if not videos:
+            return []
+        ids = [video.id for video in videos]
+        loaded = LoadedClips(videos, self.trained.spec)
+        return self._answer(loaded, np.arange(len(videos)), ids, top_k, seen_bias)
+
+    def classify_store(
+        self,
+        store: FeatureStore,
+        rows: Int[np.ndarray, " clips"],
+        top_k: int = 5,
+        seen_bias: float = 0.0,
+    ) -> list[Prediction]:
+        """Ranks the classes for clips of a store, as `classify` does.
+
+        Raises:
+            TCAFError: features of another backbone or size than the run's, or a clip without a
+                modality that the model cannot do without.
+        """
+        _check_ranking(top_k, seen_bias)
+        self.trained.check_features(store.spec, f"store {store.path}")
+        used = self.model.modalities
+        empty = rows[sum(store.lens(modality)[rows] for modality in used) == 0]
+        if len(empty):
+            raise TCAFError(_lacks(store.ids[empty[0]], used))
+        return self._answer(store, rows, [store.ids[row] for row in rows], top_k, seen_bias)
+
+    def _answer(
+        self,
+        clips: Clips,
+        rows: Int[np.ndarray, " clips"],
+        ids: list[str],
+        top_k: int,
+        seen_bias: float,
+    ) -> list[Prediction]:
+        distances = self._distances(clips, rows)
+        broken = np.flatnonzero(~distances.isfinite().all(dim=1).numpy())
+        if len(broken):
+            raise TCAFError(f"clip {ids[broken[0]]!r} has a NaN or infinite distance")
+        gamma = self.gamma + seen_bias
+        added = calibrated(distances, seen=self._seen, gamma=gamma).numpy()
+        chances = None
+        if self.temperature is not None:
+            chances = probabilities(
+                distances, seen=self._seen, gamma=gamma, temperature=self.temperature
+            ).numpy()
+        # Of equals a seen class comes first, as at evaluation; then names decide, not their order.
+        unseen = np.ones(len(self.classes), bool)
+        unseen[self._seen] = False
+        by_name = np.argsort(np.argsort(np.array(self.classes), kind="stable"))
+        ties = (np.broadcast_to(key, added.shape) for key in (by_name, unseen))
+        ranked = np.lexsort((*ties, added), axis=1)[:, :top_k]
+        return [
+            Prediction(
+                id_,
+                tuple(
+                    Answer(
+                        self.classes[column],
+                        float(distances[clip, column]),
+                        None if chances is None else float(chances[clip, column]),
+                        not unseen[column],
+                    )
+                    for column in ranked[clip]
+                ),
+            )
+            for clip, id_ in enumerate(ids)
+        ]
+
+    @torch.inference_mode()
+    def _distances(
+        self, clips: Clips, rows: Int[np.ndarray, " clips"]
+    ) -> Float[Tensor, "clips num_classes"]:
+        found = [torch.zeros(0, len(self.classes))]
+        for some in in_order(rows, self.experiment.evaluation.batch_size):
+            batch = load_batch(clips, some, self.windows).to(self.device)
+            found.append(self.model.scores(batch, self._class_embedding).cpu())
+        return torch.cat(found)
+
+
+def _check_ranking(top_k: int, seen_bias: float) -> None:
+    if top_k < 1 or not math.isfinite(seen_bias):
+        raise TCAFError(
+            f"expected top_k from 1 on and a finite seen_bias, got {top_k} and {seen_bias:g}"
+        )
+
+
+def _lacks(clip: str, used: Sequence[Modality]) -> str:
+    return f"clip {clip!r} has no {' or '.join(used)} token, which is all that the model reads"
+
+
+def _store_of(folder: Path) -> Path | None:
+    """Returns the store that a run was trained on, if it is still there with the same clips."""
+    if not (folder / "provenance.json").is_file():
+        return None
+    kept = read_json(folder / "provenance.json", "the provenance of a run")
+    try:
+        store = FeatureStore.open(kept["store"])
+        return store.path if store.fingerprint == kept["data"]["fingerprint"] else None
+    except (TCAFError, KeyError):
+        return None

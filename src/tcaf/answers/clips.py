@@ -1,0 +1,185 @@
+"""From what was typed to answers: which clips are meant, and the answers of those that can be read.
+
+Owns the steps of `tcaf predict` between its arguments and its output. What answers is `classifier`.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from tcaf.answers.classifier import Prediction, ZeroShotClassifier
+from tcaf.data.features import VideoFeatures
+from tcaf.data.splits import PARTS, UNIONS
+from tcaf.data.store import FeatureStore
+from tcaf.errors import MissingExtraError, TCAFError
+from tcaf.sources.videos import SUFFIXES
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A clip with its answers.
+
+    Args:
+        prediction: the answers.
+        video: what they were found from, where that is to be drawn.
+        file: that the features were made of; None for a clip of a store.
+    """
+
+    prediction: Prediction
+    video: VideoFeatures | None = None
+    file: Path | None = None
+
+    @property
+    def id(self) -> str:
+        """Of the clip; the path of a file."""
+        return self.prediction.id
+
+
+@dataclass(frozen=True)
+class Unanswered:
+    """A file without answers.
+
+    Args:
+        id: its path.
+        reason: one line.
+    """
+
+    id: str
+    reason: str
+
+
+def find_media(words: Sequence[str]) -> list[Path]:
+    """Returns the files that paths name: files as they are, of folders all media files inside.
+
+    Files of a folder are those with a media file's suffix, in any depth, sorted; hidden ones are
+    passed over. A file that is named twice counts once.
+
+    Raises:
+        TCAFError: a folder holds no media file.
+    """
+    found: dict[Path, None] = {}
+    for word in words:
+        path = Path(word)
+        if not path.is_dir():
+            found[path] = None
+            continue
+        inside = [
+            file
+            for file in sorted(path.rglob("*"))
+            if file.suffix.lower() in SUFFIXES
+            and file.is_file()
+            and not any(part.startswith(".") for part in file.relative_to(path).parts)
+        ]
+        if not inside:
+            told = " ".join(sorted(suffix.lstrip(".") for suffix in SUFFIXES))
+            raise TCAFError(f"folder {path} holds no media file; they end in one of {told}")
+        found |= dict.fromkeys(inside)
+    return list(found)
+
+
+def select_rows(store: FeatureStore, words: Sequence[str], split: str) -> Int[np.ndarray, " clips"]:
+    """Returns the rows of a store that words name: ids of clips, parts of a split, or `all`.
+
+    An id wins over a part of the same name. A clip that is named twice counts once.
+
+    Raises:
+        TCAFError: a word is none of these, or names no clip.
+    """
+    rows: dict[int, None] = {}
+    ids = frozenset(store.ids)
+    for word in words:
+        known = word in ids
+        if not known and word == "all":
+            found = list(range(len(store)))
+        elif not known and word in (*PARTS, *UNIONS):
+            found = store.rows(split, word).tolist()
+        else:
+            found = [store.row(word)]
+        rows |= dict.fromkeys(found)
+    if not rows:
+        raise TCAFError(f"store {store.path} has no clips in {' '.join(words)}")
+    return np.array(list(rows), np.int64)
+
+
+def answer_store(
+    classifier: ZeroShotClassifier,
+    store: FeatureStore,
+    rows: Int[np.ndarray, " clips"],
+    top_k: int,
+    seen_bias: float,
+    *,
+    keep_features: bool = False,
+) -> list[Answered]:
+    """Answers clips of a store.
+
+    Args:
+        classifier: that answers.
+        store: of the clips.
+        rows: which of them.
+        top_k: see `ZeroShotClassifier.classify`.
+        seen_bias: see there.
+        keep_features: what `draw_timelines` needs, and much memory for many clips.
+
+    Raises:
+        TCAFError: see `ZeroShotClassifier.classify_store`.
+    """
+    found = classifier.classify_store(store, rows, top_k, seen_bias)
+    return [
+        Answered(prediction, store[row] if keep_features else None)
+        for prediction, row in zip(found, rows.tolist(), strict=True)
+    ]
+
+
+def answer_files(
+    classifier: ZeroShotClassifier,
+    files: Iterable[Path],
+    top_k: int,
+    seen_bias: float,
+    *,
+    keep_features: bool = False,
+) -> Iterator[Answered | Unanswered]:
+    """Yields what became of each file, before the next is read; one that fails stops no other.
+
+    Args:
+        classifier: that answers.
+        files: in the order of the answers.
+        top_k: see `ZeroShotClassifier.classify`.
+        seen_bias: see there.
+        keep_features: what `draw_timelines` needs, and much memory for many files.
+
+    Raises:
+        TCAFError: what concerns all files: backbones that cannot be opened, a missing package, or
+            what `ZeroShotClassifier.classify` refuses.
+    """
+    classifier.classify([], top_k, seen_bias)
+    _ = classifier.backbones
+    for file in files:
+        try:
+            video = classifier.features(file)
+            # One at a time: next to the decoding, a larger batch would gain nothing.
+            prediction = classifier.classify(video, top_k, seen_bias)
+        except MissingExtraError:
+            raise
+        except TCAFError as error:
+            yield Unanswered(str(file), " ".join(str(error).split()))
+            continue
+        yield Answered(prediction, video if keep_features else None, file)
+
+
+def answers_json(
+    classifier: ZeroShotClassifier,
+    found: Sequence[Answered | Unanswered],
+    seen_bias: float,
+) -> dict[str, Any]:
+    """Returns all answers as one JSON value, and what they were chosen from."""
+    return {
+        "classes": list(classifier.classes),
+        "gamma": classifier.gamma + seen_bias,
+        "temperature": classifier.temperature,
+        "predictions": [one.prediction.to_json() for one in found if isinstance(one, Answered)],
+        "failed": {one.id: one.reason for one in found if isinstance(one, Unanswered)},
+    }

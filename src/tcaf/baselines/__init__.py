@@ -1,1 +1,0 @@
-"""The systems that TCaF is compared with, one file each."""

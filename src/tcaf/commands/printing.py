@@ -1,0 +1,239 @@
+"""Results as tables for a terminal.
+
+Owns the look of what commands print. Takes the JSON values that `--json` prints, so that both show
+the same.
+"""
+
+import csv
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from tcaf.errors import shorten
+from tcaf.evaluation.gzsl import SCORES
+
+
+def _print(*things: Any) -> None:
+    console = Console(highlight=False)
+    for thing in things:
+        console.print(thing, soft_wrap=isinstance(thing, str))
+
+
+def _table(*columns: str, title: str = "") -> Table:
+    """Returns an empty table: the first column is text, the others are numbers."""
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    return table
+
+
+def _step(seconds: float | None) -> str:
+    return "clip" if seconds is None else f"{seconds:g} s"
+
+
+def print_store(value: dict[str, Any]) -> None:
+    """Prints `FeatureStore.summary`."""
+    spec, lengths = value["spec"], value["lengths"]
+    _print(
+        f"[bold]{escape(value['path'])}[/]: {value['clips']:,} clips of {value['classes']} "
+        f"classes, {value['bytes'] / 2**20:,.1f} MiB in {value['shards']} shards, {value['dtype']}"
+    )
+    columns = ("", "features", "size", "a token", "tokens", "per clip")
+    tokens = _table(*columns)
+    for modality in ("audio", "visual"):
+        row = lengths[modality]
+        tokens.add_row(
+            modality,
+            spec[f"{modality}_backbone"],
+            str(spec[f"{modality}_dim"]),
+            _step(spec[f"{modality}_step_s"]),
+            f"{row['tokens']:,}",
+            f"{row['shortest']} to {row['longest']}",
+        )
+    _print(tokens)
+    for modality in ("audio", "visual"):
+        if missing := lengths[modality]["clips_without"]:
+            _print(f"[yellow]{missing:,} clips[/] have no {modality} token")
+    for name, parts in value["splits"].items():
+        table = _table("part", "clips", "classes", title=f"split {escape(name)}")
+        for part, row in parts.items():
+            table.add_row(part, f"{row['clips']:,}", str(row["classes"]))
+        _print(table)
+    for what in ("text", "phrases"):
+        if value[what]:
+            _print(f"{what}: {escape(', '.join(value[what]))}")
+    for reason, names in value["left_out"].items():
+        _print(
+            f"[yellow]left out[/] {len(names):,}, {escape(reason)}: {escape(shorten(names))}"
+            f" (all are named by --json)"
+        )
+
+
+def print_rendered(value: dict[str, Any]) -> None:
+    """Prints `RenderedWorld.summary`."""
+    table = _table("part", "videos")
+    for part, clips in value["parts"].items():
+        table.add_row(part, f"{clips:,}")
+    _print(
+        f"[bold]{escape(value['path'])}[/]: {value['clips']:,} videos of {value['classes']} "
+        f"classes, {value['bytes'] / 2**20:,.1f} MiB",
+        table,
+        f"next: tcaf prepare videos {escape(value['path'])} --labels {escape(value['labels'])} "
+        f"--split {escape(value['split'])} --out STORE",
+    )
+
+
+def print_backbones(value: dict[str, Any]) -> None:
+    """Prints `extract.backbones.BACKBONES`."""
+    for name, info in value.items():
+        options = "".join(f", {key}={default}" for key, default in info["options"].items())
+        size = f"{info['dim']} numbers" if info["dim"].isdigit() else f"the size of {info['dim']}"
+        _print(
+            f"[bold]{name}[/]  {info['modality']}, {size} every {_step(info['step_s'])}"
+            f"{escape(options)}",
+            f"    weights: {escape(info['weights'])}; licence: {escape(info['licence'])}",
+        )
+    _print(
+        "Options follow the name, as in [bold]efficientnet_lite0:frames=4[/] or "
+        "[bold]c3d:colours=release[/]; weights=random gives initial weights, for trying things out."
+    )
+
+
+def _score_row(scores: dict[str, Any]) -> list[str]:
+    return [f"{100 * scores[name]:.2f}" for name in SCORES] + [f"{scores['gamma']:g}"]
+
+
+def print_result(value: dict[str, Any], out: Path, store: Path) -> None:
+    """Prints `result.json` and how to go on."""
+    choice = value["choice"]
+    table = _table("", *SCORES.values(), "gamma", title="mean class accuracy, percent")
+    table.add_row(f"validation, epoch {choice['epoch']}", *_score_row(choice["validation"]))
+    table.add_row("[bold]test[/]", *(f"[bold]{cell}[/]" for cell in _score_row(value["test"])))
+    _print(
+        table,
+        f"area under the seen-unseen curve {value['test']['curve_area']:.4f}, "
+        f"{value['seconds']:.0f} s of training, seed {value['seed']}",
+        f"kept in {escape(str(out))}: model.safetensors, result.json, metrics.jsonl",
+        f"next: tcaf evaluate {escape(str(out))} --store {escape(str(store))} --per_class",
+    )
+
+
+def print_evaluation(value: dict[str, Any]) -> None:
+    """Prints what `tcaf evaluate` found."""
+    table = _table("part", "clips", *SCORES.values(), "gamma", title="mean class accuracy, percent")
+    table.add_row(value["part"], f"{value['clips']:,}", *_score_row(value))
+    _print(table, f"area under the seen-unseen curve {value['curve_area']:.4f}")
+    if "per_class" in value:
+        classes = _table("class", "", "clips", "accuracy")
+        rows = sorted(value["per_class"].items(), key=lambda row: (-row[1]["seen"], row[0]))
+        for name, row in rows:
+            kind = "seen" if row["seen"] else "[magenta]unseen[/]"
+            classes.add_row(escape(name), kind, str(row["clips"]), f"{100 * row['accuracy']:.1f}")
+        _print(classes)
+
+
+def print_predictions(value: dict[str, Any]) -> None:
+    """Prints what `tcaf predict` found: all answers for one clip, the best for each of several."""
+    clips, several = value["predictions"], len(value["predictions"]) > 1
+    columns = ("class", "probability", "distance", "")
+    table = _table("clip" if several else "rank", *columns)
+    table.columns[1].justify = "left"
+    for clip in clips:
+        for answer in clip["answers"][:1] if several else clip["answers"]:
+            chance, kind = answer["probability"], "seen" if answer["seen"] else "[magenta]unseen[/]"
+            table.add_row(
+                escape(clip["id"]) if several else str(answer["rank"]),
+                escape(answer["class"]),
+                "" if chance is None else f"{100 * chance:.1f} %",
+                f"{answer['distance']:.3f}",
+                kind,
+            )
+    if not clips:
+        return
+    if not several:
+        _print(f"[bold]{escape(clips[0]['id'])}[/]")
+    told = f"of {len(value['classes'])} classes"
+    if clips[0]["answers"][0]["probability"] is not None:
+        told += ", if one of them is right"
+    if value["gamma"]:
+        told += f"; ranked with {value['gamma']:+g} on the distances of seen classes"
+    _print(table, f"[dim]{told}{'; all answers by --json or --csv' if several else ''}[/]")
+
+
+class PredictionsCsv:
+    """Prints the answers of `tcaf predict` as CSV, a line each, clip by clip as they are found.
+
+    Holds on to the standard output, which a bar on the standard error takes over while it is drawn.
+    """
+
+    COLUMNS = ("rank", "class", "probability", "distance", "seen")
+
+    def __init__(self) -> None:
+        self._file = sys.stdout
+        self._writer = csv.writer(self._file, lineterminator="\n")
+
+    def print_header(self) -> None:
+        """Prints the names of the columns."""
+        self._writer.writerow(("file", *self.COLUMNS))
+        self._file.flush()
+
+    def print_clip(self, value: dict[str, Any]) -> None:
+        """Prints `Prediction.to_json`; nothing waits in a buffer, so that no stop loses it."""
+        for answer in value["answers"]:
+            self._writer.writerow((value["id"], *(answer[column] for column in self.COLUMNS)))
+        self._file.flush()
+
+
+def print_table(rows: list[dict[str, Any]], out: Path) -> None:
+    """Prints the rows of a table of the paper, beside the paper's own numbers where it has them."""
+    with_paper = any(row["paper"] for row in rows)
+    paper = [f"paper {name}" for name in SCORES.values()] if with_paper else []
+    table = _table(
+        "model",
+        *SCORES.values(),
+        *paper,
+        "curve area",
+        "seeds",
+        title="mean class accuracy, percent",
+    )
+    for row in rows:
+        if not row["means"]:
+            cells = ["[red]failed[/]", *[""] * (len(SCORES) - 1)]
+        else:
+            cells = [_percent(row["means"][score], row["stds"][score]) for score in SCORES]
+        if with_paper:
+            cells += [f"{v:.2f}" for v in row["paper"]] if row["paper"] else [""] * len(SCORES)
+        area = f"{row['means']['curve_area']:.3f}" if row["means"] else ""
+        table.add_row(escape(row["title"]), *cells, area, " ".join(map(str, row["seeds"])))
+    _print(table)
+    for row in rows:
+        for seed, error in row["errors"].items():
+            _print(f"[red]failed[/] {escape(row['title'])}, seed {seed}: {escape(error)}")
+    _print(f"kept in {escape(str(out))}: table.md, table.csv, per_class.csv")
+
+
+def _percent(mean: float | None, std: float | None) -> str:
+    if mean is None:
+        return ""
+    return f"{100 * mean:.2f}" + ("" if std is None else f" [dim]± {100 * std:.2f}[/]")
+
+
+def print_doctor(value: dict[str, Any]) -> None:
+    """Prints what is installed and what is missing."""
+    packages = ", ".join(f"{name} {number}" for name, number in value["packages"].items())
+    _print(
+        f"[bold]tcaf {value['tcaf']}[/] on Python {value['python']}, {packages}",
+        f"computes on {value['gpu'] or 'the CPU'} ({value['cpu_threads']} CPU threads)",
+        f"presets: {', '.join(value['presets'])}",
+    )
+    for extra, found in value["extras"].items():
+        if found["installed"]:
+            _print(f"[green]have[/]    {extra}")
+        else:
+            missing = ", ".join(found["missing"])
+            install = f"pip install 'tcaf\\[{extra}]'"
+            _print(f"[yellow]missing[/] {extra} (needs {missing}): {install}")

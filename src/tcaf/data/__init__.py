@@ -1,0 +1,1 @@
+"""Features of clips: what they mean, where they are kept, how they become batches."""

@@ -1,0 +1,167 @@
+"""A feature store as a folder of Parquet files, for sharing, and back.
+
+Owns that folder: a Parquet file for each shard, with the store's own columns, which the Hugging
+Face Hub shows and pyarrow, pandas, polars, DuckDB and datasets read; `tcaf.json` holds what is
+true of the whole, class text embeddings lie beside it. The way back gives an equal store, cut into
+the same shards. float16 stays float16: Parquet knows it since format 2.10 (2023).
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
+from tcaf.data.shards import Dtype, Manifest, file_sha256
+from tcaf.data.splits import Split
+from tcaf.data.store import FeatureStore, read_text_embeddings, write_text_embeddings
+from tcaf.data.writer import new_store
+from tcaf.errors import TCAFError
+from tcaf.files.atomic import new_folder, read_json, write_json
+from tcaf.progress import Track, silent
+
+FORMAT = "tcaf-parquet"
+VERSION = 1
+SIDECAR = "tcaf.json"
+
+_ROW_GROUP = 1000
+"""Most clips in a row group, which is what a reader holds in memory."""
+
+
+def to_parquet(
+    store_path: Path, out: Path, *, overwrite: bool = False, track: Track = silent
+) -> None:
+    """Writes a store as Parquet files that other tools and the Hugging Face Hub read.
+
+    Args:
+        store_path: a feature store.
+        out: folder to make.
+        overwrite: replace such a folder that is there already.
+        track: told of progress.
+
+    Raises:
+        TCAFError: no store there or a damaged one; something is at `out` and `overwrite` is false,
+            or that is no such folder.
+    """
+    if overwrite and out.exists() and not (out / SIDECAR).is_file():
+        raise TCAFError(f"{out} exists and is no Parquet folder of tcaf; it will not be replaced")
+    store = FeatureStore.open(store_path)
+    store.verify()
+    manifest = Manifest.read(store_path)
+    with new_folder(out, overwrite=overwrite) as folder:
+        files = []
+        for entry in track(manifest.shards, "Writing Parquet"):
+            with pa.memory_map(str(store_path / entry["file"])) as source:
+                table = pa.ipc.open_file(source).read_all()
+                path = folder / f"{Path(entry['file']).stem}.parquet"
+                pq.write_table(table, path, row_group_size=_ROW_GROUP)
+            files.append({"file": path.name, "sha256": file_sha256(path)})
+        for name in store.text_names:
+            write_text_embeddings(folder, name, store.text(name))
+        content = {**asdict(manifest), "shards": files}
+        write_json(folder / SIDECAR, {"format": FORMAT, "version": VERSION, **content})
+
+
+def from_parquet(
+    folder: Path,
+    out: Path,
+    *,
+    dtype: Dtype | None = None,
+    overwrite: bool = False,
+    track: Track = silent,
+) -> FeatureStore:
+    """Makes a store from a folder that `to_parquet` wrote.
+
+    Args:
+        folder: Parquet files and `tcaf.json`.
+        out: folder to make.
+        dtype: how tokens are kept on disk; as they were by default.
+        overwrite: replace a store that is there already.
+        track: told of progress.
+
+    Returns:
+        The store, opened.
+
+    Raises:
+        TCAFError: no such folder, a file of it missing or changed; something is at `out` and
+            `overwrite` is false, or that is no store.
+    """
+    content = _read_sidecar(folder)
+    try:
+        spec = FeatureSpec(**content["spec"])
+        splits = {name: Split.from_json(split) for name, split in content["splits"].items()}
+        kept: Dtype = dtype or content["dtype"]
+        files = [(entry["file"], entry["sha256"]) for entry in content["shards"]]
+        rest = {key: content[key] for key in ("phrases", "left_out", "source")}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise TCAFError(f"{folder / SIDECAR} is damaged: {error!r}") from None
+    with new_store(out, spec, dtype=kept, overwrite=overwrite) as writer:
+        writer.splits.update(splits)
+        writer.phrases.update(rest["phrases"])
+        writer.left_out.update(rest["left_out"])
+        writer.source.update(rest["source"])
+        for name, sha256 in track(files, "Reading Parquet"):
+            path = folder / name
+            _check_file(path, sha256)
+            with pq.ParquetFile(path) as file:
+                # A shard ends where its Parquet file ends, so that the way there and back is the
+                # identity, fingerprint included.
+                writer.shard_bytes = _token_bytes(file, spec, kept)
+                for clip in _clips(file, spec):
+                    writer.add(clip)
+        for text in sorted(folder.glob("text/*.safetensors")):
+            writer.add_text(text.stem, read_text_embeddings(text))
+    return FeatureStore.open(out)
+
+
+def _read_sidecar(folder: Path) -> dict[str, Any]:
+    content = read_json(folder / SIDECAR, "the description of a Parquet folder of tcaf")
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise TCAFError(f"{folder / SIDECAR} does not describe a Parquet folder of tcaf")
+    if content.get("version") != VERSION:
+        raise TCAFError(
+            f"{folder / SIDECAR} has format version {content.get('version')}, this tcaf reads "
+            f"version {VERSION}; write it again with this release"
+        )
+    return content
+
+
+def _check_file(path: Path, sha256: str) -> None:
+    if not path.is_file():
+        raise TCAFError(f"{path} is missing; fetch the folder again")
+    if file_sha256(path) != sha256:
+        raise TCAFError(f"{path} has changed: its SHA-256 is not the one written; fetch it again")
+
+
+def _flat(batch: pa.RecordBatch | pa.Table, modality: Modality) -> Any:
+    """Returns the numbers of a column of lists of lists, in one row."""
+    return pc.list_flatten(pc.list_flatten(batch.column(modality)))
+
+
+def _token_bytes(file: pq.ParquetFile, spec: FeatureSpec, dtype: Dtype) -> int:
+    """Returns the bytes that a file's tokens take in memory."""
+    tokens = sum(
+        (pc.sum(pc.list_value_length(batch.column(m))).as_py() or 0) * spec.dim(m)
+        for batch in file.iter_batches(columns=list(MODALITIES))
+        for m in MODALITIES
+    )
+    return int(tokens) * np.dtype(dtype).itemsize
+
+
+def _clips(file: pq.ParquetFile, spec: FeatureSpec) -> Iterator[VideoFeatures]:
+    for batch in file.iter_batches(batch_size=_ROW_GROUP):
+        per_modality = []
+        for m in MODALITIES:
+            lens = pc.list_value_length(batch.column(m)).to_numpy(zero_copy_only=False)
+            tokens = _flat(batch, m).to_numpy(zero_copy_only=False).reshape(-1, spec.dim(m))
+            per_modality.append(np.split(tokens, np.cumsum(lens)[:-1]))
+        ids, classes, parts = (batch.column(c).to_pylist() for c in ("id", "class", "part"))
+        for id_, class_, part, audio, visual in zip(
+            ids, classes, parts, *per_modality, strict=True
+        ):
+            yield VideoFeatures(id_, audio, visual, class_, part)

@@ -1,0 +1,153 @@
+"""The format of a feature store on disk: `store.json` and the Arrow IPC shards it lists.
+
+Owns the schema of a shard, the checks on opening one, and the list of them. One row is a clip: id,
+class, part, audio tokens and visual tokens as lists of fixed-size lists. Knows nothing of stores as
+a whole.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float, Int
+
+from tcaf.data.features import MODALITIES, FeatureSpec, Modality
+from tcaf.data.splits import Split
+from tcaf.errors import TCAFError
+from tcaf.files.atomic import read_json
+
+FORMAT = "tcaf-features"
+VERSION = 1
+SHARD_KEYS = ("file", "clips", "bytes", "sha256")
+Dtype = Literal["float16", "float32"]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of `store.json`: see the properties of `FeatureStore`."""
+
+    spec: FeatureSpec
+    dtype: Dtype
+    shards: list[dict[str, Any]]
+    splits: dict[str, Split]
+    phrases: dict[str, dict[str, list[str]]]
+    left_out: dict[str, list[str]]
+    source: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the JSON value that `read` understands."""
+        return {"format": FORMAT, "version": VERSION, **asdict(self)}
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """Reads `store.json` of a store's folder.
+
+        Raises:
+            TCAFError: no store there, another format version, or a damaged file.
+        """
+        if not folder.is_dir():
+            raise TCAFError(f"no feature store at {folder}; `tcaf prepare` makes one")
+        value = read_json(folder / "store.json", "the list of shards of a feature store")
+        if not isinstance(value, dict) or value.get("format") != FORMAT:
+            raise TCAFError(f"{folder / 'store.json'} does not describe a feature store")
+        if value.get("version") != VERSION:
+            raise TCAFError(
+                f"store {folder} has format version {value.get('version')}, this tcaf reads "
+                f"version {VERSION}; prepare it again with this release"
+            )
+        try:
+            return cls(
+                spec=FeatureSpec(**value["spec"]),
+                dtype=value["dtype"],
+                shards=[{key: entry[key] for key in SHARD_KEYS} for entry in value["shards"]],
+                splits={name: Split.from_json(s) for name, s in value["splits"].items()},
+                phrases=value["phrases"],
+                left_out=value["left_out"],
+                source=value["source"],
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise TCAFError(f"{folder / 'store.json'} is damaged: {error}") from None
+
+
+def shard_schema(spec: FeatureSpec, dtype: Dtype) -> pa.Schema:
+    """Returns the Arrow schema of a shard; the spec travels in its metadata."""
+    value = pa.float16() if dtype == "float16" else pa.float32()
+    return pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("class", pa.string(), nullable=False),
+            pa.field("part", pa.string(), nullable=False),
+            *(
+                pa.field(m, pa.list_(pa.list_(value, spec.dim(m))), nullable=False)
+                for m in MODALITIES
+            ),
+        ],
+        metadata={"format": FORMAT, "version": str(VERSION), "spec": json.dumps(asdict(spec))},
+    )
+
+
+def file_sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass
+class Shard:
+    """One memory-mapped shard. Its arrays are views of the file; nothing is read until used."""
+
+    batch: pa.RecordBatch
+
+    @classmethod
+    def open(cls, folder: Path, entry: Mapping[str, Any], schema: pa.Schema) -> "Shard":
+        """Maps the shard of an entry of `store.json`.
+
+        Raises:
+            TCAFError: it is missing, cut short, damaged, or of another schema or length.
+        """
+        path = folder / entry["file"]
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            raise TCAFError(f"shard {path} is missing; prepare the store again") from None
+        if size != entry["bytes"]:
+            raise TCAFError(
+                f"shard {path} is corrupt: expected {entry['bytes']} bytes, found {size}; "
+                "prepare the store again"
+            )
+        try:
+            batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+            # Reads names and offsets, no token: a wrong offset would end in a bus error later.
+            batch.validate(full=True)
+        except (pa.ArrowException, ValueError, OSError) as error:
+            raise TCAFError(f"shard {path} is corrupt: {error}; prepare the store again") from None
+        fits = batch.schema.equals(schema, check_metadata=True)
+        if not fits or batch.num_rows != entry["clips"]:
+            raise TCAFError(f"shard {path} does not fit store.json; prepare the store again")
+        return cls(batch)
+
+    def column(self, name: str) -> list[str]:
+        """Returns a column of text."""
+        values: list[str] = self.batch.column(name).to_pylist()
+        return values
+
+    @cached_property
+    def offsets(self) -> dict[Modality, Int[np.ndarray, " rows_plus_one"]]:
+        """First token of each row, and the end of the last, by modality."""
+        return {m: self.batch.column(m).offsets.to_numpy().astype(np.int64) for m in MODALITIES}
+
+    @cached_property
+    def tokens(self) -> dict[Modality, Float[np.ndarray, "num_tokens dim"]]:
+        """All tokens of the shard, a read-only view of the file."""
+        return {
+            m: self.batch.column(m)
+            .values.values.to_numpy()
+            .reshape(-1, self.batch.schema.field(m).type.value_type.list_size)
+            for m in MODALITIES
+        }

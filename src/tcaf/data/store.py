@@ -1,0 +1,359 @@
+"""A feature store: a folder of Arrow IPC shards, memory-mapped, opened without reading a token.
+
+Owns access to clips, parts and splits, and the class text embeddings that lie beside the shards as
+safetensors. The format is `shards`, writing it `store_writer`. Knows nothing of where features come
+from or how they are batched.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
+from tcaf.data.shards import Dtype, Manifest, Shard, file_sha256, shard_schema
+from tcaf.data.splits import NAMED_PARTS, Split
+from tcaf.errors import TCAFError, did_you_mean
+from tcaf.files.atomic import replacing
+
+CACHE_PREFIX = "cache-"
+"""How the names of text embeddings begin that were computed here, not given with the clips."""
+
+
+class FeatureStore:
+    """A prepared set of clips, opened without reading any token.
+
+    Rows are numbered from 0 in the order in which they were written. Arrays and tensors that come
+    from a store are views of a read-only memory map: copy before you write into one.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, shards: list[Shard]) -> None:
+        self.path = path
+        self._manifest = manifest
+        self._shards = shards
+        self._starts = np.concatenate([[0], np.cumsum([s.batch.num_rows for s in shards])]).astype(
+            np.int64
+        )
+
+    @classmethod
+    def open(cls, path: str | Path) -> "FeatureStore":
+        """Opens the store in a folder.
+
+        Raises:
+            TCAFError: no store there, another version, or a shard is missing, cut short or foreign.
+        """
+        folder = Path(path)
+        manifest = Manifest.read(folder)
+        schema = shard_schema(manifest.spec, manifest.dtype)
+        return cls(
+            folder, manifest, [Shard.open(folder, entry, schema) for entry in manifest.shards]
+        )
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """Dimensions, seconds per token, backbones."""
+        return self._manifest.spec
+
+    @property
+    def dtype(self) -> Dtype:
+        """How tokens are kept on disk."""
+        return self._manifest.dtype
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The class partitions that the clips' parts refer to, by name."""
+        return self._manifest.splits
+
+    @property
+    def phrases(self) -> dict[str, dict[str, list[str]]]:
+        """For each class, its phrases by kind (`name`, and whatever the source offers)."""
+        return self._manifest.phrases
+
+    @property
+    def left_out(self) -> dict[str, list[str]]:
+        """Clips and classes that did not enter the store, by reason."""
+        return self._manifest.left_out
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Where the clips come from."""
+        return self._manifest.source
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the shards' own; equal for equal content, whatever the folder is called."""
+        joined = "".join(entry["sha256"] for entry in self._manifest.shards)
+        return hashlib.sha256(joined.encode()).hexdigest()
+
+    def split(self, name: str) -> Split:
+        """Returns one of `splits`.
+
+        Raises:
+            TCAFError: the store has no split of that name.
+        """
+        if name not in self.splits:
+            known = ", ".join(self.splits) or "none"
+            hint = did_you_mean(name, self.splits)
+            raise TCAFError(f"store {self.path} has no split {name!r}; it has {known}{hint}")
+        return self.splits[name]
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Clip ids in row order."""
+        return [clip for shard in self._shards for clip in shard.column("id")]
+
+    @cached_property
+    def class_names(self) -> np.ndarray:
+        """Class name of each row, an array of str."""
+        return np.array(
+            [name for shard in self._shards for name in shard.column("class")], dtype=object
+        )
+
+    @cached_property
+    def parts(self) -> np.ndarray:
+        """Part of each row, an array of str."""
+        return np.array(
+            [part for shard in self._shards for part in shard.column("part")], dtype=object
+        )
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {clip: row for row, clip in enumerate(self.ids)}
+
+    @cached_property
+    def _all_lens(self) -> dict[Modality, Int[np.ndarray, " num_clips"]]:
+        return {
+            m: np.concatenate([np.diff(s.offsets[m]) for s in self._shards]) for m in MODALITIES
+        }
+
+    def lens(self, modality: Modality) -> Int[np.ndarray, " num_clips"]:
+        """Returns the number of tokens of each row."""
+        return self._all_lens[modality]
+
+    def rows(self, split: str, part: str) -> Int[np.ndarray, " num_rows"]:
+        """Returns the rows of one part or union of parts, ascending.
+
+        Raises:
+            TCAFError: no such split or part.
+        """
+        return np.flatnonzero(self.split(split).select(part, self.class_names, self.parts))
+
+    def row(self, clip_id: str) -> int:
+        """Returns the row of a clip.
+
+        Raises:
+            TCAFError: no such clip.
+        """
+        if clip_id not in self._row_of:
+            raise TCAFError(
+                f"store {self.path} has no clip {clip_id!r}{did_you_mean(clip_id, self.ids)}"
+            )
+        return self._row_of[clip_id]
+
+    def __iter__(self) -> Iterator[VideoFeatures]:
+        return (self[row] for row in range(len(self)))
+
+    def _locate(self, row: int) -> tuple[Shard, int]:
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of a store of {len(self)} clips")
+        number = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self._shards[number], row - int(self._starts[number])
+
+    def __getitem__(self, row: int) -> VideoFeatures:
+        """Returns one clip; its tokens are views of the file and no other clip is read."""
+        shard, local = self._locate(row)
+        audio, visual = (
+            shard.tokens[m][shard.offsets[m][local] : shard.offsets[m][local + 1]]
+            for m in MODALITIES
+        )
+        id_, class_name, part = (
+            shard.batch.column(c)[local].as_py() for c in ("id", "class", "part")
+        )
+        return VideoFeatures(id_, audio, visual, class_name, part)
+
+    def tensor(self, row: int, modality: Modality) -> Float[Tensor, "len dim"]:
+        """Returns the tokens of one clip as a tensor that shares the file's memory: read only."""
+        shard, local = self._locate(row)
+        column = shard.batch.column(modality)
+        start, stop = shard.offsets[modality][local : local + 2].tolist()
+        dim = self.spec.dim(modality)
+        flat = column.values.values.slice(start * dim, (stop - start) * dim)
+        return torch.utils.dlpack.from_dlpack(flat).view(-1, dim)
+
+    def gather(
+        self,
+        rows: Int[np.ndarray, " batch"],
+        modality: Modality,
+        first: Int[np.ndarray, " batch"] | None = None,
+        lens: Int[np.ndarray, " batch"] | None = None,
+    ) -> Float[np.ndarray, "total dim"]:
+        """Copies tokens of many clips into one packed array, clip after clip.
+
+        Args:
+            rows: clips, in any order, repeats allowed.
+            modality: which tokens.
+            first: first token of each clip to take; 0 by default.
+            lens: how many tokens of each clip to take; all by default.
+
+        Returns:
+            The tokens in the order of `rows`, in the store's dtype.
+
+        Raises:
+            IndexError: there is no such row, or a clip has no such tokens.
+        """
+        rows = np.asarray(rows, np.int64)
+        strange = rows[(rows < 0) | (rows >= len(self))]
+        if len(strange):
+            raise IndexError(f"row {strange[0]} of a store of {len(self)} clips")
+        whole = self.lens(modality)[rows]
+        first = np.zeros(len(rows), np.int64) if first is None else np.asarray(first, np.int64)
+        lens = whole if lens is None else np.asarray(lens, np.int64)
+        # Beyond a clip's end lie the tokens of another.
+        beyond = (first < 0) | (lens < 0) | (first + lens > whole)
+        if beyond.any():
+            i = int(np.flatnonzero(beyond)[0])
+            raise IndexError(
+                f"{lens[i]} {modality} tokens from {first[i]} on of row {rows[i]}, which has "
+                f"{whole[i]}"
+            )
+        owner = np.searchsorted(self._starts, rows, side="right") - 1
+        ends = np.cumsum(lens)
+        within = np.arange(int(lens.sum())) - np.repeat(ends - lens, lens)
+        out = np.empty((len(within), self.spec.dim(modality)), self.dtype)
+        for number in np.unique(owner):
+            here = owner == number
+            shard = self._shards[number]
+            start = np.zeros(len(rows), np.int64)
+            start[here] = shard.offsets[modality][rows[here] - self._starts[number]] + first[here]
+            target = np.repeat(here, lens)
+            out[target] = shard.tokens[modality][(np.repeat(start, lens) + within)[target]]
+        return out
+
+    def summary(self) -> dict[str, Any]:
+        """Returns what `tcaf inspect` prints: clips, classes, tokens, lengths, dims, splits."""
+        lengths = {
+            m: {
+                "tokens": int(lens.sum()),
+                "shortest": int(lens.min()),
+                "median": float(np.median(lens)),
+                "longest": int(lens.max()),
+                "clips_without": int((lens == 0).sum()),
+            }
+            for m in MODALITIES
+            for lens in [self.lens(m)]
+        }
+        parts = {
+            name: {
+                part: {
+                    "clips": int(chosen.sum()),
+                    "classes": len(set(self.class_names[chosen])),
+                }
+                for part in NAMED_PARTS
+                for chosen in [split.select(part, self.class_names, self.parts)]
+            }
+            for name, split in self.splits.items()
+        }
+        return {
+            "path": str(self.path),
+            "clips": len(self),
+            "classes": len(set(self.class_names)),
+            "dtype": self.dtype,
+            "shards": len(self._shards),
+            "bytes": sum(entry["bytes"] for entry in self._manifest.shards),
+            "spec": asdict(self.spec),
+            "lengths": lengths,
+            "splits": parts,
+            "text": self.given_text_names,
+            "phrases": sorted({kind for kinds in self.phrases.values() for kind in kinds}),
+            "left_out": self.left_out,
+            "source": self.source,
+            "fingerprint": self.fingerprint,
+        }
+
+    def verify(self) -> None:
+        """Reads every shard and compares its SHA-256 with the one in `store.json`.
+
+        Raises:
+            TCAFError: a shard's bytes have changed since it was written.
+        """
+        for entry in self._manifest.shards:
+            path = self.path / entry["file"]
+            if file_sha256(path) != entry["sha256"]:
+                raise TCAFError(f"shard {path} is corrupt: its SHA-256 is not the one written")
+
+    @property
+    def text_names(self) -> list[str]:
+        """Names of the class text embeddings that are kept with the store."""
+        return sorted(path.stem for path in self.path.glob("text/*.safetensors"))
+
+    @property
+    def given_text_names(self) -> list[str]:
+        """Those of `text_names` that came with the clips, without what was computed since."""
+        return [name for name in self.text_names if not name.startswith(CACHE_PREFIX)]
+
+    def text(self, name: str) -> dict[str, Float[np.ndarray, " text_dim"]]:
+        """Returns the text embedding of each class that is kept under `name`.
+
+        Raises:
+            TCAFError: nothing is kept under that name.
+        """
+        if name not in self.text_names:
+            known = ", ".join(self.text_names) or "none"
+            raise TCAFError(
+                f"store {self.path} keeps no text embeddings {name!r}; it keeps {known}"
+            )
+        return read_text_embeddings(self.path / "text" / f"{name}.safetensors")
+
+    def add_text(self, name: str, embeddings: Mapping[str, Float[np.ndarray, " text_dim"]]) -> None:
+        """Keeps the text embeddings of classes with the store, replacing those of the same name.
+
+        Raises:
+            TCAFError: there is no class.
+        """
+        write_text_embeddings(self.path, name, embeddings)
+
+
+def read_text_embeddings(path: Path) -> dict[str, Float[np.ndarray, " text_dim"]]:
+    """Reads class text embeddings that `FeatureStore.add_text` wrote.
+
+    Raises:
+        TCAFError: the file is damaged.
+    """
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            names = json.loads(file.metadata()["classes"])
+            matrix = file.get_tensor("embeddings")
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError) as error:
+        raise TCAFError(f"text embeddings {path} are damaged: {error}") from None
+    return dict(zip(names, matrix, strict=True))
+
+
+def write_text_embeddings(
+    folder: Path, name: str, embeddings: Mapping[str, Float[np.ndarray, " text_dim"]]
+) -> None:
+    """Keeps class text embeddings as `text/<name>.safetensors` in a store's folder.
+
+    Raises:
+        TCAFError: there is no class.
+    """
+    if not embeddings:
+        raise TCAFError(f"no class to keep text embeddings {name!r} of")
+    (folder / "text").mkdir(exist_ok=True)
+    matrix = np.stack([np.asarray(vector, np.float32) for vector in embeddings.values()])
+    with replacing(folder / "text" / f"{name}.safetensors") as temporary:
+        safetensors.numpy.save_file(
+            {"embeddings": matrix}, temporary, metadata={"classes": json.dumps(list(embeddings))}
+        )

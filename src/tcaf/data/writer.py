@@ -1,0 +1,176 @@
+"""Writing a feature store, whole or not at all.
+
+Owns the checks that every clip passes on its way to disk, and the cutting into shards.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float
+
+from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
+from tcaf.data.shards import Dtype, Manifest, file_sha256, shard_schema
+from tcaf.data.splits import Split
+from tcaf.data.store import write_text_embeddings
+from tcaf.errors import TCAFError
+from tcaf.files.atomic import new_folder, replacing, write_json
+
+SHARD_BYTES = 256 * 2**20
+"""Tokens gathered in memory before a shard is written."""
+
+
+@dataclass
+class StoreWriter:
+    """Gathers clips and writes them as shards; `new_store` makes one.
+
+    Args:
+        folder: an empty folder.
+        spec: what every clip is checked against.
+        dtype: how tokens are kept on disk.
+        shard_bytes: tokens gathered before a shard is written.
+    """
+
+    folder: Path
+    spec: FeatureSpec
+    dtype: Dtype = "float16"
+    shard_bytes: int = SHARD_BYTES
+    splits: dict[str, Split] = field(default_factory=dict)
+    phrases: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    source: dict[str, Any] = field(default_factory=dict)
+    _shards: list[dict[str, Any]] = field(default_factory=list)
+    _clips: list[VideoFeatures] = field(default_factory=list)
+    _bytes: int = 0
+    _ids: set[str] = field(default_factory=set)
+
+    def add(self, clip: VideoFeatures) -> None:
+        """Adds a clip after checking it.
+
+        Raises:
+            TCAFError: the clip does not fit the spec, is empty, has a NaN or infinite value, a
+                value too large for the dtype, or an id that was added before.
+        """
+        clip.check(self.spec)
+        if clip.id in self._ids:
+            raise TCAFError(f"clip {clip.id!r} was added twice; ids must be unique")
+        for modality in MODALITIES:
+            peak = float(np.abs(clip.tokens(modality)).max(initial=0))
+            if peak > float(np.finfo(self.dtype).max):
+                hint = "; prepare with --dtype float32" if self.dtype == "float16" else ""
+                raise TCAFError(
+                    f"clip {clip.id!r}: {modality} value {peak:g} does not fit {self.dtype}{hint}"
+                )
+        audio, visual = (np.asarray(clip.tokens(m), self.dtype) for m in MODALITIES)
+        self._ids.add(clip.id)
+        self._clips.append(VideoFeatures(clip.id, audio, visual, clip.class_name, clip.part))
+        self._bytes += audio.nbytes + visual.nbytes
+        if self._bytes >= self.shard_bytes:
+            self._flush()
+
+    def add_text(self, name: str, embeddings: Mapping[str, Float[np.ndarray, " text_dim"]]) -> None:
+        """Keeps text embeddings of classes with the store, under a name."""
+        write_text_embeddings(self.folder, name, embeddings)
+
+    def leave_out(self, reason: str, name: str) -> None:
+        """Notes a clip or class that does not enter the store, and why."""
+        self.left_out.setdefault(reason, []).append(name)
+
+    def _lists(self, modality: Modality, type_: pa.DataType) -> pa.Array:
+        offsets = np.concatenate([[0], np.cumsum([len(c.tokens(modality)) for c in self._clips])])
+        flat = np.concatenate([c.tokens(modality) for c in self._clips]).reshape(-1)
+        tokens = pa.FixedSizeListArray.from_arrays(pa.array(flat), self.spec.dim(modality))
+        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), tokens).cast(type_)
+
+    def _flush(self) -> None:
+        if not self._clips:
+            return
+        schema = shard_schema(self.spec, self.dtype)
+        strings = (
+            [c.id for c in self._clips],
+            [c.class_name for c in self._clips],
+            [c.part for c in self._clips],
+        )
+        columns = [
+            *map(pa.array, strings),
+            *(self._lists(m, schema.field(m).type) for m in MODALITIES),
+        ]
+        path = self.folder / f"shard-{len(self._shards):05d}.arrow"
+        with replacing(path) as temporary, pa.ipc.new_file(str(temporary), schema) as file:
+            file.write_batch(pa.record_batch(columns, schema=schema))
+        self._shards.append(
+            {
+                "file": path.name,
+                "clips": len(self._clips),
+                "bytes": path.stat().st_size,
+                "sha256": file_sha256(path),
+            }
+        )
+        self._clips, self._bytes = [], 0
+
+    def finish(self) -> None:
+        """Writes the last shard and `store.json`.
+
+        Raises:
+            TCAFError: no clip was added.
+        """
+        self._flush()
+        if not self._shards:
+            told = "; ".join(f"{len(names)} left out: {r}" for r, names in self.left_out.items())
+            raise TCAFError(f"no clip to store{': ' + told if told else ''}")
+        manifest = Manifest(
+            self.spec,
+            self.dtype,
+            self._shards,
+            self.splits,
+            self.phrases,
+            self.left_out,
+            self.source,
+        )
+        write_json(self.folder / "store.json", manifest.to_json())
+
+
+def check_place(path: Path, *, overwrite: bool) -> None:
+    """Checks that a store may be written to `path`, before hours go into what it is to hold.
+
+    Raises:
+        TCAFError: something is there and `overwrite` is false, or that is no store.
+    """
+    if path.exists() and not overwrite:
+        raise TCAFError(f"{path} exists already; name another place or pass --overwrite")
+    if path.exists() and not (path / "store.json").is_file():
+        raise TCAFError(f"{path} exists and is no feature store; it will not be overwritten")
+
+
+@contextmanager
+def new_store(
+    path: str | Path,
+    spec: FeatureSpec,
+    *,
+    dtype: Dtype = "float16",
+    overwrite: bool = False,
+    shard_bytes: int = SHARD_BYTES,
+) -> Iterator[StoreWriter]:
+    """Yields a writer; the store appears at `path` when the body ends, whole, or not at all.
+
+    Args:
+        path: the folder to make.
+        spec: dimensions, seconds per token, backbones.
+        dtype: how tokens are kept on disk.
+        overwrite: replace a store that is there already.
+        shard_bytes: tokens gathered in memory before a shard is written.
+
+    Raises:
+        TCAFError: something is at `path` and `overwrite` is false, or that is no store; no clip
+            was added.
+    """
+    path = Path(path)
+    check_place(path, overwrite=overwrite)
+    with new_folder(path, overwrite=overwrite) as folder:
+        writer = StoreWriter(folder, spec, dtype, shard_bytes)
+        yield writer
+        writer.finish()

@@ -1,0 +1,1 @@
+"""From distances to scores, probabilities and comparisons."""

@@ -1,0 +1,132 @@
+"""From a model and a part of a store to a `GZSLResult`.
+
+Owns the loop over clips at evaluation. The arithmetic of the scores is in `gzsl.py`.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tcaf.data.batches import load_batch
+from tcaf.data.classes import ClassSet
+from tcaf.data.sampler import in_order
+from tcaf.data.store import FeatureStore
+from tcaf.data.windows import Windows
+from tcaf.errors import TCAFError
+from tcaf.evaluation.gzsl import GZSLResult, decide, join_decisions, score
+from tcaf.settings.experiment import Experiment
+from tcaf.systems.interface import ZeroShotModel
+from tcaf.systems.registry import find_system
+
+
+@dataclass(frozen=True)
+class EvaluationPart:
+    """Clips to evaluate on, and the candidate classes.
+
+    Args:
+        store: where the clips are.
+        rows: which clips.
+        classes: candidates, with their seen/unseen partition.
+        text_embedding: of the candidates, in their order.
+    """
+
+    store: FeatureStore
+    rows: Int[np.ndarray, " clips"]
+    classes: ClassSet
+    text_embedding: Float[Tensor, "num_classes text_dim"]
+
+    @property
+    def labels(self) -> Int[Tensor, " clips"]:
+        """Class index of each clip."""
+        return torch.from_numpy(self.classes.ids(self.store.class_names[self.rows].tolist()))
+
+
+def evaluation_windows(experiment: Experiment) -> Windows:
+    """Returns how clips are cut and timed at evaluation."""
+    if find_system(experiment.system).averages:
+        return Windows(average=True)
+    return Windows(
+        window_s=experiment.evaluation.window_s,
+        place="centre",
+        times=experiment.fidelity.evaluation_times,
+        restart=experiment.fidelity.window_times == "restart",
+        release_audio_len=experiment.fidelity.audio_window == "release",
+        average=experiment.data.average,
+    )
+
+
+def _by_batch(
+    model: ZeroShotModel,
+    part: EvaluationPart,
+    windows: Windows,
+    batch_size: int,
+    device: torch.device | str,
+) -> Iterator[Float[Tensor, "batch num_classes"]]:
+    """Yields the distances of one batch of clips after the other, where the model is."""
+    if not len(part.rows):
+        raise TCAFError(f"nothing to evaluate: store {part.store.path} has no clips in this part")
+    model.eval()
+    class_embedding = model.embed_text(part.text_embedding.to(device)).class_embedding
+    for rows in in_order(part.rows, batch_size):
+        yield model.scores(load_batch(part.store, rows, windows).to(device), class_embedding)
+
+
+@torch.inference_mode()
+def distances(
+    model: ZeroShotModel,
+    part: EvaluationPart,
+    windows: Windows,
+    *,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+) -> Float[Tensor, "clips num_classes"]:
+    """Returns the distance of each clip from each candidate class, on the CPU.
+
+    The model is left in evaluation mode. The batch size changes speed and memory, and nothing
+    beyond rounding.
+
+    Raises:
+        TCAFError: there are no clips.
+    """
+    found = _by_batch(model, part, windows, batch_size, device)
+    return torch.cat([batch.cpu() for batch in found])
+
+
+@torch.inference_mode()
+def evaluate_part(
+    model: ZeroShotModel,
+    part: EvaluationPart,
+    windows: Windows,
+    *,
+    gamma: float | None = None,
+    gammas: Sequence[float],
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+) -> GZSLResult:
+    """Evaluates a model on clips.
+
+    Args:
+        model: what maps clips and class names to distances.
+        part: clips and candidate classes.
+        windows: how clips are cut.
+        gamma: what to add to the distance of seen classes; None searches `gammas`.
+        gammas: the grid.
+        batch_size: clips in a batch.
+        device: where the model is.
+
+    Raises:
+        TCAFError: see `distances`, `gzsl.decide` and `gzsl.score`.
+    """
+    seen, unseen = part.classes.seen_ids, part.classes.unseen_ids
+    found = _by_batch(model, part, windows, batch_size, device)
+    labels = part.labels.split(batch_size)
+    # Batch by batch: the distances of all clips from all classes need not be held at once.
+    decided = [
+        decide(batch, true, seen=seen, unseen=unseen)
+        for batch, true in zip(found, labels, strict=True)
+    ]
+    return score(join_decisions(decided), gamma=gamma, gammas=gammas)

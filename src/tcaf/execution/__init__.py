@@ -1,0 +1,1 @@
+"""Where and in how many processes things are computed."""

@@ -1,0 +1,1 @@
+"""The paper's tables: presets, rows, and the runs that they take."""

@@ -1,0 +1,1 @@
+"""Foreign models: where their weights lie, how they are fetched, checked and loaded."""

@@ -1,0 +1,1 @@
+"""What is trained and compared: TCaF, the systems of its tables, closed forms, your own."""

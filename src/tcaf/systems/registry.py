@@ -1,0 +1,154 @@
+"""The systems that can be trained and compared: TCaF, its baselines, and your own.
+
+Owns the registry, the one place that joins a name to a model, its settings and its training
+objective; and TCaF's objective on a batch. Everything above (training, protocol, runs, tables)
+knows systems through it alone.
+
+A system is a module that maps a `FeatureBatch` to an output with a `video_embedding`, class text to
+`ClassEmbeddings` (`embed_text`) and both to distances (`scores`), and either an objective to
+descend or a fit in closed form. `docs/your-own-model.md` adds one.
+"""
+
+import hashlib
+import importlib.util
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from tcaf.data.features import Modality
+from tcaf.errors import TCAFError, did_you_mean
+from tcaf.settings.checks import check_type
+from tcaf.settings.experiment import Experiment, ModelSettings
+from tcaf.systems.attention_fusion import AttentionFusion
+from tcaf.systems.avca import AVCA, AVCAConfig, avca_objective
+from tcaf.systems.avgzslnet import AVGZSLNet, AVGZSLNetConfig, avgzslnet_objective
+from tcaf.systems.cjme import CJME, CJMEConfig, cjme_objective
+from tcaf.systems.interface import InputConfig, System
+from tcaf.systems.joint_space import TCAFConfig, used_modalities
+from tcaf.systems.perceiver import Perceiver, PerceiverConfig
+from tcaf.systems.ridge import Ridge, RidgeConfig, RidgeFit
+from tcaf.systems.tcaf import TCAF, tcaf_objective
+
+SYSTEMS: dict[str, System] = {}
+"""All systems by name, in the order in which tables show them."""
+
+
+PLUGIN_SHA256: dict[str, str] = {}
+"""Hash of the file that a system of the user's own comes from, by its name."""
+
+
+def register(system: System) -> System:
+    """Adds a system to the comparison.
+
+    Raises:
+        TCAFError: the name is taken.
+    """
+    if system.name in SYSTEMS:
+        raise TCAFError(f"there is a system {system.name!r} already; choose another name")
+    SYSTEMS[system.name] = system
+    return system
+
+
+def find_system(name: str) -> System:
+    """Returns a system by its name.
+
+    Raises:
+        TCAFError: there is none of this name.
+    """
+    if name not in SYSTEMS:
+        hint = did_you_mean(name, SYSTEMS)
+        raise TCAFError(f"there is no system {name!r} (there are {', '.join(SYSTEMS)}){hint}")
+    return SYSTEMS[name]
+
+
+def load_plugin(path: Path) -> list[System]:
+    """Runs a Python file of the user's, which registers systems, and returns those.
+
+    Raises:
+        TCAFError: no such file, it fails, or it registers nothing.
+    """
+    # A name that no other module has: the file may be called anything.
+    spec = importlib.util.spec_from_file_location(f"tcaf_plugin_{path.stem}", path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise TCAFError(f"expected a Python file that registers a system at {path}, found none")
+    before = set(SYSTEMS)
+    module = importlib.util.module_from_spec(spec)
+    # Annotations in quotes are looked up in the module that has them.
+    sys.modules[module.__name__] = module
+    try:
+        spec.loader.exec_module(module)
+    except TCAFError:
+        raise
+    except Exception as error:
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        raise TCAFError(f"{path} cannot be run: {told}") from error
+    added = [system for name, system in SYSTEMS.items() if name not in before]
+    code = hashlib.sha256(path.read_bytes()).hexdigest()
+    PLUGIN_SHA256.update({system.name: code for system in added})
+    if not added:
+        raise TCAFError(
+            f"{path} registered no system; it must call tcaf.systems.registry.register(...)"
+        )
+    return added
+
+
+def configure(
+    experiment: Experiment, *, audio_dim: int, visual_dim: int, text_dim: int
+) -> InputConfig:
+    """Returns the configuration of an experiment's model for data of these dimensions.
+
+    Raises:
+        TCAFError: an option that the system does not have, or with a value that it cannot have.
+    """
+    system = find_system(experiment.system)
+    names = [f.name for f in fields(system.config)]
+    given: dict[str, Any] = {
+        "audio_dim": audio_dim,
+        "visual_dim": visual_dim,
+        "text_dim": text_dim,
+        **{n: value for n, value in vars(experiment.fidelity).items() if n in names},
+    }
+    if issubclass(system.config, ModelSettings):
+        given |= vars(experiment.model)
+    if system.averages and given.get("visual_scaling") == "l2_over_time":
+        given["visual_scaling"] = "l2"  # averages have no time: every feature would become its sign
+    own = [name for name in names if name not in given]
+    hints = get_type_hints(system.config)
+    for name, value in experiment.options.items():
+        if name not in own:
+            offered = ", ".join(own) or "none"
+            raise TCAFError(
+                f"system {system.name!r} has no option {name!r}; it has {offered}"
+                f"{did_you_mean(name, own)}"
+            )
+        check_type(f"options.{name}", value, hints[name])
+        given[name] = value
+    return system.config(**given)
+
+
+def modalities(experiment: Experiment) -> tuple[Modality, ...]:
+    """Returns the modalities that an experiment's model reads: both, but for parts of TCaF."""
+    if issubclass(find_system(experiment.system).config, ModelSettings):
+        return used_modalities(experiment.model)
+    return used_modalities(ModelSettings())
+
+
+for _system in (
+    System("tcaf", "TCaF", TCAFConfig, TCAF, tcaf_objective),
+    System("attention_fusion", "Attention Fusion", TCAFConfig, AttentionFusion, tcaf_objective),
+    System("perceiver", "Perceiver", PerceiverConfig, Perceiver, tcaf_objective),
+    System("cjme", "CJME", CJMEConfig, CJME, cjme_objective, averages=True, negatives=True),
+    System(
+        "avgzslnet",
+        "AVGZSLNet",
+        AVGZSLNetConfig,
+        AVGZSLNet,
+        avgzslnet_objective,
+        averages=True,
+        negatives=True,
+    ),
+    System("avca", "AVCA", AVCAConfig, AVCA, avca_objective, averages=True, negatives=True),
+    System("ridge", "Ridge", RidgeConfig, Ridge, fit=RidgeFit, averages=True),
+):
+    register(_system)

@@ -1,0 +1,178 @@
+"""Ridge regression from averaged features to class text: no epochs, no GPU, hard to beat.
+
+Owns the closed-form baseline that the paper lacks, of the family of ESZSL (Romera-Paredes and Torr,
+ICML 2015): a linear map W from a clip's features x to the text embedding w of its class,
+
+    W = argmin  mean ||W x + b - w||^2  +  lambda ||W||^2
+
+with x the time average of each modality, scaled to unit length, both modalities side by side. A
+clip's distance from a class is the cosine distance of W x + b from the class's text, both seen from
+the mean text of the training clips: what all class names have in common tells none from another.
+
+What an epoch is to the other systems, one lambda is to this one: epoch e solves for the e-th lambda
+of a falling sequence, and the epoch with the best validation HM is the regulariser chosen.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from tcaf.data.batches import FeatureBatch
+from tcaf.data.features import MODALITIES
+from tcaf.errors import TCAFError
+from tcaf.settings.checks import check_settings
+from tcaf.systems.blocks import averaged, check_dims, check_text
+from tcaf.systems.interface import ClassEmbeddings, InputConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RidgeConfig(InputConfig):
+    """What `Ridge` is built from.
+
+    Args:
+        strongest: lambda of the first epoch.
+        ratio: what lambda is multiplied by from one epoch to the next.
+        cosine_from: where the angles of the cosine distance are measured: from the `mean_text` of
+            the training clips, or from the `origin`.
+    """
+
+    strongest: float = 1.0
+    ratio: float = 0.5
+    cosine_from: Literal["mean_text", "origin"] = "mean_text"
+
+    def __post_init__(self) -> None:
+        check_settings("options", self)
+
+
+@dataclass(frozen=True)
+class RidgeOutput:
+    """Clips in the space of class text.
+
+    Args:
+        video_embedding: W x + b, seen from where angles are measured, scaled to unit length.
+    """
+
+    video_embedding: Float[Tensor, "batch text_dim"]
+
+
+class Ridge(nn.Module):
+    """A linear map from features to text.
+
+    Args:
+        config: sizes and the sequence of regularisers.
+    """
+
+    weight: Float[Tensor, "feature_dim text_dim"]
+    bias: Float[Tensor, " text_dim"]
+    centre: Float[Tensor, " text_dim"]
+
+    def __init__(self, config: RidgeConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.modalities = MODALITIES
+        feature_dim = config.audio_dim + config.visual_dim
+        self.register_buffer("weight", torch.zeros(feature_dim, config.text_dim))
+        self.register_buffer("bias", torch.zeros(config.text_dim))
+        self.register_buffer("centre", torch.zeros(config.text_dim))
+
+    def features(self, batch: FeatureBatch) -> Float[Tensor, "batch feature_dim"]:
+        """Returns x: each modality's time average at unit length; 0 where a clip lacks it.
+
+        Raises:
+            TCAFError: features of other dimensions than the model's.
+        """
+        check_dims(batch, self.config)
+        # Unit length makes any other scaling of the features immaterial.
+        return torch.cat([F.normalize(averaged(batch, m, "none"), dim=1) for m in MODALITIES], 1)
+
+    def forward(self, batch: FeatureBatch) -> RidgeOutput:
+        """Maps clips into the space of class text."""
+        predicted = self.features(batch) @ self.weight + self.bias
+        return RidgeOutput(F.normalize(predicted - self.centre, dim=1))
+
+    def embed_text(self, text_embedding: Float[Tensor, "num_classes text_dim"]) -> ClassEmbeddings:
+        """Returns the text embeddings as directions: the joint space is the text's own.
+
+        Raises:
+            TCAFError: text embeddings of another dimension than the model's.
+        """
+        check_text(text_embedding, self.config)
+        return ClassEmbeddings(F.normalize(text_embedding - self.centre, dim=1))
+
+    def scores(
+        self, batch: FeatureBatch, class_embedding: Float[Tensor, "num_classes text_dim"]
+    ) -> Float[Tensor, "batch num_classes"]:
+        """Returns the cosine distance of each clip from each class."""
+        return 1 - self(batch).video_embedding @ class_embedding.T
+
+
+class RidgeFit:
+    """All clips of a stage reduced to second moments, from which any lambda is solved at once.
+
+    One pass over the clips and one eigendecomposition; memory does not grow with the clips.
+
+    Args:
+        model: whose weights are set.
+        batches: all clips once, with labels.
+        text_embedding: of the seen classes, by label.
+    """
+
+    def __init__(
+        self,
+        model: Ridge,
+        batches: Iterable[FeatureBatch],
+        text_embedding: Float[Tensor, "num_seen text_dim"],
+    ) -> None:
+        self.model = model
+        feature_dim, text_dim = model.weight.shape
+        # Doubles: the smallest eigenvalues are lost in sums of float32.
+        zero = model.weight.new_zeros((), dtype=torch.float64)
+        gram = zero.new_zeros(feature_dim, feature_dim)
+        cross = zero.new_zeros(feature_dim, text_dim)
+        sum_x, clips = zero.new_zeros(feature_dim), 0
+        counts = zero.new_zeros(len(text_embedding))
+        for batch in batches:
+            labels = _labels(batch)
+            x = model.features(batch).double()
+            gram += x.T @ x
+            cross += x.T @ text_embedding[labels].double()
+            sum_x += x.sum(dim=0)
+            counts += torch.bincount(labels, minlength=len(counts))
+            clips += len(batch)
+        text = text_embedding.double()
+        self.mean_x = sum_x / clips
+        self.mean_w = counts @ text / clips
+        covariance = gram / clips - torch.outer(self.mean_x, self.mean_x)
+        self.power_w = counts @ text.square().sum(dim=1) / clips - self.mean_w.square().sum()
+        self.values, self.vectors = torch.linalg.eigh(covariance)
+        self.rotated = self.vectors.T @ (cross / clips - torch.outer(self.mean_x, self.mean_w))
+
+    def solve(self, epoch: int) -> dict[str, float]:
+        """Sets the weights to the solution of the epoch's lambda.
+
+        Returns:
+            `loss`, the mean squared error on the training clips, and `lambda`.
+        """
+        config = self.model.config
+        strength = config.strongest * config.ratio ** (epoch - 1)
+        # Rounding leaves eigenvalues of directions that no clip has a little below 0.
+        shrunk = self.rotated / (self.values.clamp_min(0) + strength)[:, None]
+        weight = self.vectors @ shrunk
+        explained = 2 * (shrunk * self.rotated).sum()
+        explained = explained - (self.values[:, None] * shrunk.square()).sum()
+        self.model.weight.copy_(weight)
+        self.model.bias.copy_(self.mean_w - self.mean_x @ weight)
+        if config.cosine_from == "mean_text":
+            self.model.centre.copy_(self.mean_w)
+        return {"loss": float(self.power_w - explained), "lambda": strength}
+
+
+def _labels(batch: FeatureBatch) -> Int[Tensor, " batch"]:
+    if batch.labels is None:
+        raise TCAFError("a regression is fitted to labelled clips, got a batch without labels")
+    return batch.labels

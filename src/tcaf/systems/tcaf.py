@@ -1,0 +1,195 @@
+"""TCaF: temporal and cross-modal attention for audio-visual zero-shot learning.
+
+Owns the network of Mercea et al., ECCV 2022, Sec. 3.2, from packed features to the joint space,
+and nothing of losses, optimisers, files or splits. The paper's symbols:
+
+    A_enc, V_enc   `encoders`          phi      tokens after them
+    pos_t, pos_m   `positions`         x^c      `class_token`
+    f_Att, g_FF    `layers`            O_proj   `video_projection`
+    theta_o        `video_embedding`   rho_o    `video_reconstruction`   D_o  `video_decoder`
+    W_proj         `text_projection`   theta_w  `class_embedding`
+    D_w            `text_decoder`      rho_w    `text_reconstruction`
+"""
+
+import math
+
+import torch
+from einops import repeat
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tcaf.data.batches import FeatureBatch
+from tcaf.data.features import Modality
+from tcaf.data.packed import Packing
+from tcaf.settings.experiment import Experiment
+from tcaf.systems.attention import CrossModalAttention, Group, Tokens
+from tcaf.systems.joint_space import JointSpaceModel, TCAFConfig, feed_forward, used_modalities
+from tcaf.systems.losses import TCAFLosses, tcaf_losses
+
+
+def tcaf_objective(
+    model: JointSpaceModel,
+    batch: FeatureBatch,
+    negatives: FeatureBatch | None,
+    text_embedding: Float[Tensor, "num_seen text_dim"],
+    experiment: Experiment,
+) -> TCAFLosses:
+    """Computes TCaF's loss on a batch (Eq. 15); Attention Fusion and the Perceiver share it.
+
+    Args:
+        model: in training mode.
+        batch: with labels that index `text_embedding`.
+        negatives: not used; other systems' objectives compare with them.
+        text_embedding: of the seen classes of the stage.
+        experiment: which terms are on, and how faithful to the release they are.
+    """
+    labels = batch.labels
+    assert labels is not None, "training batches carry labels"
+    video = model(batch)
+    text = model.embed_text(text_embedding)
+    clips = None
+    if experiment.fidelity.text_statistics == "clips":
+        clips = model.embed_text(text_embedding[labels])
+    return tcaf_losses(
+        video.video_embedding,
+        video.video_reconstruction,
+        text.class_embedding,
+        text.text_reconstruction,
+        text_embedding,
+        labels,
+        clip_class_embedding=None if clips is None else clips.class_embedding,
+        clip_text_reconstruction=None if clips is None else clips.text_reconstruction,
+        terms=experiment.objective,
+        reduction=experiment.fidelity.squared_error,
+    )
+
+
+class PositionEncoder(nn.Module):
+    """Adds time and modality to tokens (Eq. 2).
+
+    Time in seconds becomes sines and cosines of fixed random frequencies (Tancik et al. 2020; the
+    release writes the time twice and draws a 2 x d_pos/2 matrix, whose rows are kept apart here so
+    that its numbers carry over), then a learnt map. A learnt vector per modality is added, the sum
+    is concatenated to the token and mapped back to its size.
+
+    Args:
+        config: sizes, scale, dropout.
+    """
+
+    frequencies: Float[Tensor, "2 half_position"]
+
+    def __init__(self, config: TCAFConfig) -> None:
+        super().__init__()
+        frequencies = config.fourier_scale * torch.randn(2, config.position_dim // 2)
+        self.register_buffer("frequencies", frequencies)
+        self.time = nn.Linear(config.position_dim, config.position_dim)
+        self.modality = nn.ParameterDict(
+            {m: nn.Parameter(torch.randn(config.position_dim)) for m in used_modalities(config)}
+        )
+        self.out = nn.ModuleDict(
+            {
+                m: nn.Linear(config.token_dim + config.position_dim, config.token_dim)
+                for m in used_modalities(config)
+            }
+        )
+        self.dropout = nn.Dropout(config.dropout_position)
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "total token_dim"],
+        times: Float[Tensor, " total"],
+        modality: Modality,
+    ) -> Float[Tensor, "total token_dim"]:
+        """Returns position-aware tokens a^p or v^p."""
+        phase = 2 * math.pi * repeat(times, "total -> total two", two=2) @ self.frequencies
+        fourier = torch.cat([phase.sin(), phase.cos()], dim=1)
+        position = self.time(fourier) + self.modality[modality]
+        aware: Tensor = self.dropout(self.out[modality](torch.cat([tokens, position], dim=1)))
+        return aware
+
+
+class Layer(nn.Module):
+    """One audio-visual transformer layer: attention, then feed-forward, each with a residual.
+
+    Eq. 3, 4, 9 and 13.
+
+    Args:
+        config: sizes, pattern, dropout, and whether both halves share their layer norm.
+    """
+
+    def __init__(self, config: TCAFConfig) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(config.token_dim)
+        self.attention = CrossModalAttention(
+            config.token_dim,
+            config.num_heads,
+            config.head_dim,
+            config.attention,
+            config.dropout_transformer,
+        )
+        if config.layer_norm == "separate":
+            self.feed_forward_norm: nn.LayerNorm | None = nn.LayerNorm(config.token_dim)
+        else:
+            self.feed_forward_norm = None
+        self.feed_forward = feed_forward(config)
+
+    def forward(
+        self, tokens: Tokens, packings: dict[Group, Packing], queries: tuple[Group, ...]
+    ) -> Tokens:
+        """Returns the new tokens of the groups in `queries`."""
+        groups = tuple(tokens)
+        widths = [len(tokens[group]) for group in groups]
+        normed = self.attention_norm(torch.cat([tokens[group] for group in groups]))
+        by_group = dict(zip(groups, normed.split(widths), strict=True))
+        attended = self.attention(by_group, packings, queries)
+        joined = torch.cat([tokens[group] + attended[group] for group in queries])
+        norm = self.feed_forward_norm or self.attention_norm
+        joined = joined + self.feed_forward(norm(joined))
+        return dict(zip(queries, joined.split([len(tokens[g]) for g in queries]), strict=True))
+
+
+class TCAF(JointSpaceModel):
+    """The temporal cross-attention framework.
+
+    Args:
+        config: sizes and settings; dimensions of the inputs are part of it.
+    """
+
+    def __init__(self, config: TCAFConfig) -> None:
+        super().__init__(config)
+        self.positions = PositionEncoder(config)
+        self.class_token = (
+            nn.Parameter(torch.randn(config.token_dim)) if config.class_token else None
+        )
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
+        self.video_projection = self.new_projection()
+        self.add_decoders_and_text()
+
+    def embed_video(self, batch: FeatureBatch) -> Float[Tensor, "batch joint_dim"]:
+        """Returns theta_o: O_proj of what the transformer makes of each clip."""
+        embedding: Tensor = self.video_projection(self._transform(batch))
+        return embedding
+
+    def _transform(self, batch: FeatureBatch) -> Float[Tensor, "batch token_dim"]:
+        """Runs encoders, positions and transformer; returns c_o, or the mean over output tokens."""
+        device = self.positions.frequencies.device
+        packings: dict[Group, Packing] = {}
+        tokens: Tokens = {}
+        if self.class_token is not None:
+            packings["class"] = Packing(torch.ones(len(batch), dtype=torch.long), device)
+            tokens["class"] = self.class_token.expand(len(batch), -1)
+        for modality in self.modalities:
+            packings[modality] = Packing(batch.lens(modality), device)
+            encoded = self.encoded(batch, modality, packings[modality])
+            tokens[modality] = self.positions(encoded, batch.times(modality), modality)
+        everything = tuple(tokens)
+        last = len(self.layers) - 1
+        for number, layer in enumerate(self.layers):
+            # Nothing reads the last layer's audio and visual tokens where there is a class token.
+            only_class = number == last and self.class_token is not None
+            tokens = layer(tokens, packings, ("class",) if only_class else everything)
+        if self.class_token is not None:
+            return tokens["class"]
+        total = torch.stack([packings[m].sum(tokens[m]) for m in self.modalities]).sum(dim=0)
+        count = torch.stack([batch.lens(m) for m in self.modalities]).sum(dim=0)
+        return total / count.to(device, total.dtype)[:, None]

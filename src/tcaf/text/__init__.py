@@ -1,0 +1,1 @@
+"""From class names to text embeddings: phrases, sources of vectors, candidate classes."""

@@ -1,0 +1,243 @@
+"""Class names to text embeddings.
+
+Owns the settings, which phrases stand for a class, their averaging, and what is kept with the
+store. Reading files and running encoders is `text_sources` and `word_vectors`.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from safetensors import SafetensorError
+
+from tcaf.data.store import CACHE_PREFIX, FeatureStore
+from tcaf.errors import TCAFError, did_you_mean, shorten
+from tcaf.settings.experiment import TextSettings
+from tcaf.text.encoders import PACKAGED_MODEL, SentenceEncoder, TowerEncoder, packaged_model
+from tcaf.text.phrases import BY_CLASS_NAME as BY_CLASS_NAME
+from tcaf.text.phrases import class_phrases
+from tcaf.text.sources import NamedVectors, TextSource, read_attributes, read_named_vectors
+from tcaf.text.words import BinaryWordTable, TextWordTable, WordVectors
+
+_CACHE_VERSION = 1
+"""Raised when the same settings and phrases come to give other embeddings."""
+
+_NEEDS = {
+    "word2vec": "a word2vec file",
+    "glove": "a GloVe file",
+    "npy": "a .npy file of named vectors",
+    "attributes": "a CSV of attributes",
+}
+"""The sources that read the file at `path`, and what they expect there."""
+
+_NEEDS_FOLDER = {
+    "clip": "the folder of a transformers CLIP model",
+    "clap": "the folder of a transformers CLAP model",
+}
+"""The sources that read the folder at `path`, and what they expect there."""
+
+_KEPT = ("sentence", "clip", "clap", "word2vec", "glove")
+"""The sources slow enough for their embeddings to be kept with the store."""
+
+
+def open_text_source(settings: TextSettings, store: FeatureStore | None = None) -> TextSource:
+    """Opens what `settings` names, ready to embed phrases.
+
+    Args:
+        settings: which source, and which file of it.
+        store: where `stored` embeddings lie; the other sources need none.
+
+    Raises:
+        TCAFError: a setting that the source does not read, a missing or damaged file, a missing
+            package, or a store without such embeddings.
+    """
+    _check(settings)
+    if settings.source == "stored":
+        return _open_stored(settings, store)
+    path = Path(settings.path)
+    if settings.source == "sentence":
+        if settings.path:
+            return SentenceEncoder(path, f"sentence encoder {path}")
+        folder, version = packaged_model()
+        return SentenceEncoder(folder, f"sentence encoder {PACKAGED_MODEL} {version}")
+    if settings.source == "clip" or settings.source == "clap":
+        return TowerEncoder(path, settings.source, f"{settings.source} model {path}")
+    name = f"{settings.source} file {path}"
+    if settings.source == "npy":
+        return NamedVectors(name, read_named_vectors(path), fold=True)
+    if settings.source == "attributes":
+        return NamedVectors(name, read_attributes(path))
+    if settings.source == "word2vec" and ".bin" in path.suffixes:
+        return WordVectors(name, BinaryWordTable(path))
+    return WordVectors(name, TextWordTable(path))
+
+
+def _check(settings: TextSettings) -> None:
+    """Refuses settings that would be passed over in silence, and files that are not there."""
+    source = settings.source
+    if settings.name and source != "stored":
+        raise TCAFError(f"text.name {settings.name!r} is for the source stored, not for {source}")
+    if settings.path and source == "stored":
+        others = ", ".join(["sentence", *_NEEDS_FOLDER, *_NEEDS])
+        raise TCAFError(
+            f"text.path {settings.path!r} is not read by the source stored; set text.source to "
+            f"one of {others}"
+        )
+    if source in BY_CLASS_NAME and (settings.phrases_file or tuple(settings.phrases) != ("name",)):
+        raise TCAFError(
+            f"the source {source} has one vector per class and embeds no phrases; leave "
+            "text.phrases and text.phrases_file out, or choose another text.source"
+        )
+    if not settings.phrases:
+        raise TCAFError("text.phrases is empty; expected kinds of phrases such as name")
+    needed = {**_NEEDS, **_NEEDS_FOLDER}.get(source)
+    if needed and not settings.path:
+        raise TCAFError(f"the source {source} needs {needed}: set text.path")
+    files = [(settings.path, _NEEDS[source])] if source in _NEEDS else []
+    for path, what in [*files, (settings.phrases_file, "a CSV of phrases")]:
+        if path and not Path(path).is_file():
+            raise TCAFError(f"expected {what} at {path}, found none")
+
+
+def _open_stored(settings: TextSettings, store: FeatureStore | None) -> TextSource:
+    if store is None:
+        raise TCAFError("the source stored reads a feature store, and there is none here")
+    names = store.given_text_names
+    if not names:
+        raise TCAFError(
+            f"store {store.path} keeps no text embeddings; set text.source to sentence, or to "
+            "another source with its text.path"
+        )
+    if not settings.name and len(names) > 1:
+        raise TCAFError(
+            f"store {store.path} keeps several text embeddings; set text.name to one of "
+            f"{', '.join(names)}"
+        )
+    name = settings.name or names[0]
+    if name not in names:
+        hint = did_you_mean(name, names)
+        raise TCAFError(
+            f"store {store.path} keeps no text embeddings {name!r}; it keeps "
+            f"{', '.join(names)}{hint}"
+        )
+    return NamedVectors(f"the text embeddings {name!r} of store {store.path}", store.text(name))
+
+
+def embed_classes(
+    settings: TextSettings,
+    class_names: Sequence[str],
+    store: FeatureStore | None = None,
+    phrases: Mapping[str, Sequence[str]] | None = None,
+    *,
+    source: TextSource | None = None,
+) -> Float[np.ndarray, "num_classes text_dim"]:
+    """Returns the text embedding of each class, in their order.
+
+    What a slow source computes is kept with the store, where its folder can be written, and read
+    from there the next time.
+
+    Args:
+        settings: the source and the phrases.
+        class_names: the classes, known to the store or not.
+        store: where stored embeddings and phrases lie.
+        phrases: phrases of some classes, in place of all others that these have.
+        source: what `open_text_source` returned for these settings, to embed many sets of classes
+            in a row; nothing is then kept with the store.
+
+    Raises:
+        TCAFError: as `open_text_source` and `class_phrases`; a class, phrase or word without a
+            vector; a vector that is not finite or, if it is to be normalised, zero.
+    """
+    _check(settings)
+    phrases_of = class_phrases(settings, class_names, store, phrases)
+    if source is not None:
+        return average_phrases(source, phrases_of, settings.normalise)
+    key = _cache_key(settings, phrases_of)
+    if store is not None and settings.source in _KEPT and key in store.text_names:
+        # A damaged file of ours is computed anew, not shown to the user.
+        with suppress(ValueError):
+            kept = store.text(key)
+            return np.stack([kept[name] for name in class_names])
+    matrix = average_phrases(open_text_source(settings, store), phrases_of, settings.normalise)
+    if store is not None and settings.source in _KEPT:
+        with suppress(OSError, SafetensorError):
+            store.add_text(key, dict(zip(phrases_of, matrix, strict=True)))
+    return matrix
+
+
+def average_phrases(
+    source: TextSource, phrases_of: Mapping[str, Sequence[str]], normalise: bool
+) -> Float[np.ndarray, "num_classes text_dim"]:
+    """Returns the mean vector of each class's phrases; the source is called once.
+
+    Args:
+        source: embeds phrases.
+        phrases_of: at least one phrase per class.
+        normalise: scale each phrase's vector and each mean to length 1.
+
+    Raises:
+        TCAFError: a vector is not finite, or is to be normalised and zero.
+    """
+    # Sorted, so that an encoder's batches, hence its last digits, do not depend on class order.
+    unique = sorted({phrase for phrases in phrases_of.values() for phrase in phrases})
+    vectors = np.asarray(source.embed(unique), np.float64)
+    broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(broken):
+        told = shorten(unique[i] for i in broken.tolist())
+        raise TCAFError(f"vectors that are not finite in {source.name}: {told}")
+    if normalise:
+        vectors = _unit(vectors, unique, 0.0, source.name)
+    row_of = {phrase: row for row, phrase in enumerate(unique)}
+    counts = np.array([len(phrases) for phrases in phrases_of.values()])
+    rows = np.array([row_of[p] for phrases in phrases_of.values() for p in phrases])
+    starts = np.cumsum(counts) - counts
+    means = np.add.reduceat(vectors[rows], starts, axis=0) / counts[:, None]
+    if normalise:
+        # Unit vectors that cancel leave rounding errors, whose direction means nothing.
+        means = _unit(means, list(phrases_of), 1e-6, source.name)
+    return np.asarray(means, np.float32)
+
+
+def _unit(
+    vectors: Float[np.ndarray, "rows text_dim"], names: Sequence[str], least: float, where: str
+) -> Float[np.ndarray, "rows text_dim"]:
+    """Returns the rows scaled to length 1; a length up to `least` is an error."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    zero = np.flatnonzero(lengths[:, 0] <= least)
+    if len(zero):
+        told = shorten(names[i] for i in zero.tolist())
+        raise TCAFError(f"zero vectors, which cannot be normalised, in {where}: {told}")
+    return np.asarray(vectors / lengths)
+
+
+def _cache_key(settings: TextSettings, phrases_of: Mapping[str, Sequence[str]]) -> str:
+    """Returns the name under which these embeddings are kept: all that they depend on, hashed."""
+    content: dict[str, Any] = {
+        "version": _CACHE_VERSION,
+        "source": settings.source,
+        "origin": _origin(settings),
+        "normalise": settings.normalise,
+        "phrases": phrases_of,
+    }
+    text = json.dumps(content, sort_keys=True)
+    return CACHE_PREFIX + hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _origin(settings: TextSettings) -> list[Any]:
+    """Returns what tells a file or model from another without reading it."""
+    if not settings.path:
+        return [PACKAGED_MODEL, packaged_model()[1]] if settings.source == "sentence" else []
+    path = Path(settings.path)
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    told: list[Any] = []
+    for file in files:
+        if file.is_file():
+            status = file.stat()
+            name = file.relative_to(path).as_posix() if file != path else file.name
+            told.append([name, status.st_size, status.st_mtime_ns])
+    return told

@@ -1,0 +1,140 @@
+"""Where text embeddings come from: encoders, tables of named vectors, word vectors.
+
+Owns what a source is (`TextSource`), the reading of tables, and the encoders: phrases go in, one
+vector each comes out, as the origin has it. Word files are `word_vectors`. Does not choose phrases,
+average or normalise: that is `text`.
+
+`load_tower` loads one half of a CLIP or CLAP model: the text half here, the other for a backbone.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+
+from tcaf.errors import TCAFError, did_you_mean
+from tcaf.files.csv_tables import csv_rows, is_finite_number
+from tcaf.files.safe_pickle import read_npy
+
+
+@runtime_checkable
+class TextSource(Protocol):
+    """Embeds phrases, known or new."""
+
+    @property
+    def name(self) -> str:
+        """What the source is and which file or model it reads, for messages and records."""
+
+    @property
+    def dim(self) -> int:
+        """Size of a text embedding."""
+
+    def embed(self, phrases: Sequence[str]) -> Float[np.ndarray, "num_phrases text_dim"]:
+        """Returns one vector per phrase, in their order, not normalised.
+
+        Raises:
+            TCAFError: a phrase has no vector.
+        """
+
+
+def _check_sizes(name: str, vectors: Mapping[str, Float[np.ndarray, "..."]]) -> None:
+    if not vectors:
+        raise TCAFError(f"{name} holds no vector")
+    first = next(iter(vectors))
+    shape = vectors[first].shape
+    for key, vector in vectors.items():
+        if vector.shape != shape or vector.ndim != 1:
+            raise TCAFError(
+                f"{name}: expected vectors of one size; {first!r} has shape {shape}, "
+                f"{key!r} has {vector.shape}"
+            )
+
+
+class NamedVectors:
+    """A table of names with a vector each: stored embeddings, the authors' file, attributes.
+
+    Args:
+        name: what the table is, for messages.
+        vectors: one vector per name.
+        fold: whether a name that is not in the table may match one that differs in case.
+
+    Raises:
+        TCAFError: the table is empty, or its vectors differ in size.
+    """
+
+    def __init__(
+        self, name: str, vectors: Mapping[str, Float[np.ndarray, "..."]], *, fold: bool = False
+    ) -> None:
+        _check_sizes(name, vectors)
+        self.name = name
+        self.dim = len(next(iter(vectors.values())))
+        self._vectors = vectors
+        self._by_folded = {key.casefold(): key for key in vectors} if fold else {}
+
+    def embed(self, phrases: Sequence[str]) -> Float[np.ndarray, "num_phrases text_dim"]:
+        """Returns the vector of each name.
+
+        Raises:
+            TCAFError: a name is not in the table; the message gives the nearest one.
+        """
+        rows = np.empty((len(phrases), self.dim), np.float32)
+        for row, phrase in enumerate(phrases):
+            folded = self._by_folded.get(phrase.casefold())
+            key = phrase if phrase in self._vectors else folded
+            if key is None:
+                hint = did_you_mean(phrase, self._vectors)
+                raise TCAFError(f"no vector for {phrase!r} in {self.name}{hint}")
+            rows[row] = self._vectors[key]
+        return rows
+
+
+def read_named_vectors(path: Path) -> dict[str, Float[np.ndarray, " text_dim"]]:
+    """Reads the authors' .npy file, a pickled dict of names to vectors, without running anything.
+
+    Raises:
+        TCAFError: not a dict of names to finite vectors of one size.
+    """
+    content = read_npy(path)
+    if not isinstance(content, dict):
+        found = type(content).__name__
+        raise TCAFError(f"{path}: expected a dict of names to vectors, found {found}")
+    vectors = {}
+    for name, value in content.items():
+        try:
+            vector = np.asarray(value)
+        except ValueError:
+            vector = np.empty(0, object)
+        if not isinstance(name, str) or vector.dtype.kind not in "fiu":
+            raise TCAFError(f"{path}: expected a name and its numbers, found an entry {name!r}")
+        with np.errstate(over="ignore"):
+            vectors[str(name)] = vector.astype(np.float32)
+    _check_sizes(str(path), vectors)
+    for name, vector in vectors.items():
+        if not np.isfinite(vector).all():
+            raise TCAFError(f"{path}: the vector of {name!r} is not finite")
+    return vectors
+
+
+def read_attributes(path: Path) -> dict[str, Float[np.ndarray, " text_dim"]]:
+    """Reads a CSV with a header, the class in the first column and numbers in the others.
+
+    Raises:
+        TCAFError: not such a file, a cell that is no finite number, a class listed twice.
+    """
+    vectors: dict[str, Float[np.ndarray, " text_dim"]] = {}
+    for line, header, row in csv_rows(path):
+        where = f"{path}, line {line}"
+        if len(header) < 2 or len(row) != len(header):
+            raise TCAFError(
+                f"{where}: expected a class and {max(len(header) - 1, 1)} numbers, "
+                f"found {len(row)} cells"
+            )
+        if row[0] in vectors:
+            raise TCAFError(f"{where}: class {row[0]!r} is listed twice")
+        for column, cell in zip(header[1:], row[1:], strict=True):
+            if not is_finite_number(cell):
+                raise TCAFError(f"{where}: expected a number for {column!r}, found {cell!r}")
+        vectors[row[0]] = np.array([float(cell) for cell in row[1:]], np.float32)
+    return vectors

@@ -1,0 +1,253 @@
+"""Word vectors: the words of a phrase, and the vectors that a word2vec or GloVe file has for them.
+
+Owns the parting of phrases into words, the reading of both file formats, and the mean over a
+phrase's words. Does not choose phrases or normalise: that is `text`.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+
+from tcaf.errors import TCAFError, did_you_mean, missing_extra
+from tcaf.files.csv_tables import is_finite_number
+
+STOP_WORDS = frozenset({"a", "and", "of", "to"})
+"""Words that the published word2vec vectors lack; left out where a file has no vector for them."""
+
+COMMON_WORDS = 200_000
+"""How many words from the top of a file, its most frequent ones, a correction is sought among."""
+
+
+def split_words(phrase: str) -> list[str]:
+    """Returns the words of a phrase: `PlayingFlute`, `playing_flute`, `Playing-flute!` give two.
+
+    White space, underscores, hyphens and all other punctuation part words, and so does a capital
+    that starts a word inside another (`TVShow` is TV, Show; `TaiChi` is Tai, Chi). A possessive 's
+    is dropped. Case is kept.
+    """
+    text = re.sub(r"['\u2019]s\b", " ", unicodedata.normalize("NFC", phrase))
+    text = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in text)
+    text = re.sub(r"(?<=[^\W\d_A-Z])(?=[A-Z])|(?<=[A-Z0-9])(?=[A-Z][a-z])", " ", text)
+    return text.split()
+
+
+def spellings(word: str) -> tuple[str, ...]:
+    """Returns the ways in which a word is looked up, best first: as written, lower, capitalised."""
+    return tuple(dict.fromkeys((word, word.lower(), word.capitalize())))
+
+
+@runtime_checkable
+class WordTable(Protocol):
+    """A file of word vectors."""
+
+    path: Path
+    dim: int
+
+    def find(self, words: Iterable[str]) -> dict[str, Float[np.ndarray, " text_dim"]]:
+        """Returns the vector of each word that the file has under one of its `spellings`."""
+
+    def vocabulary(self) -> Iterator[str]:
+        """Yields the file's words in its order."""
+
+
+class WordVectors:
+    """Embeds a phrase as the mean of its words' vectors.
+
+    Every word of the phrase needs a vector; only `STOP_WORDS` that the file lacks are left out,
+    and these only if another word remains.
+
+    Args:
+        name: what the source is, for messages.
+        table: where vectors are looked up.
+    """
+
+    def __init__(self, name: str, table: WordTable) -> None:
+        self.name = name
+        self.dim = table.dim
+        self._table = table
+
+    def embed(self, phrases: Sequence[str]) -> Float[np.ndarray, "num_phrases text_dim"]:
+        """Returns the mean over the words of each phrase.
+
+        Raises:
+            TCAFError: a word has no vector (the message gives the nearest common word), or a
+                phrase has no word.
+        """
+        words_of = [split_words(phrase) for phrase in phrases]
+        found = self._table.find({word for words in words_of for word in words})
+        rows = np.empty((len(phrases), self.dim), np.float32)
+        for row, (phrase, words) in enumerate(zip(phrases, words_of, strict=True)):
+            kept = [w for w in words if w in found or w.lower() not in STOP_WORDS] or words
+            if not kept:
+                raise TCAFError(f"phrase {phrase!r} has no word to look up in {self._table.path}")
+            missing = next((word for word in kept if word not in found), None)
+            if missing is not None:
+                raise TCAFError(
+                    f"no vector for the word {missing!r} of {phrase!r} in {self._table.path}"
+                    f"{self._nearest(missing)}"
+                )
+            rows[row] = np.mean([found[word] for word in kept], axis=0, dtype=np.float64)
+        return rows
+
+    def _nearest(self, missing: str) -> str:
+        """Returns the hint for a missing word; few candidates, since comparing them is slow."""
+        start = missing[0].casefold()
+        return did_you_mean(
+            missing,
+            (
+                word
+                for word in islice(self._table.vocabulary(), COMMON_WORDS)
+                if word[:1].casefold() == start and abs(len(word) - len(missing)) <= 2
+            ),
+        )
+
+
+class BinaryWordTable:
+    """A word2vec file in the binary format, held in memory whole: 3.6 GB for GoogleNews.
+
+    Raises:
+        TCAFError: gensim is not installed, or the file is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            from gensim.models import KeyedVectors
+        except ImportError:
+            raise missing_extra("gensim, which reads word2vec .bin files,") from None
+        try:
+            # The original tool cuts long words in the middle of a character.
+            vectors = KeyedVectors.load_word2vec_format(
+                str(path), binary=True, unicode_errors="replace"
+            )
+        except (ValueError, EOFError, OSError) as error:
+            raise TCAFError(f"{path}: expected a word2vec .bin file ({error})") from None
+        self.path = path
+        self.dim = int(vectors.vector_size)
+        self._vectors = vectors
+
+    def find(self, words: Iterable[str]) -> dict[str, Float[np.ndarray, " text_dim"]]:
+        """Returns the vector of each word that the file has under one of its `spellings`.
+
+        Raises:
+            TCAFError: a vector has a value that is not finite.
+        """
+        found = {}
+        for word in words:
+            spelling = next((s for s in spellings(word) if s in self._vectors), None)
+            if spelling is None:
+                continue
+            found[word] = np.asarray(self._vectors[spelling], np.float32)
+            if not np.isfinite(found[word]).all():
+                raise TCAFError(f"{self.path}: the vector of {spelling!r} is not finite")
+        return found
+
+    def vocabulary(self) -> Iterator[str]:
+        """Yields the file's words in its order."""
+        return iter(self._vectors.index_to_key)
+
+
+class TextWordTable:
+    """A GloVe file, or a word2vec one in the text format: a word and its numbers on each line.
+
+    Such files hold gigabytes: a search for words not asked for before reads through the file and
+    keeps the vectors of the wanted words alone. A first line of two integers is word2vec's header.
+
+    Raises:
+        TCAFError: the first line is not a word with its numbers.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._found: dict[str, Float[np.ndarray, " text_dim"]] = {}
+        self._absent: set[str] = set()
+        with path.open("rb") as file:
+            fields = file.readline().split()
+            self._num_words = None
+            if len(fields) == 2 and all(field.isdigit() for field in fields):
+                self._num_words = int(fields[0])
+                fields = file.readline().split()
+        if len(fields) < 2 or not all(is_finite_number(field) for field in fields[1:]):
+            raise TCAFError(f"{path}: expected text lines of a word and its numbers")
+        self.dim = len(fields) - 1
+
+    def find(self, words: Iterable[str]) -> dict[str, Float[np.ndarray, " text_dim"]]:
+        """Returns the vector of each word that the file has under one of its `spellings`.
+
+        Raises:
+            TCAFError: a line is malformed, or the file ends before its header says.
+        """
+        wanted = list(words)
+        known = self._found.keys() | self._absent
+        first = {word for word in wanted if word not in known}
+        if first:
+            self._search(first, {s for word in wanted for s in spellings(word)} - known)
+        found = {}
+        for word in wanted:
+            for spelling in spellings(word):
+                if spelling in self._found:
+                    found[word] = self._found[spelling]
+                    break
+        return found
+
+    def _search(self, first: set[str], spelled: set[str]) -> None:
+        """Reads lines until every spelling in `first` was met, at worst all of them."""
+        wanted = {spelling.encode(): spelling for spelling in spelled}
+        lines = 0
+        for number, line in self._lines():
+            lines += 1
+            end = self._end_of_word(number, line)
+            # Of words listed twice the first counts, as it does for gensim.
+            spelling = wanted.pop(line[:end], None)
+            if spelling is None:
+                continue
+            self._found[spelling] = self._numbers(number, line[end + 1 :])
+            first.discard(spelling)
+            if not first:
+                return
+        if self._num_words is not None and lines < self._num_words:
+            raise TCAFError(
+                f"{self.path} is cut short: its header says {self._num_words} words, found {lines}"
+            )
+        self._absent |= set(wanted.values())
+
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
+        """Yields the number and content of each line that holds a word."""
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                stripped = line.rstrip()
+                if stripped and (number > 1 or self._num_words is None):
+                    yield number, stripped
+
+    def _end_of_word(self, number: int, line: bytes) -> int:
+        """Returns where the numbers start, having counted them."""
+        extra = line.count(b" ") - self.dim
+        if extra == 0:
+            return line.index(b" ")
+        # A few of GloVe's words have spaces inside (". . .", "at name@domain.com").
+        fields = line.split(b" ")
+        inside = fields[1 : extra + 1]
+        if extra < 0 or all(is_finite_number(field) for field in inside):
+            raise TCAFError(
+                f"{self.path}, line {number}: expected a word and {self.dim} numbers, "
+                f"found {len(fields) - 1} numbers"
+            )
+        return len(b" ".join(fields[: extra + 1]))
+
+    def _numbers(self, number: int, text: bytes) -> Float[np.ndarray, " text_dim"]:
+        fields = text.split(b" ")
+        wrong = next((field for field in fields if not is_finite_number(field)), None)
+        if wrong is not None:
+            shown = wrong.decode(errors="replace")
+            raise TCAFError(f"{self.path}, line {number}: expected a number, found {shown!r}")
+        return np.array([float(field) for field in fields], np.float32)
+
+    def vocabulary(self) -> Iterator[str]:
+        """Yields the file's words in its order."""
+        for number, line in self._lines():
+            yield line[: self._end_of_word(number, line)].decode(errors="replace")

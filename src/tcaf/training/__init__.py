@@ -1,0 +1,1 @@
+"""The two-stage protocol, and the run that it leaves behind."""

@@ -1,0 +1,112 @@
+"""Scores of a trained run on clips of a store.
+
+Owns what `tcaf evaluate` does, for whoever asks: a command, a page, a notebook.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tcaf.data.classes import ClassSet
+from tcaf.data.store import FeatureStore
+from tcaf.errors import TCAFError
+from tcaf.evaluation.gzsl import GZSLResult
+from tcaf.evaluation.parts import EvaluationPart, evaluate_part, evaluation_windows
+from tcaf.execution.devices import pick_device
+from tcaf.training.model_file import load_model
+from tcaf.training.run import result_json
+
+
+@dataclass(frozen=True)
+class RunEvaluation:
+    """Scores of a run on one part of a store.
+
+    Args:
+        part: which clips: `test` or `val`.
+        clips: how many there are.
+        classes: the candidates, with their seen/unseen partition.
+        result: the scores.
+    """
+
+    part: str
+    clips: int
+    classes: ClassSet
+    result: GZSLResult
+
+    def per_class(self) -> dict[str, dict[str, Any]]:
+        """Returns, for each class that has clips, whether it is seen, its clips and accuracy."""
+        counts = self.result.confusion.sum(axis=1)
+        rows = zip(self.classes.names, counts, self.result.per_class_accuracy, strict=True)
+        return {
+            name: {
+                "seen": name in self.classes.seen,
+                "clips": int(count),
+                "accuracy": float(accuracy),
+            }
+            for name, count, accuracy in rows
+            if count
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns part, clips and scores as JSON values."""
+        return {"part": self.part, "clips": self.clips, **result_json(self.result)}
+
+
+def evaluate_run(
+    run: str | Path,
+    store: str | Path | FeatureStore,
+    *,
+    part: Literal["test", "val"] = "test",
+    gamma: float | None = None,
+    search_gamma: bool = False,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+) -> RunEvaluation:
+    """Evaluates a trained model on clips of a store.
+
+    The part `test` takes the final weights, `val` those of stage 1's best epoch, which has not
+    seen these clips. Gamma is the one chosen on validation unless another is given.
+
+    Args:
+        run: folder of a run, or a model file.
+        store: a feature store with the same features, or its folder.
+        part: which clips.
+        gamma: what to add to the distance of seen classes.
+        search_gamma: take the gamma with the best harmonic mean on these very clips; on test clips
+            that is an upper bound, not a result.
+        device: where to compute.
+
+    Raises:
+        TCAFError: no such run or store, features of another kind, no gamma, or a model that was
+            trained on the clips asked for.
+    """
+    if gamma is not None and search_gamma:
+        raise TCAFError("--gamma and --search_gamma exclude each other; give one of them")
+    path = Path(run)
+    opened = store if isinstance(store, FeatureStore) else FeatureStore.open(store)
+    if part == "val" and path.is_dir():
+        path = path / "stage_1.safetensors"
+    trained = load_model(path)
+    trained.check_features(opened.spec, f"store {opened.path}")
+    experiment = trained.experiment
+    assert experiment is not None, "models are saved with their settings"
+    gamma = trained.gamma if gamma is None else gamma
+    if gamma is None and not search_gamma:
+        raise TCAFError(f"{run} holds no gamma; give --gamma, or --search_gamma to look for one")
+    split = opened.split(experiment.data.split)
+    if part == "val" and trained.classes.seen & set(split.val_unseen):
+        raise TCAFError(
+            f"{run} was trained on the validation clips; give the run's folder, or its "
+            "stage_1.safetensors, for --part val"
+        )
+    rows = opened.rows(experiment.data.split, part)
+    place = pick_device(device)
+    result = evaluate_part(
+        trained.model.to(place),
+        EvaluationPart(opened, rows, trained.classes, trained.text_embedding),
+        evaluation_windows(experiment),
+        gamma=None if search_gamma else gamma,
+        gammas=experiment.evaluation.gammas,
+        batch_size=experiment.evaluation.batch_size,
+        device=place,
+    )
+    return RunEvaluation(part, len(rows), trained.classes, result)

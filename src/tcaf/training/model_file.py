@@ -1,0 +1,175 @@
+"""The model file: weights, and everything needed to predict with them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tcaf.data.classes import ClassSet
+from tcaf.data.features import FeatureSpec
+from tcaf.errors import TCAFError
+from tcaf.files.atomic import replacing
+from tcaf.settings.experiment import Experiment
+from tcaf.systems.registry import SYSTEMS, find_system
+
+MODEL_FORMAT = "tcaf-model"
+VERSION = 2
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model with everything needed to predict.
+
+    Args:
+        system: name of what the model is (`tcaf.systems.registry`).
+        model: the network, in evaluation mode.
+        spec: of the features that it was trained on.
+        classes: the stage's classes; `seen` are those it was trained on.
+        text_embedding: of these classes, in their order.
+        gamma: of calibrated stacking, chosen on validation; None for imported weights.
+        experiment: the settings of the run; None for imported weights.
+        temperature: of probabilities (`gzsl.probabilities`), fitted on validation clips with the
+            weights of stage 1; None for imported weights and models of older releases.
+    """
+
+    system: str
+    model: Any
+    spec: FeatureSpec
+    classes: ClassSet
+    text_embedding: Float[Tensor, "num_classes text_dim"]
+    gamma: float | None
+    experiment: Experiment | None
+    temperature: float | None = None
+
+    def check_features(self, spec: FeatureSpec, where: str) -> None:
+        """Checks that features are of the kind that the model was trained on.
+
+        Args:
+            spec: of the features; what the model does not read may be anything.
+            where: what holds them, for messages.
+
+        Raises:
+            TCAFError: another size, another backbone, or other seconds per token.
+        """
+        for modality in self.model.modalities:
+            wanted, found = self.spec.dim(modality), spec.dim(modality)
+            if wanted != found:
+                raise TCAFError(
+                    f"the model was trained on {modality} features of size {wanted}, {where} "
+                    f"holds size {found}"
+                )
+            name = f"{modality}_backbone"
+            wanted_from, found_from = getattr(self.spec, name), getattr(spec, name)
+            if wanted_from != found_from:
+                raise TCAFError(
+                    f"the model was trained on {modality} features of {wanted_from!r}, {where} "
+                    f"holds those of {found_from!r}"
+                )
+            steps = self.spec.step_s(modality), spec.step_s(modality)
+            if steps[0] != steps[1] and not self._averages:
+                told = [
+                    "one token a clip" if s is None else f"a token every {s:g} s" for s in steps
+                ]
+                raise TCAFError(
+                    f"the model was trained on {modality} features of {told[0]}, {where} holds "
+                    f"{told[1]}"
+                )
+
+    @property
+    def _averages(self) -> bool:
+        """Whether the model sees the mean over time of each clip."""
+        experiment = self.experiment
+        return experiment is not None and (
+            experiment.data.average or find_system(experiment.system).averages
+        )
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Any) -> None:
+    """Writes tensors with a JSON header into one safetensors file, whole or not at all."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as temporary:
+        safetensors.torch.save_file(contiguous, temporary, metadata={"header": json.dumps(header)})
+
+
+def load_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], Any]:
+    """Reads what `save_tensors` wrote.
+
+    Raises:
+        TCAFError: the file is missing, damaged, or something else.
+    """
+    if not path.is_file():
+        raise TCAFError(f"expected {what} at {path}, found nothing")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})["header"])
+            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+    except (safetensors.SafetensorError, KeyError, OSError, json.JSONDecodeError) as error:
+        raise TCAFError(f"expected {what} at {path}, found a damaged file ({error})") from None
+
+
+def save_model(path: Path, trained: TrainedModel) -> None:
+    """Writes a model and all that is needed to predict with it into one file."""
+    header = {
+        "format": MODEL_FORMAT,
+        "version": VERSION,
+        "system": trained.system,
+        "config": asdict(trained.model.config),
+        "spec": asdict(trained.spec),
+        "classes": list(trained.classes.names),
+        "seen": sorted(trained.classes.seen),
+        "gamma": trained.gamma,
+        "temperature": trained.temperature,
+        "experiment": trained.experiment.to_json() if trained.experiment else None,
+    }
+    weights = {f"model.{name}": value for name, value in trained.model.state_dict().items()}
+    save_tensors(path, {**weights, "text_embedding": trained.text_embedding}, header)
+
+
+def load_model(path: str | Path) -> TrainedModel:
+    """Reads a model from a run directory or a model file.
+
+    Raises:
+        TCAFError: nothing there, a damaged file, or one of another version.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "model.safetensors"
+    tensors, header = load_tensors(path, "a trained model")
+    if not isinstance(header, dict) or header.get("format") != MODEL_FORMAT:
+        raise TCAFError(f"{path} is no trained model; a run keeps it in model.safetensors")
+    if header.get("version") != VERSION:
+        raise TCAFError(
+            f"model {path} has format version {header.get('version')}, this tcaf reads {VERSION}"
+        )
+    if header["system"] not in SYSTEMS:
+        raise TCAFError(
+            f"model {path} is of the system {header['system']!r}, which is not known here; name "
+            "the file that registers it with --plugin"
+        )
+    system = find_system(header["system"])
+    prefix = "model."
+    weights = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    try:
+        model = system.model(system.config(**header["config"]))
+        model.load_state_dict(weights)
+    except (TypeError, RuntimeError) as error:
+        told = " ".join(str(error).split())
+        raise TCAFError(f"model {path} does not fit the system {system.name!r}: {told}") from None
+    model.eval()
+    stored = header["experiment"]
+    return TrainedModel(
+        system=system.name,
+        model=model,
+        spec=FeatureSpec(**header["spec"]),
+        classes=ClassSet(tuple(header["classes"]), frozenset(header["seen"])),
+        text_embedding=tensors["text_embedding"],
+        gamma=header["gamma"],
+        experiment=Experiment.from_json(stored) if stored else None,
+        temperature=header.get("temperature"),
+    )

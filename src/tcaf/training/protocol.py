@@ -1,0 +1,305 @@
+"""The two-stage protocol of generalised zero-shot learning (Sec. 4.1; Mercea et al., CVPR 2022).
+
+Stage 1 trains on `stage_1_train` and picks epoch and gamma by the harmonic mean on `val_seen` and
+`val_unseen`; on the same clips the temperature of its probabilities is fitted, at that epoch and
+gamma, which changes no score. Stage 2 starts anew, trains on all of these for as many epochs, and
+is tested once.
+
+Owns what chooses what. Everything a run decides follows from the records of its epochs, so a run
+is taken up again from those, the weights and Adam's averages. Knows nothing of files.
+"""
+
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tcaf.data.classes import ClassSet
+from tcaf.data.splits import NAMED_PARTS
+from tcaf.data.store import FeatureStore
+from tcaf.errors import TCAFError
+from tcaf.evaluation.gzsl import GZSLResult
+from tcaf.evaluation.parts import EvaluationPart, distances, evaluate_part, evaluation_windows
+from tcaf.evaluation.temperature import fit_temperature
+from tcaf.execution.devices import pick_device
+from tcaf.seeding import seeded
+from tcaf.settings.experiment import Experiment
+from tcaf.systems.interface import ZeroShotModel
+from tcaf.systems.registry import configure, find_system, modalities
+from tcaf.training.observers import EpochRecord, Observer, Silence
+from tcaf.training.stage import Stage, TrainingPart, new_stage, plateau_rate, timed_epoch
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come: enough to carry on from.
+
+    Args:
+        records: of all epochs so far, stage 1 before stage 2.
+        tensors: `Stage.state` of the stage that runs.
+    """
+
+    records: tuple[EpochRecord, ...] = ()
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def of_stage(self, stage: int) -> tuple[EpochRecord, ...]:
+        """Returns the records of one stage."""
+        return tuple(record for record in self.records if record.stage == stage)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What stage 1 chose.
+
+    Args:
+        epoch: the epoch with the best validation HM, from 1; the first of equals.
+        gamma: the best gamma at that epoch.
+        validation: the scores there, and the temperature.
+        temperature: of probabilities, at that epoch and gamma; None for epochs of older releases.
+    """
+
+    epoch: int
+    gamma: float
+    validation: dict[str, float | bool]
+    temperature: float | None = None
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    """An epoch is over; `progress` is what a resumed run starts from.
+
+    Args:
+        record: of the epoch.
+        progress: of the run.
+        best_model: stage 1's weights, if this epoch is its best so far.
+    """
+
+    record: EpochRecord
+    progress: Progress
+    best_model: nn.Module | None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The run is over.
+
+    Args:
+        model: stage 2's weights.
+        choice: of stage 1.
+        result: on the test clips.
+    """
+
+    model: nn.Module
+    choice: Choice
+    result: GZSLResult
+
+
+def validation_mean(record: EpochRecord) -> float:
+    """Returns the harmonic mean by which an epoch of stage 1 is chosen."""
+    assert record.validation is not None, "stage 1 validates every epoch"
+    return float(record.validation["harmonic_mean"])
+
+
+def choose(records: tuple[EpochRecord, ...]) -> Choice:
+    """Picks epoch and gamma from stage 1's records."""
+    best = records[int(np.argmax([validation_mean(record) for record in records]))]
+    assert best.validation is not None
+    temperature = best.validation.get("temperature")
+    return Choice(
+        best.epoch,
+        float(best.validation["gamma"]),
+        best.validation,
+        None if temperature is None else float(temperature),
+    )
+
+
+class TwoStages:
+    """One run of the protocol.
+
+    Args:
+        experiment: all settings.
+        store: the clips.
+        text: text embedding of every class of the split.
+
+    Raises:
+        TCAFError: a part has no clips or a clip stands where its class must not, a class has no
+            text embedding, a clip has no token in the modality used, or a device is missing.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        store: FeatureStore,
+        text: Mapping[str, Float[np.ndarray, " text_dim"]],
+    ) -> None:
+        self.experiment = experiment
+        self.store = store
+        self.text = text
+        self.device = pick_device(experiment.training.device)
+        self.split = store.split(experiment.data.split)
+        self._check_clips()
+        self.windows = evaluation_windows(experiment)
+        self.validation = self.evaluation_part("val", self.split.stage_1)
+
+    def _check_clips(self) -> None:
+        store, name = self.store, self.experiment.data.split
+        self.split.check_clips(store.ids, store.class_names, store.parts)
+        used = modalities(self.experiment)
+        for part in NAMED_PARTS:
+            rows = store.rows(name, part)
+            if not len(rows):
+                raise TCAFError(
+                    f"split {name!r} of store {store.path} has no clips in {part}; the two-stage "
+                    "protocol needs all of " + ", ".join(NAMED_PARTS)
+                )
+            empty = rows[sum(store.lens(m)[rows] for m in used) == 0]
+            if len(empty):
+                raise TCAFError(
+                    f"clip {store.ids[empty[0]]!r} and {len(empty) - 1} more in {part} have no "
+                    f"{used[0]} token; use model.modalities 'both' or leave them out"
+                )
+
+    def text_matrix(self, classes: ClassSet) -> Float[Tensor, "num_classes text_dim"]:
+        """Returns the text embeddings of classes in their order.
+
+        Raises:
+            TCAFError: a class has none.
+        """
+        missing = [name for name in classes.names if name not in self.text]
+        if missing:
+            raise TCAFError(f"class {missing[0]!r} has no text embedding")
+        return torch.from_numpy(np.stack([self.text[name] for name in classes.names]))
+
+    def evaluation_part(self, part: str, classes: ClassSet) -> EvaluationPart:
+        """Returns the clips of a part with their candidate classes."""
+        rows = self.store.rows(self.experiment.data.split, part)
+        return EvaluationPart(self.store, rows, classes, self.text_matrix(classes))
+
+    def new_stage(self, number: int) -> Stage:
+        """Returns a stage with its initial weights, which follow from seed and number alone."""
+        part, classes = (
+            ("stage_1_train", self.split.stage_1),
+            ("stage_2_train", self.split.stage_2),
+        )[number - 1]
+        seen = ClassSet.of(classes.seen)
+        rows = self.store.rows(self.experiment.data.split, part)
+        labels = seen.ids(self.store.class_names[rows].tolist())
+        text = self.text_matrix(seen)
+        config = configure(
+            self.experiment,
+            audio_dim=self.store.spec.audio_dim,
+            visual_dim=self.store.spec.visual_dim,
+            text_dim=text.shape[1],
+        )
+        with seeded(self.experiment.seed, "init", f"stage_{number}"):
+            model = find_system(self.experiment.system).model(config)
+        if not isinstance(model, nn.Module) or not isinstance(model, ZeroShotModel):
+            raise TCAFError(
+                f"system {self.experiment.system!r}: expected a torch module with config, "
+                f"modalities, embed_text and scores, got {type(model).__name__} without all of them"
+            )
+        model = model.to(self.device)
+        training_part = TrainingPart(self.store, rows, labels, text)
+        return new_stage(model, training_part, self.experiment, number, self.device)
+
+    def evaluate(self, model: nn.Module, part: EvaluationPart, gamma: float | None) -> GZSLResult:
+        """Evaluates weights on a part; gamma None searches the grid."""
+        assert isinstance(model, ZeroShotModel), "`new_stage` refuses others"
+        return evaluate_part(
+            model,
+            part,
+            self.windows,
+            gamma=gamma,
+            gammas=self.experiment.evaluation.gammas,
+            batch_size=self.experiment.evaluation.batch_size,
+            device=self.device,
+        )
+
+    def temperature(self, model: nn.Module, gamma: float) -> float:
+        """Returns the temperature that fits the validation clips (`gzsl.fit_temperature`)."""
+        assert isinstance(model, ZeroShotModel), "`new_stage` refuses others"
+        part = self.validation
+        found = distances(
+            model,
+            part,
+            self.windows,
+            batch_size=self.experiment.evaluation.batch_size,
+            device=self.device,
+        )
+        return fit_temperature(found, part.labels, seen=part.classes.seen_ids, gamma=gamma)
+
+    def learning_rate(self, stage: int, records: tuple[EpochRecord, ...], epoch: int) -> float:
+        """Returns the learning rate of a stage's epoch, from the records before it."""
+        settings, fidelity = self.experiment.training, self.experiment.fidelity
+        if settings.schedule == "constant":
+            return settings.learning_rate
+        own = [record for record in records if record.stage == stage]
+        if stage == 2 and fidelity.stage_2_schedule == "replay":
+            return records[epoch - 1].learning_rate
+        scores = [float(r.validation["harmonic_mean"]) for r in own if r.validation is not None]
+        return plateau_rate(
+            scores, settings.learning_rate, settings.plateau_factor, fidelity.plateau_epochs
+        )
+
+    def stage_2_epochs(self, choice: Choice) -> int:
+        """Returns how long stage 2 trains."""
+        # Of a closed form an epoch is a regulariser, and the one chosen is the last to be solved.
+        descends = find_system(self.experiment.system).fit is None
+        release = self.experiment.fidelity.stage_2_epochs == "release"
+        if release and descends and choice.epoch == 1:
+            return self.experiment.training.epochs
+        return choice.epoch
+
+    def run(
+        self, progress: Progress | None = None, observer: Observer | None = None
+    ) -> Iterator[EpochDone | Finished]:
+        """Runs both stages, or what is left of them, and tests once.
+
+        Args:
+            progress: of an interrupted run; None starts from the beginning.
+            observer: who watches.
+
+        Yields:
+            `EpochDone` after each epoch, `Finished` at the end.
+        """
+        progress, observer = progress or Progress(), observer or Silence()
+        epochs = self.experiment.training.epochs
+        if len(progress.of_stage(1)) < epochs:
+            _, progress = yield from self._run_stage(1, epochs, progress, observer)
+        choice = choose(progress.of_stage(1))
+        epochs = self.stage_2_epochs(choice)
+        stage, progress = yield from self._run_stage(2, epochs, progress, observer)
+        test = self.evaluation_part("test", self.split.stage_2)
+        yield Finished(stage.model, choice, self.evaluate(stage.model, test, choice.gamma))
+
+    def _run_stage(
+        self, number: int, epochs: int, progress: Progress, observer: Observer
+    ) -> Generator[EpochDone, None, tuple[Stage, Progress]]:
+        """Runs what is left of one stage; returns it with the progress after it."""
+        stage = self.new_stage(number)
+        done = len(progress.of_stage(number))
+        if done:
+            stage.load_state(progress.tensors)
+        observer.stage_started(number, epochs, done)
+
+        def validate() -> dict[str, float | bool]:
+            result = self.evaluate(stage.model, self.validation, None)
+            scores = result.scores()
+            before = progress.of_stage(1)
+            # Of an epoch that is not chosen nobody asks for probabilities.
+            if number == 1 and all(result.harmonic_mean > validation_mean(r) for r in before):
+                scores["temperature"] = self.temperature(stage.model, result.gamma)
+            return scores
+
+        watches = number == 1 or self.experiment.fidelity.stage_2_schedule == "validation"
+        for epoch in range(done + 1, epochs + 1):
+            rate = self.learning_rate(number, progress.records, epoch)
+            record = timed_epoch(stage, epoch, rate, observer, validate if watches else None)
+            progress = Progress((*progress.records, record), stage.state())
+            observer.epoch_done(record)
+            is_best = number == 1 and choose(progress.of_stage(1)).epoch == epoch
+            yield EpochDone(record, progress, stage.model if is_best else None)
+        return stage, progress

@@ -1,0 +1,93 @@
+"""Where a result comes from: code, versions, machine, seed, data, class text."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tcaf.data.store import CACHE_PREFIX, FeatureStore
+from tcaf.execution.devices import pick_device
+from tcaf.settings.experiment import Experiment, text_settings
+from tcaf.systems.registry import PLUGIN_SHA256
+
+
+def provenance(experiment: Experiment, store: FeatureStore) -> dict[str, Any]:
+    """Returns where a result comes from: code, versions, machine, seed, data."""
+    on_gpu = pick_device(experiment.training.device).type == "cuda"
+    packages = ("tcaf", "torch", "numpy", "pyarrow", "safetensors")
+    return {
+        "commit": _commit(),
+        "command": sys.argv,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "python": platform.python_version(),
+        "versions": {package: version(package) for package in packages},
+        "machine": platform.machine(),
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if on_gpu else None,
+        "plugin": PLUGIN_SHA256.get(experiment.system),
+        "seed": experiment.seed,
+        "store": str(store.path.resolve()),
+        "data": {
+            **store.source,
+            "clips": len(store),
+            "fingerprint": store.fingerprint,
+            "split": split_sha256(store, experiment),
+        },
+    }
+
+
+def split_sha256(store: FeatureStore, experiment: Experiment) -> str:
+    """Returns a hash of the class partition in use."""
+    split = asdict(store.split(experiment.data.split))
+    return hashlib.sha256(json.dumps(split, sort_keys=True).encode()).hexdigest()
+
+
+def text_sha256(experiment: Experiment, store: FeatureStore) -> str:
+    """Returns a hash of what class text is made from: files named, and what the store keeps."""
+    settings = text_settings(experiment)
+    digest = hashlib.sha256()
+    for path in (settings.path, settings.phrases_file):
+        if path and Path(path).is_file():
+            with Path(path).open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    kept = sorted((store.path / "text").glob("*.safetensors"))
+    for file_path in kept if settings.source == "stored" else ():
+        if not file_path.name.startswith(CACHE_PREFIX):
+            digest.update(file_path.read_bytes())
+    if settings.source != "stored":
+        digest.update(json.dumps(store.phrases, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def cpu_name() -> str:
+    """Returns the processor's name where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _commit() -> str | None:
+    """Returns the commit of the package's checkout, marked if it was changed; None outside one."""
+    here = Path(__file__).parent
+    describe = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+    tracked = ["git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name]
+    try:
+        subprocess.run(tracked, capture_output=True, check=True)  # noqa: S603
+        done = subprocess.run(describe, capture_output=True, check=True, text=True)  # noqa: S603
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

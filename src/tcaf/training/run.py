@@ -1,0 +1,243 @@
+"""The run directory: what a training leaves behind, and what is needed to carry on or to predict.
+
+    config.json            every setting, resolved
+    provenance.json        versions, device, commit, seed, fingerprint of the data
+    text/classes.safetensors   text embedding of every class
+    metrics.jsonl          one line an epoch
+    checkpoint.safetensors weights and Adam's averages after the last epoch, until the run is over
+    stage_1.safetensors    the best epoch of stage 1, which chose gamma
+    model.safetensors      the final weights and all that is needed to predict
+    predictions.parquet    what was decided for each test clip, and how narrowly
+    process.json           wall time and peak memory, of runs of `tcaf reproduce`
+    result.json            scores on the test clips, once
+
+Owns file names, checkpoints and provenance. Every file is whole or absent, whenever the process is
+killed; a run taken up again ends with the same weights, bit for bit on the same CPU.
+"""
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from torch import nn
+
+from tcaf.data.classes import ClassSet
+from tcaf.data.store import FeatureStore, read_text_embeddings, write_text_embeddings
+from tcaf.errors import TCAFError
+from tcaf.evaluation.decisions import Predictions, write_predictions
+from tcaf.evaluation.gzsl import GZSLResult
+from tcaf.files.atomic import new_folder, read_json, write_json, write_text
+from tcaf.settings.experiment import Experiment, text_settings
+from tcaf.systems.registry import PLUGIN_SHA256
+from tcaf.text.class_text import embed_classes
+from tcaf.training.model_file import TrainedModel, save_model
+from tcaf.training.model_file import load_tensors as load_tensors
+from tcaf.training.model_file import save_tensors as save_tensors
+from tcaf.training.observers import EpochRecord, Observer
+from tcaf.training.protocol import Choice, EpochDone, Finished, Progress, TwoStages, choose
+from tcaf.training.provenance import provenance, split_sha256
+
+UNIMPORTANT = {"training": ("device",), "evaluation": ("batch_size",)}
+"""Settings by section that may change when a run is taken up again."""
+
+
+class Run:
+    """One run directory.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """The content of `result.json`; None while the run is not over."""
+        file = self.path / "result.json"
+        return read_json(file, "the result of a run") if file.is_file() else None
+
+    def start(self, experiment: Experiment, store: FeatureStore, *, resume: bool) -> Progress:
+        """Makes the folder, or checks that the one there is of the same run.
+
+        Returns:
+            How far the run has come.
+
+        Raises:
+            TCAFError: there is a run already and `resume` is false, or it has other settings or
+                other data, or the text embeddings cannot be made.
+        """
+        config = self.path / "config.json"
+        if config.is_file():
+            if not resume:
+                raise TCAFError(
+                    f"{self.path} holds a run already; carry on with --resume, or name "
+                    "another place with --out"
+                )
+            self._check_same(experiment, store)
+            for unfinished in self.path.glob(".*.partial"):
+                unfinished.unlink()  # a killed process was writing it
+            progress = self._progress()
+            if progress.records:
+                # A kill may have come between the checkpoint and its line of metrics.
+                self._write_metrics(progress)
+            return progress
+        if self.path.is_dir() and not any(self.path.iterdir()):
+            self.path.rmdir()
+        names = store.split(experiment.data.split).classes
+        text = embed_classes(text_settings(experiment), names, store)
+        # Whatever is wrong with settings or data is said before anything is written.
+        TwoStages(experiment, store, dict(zip(names, text, strict=True))).new_stage(1)
+        with new_folder(self.path) as folder:
+            write_text_embeddings(folder, "classes", dict(zip(names, text, strict=True)))
+            write_json(folder / "provenance.json", provenance(experiment, store))
+            write_json(folder / "config.json", experiment.to_json())
+        return Progress()
+
+    def _check_same(self, experiment: Experiment, store: FeatureStore) -> None:
+        kept = read_json(self.path / "config.json", "the configuration of a run")
+        asked = experiment.to_json()
+        for section, fields in asked.items():
+            old = kept.get(section)
+            # Where and in how large pieces things are computed changes no result beyond rounding.
+            for name in UNIMPORTANT.get(section, ()):
+                fields = {**fields, name: (old or {}).get(name)}
+            if old != fields:
+                if isinstance(fields, dict) and isinstance(old, dict):
+                    name = next(k for k in fields if fields[k] != old.get(k))
+                    section, fields, old = f"{section}.{name}", fields[name], old.get(name)
+                raise TCAFError(
+                    f"cannot resume {self.path}: it was started with {section} = {old!r}, "
+                    f"now it is {fields!r}"
+                )
+        started = read_json(self.path / "provenance.json", "the provenance of a run")
+        data = started.get("data", {})
+        same_split = data.get("split") == split_sha256(store, experiment)
+        code = PLUGIN_SHA256.get(experiment.system)
+        if started.get("plugin") != code:
+            raise TCAFError(
+                f"cannot resume {self.path}: the file that registers {experiment.system!r} has "
+                "changed since"
+            )
+        if data.get("fingerprint") != store.fingerprint or not same_split:
+            raise TCAFError(f"cannot resume {self.path}: store {store.path} holds other data")
+
+    def _progress(self) -> Progress:
+        file = self.path / "checkpoint.safetensors"
+        if not file.is_file():
+            return Progress()
+        tensors, header = load_tensors(file, "the checkpoint of a run")
+        return Progress(tuple(EpochRecord(**record) for record in header["records"]), tensors)
+
+    def records(self) -> tuple[EpochRecord, ...]:
+        """Returns the record of each epoch, from `metrics.jsonl`."""
+        file = self.path / "metrics.jsonl"
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        return tuple(EpochRecord(**json.loads(line)) for line in lines)
+
+    def text(self) -> dict[str, Float[np.ndarray, " text_dim"]]:
+        """Returns the text embedding of each class, as it was when the run started."""
+        return read_text_embeddings(self.path / "text" / "classes.safetensors")
+
+    def write_epoch(self, done: EpochDone) -> None:
+        """Keeps the state after an epoch, then its line in `metrics.jsonl`."""
+        records = [record.to_json() for record in done.progress.records]
+        save_tensors(
+            self.path / "checkpoint.safetensors", done.progress.tensors, {"records": records}
+        )
+        self._write_metrics(done.progress)
+
+    def _write_metrics(self, progress: Progress) -> None:
+        lines = (json.dumps(record.to_json()) + "\n" for record in progress.records)
+        write_text(self.path / "metrics.jsonl", "".join(lines))
+
+    def write_result(
+        self, finished: Finished, experiment: Experiment, records: tuple[EpochRecord, ...]
+    ) -> dict[str, Any]:
+        """Writes `result.json`, the last file of a run, and returns its content."""
+        value = {
+            "test": result_json(finished.result),
+            "choice": asdict(finished.choice),
+            "seed": experiment.seed,
+            "epochs": {f"stage_{n}": sum(r.stage == n for r in records) for n in (1, 2)},
+            "seconds": round(sum(record.seconds for record in records), 3),
+        }
+        write_json(self.path / "result.json", value)
+        (self.path / "checkpoint.safetensors").unlink(missing_ok=True)
+        return value
+
+
+def result_json(result: GZSLResult) -> dict[str, Any]:
+    """Returns the scores of a result as JSON values; None for what has no meaning without clips."""
+    values = {**result.scores(), "curve_area": result.curve_area}
+    return {name: None if math.isnan(value) else value for name, value in values.items()}
+
+
+def train(
+    experiment: Experiment,
+    store: FeatureStore,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    observer: Observer | None = None,
+) -> dict[str, Any]:
+    """Runs the two-stage protocol into a run directory.
+
+    Args:
+        experiment: all settings.
+        store: the clips.
+        out: the run directory.
+        resume: carry on with the run that is there; if it is over, its result is returned.
+        observer: who watches.
+
+    Returns:
+        The content of `result.json`.
+
+    Raises:
+        TCAFError: see `Run.start` and `TwoStages`.
+    """
+    run = Run(out)
+    if resume and run.result is not None:
+        run.start(experiment, store, resume=True)
+        (run.path / "checkpoint.safetensors").unlink(missing_ok=True)
+        return run.result
+    progress = run.start(experiment, store, resume=resume)
+    protocol = TwoStages(experiment, store, run.text())
+
+    def keep(name: str, model: nn.Module, choice: Choice, classes: ClassSet) -> None:
+        text = protocol.text_matrix(classes)
+        trained = TrainedModel(
+            experiment.system,
+            model,
+            store.spec,
+            classes,
+            text,
+            choice.gamma,
+            experiment,
+            choice.temperature,
+        )
+        save_model(run.path / name, trained)
+
+    for event in protocol.run(progress, observer):
+        if isinstance(event, EpochDone):
+            if event.best_model is not None:
+                choice = choose(event.progress.of_stage(1))
+                keep("stage_1.safetensors", event.best_model, choice, protocol.split.stage_1)
+            run.write_epoch(event)
+            progress = event.progress
+        else:
+            keep("model.safetensors", event.model, event.choice, protocol.split.stage_2)
+            rows = store.rows(experiment.data.split, "test")
+            predictions = Predictions(
+                tuple(store.ids[row] for row in rows),
+                protocol.split.stage_2,
+                event.result.decisions,
+                event.result.gamma,
+            )
+            write_predictions(run.path / "predictions.parquet", predictions)
+            return run.write_result(event, experiment, progress.records)
+    raise AssertionError("the protocol ends with `Finished`")

@@ -1,0 +1,374 @@
+"""The command line: what it prints, how it exits, and that a mistake leaves nothing behind."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from tcaf.commands import entry as cli
+from tcaf.commands import families as commands
+from tcaf.data.features import FeatureSpec, VideoFeatures
+from tcaf.data.splits import Split
+from tcaf.data.store import FeatureStore
+from tcaf.data.writer import new_store
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, tiny_store, tiny_experiment, toml):
+    """A folder with a store, a configuration and a finished run."""
+    folder = tmp_path_factory.mktemp("cli")
+    shutil.copytree(tiny_store.path, folder / "store")
+    training = {"epochs": 3, "batches_per_epoch": 5, "learning_rate": 3e-3}
+    toml(folder / "tiny.toml", tiny_experiment(training=training))
+    arguments = ["--config", folder / "tiny.toml", "--store", folder / "store"]
+    status = cli.main([str(a) for a in ("train", *arguments, "--out", folder / "run")])
+    assert status == 0
+    return folder
+
+
+@pytest.fixture
+def tcaf(capsys, monkeypatch):
+    """Runs a command; returns its exit status, standard output and standard error."""
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def run(*arguments):
+        capsys.readouterr()
+        try:
+            status = cli.main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            status = stop.code
+        output = capsys.readouterr()
+        return status, output.out, output.err
+
+    return run
+
+
+def complaint(result):
+    """Returns the one line of a command that failed."""
+    status, output, error = result
+    assert (status, output) == (2, "")
+    assert error.startswith("tcaf: ")
+    assert error.count("\n") == 1
+    return error
+
+
+def all_commands():
+    for name, entry in cli.COMMANDS.items():
+        if isinstance(entry, dict):
+            yield (name,)
+            yield from ((name, kind) for kind in entry)
+        else:
+            yield (name,)
+
+
+@pytest.mark.parametrize("command", [(), *all_commands()], ids=" ".join)
+def test_help_explains_every_option(tcaf, command):
+    status, output, _ = tcaf(*command, "--help")
+    assert status == 0
+    assert "usage: tcaf" in output
+    # An option without an explanation is followed by its type at once.
+    assert not re.findall(r"\n  (--\S+ [A-Z_]+)\s+\((?:required|type)", output)
+
+
+def test_inspect_shows_what_is_inside(tcaf, world):
+    status, output, _ = tcaf("inspect", world / "store")
+    assert status == 0
+    for expected in ("240 clips", "12 classes", "stage_1_train", "attributes", "0.96 s", "0.64 s"):
+        assert expected in output
+
+
+def test_inspect_json_is_the_summary(tcaf, world):
+    _, output, _ = tcaf("inspect", world / "store", "--json", "--verify")
+    assert json.loads(output) == FeatureStore.open(world / "store").summary()
+
+
+def test_inspect_verify_finds_a_flipped_bit(tcaf, tmp_path, world):
+    shutil.copytree(world / "store", tmp_path / "s")
+    shard = next((tmp_path / "s").glob("*.arrow"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    assert "SHA-256" in complaint(tcaf("inspect", tmp_path / "s", "--verify"))
+
+
+def test_train_prints_a_line_an_epoch_and_the_result(tcaf, world, tmp_path):
+    status, output, error = tcaf(
+        *("train", "--config", world / "tiny.toml", "--store", world / "store"),
+        *("--out", tmp_path / "run", "--training.epochs", "2"),
+    )
+    assert status == 0
+    assert re.search(r"1/2  loss [\d.]+  ce [\d.]+  reg [\d.]+  rec [\d.]+  S +[\d.]+  U", error)
+    assert "stage 2" in error
+    assert "left" in error
+    assert re.search(r"validation, epoch [12]", output)
+    assert f"next: tcaf evaluate {tmp_path / 'run'}" in output.replace("\n", "")
+
+
+def test_train_json_is_the_result_file(tcaf, world, tmp_path):
+    _, output, _ = tcaf(
+        *("train", "--config", world / "tiny.toml", "--store", world / "store"),
+        *("--out", tmp_path / "run", "--json"),
+    )
+    assert json.loads(output) == json.loads((tmp_path / "run" / "result.json").read_text())
+    same = json.loads((world / "run" / "result.json").read_text())
+    assert json.loads(output)["test"] == same["test"]
+
+
+def test_evaluate_repeats_the_result(tcaf, world):
+    kept = json.loads((world / "run" / "result.json").read_text())
+    _, output, _ = tcaf("evaluate", world / "run", "--store", world / "store", "--json")
+    test = json.loads(output)
+    assert {name: test[name] for name in kept["test"]} == pytest.approx(kept["test"])
+    _, output, _ = tcaf(
+        "evaluate", world / "run", "--store", world / "store", "--part", "val", "--json"
+    )
+    validation, expected = json.loads(output), kept["choice"]["validation"]
+    assert validation["harmonic_mean"] == pytest.approx(expected["harmonic_mean"])
+
+
+def test_gamma_is_given_or_searched_not_both(tcaf, world):
+    arguments = ("evaluate", world / "run", "--store", world / "store", "--gamma", "1")
+    assert "exclude each other" in complaint(tcaf(*arguments, "--search_gamma"))
+
+
+def test_what_does_not_fit_into_memory_gets_one_line(tcaf, world, tmp_path):
+    arguments = ("train", "--config", world / "tiny.toml", "--store", world / "store")
+    huge = tcaf(*arguments, "--model.token_dim", "999999999", "--out", tmp_path / "run")
+    assert "does not fit into memory" in complaint(huge)
+    assert not list(tmp_path.iterdir())
+
+
+def test_clips_that_were_trained_on_are_no_validation(tcaf, world):
+    final = world / "run" / "model.safetensors"
+    error = complaint(tcaf("evaluate", final, "--store", world / "store", "--part", "val"))
+    assert "was trained on the validation clips" in error
+
+
+def test_evaluate_lists_classes(tcaf, world):
+    _, output, _ = tcaf("evaluate", world / "run", "--store", world / "store", "--per_class")
+    split = FeatureStore.open(world / "store").split("cls")
+    assert all(name.split(",")[0] in output for name in split.test_unseen)
+    assert "unseen" in output
+
+
+def test_a_gamma_can_be_given_or_searched(tcaf, world):
+    arguments = ("evaluate", world / "run", "--store", world / "store", "--json")
+    huge = json.loads(tcaf(*arguments, "--gamma", "1000")[1])
+    assert huge["seen"] == 0
+    assert huge["unseen"] == pytest.approx(huge["zsl"])
+    searched = json.loads(tcaf(*arguments, "--search_gamma")[1])
+    assert searched["harmonic_mean"] >= json.loads(tcaf(*arguments)[1])["harmonic_mean"]
+
+
+def test_print_config_can_be_fed_back(tcaf, world, tmp_path):
+    status, output, _ = tcaf("train", "--config", world / "tiny.toml", "--print_config")
+    assert status == 0
+    (tmp_path / "again.toml").write_text(output)
+    status, again, _ = tcaf("train", "--config", tmp_path / "again.toml", "--print_config")
+    assert (status, again) == (0, output)
+    assert "epochs = 3" in output
+
+
+def test_any_command_takes_a_file(tcaf, tmp_path):
+    (tmp_path / "world.toml").write_text('relations = ["together"]\nclips_per_class = 20\n')
+    arguments = ("prepare", "synthetic", "--config", tmp_path / "world.toml")
+    status, output, _ = tcaf(*arguments, "--out", tmp_path / "w", "--json")
+    assert status == 0
+    assert json.loads(output)["clips"] == 160
+
+
+def test_later_configurations_and_options_win(tcaf):
+    arguments = ("train", "--config", "activitynet_cls", "--config", "official")
+    _, output, _ = tcaf(*arguments, "--training.window_s", "9.6", "--print_config")
+    assert "window_s = 9.6" in output
+    assert "window_s = 192.0" in output
+    assert 'class_vectors = "release_order"' in output
+    assert "dropout_transformer = 0.4" in output
+
+
+@pytest.mark.parametrize("preset", cli.preset_names())
+def test_every_preset_is_accepted(tcaf, preset):
+    status, output, error = tcaf("train", "--config", preset, "--print_config")
+    assert (status, error) == (0, "")
+    assert "[training]" in output
+
+
+MISTAKES = {
+    "unknown command": (["trian"], "did you mean 'train'?"),
+    "unknown source": (["prepare", "syntetic"], "did you mean 'synthetic'?"),
+    "no command": ([], "command"),
+    "unknown option": (["train", "--training.epoch", "3"], "did you mean 'training.epochs'?"),
+    "no section": (["train", "--epochs", "3"], "did you mean 'training.epochs'?"),
+    "not a number": (["train", "--training.epochs", "x"], "training.epochs: expected int, got 'x'"),
+    "not a choice": (["train", "--model.attention", "crss"], "did you mean 'cross'?"),
+    "nullable": (["train", "--training.window_s", "x"], "expected float or null, got 'x'"),
+    "out of range": (["train", "--training.batch_size", "1"], "must be at least 2, got 1"),
+    "unknown preset": (["train", "--config", "ucf-cls"], "did you mean 'ucf_cls'?"),
+    "missing option": (["inspect"], "store"),
+    "missing out": (["prepare", "synthetic"], "required: --out"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistaken_command_line_gets_one_line(tcaf, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments, expected = MISTAKES[name]
+    if arguments[:1] == ["train"]:
+        arguments = [*arguments, "--store", "nowhere", "--out", "run"]
+    assert expected in complaint(tcaf(*arguments))
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_keys_of_a_file_are_refused(tcaf, world, tmp_path):
+    file = tmp_path / "mine.toml"
+    arguments = ("train", "--config", file, "--store", world / "store", "--out", tmp_path / "run")
+    file.write_text("[training]\nlearning_rat = 1e-4\n")
+    assert "did you mean 'training.learning_rate'?" in complaint(tcaf(*arguments))
+    file.write_text("[trainings]\nepochs = 4\n")
+    assert "did you mean 'training.epochs'?" in complaint(tcaf(*arguments))
+    file.write_text("[training\n")
+    assert f"{file}: expected a TOML file" in complaint(tcaf(*arguments))
+    assert not (tmp_path / "run").exists()
+
+
+def test_wrong_places_get_one_line(tcaf, world, tmp_path):
+    train = ("train", "--config", world / "tiny.toml")
+    missing = tcaf(*train, "--store", tmp_path / "none", "--out", tmp_path / "run")
+    assert "no feature store at" in complaint(missing)
+    taken = tcaf(*train, "--store", world / "store", "--out", world / "run")
+    assert "--resume" in complaint(taken)
+    split = ("--data.split", "clss", "--out", tmp_path / "run")
+    assert "did you mean 'cls'?" in complaint(tcaf(*train, "--store", world / "store", *split))
+    text = ("--text.source", "stored", "--text.name", "word2vec", "--out", tmp_path / "run")
+    assert "attributes" in complaint(tcaf(*train, "--store", world / "store", *text))
+    assert "found nothing" in complaint(tcaf("evaluate", tmp_path, "--store", world / "store"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_gets_one_line(tcaf, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    made = tcaf("prepare", "synthetic", "--out", tmp_path / "file" / "world")
+    assert "file" in complaint(made)
+
+
+def test_features_of_another_kind_are_refused_by_name(tcaf, world, tmp_path):
+    spec = FeatureSpec(5, 7, 0.96, 0.64, "synthetic_audio", "clip")
+    with new_store(tmp_path / "s", spec) as writer:
+        writer.add(VideoFeatures("a", np.ones((2, 5)), np.ones((2, 7)), "T", "val_seen"))
+        writer.splits["cls"] = Split(("T",), ("V",), ("U",))
+    error = complaint(tcaf("evaluate", world / "run", "--store", tmp_path / "s"))
+    assert "'synthetic_visual'" in error
+    assert "'clip'" in error
+
+
+def test_gamma_on_the_edge_is_said(tcaf, world, tmp_path):
+    result = tcaf(
+        *("train", "--config", world / "tiny.toml", "--store", world / "store"),
+        *("--out", tmp_path / "run", "--evaluation.gamma_max", "0.2"),
+    )
+    assert result[0] == 0
+    assert "lies on the edge of the grid" in result[2]
+    kept = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert kept["choice"]["validation"]["gamma_on_edge"] is True
+
+
+def test_tensorboard_gets_the_curves(tcaf, world, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    status, _, error = tcaf(
+        *("train", "--config", world / "tiny.toml", "--store", world / "store"),
+        *("--out", tmp_path / "run", "--tensorboard"),
+    )
+    assert status == 0, error
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    assert {"stage_1/loss/loss", "stage_1/validation/harmonic_mean", "stage_2/loss/loss"} <= set(
+        events.Tags()["scalars"]
+    )
+    assert len(events.Scalars("stage_1/validation/zsl")) == 3
+
+
+def test_doctor_tells_what_is_missing(tcaf, monkeypatch):
+    monkeypatch.setattr(commands, "_installed", lambda module: module != "gensim")
+    status, output, _ = tcaf("doctor")
+    assert status == 0
+    assert re.search(r"missing.*text.*gensim.*tcaf\[text\]", output)
+    assert "have" in output
+    extras = json.loads(tcaf("doctor", "--json")[1])["extras"]
+    assert extras["text"] == {"installed": False, "missing": ["gensim"]}
+
+
+def test_parquet_and_back(tcaf, world, tmp_path):
+    assert tcaf("store", "to-parquet", world / "store", "--out", tmp_path / "p")[0] == 0
+    assert tcaf("store", "from-parquet", tmp_path / "p", "--out", tmp_path / "s")[0] == 0
+    stores = [FeatureStore.open(folder) for folder in (world / "store", tmp_path / "s")]
+    assert stores[0].fingerprint == stores[1].fingerprint
+
+
+@pytest.fixture
+def release(tmp_path, request):
+    """The recorded weights as a `.pt` file, and a store with their dimensions."""
+    weights = np.load(request.path.parents[1] / "golden" / "weights.npz")
+    state = {name: torch.from_numpy(np.array(weights[name])) for name in weights.files}
+    torch.save({"model": state, "epoch": 3}, tmp_path / "release.pt")
+    rng = np.random.default_rng(0)
+    spec = FeatureSpec(12, 32, 0.96, 0.64, "vggish", "c3d")
+    with new_store(tmp_path / "store", spec) as writer:
+        for index, (name, part) in enumerate(
+            [("T", "test_seen"), ("U", "test_unseen"), ("U", "test_unseen")]
+        ):
+            audio, visual = rng.uniform(0, 255, (3, 12)), rng.normal(size=(5, 32))
+            writer.add(VideoFeatures(f"c{index}", audio, visual, name, part))
+        writer.splits["cls"] = Split(("T",), ("V",), ("U",))
+        vectors = {name: rng.normal(size=300) for name in "TVU"}
+        writer.add_text("word2vec", vectors)
+        writer.add_text("word2vec_release_order", dict(zip("VUT", vectors.values(), strict=True)))
+    return tmp_path
+
+
+def test_import_checkpoint_gives_a_model_that_evaluates(tcaf, release):
+    arguments = ("import-checkpoint", release / "release.pt", "--store", release / "store")
+    status, output, _ = tcaf(*arguments, "--num_heads", "2", "--out", release / "model")
+    assert status == 0
+    assert "model.safetensors" in output
+    evaluate = ("evaluate", release / "model", "--store", release / "store")
+    assert "holds no gamma" in complaint(tcaf(*evaluate))
+    status, output, _ = tcaf(*evaluate, "--gamma", "0", "--json")
+    assert status == 0
+    assert json.loads(output)["clips"] == 3
+    assert "exists already" in complaint(tcaf(*arguments, "--out", release / "model"))
+
+
+def test_a_checkpoint_that_would_execute_something_is_refused(tcaf, release):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(release / "touched"), "w"))
+
+    torch.save({"model": Evil()}, release / "evil.pt")
+    arguments = ("import-checkpoint", release / "evil.pt", "--store", release / "store")
+    assert "no checkpoint of plain tensors" in complaint(tcaf(*arguments, "--out", release / "m"))
+    assert not (release / "touched").exists()
+    assert not (release / "m").exists()
+
+
+def test_a_checkpoint_of_other_dimensions_is_refused(tcaf, release, world):
+    arguments = ("import-checkpoint", release / "release.pt", "--store", world / "store")
+    more = ("--num_heads", "2", "--text.name", "attributes", "--class_vectors", "by_name")
+    error = complaint(tcaf(*arguments, *more, "--out", release / "m"))
+    assert "text embeddings of size 300" in error
+    heads = tcaf(*arguments, "--num_heads", "3", "--out", release / "m")
+    assert "num_heads must divide 16" in complaint(heads)
+
+
+def test_a_closed_pipe_is_no_error(world):
+    import subprocess
+    import sys
+
+    command = (
+        f"{sys.executable} -m tcaf.commands.entry inspect {world / 'store'} --json | head -c 1"
+    )
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("{", "")

@@ -1,0 +1,203 @@
+"""The tables that commands print."""
+
+from pathlib import Path
+
+import pytest
+
+from tcaf.commands import printing
+
+
+@pytest.fixture
+def printed(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(function, *arguments):
+        function(*arguments)
+        return capsys.readouterr().out
+
+    return run
+
+
+STORE = {
+    "path": "world",
+    "clips": 12345,
+    "classes": 17,
+    "dtype": "float16",
+    "shards": 2,
+    "bytes": 3 * 2**20,
+    "spec": {
+        "audio_dim": 128,
+        "visual_dim": 1024,
+        "audio_step_s": 0.96,
+        "visual_step_s": None,
+        "audio_backbone": "youtube8m_audio",
+        "visual_backbone": "youtube8m_rgb",
+    },
+    "lengths": {
+        "audio": {"tokens": 98765, "shortest": 0, "median": 7.0, "longest": 10, "clips_without": 7},
+        "visual": {"tokens": 12345, "shortest": 1, "median": 1.0, "longest": 1, "clips_without": 0},
+    },
+    "splits": {"cls": {"stage_1_train": {"clips": 2317, "classes": 39}}},
+    "text": ["word2vec"],
+    "phrases": ["name"],
+    "left_out": {"no audio features": ["x1", "x2", "x3", "x4", "x5"]},
+}
+
+
+def test_a_store_fits_80_columns_and_says_what_is_missing(printed):
+    output = printed(printing.print_store, STORE)
+    tables = [line for line in output.splitlines() if line.startswith(("┃", "│"))]
+    assert max(map(len, tables)) <= 80
+    for expected in (
+        *(
+            "12,345 clips",
+            "17 classes",
+            "3.0 MiB",
+            "0.96 s",
+            "98,765",
+            "0 to 10",
+            "youtube8m_audio",
+        ),
+        *("7 clips have no audio token", "2,317", "word2vec"),
+    ):
+        assert expected in output
+    assert "left out 5, no audio features: 'x1', 'x2', 'x3' and 2 more" in output
+    assert "no visual token" not in output
+
+
+SCORES = {"seen": 0.5, "unseen": 0.25, "harmonic_mean": 1 / 3, "zsl": 0.4, "gamma": 0.6}
+
+
+def test_a_result_shows_percent_and_the_next_step(printed):
+    value = {
+        "test": {**SCORES, "curve_area": 0.1234},
+        "choice": {"epoch": 7, "gamma": 0.6, "validation": {**SCORES, "seen": 0.75}},
+        "seconds": 61.2,
+        "seed": 3,
+    }
+    output = printed(printing.print_result, value, Path("run"), Path("world"))
+    assert "validation, epoch 7" in output
+    assert "75.00" in output
+    assert "33.33" in output
+    assert "0.1234" in output
+    assert "tcaf evaluate run --store world" in output
+
+
+def test_an_evaluation_lists_seen_classes_first(printed):
+    rows = {
+        "a unseen": {"seen": False, "clips": 3, "accuracy": 1 / 3},
+        "z seen": {"seen": True, "clips": 5, "accuracy": 0.2},
+    }
+    value = {"part": "test", "clips": 8, **SCORES, "curve_area": 0.5, "per_class": rows}
+    output = printed(printing.print_evaluation, value)
+    assert output.index("z seen") < output.index("a unseen")
+    assert "33.3" in output
+    assert "20.0" in output
+
+
+def test_names_with_brackets_are_printed_as_they_are(printed):
+    rows = {"drum [snare]": {"seen": True, "clips": 5, "accuracy": 0.2}}
+    value = {"part": "test", "clips": 8, **SCORES, "curve_area": 0.5, "per_class": rows}
+    assert "drum [snare]" in printed(printing.print_evaluation, value)
+    assert "wor[ld]" in printed(printing.print_store, {**STORE, "path": "wor[ld]"})
+
+
+ROW = {
+    "model": "tcaf",
+    "title": "TCaF",
+    "means": {
+        "seen": 0.5,
+        "unseen": 0.25,
+        "harmonic_mean": 1 / 3,
+        "zsl": 0.4,
+        "curve_area": 0.1234,
+    },
+    "stds": {"seen": 0.01, "unseen": 0.0, "harmonic_mean": 0.002, "zsl": 0.03, "curve_area": 0.1},
+    "seeds": (0, 1),
+    "errors": {},
+    "paper": None,
+}
+FAILED = {
+    **ROW,
+    "title": "Row [one]",
+    "means": {},
+    "stds": {},
+    "seeds": (),
+    "errors": {3: "needs [track]"},
+}
+
+
+def test_a_table_of_the_paper(printed, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    output = printed(printing.print_table, [ROW, FAILED], Path("out"))
+    for expected in ("50.00 ± 1.00", "25.00 ± 0.00", "33.33 ± 0.20", "0.123", "0 1", "TCaF"):
+        assert expected in output
+    assert "paper" not in output
+    assert "failed Row [one], seed 3: needs [track]" in output
+    assert output.count("Row [one]") == 2
+    assert "kept in out: table.md, table.csv, per_class.csv" in output
+
+
+def test_a_single_seed_shows_no_spread(printed):
+    alone = {**ROW, "stds": dict.fromkeys(ROW["stds"])}
+    output = printed(printing.print_table, [alone], Path("out"))
+    assert "50.00" in output
+    assert "±" not in output
+
+
+def test_a_score_without_meaning_is_left_out(printed):
+    row = {**ROW, "means": {**ROW["means"], "zsl": None}, "stds": dict.fromkeys(ROW["stds"])}
+    output = printed(printing.print_table, [row], Path("out"))
+    assert "40.00" not in output
+    assert "25.00" in output
+
+
+def test_the_papers_numbers_stand_beside(printed, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    rows = [{**ROW, "paper": (67.14, 40.83, 50.78, 44.64)}, ROW]
+    output = printed(printing.print_table, rows, Path("out"))
+    assert "paper HM" in output
+    assert output.count("50.78") == 1
+
+
+def predictions(clips=1, probability=0.625, gamma=0.4):
+    answers = [
+        {"rank": 1, "class": "ant [x]", "probability": probability, "distance": 1.5, "seen": False},
+        {"rank": 2, "class": "bee", "probability": probability, "distance": 1.25, "seen": True},
+    ]
+    return {
+        "classes": ["ant [x]", "bee", "cat"],
+        "gamma": gamma,
+        "predictions": [{"id": f"clip [{n}]", "answers": answers} for n in range(clips)],
+        "failed": {},
+    }
+
+
+def test_predictions_of_one_clip(printed):
+    output = printed(printing.print_predictions, predictions())
+    assert output.splitlines()[0] == "clip [0]"
+    for expected in ("ant [x]", "bee", "62.5 %", "1.500", "1.250", "unseen"):
+        assert expected in output
+    told = "of 3 classes, if one of them is right; ranked with +0.4 on the distances of seen"
+    assert told in output.replace("\n", " ")
+    bare = printed(printing.print_predictions, predictions(probability=None, gamma=0.0))
+    assert "%" not in bare
+    assert "if one of them is right" not in bare
+    assert "ranked" not in bare
+
+
+def test_predictions_of_several_clips_are_a_line_each(printed):
+    output = printed(printing.print_predictions, predictions(clips=3))
+    assert all(f"clip [{n}]" in output for n in range(3))
+    assert "bee" not in output
+    assert "--json or --csv" in output
+    assert printed(printing.print_predictions, predictions(clips=0)) == ""
+
+
+def test_predictions_as_csv(printed):
+    table = printing.PredictionsCsv()
+    assert printed(table.print_header) == "file,rank,class,probability,distance,seen\n"
+    clip = predictions(probability=None)["predictions"][0]
+    assert printed(table.print_clip, clip) == (
+        "clip [0],1,ant [x],,1.5,False\nclip [0],2,bee,,1.25,True\n"
+    )

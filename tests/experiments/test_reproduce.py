@@ -1,0 +1,653 @@
+"""Reproducing a table: which runs it takes, and that neither failure nor kill loses any."""
+
+import csv
+import json
+import math
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from tcaf.commands import entry as cli
+from tcaf.data.splits import Split
+from tcaf.errors import TCAFError
+from tcaf.experiments.reproduce import (
+    Job,
+    Moment,
+    Outcome,
+    RowResult,
+    collect,
+    is_done,
+    plan,
+    run_jobs,
+)
+from tcaf.experiments.tables import Row, paper_table
+from tcaf.settings.experiment import Experiment
+from tcaf.systems.registry import SYSTEMS, load_plugin
+from tcaf.training.run import Run, train
+
+# Processes that are forked from one which has imported torch start in no time. That the real ones
+# are spawned is left to the slow tests.
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(
+    ["tcaf.experiments.reproduce", "torch._dynamo"]
+)  # which Adam imports
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Starts processes quickly, each with one thread."""
+
+    def get_context(kind):
+        assert kind == "spawn"
+        return _CONTEXT
+
+    # Nor do they have to import what pytest was started from.
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
+    fast = SimpleNamespace(get_context=get_context)
+    monkeypatch.setattr("tcaf.experiments.reproduce.multiprocessing", fast)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    yield
+    assert not multiprocessing.active_children()
+
+
+@pytest.fixture
+def registry():
+    """Leaves the registry as it was."""
+    systems = dict(SYSTEMS)
+    yield
+    SYSTEMS.clear()
+    SYSTEMS.update(systems)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory, tiny_experiment, toml):
+    """The names behind `--config`: the synthetic data's preset, made tiny."""
+    path = tmp_path_factory.mktemp("reproduce") / "tiny.toml"
+    toml(path, tiny_experiment(training={"schedule": "constant"}))
+    return ["synthetic", str(path)]
+
+
+SMALL = {"training": {"epochs": 2, "batches_per_epoch": 3, "batch_size": 11}}
+
+
+@pytest.fixture
+def planned(tiny_store, config, tmp_path):
+    """Plans runs of a table into `tmp_path/runs`."""
+
+    def build(table=1, **changes):
+        settings = {"": SMALL, **changes.pop("settings", {})}
+        given = {"config": config, "seeds": [0], "runs": tmp_path / "runs", "settings": settings}
+        return plan(paper_table(table), tiny_store, **{**given, **changes})
+
+    return build
+
+
+def ignore(news):
+    """Watches nothing."""
+
+
+def files(folder):
+    """What lies below a folder, with the time of its last change."""
+    return {path: path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))}
+
+
+def losses(run):
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["losses"] for line in lines]
+
+
+# --- The plan ---
+
+
+def test_jobs_are_row_by_row(planned, tmp_path):
+    jobs = planned(seeds=[3, 1], models=["tcaf", "cjme"])
+    assert [(job.row.name, job.experiment.seed) for job in jobs] == [
+        *(("cjme", 3), ("cjme", 1), ("tcaf", 3), ("tcaf", 1)),
+    ]
+    assert [job.name for job in jobs[:2]] == ["cjme, seed 3", "cjme, seed 1"]
+    for job in jobs:
+        assert job.experiment.system == job.row.system
+        assert job.out.parent.parent == tmp_path / "runs"
+        assert re.fullmatch(rf"{job.row.name}-[0-9a-f]{{8}}", job.out.parent.name)
+        assert job.out.name == f"seed_{job.experiment.seed}"
+    assert len({job.out for job in jobs}) == 4
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("table", [1, 2, 3, 4])
+def test_all_rows_by_default(planned, table):
+    assert [job.row for job in planned(table)] == list(paper_table(table).rows)
+
+
+def test_layers_of_a_row(planned):
+    """Data, then the system, then the row, then settings for all rows, then for the one."""
+    jobs = {job.row.name: job.experiment for job in planned(3)}
+    assert (jobs["self"].model.attention, jobs["self"].model.class_token) == ("self", True)
+    assert jobs["no_class_token_cross"].model.class_token is False
+    assert jobs["tcaf"].model.token_dim == 13
+    jobs = {job.row.name: job.experiment for job in planned(1)}
+    assert (jobs["avca"].training.learning_rate, jobs["tcaf"].training.learning_rate) == (
+        1e-3,
+        1e-3,
+    )
+    assert jobs["avca"].fidelity.batch_norm_momentum == 0.99
+    assert jobs["avca"].training.epochs == 2
+    settings = {"avca": {"training": {"epochs": 5}}, "tcaf": {"model": {"num_layers": 3}}}
+    jobs = {job.row.name: job.experiment for job in planned(1, settings=settings)}
+    assert (jobs["avca"].training.epochs, jobs["cjme"].training.epochs) == (5, 2)
+    assert jobs["avca"].training.batch_size == 11
+    assert (jobs["tcaf"].model.num_layers, jobs["perceiver"].model.num_layers) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": {"attention": "full"}},
+        {"model": {"class_token": False}},
+        {"model": {"modalities": "audio"}},
+        {"objective": {"reconstruction": False}},
+    ],
+)
+def test_a_row_stays_what_its_title_says(planned, change):
+    with pytest.raises(TCAFError, match=r"row 'tcaf' is about .* which neither --set nor --config"):
+        planned(1, models=["tcaf"], settings={"": change})
+
+
+def test_presets_of_systems_follow_the_first_configuration(planned, config):
+    def dropout(*names):
+        jobs = planned(models=["avca"], config=list(names), settings={"": {}})
+        return jobs[0].experiment.options
+
+    assert dropout("vggsound_cls", config[1]) == {
+        "dropout_encoder": 0.0,
+        "dropout_projection": 0.0,
+        "dropout_decoder": 0.0,
+    }
+    assert dropout(config[1], "vggsound_cls") == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"models": ["tcf"]}, r"no row 'tcf'; it has attention_fusion, .*did you mean 'tcaf'"),
+        ({"models": ["tcaf", "self"]}, "the table has no row 'self'"),
+        ({"settings": {"tcf": {}}}, "no row 'tcf'.*did you mean 'tcaf'"),
+        ({"seeds": [1, 2, 1]}, r"expected different seeds, at least one, got \[1, 2, 1\]"),
+        ({"seeds": []}, r"expected different seeds, at least one, got \[\]"),
+        ({"config": ["syntetic"]}, "did you mean 'synthetic'"),
+        ({"settings": {"tcaf": {"training": {"epoch": 3}}}}, "did you mean 'epochs'"),
+        ({"settings": {"": {"trainig": {"epochs": 3}}}}, "no setting 'trainig'; did you mean"),
+        ({"settings": {"": {"training": {"epochs": "x"}}}}, "epochs: expected int, got 'x'"),
+        ({"settings": {"": {"training": 3}}}, "training is a section of settings, got 3"),
+        ({"settings": {"": {"data": {"split": "clss"}}}}, "did you mean 'cls'"),
+        ({"settings": {"": {"seed": 3}}}, "a table's seeds are --seeds"),
+        ({"settings": {"tcaf": {"system": "avca"}}}, "a row says what it trains"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_plans_that_are_refused(planned, change, message, tmp_path):
+    with pytest.raises(TCAFError, match=message):
+        planned(**change)
+    assert not list(tmp_path.iterdir())
+
+
+def test_settings_of_a_row_that_is_not_wanted_are_no_mistake(planned):
+    jobs = planned(models=["tcaf"], settings={"avca": {"training": {"epochs": 3}}})
+    assert len(jobs) == 1
+
+
+def test_the_folder_stands_for_configuration_and_data(planned, tiny_store, monkeypatch):
+    def folder(**changes):
+        return planned(models=["tcaf"], **changes)[0].out.parent.name
+
+    def with_(section, **values):
+        return folder(settings={"tcaf": {section: values}})
+
+    base = folder()
+    assert folder() == base
+    # Neither the seed nor where things are computed.
+    assert folder(seeds=[7]) == base
+    assert with_("training", device="auto") == base
+    assert with_("evaluation", batch_size=17) == base
+    others = {
+        with_("training", epochs=3),
+        with_("training", learning_rate=2e-3),
+        with_("model", token_dim=17),
+        with_("evaluation", gamma_step=0.1),
+        with_("text", normalise=False),
+    }
+    assert len(others) == 5
+    # Another split of the same clips, under the same name.
+    split = tiny_store.split("cls")
+    swapped = Split(split.train, split.test_unseen, split.val_unseen)
+    monkeypatch.setattr(type(tiny_store), "split", lambda self, name: swapped)
+    others.add(folder())
+    monkeypatch.undo()
+    monkeypatch.setattr(type(tiny_store), "fingerprint", "another")
+    others.add(folder())
+    assert len(others | {base}) == 8
+
+
+def test_equal_rows_of_two_tables_are_the_same_runs(planned):
+    outs = {planned(table, models=["tcaf"])[0].out for table in (1, 2, 3, 4)}
+    assert len(outs) == 1
+    assert planned(4, models=["tcaf_audio"])[0].out not in outs
+
+
+# --- The runs ---
+
+
+@pytest.mark.usefixtures("quick")
+def test_runs_are_trained_once(planned, tiny_store, tmp_path):
+    jobs, news = planned(models=["ridge", "tcaf"]), []
+    assert not any(map(is_done, jobs))
+    outcomes = run_jobs(jobs, tiny_store.path, news.append)
+    assert outcomes == [Outcome(job) for job in jobs]
+    assert all(map(is_done, jobs))
+    for job in jobs:
+        own = [n for n in news if n.job is job]
+        assert own[0] == Moment(job)
+        assert own[-1] == Outcome(job)
+        done = [(n.stage, n.record.epoch) for n in own[:-1] if n.record]
+        assert done[:3] == [(1, 1), (1, 2), (2, 1)]
+        assert all(n.epochs == 2 for n in own[:-1] if n.stage == 1)
+        cost = json.loads((job.out / "process.json").read_text())
+        assert set(cost) == {"seconds", "peak_mib", "threads"}
+        assert cost["threads"] == 1
+        assert 10 < cost["peak_mib"] < 10_000
+        # In a process of its own, and yet as in this one.
+        train(job.experiment, tiny_store, tmp_path / "here" / job.row.name)
+        assert losses(job.out) == losses(tmp_path / "here" / job.row.name)
+    shares = [n.batches for n in news if isinstance(n, Moment)]
+    assert (min(shares), max(shares)) == (0, 1)
+    before, news = files(tmp_path), []
+    outcomes = run_jobs(jobs, tiny_store.path, news.append)
+    assert outcomes == news == [Outcome(job, skipped=True) for job in jobs]
+    assert files(tmp_path) == before
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_row_that_fails_is_kept_and_tried_again(planned, tiny_store):
+    settings = {
+        "attention_fusion": {"training": {"learning_rate": 1e30}},
+        "perceiver": {"training": {"device": "cuda"}},
+    }
+    jobs = planned(models=["attention_fusion", "perceiver", "ridge"], settings=settings)
+    for skipped in (False, True):  # once more, and the failed ones are tried again
+        diverged, wrong, fine = run_jobs(jobs, tiny_store.path, ignore)
+        assert diverged.error.startswith("stage 1, epoch ")
+        assert "lower training.learning_rate" in diverged.error
+        assert wrong.error.startswith("training.device is 'cuda', but torch finds no GPU")
+        assert fine == Outcome(jobs[2], skipped=skipped)
+    assert not jobs[1].out.exists()
+    by_name = {row.row.name: row for row in collect([diverged, wrong, fine])}
+    assert list(by_name) == ["attention_fusion", "perceiver", "ridge"]
+    assert by_name["perceiver"].errors == {0: wrong.error}
+    assert by_name["perceiver"].runs == {}
+    assert list(by_name["ridge"].runs) == [0]
+    # Mended, it runs.
+    mended = planned(models=["perceiver"])
+    assert run_jobs(mended, tiny_store.path, ignore) == [Outcome(mended[0])]
+
+
+PLUGIN = """
+import os
+from dataclasses import dataclass
+
+from tcaf.systems.ridge import Ridge, RidgeConfig, RidgeFit
+from tcaf import System, register
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrittleConfig(RidgeConfig):
+    how: str = "raises"
+
+
+class BrittleFit(RidgeFit):
+    def solve(self, epoch):
+        if self.model.config.how == "raises":
+            raise ZeroDivisionError("a reason\\nin two lines")
+        if self.model.config.how == "exits":
+            os._exit(3)
+        return super().solve(epoch)
+
+
+register(System("brittle", "Brittle", BrittleConfig, Ridge, fit=BrittleFit, averages=True))
+"""
+
+
+@pytest.mark.usefixtures("quick", "registry")
+def test_a_system_of_ones_own_that_breaks(planned, tiny_store, tmp_path):
+    plugin = tmp_path / "brittle.py"
+    plugin.write_text(PLUGIN)
+    load_plugin(plugin)
+
+    def outcome(how):
+        settings = {"brittle": {"options": {"how": how}}}
+        jobs = planned(models=["brittle"], settings=settings)
+        return run_jobs(jobs, tiny_store.path, ignore, plugin=plugin)[0]
+
+    raised = outcome("raises")
+    trace = raised.job.out.with_name("seed_0_error.txt")
+    expected = f"ZeroDivisionError: a reason in two lines (traceback in {trace})"
+    assert raised.error == expected
+    assert 'raise ZeroDivisionError("a reason' in trace.read_text()
+    assert outcome("exits").error == "the process ended with exit status 3"
+    assert outcome("works").error is None
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_killed_run_is_said_so_and_taken_up(planned, tiny_store, tmp_path):
+    long = {"": {"training": {**SMALL["training"], "epochs": 13}}}
+    (job,) = planned(models=["tcaf"], settings=long)
+    killed = []
+
+    def kill(news):
+        if isinstance(news, Moment) and news.record and news.record.epoch == 3 and not killed:
+            (child,) = multiprocessing.active_children()
+            killed.append(child.pid)
+            os.kill(child.pid, signal.SIGKILL)
+
+    (outcome,) = run_jobs([job], tiny_store.path, kill)
+    assert killed
+    assert outcome.error == "the process was ended by SIGKILL, perhaps for want of memory"
+    assert not is_done(job)
+    kept = (job.out / "metrics.jsonl").read_text().splitlines()
+    assert 2 <= len(kept) < 13
+    assert run_jobs([job], tiny_store.path, ignore) == [Outcome(job)]
+    # The epochs before the kill, times included, were not trained again.
+    assert (job.out / "metrics.jsonl").read_text().splitlines()[: len(kept)] == kept
+    whole = replace(job, out=tmp_path / "whole")
+    run_jobs([whole], tiny_store.path, ignore)
+    assert losses(job.out) == losses(whole.out)
+    for name in ("model.safetensors", "stage_1.safetensors", "predictions.parquet"):
+        assert (job.out / name).read_bytes() == (whole.out / name).read_bytes()
+    assert Run(job.out).result["test"] == Run(whole.out).result["test"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_stops_the_parent_stops_the_children(planned, tiny_store):
+    long = {"": {"training": {**SMALL["training"], "epochs": 997}}}
+    jobs, children = planned(models=["tcaf"], seeds=[0, 1, 2], settings=long), []
+
+    def stop(news):
+        if isinstance(news, Moment) and news.record:
+            children.extend(multiprocessing.active_children())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs(jobs, tiny_store.path, stop, num_jobs=2)
+    assert len(children) == 2
+    assert [child.exitcode for child in children] == [-signal.SIGTERM] * 2
+    assert not jobs[2].out.exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_runs_side_by_side_are_the_same(planned, tiny_store, tmp_path):
+    jobs = planned(2, seeds=[0, 1], models=["tcaf"])
+    others = [replace(job, out=tmp_path / f"other_{i}") for i, job in enumerate(jobs)]
+    most, running = 0, set()
+
+    def count(news):
+        nonlocal most
+        running.add(news.job.out) if isinstance(news, Moment) else running.discard(news.job.out)
+        most = max(most, len(running))
+
+    assert run_jobs(jobs, tiny_store.path, count, num_jobs=2) == [Outcome(job) for job in jobs]
+    assert most == 2
+    run_jobs(others, tiny_store.path, count)
+    for one, other in zip(jobs, others, strict=True):
+        for name in ("model.safetensors", "predictions.parquet"):
+            assert (one.out / name).read_bytes() == (other.out / name).read_bytes()
+    weights = {(job.out / "model.safetensors").read_bytes() for job in jobs}
+    assert len(weights) == 2
+
+
+def test_cores_are_shared(planned, tiny_store, monkeypatch):
+    given = []
+
+    class Context:
+        Pipe = staticmethod(multiprocessing.Pipe)
+
+        def Process(self, target, args, daemon):
+            given.append(args[4])
+            raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(multiprocessing, "get_context", lambda kind: Context())
+    jobs = planned(models=["tcaf"])
+    for cores, num_jobs in ((7, 1), (7, 2), (7, 3), (7, 11), (None, 1)):
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        with pytest.raises(OSError, match="unavailable"):
+            run_jobs(jobs, tiny_store.path, ignore, num_jobs=num_jobs)
+    assert given == [7, 3, 2, 1, 1]
+
+
+@pytest.mark.parametrize("num_jobs", [0, -1])
+def test_at_least_one_run_at_a_time(planned, tiny_store, num_jobs):
+    with pytest.raises(TCAFError, match=f"--jobs must be at least 1, got {num_jobs}"):
+        run_jobs(planned(), tiny_store.path, ignore, num_jobs=num_jobs)
+
+
+def test_scores_of_a_row(tmp_path):
+    runs = {}
+    for seed, zsl in ((3, 0.25), (1, None)):
+        (tmp_path / str(seed)).mkdir()
+        (tmp_path / str(seed) / "result.json").write_text(json.dumps({"test": {"zsl": zsl}}))
+        runs[seed] = Run(tmp_path / str(seed))
+    first, second = RowResult(Row("a", "A"), runs, {}).values("zsl")
+    assert first == 0.25
+    assert math.isnan(second)
+
+
+def test_collecting_by_row(tmp_path):
+    def outcome(row, seed, error=None):
+        experiment = Experiment(seed=seed)
+        return Outcome(Job(Row(row, row.upper()), experiment, tmp_path / f"{row}{seed}"), error)
+
+    found = collect([outcome("a", 2), outcome("b", 2, "no"), outcome("a", 0), outcome("b", 0)])
+    assert [row.row.name for row in found] == ["a", "b"]
+    assert [list(row.runs) for row in found] == [[2, 0], [0]]
+    assert [dict(row.errors) for row in found] == [{}, {2: "no"}]
+    assert found[0].runs[0].path == tmp_path / "a0"
+
+
+# --- The command ---
+
+
+@pytest.fixture
+def tcaf(capsys, monkeypatch, tmp_path):
+    """Runs `tcaf reproduce` in an empty folder; returns exit status and both outputs."""
+    monkeypatch.setenv("COLUMNS", "100")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def run(*arguments):
+        capsys.readouterr()
+        given = ["reproduce", *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", ["tcaf", *given])
+        status = cli.main(given)
+        output = capsys.readouterr()
+        return status, output.out, output.err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--table", "5"], "table: expected one of 1, 2, 3, 4, got '5'"),
+        ([], "required: --table"),
+        (["--table", "1", "--models", "tcf"], "no row 'tcf'.*did you mean 'tcaf'"),
+        (["--table", "2", "--models", "avca"], "no row 'avca'; it has regression,"),
+        (["--table", "1", "--seeds", "a"], "seeds: expected int, got 'a'"),
+        (["--table", "1", "--seeds", "1", "1"], "expected different seeds"),
+        (["--table", "1", "--jobs", "0"], "--jobs must be at least 1, got 0"),
+        (["--table", "1", "--set", "nonsense"], "--set section.name=value, got 'nonsense'"),
+        (["--table", "1", "--set", "training.epoch=3"], "training.epoch; did you mean 'epochs'"),
+        # The first of two is not forgotten.
+        (["--table", "1", "--set", "a=1", "--set", "training.epochs=3"], "no setting 'a'"),
+        (["--table", "1", "--set", "tcaf.a=1"], "no setting 'a'"),
+        (["--table", "1", "--config", "syntetic"], "did you mean 'synthetic'"),
+        (["--table", "1", "--plugin", "mine.py"], "at mine.py, found none"),
+        (["--table", "1", "--tabel", "2"], "unknown option 'tabel'; did you mean 'table'"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_a_mistake_gets_one_line(tcaf, tiny_store, tmp_path, arguments, message, monkeypatch):
+    # Were it none, days of training would begin.
+    monkeypatch.setattr(multiprocessing, "get_context", lambda kind: pytest.fail("it is none"))
+    status, output, error = tcaf(*arguments, "--data", tiny_store.path)
+    assert (status, output) == (2, "")
+    assert re.search(message, error)
+    assert error.startswith("tcaf: ")
+    assert error.count("\n") == 1
+    assert [path.name for path in tmp_path.rglob("*")] == ["here"]
+
+
+def test_a_store_that_is_not_there(tcaf, tmp_path):
+    status, output, error = tcaf("--table", "1", "--data", "nowhere")
+    assert (status, output, error.count("\n")) == (2, "", 1)
+    assert "no feature store at" in error
+    assert [path.name for path in tmp_path.rglob("*")] == ["here"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+def test_a_table_from_the_command_line(tcaf, tiny_store, config, tmp_path):
+    arguments = (
+        *("--table", "4", "--data", tiny_store.path, "--seeds", "1", "2", "--config", *config),
+        *("--models", "tcaf_audio", "tcaf", "--set", "training.epochs=1", "--jobs", "2"),
+    )
+    status, output, error = tcaf(*arguments)
+    assert status == 0
+    out = tmp_path / "here" / "results" / "table_4"
+    assert {path.name for path in out.iterdir()} == {
+        *("runs", "table.md", "table.csv", "per_class.csv"),
+    }
+    assert "TCaF, audio alone" in output
+    assert "kept in results/table_4" in output
+    assert "4/4" in error
+    rows = list(csv.DictReader((out / "table.csv").read_text().splitlines()))
+    assert [row["model"] for row in rows] == ["tcaf_audio", "tcaf"]
+    command = f"tcaf reproduce --table 4 --data {tiny_store.path} --seeds 1 2"
+    assert command in (out / "table.md").read_text()
+    # Once more: nothing is trained, and the table is the same.
+    before = files(out / "runs")
+    status, output, error = tcaf(*arguments, "--json")
+    assert status == 0
+    assert error.count("was done") == 4
+    assert files(out / "runs") == before
+    # JSON that any reader takes: no NaN.
+    found = json.loads(output, parse_constant=lambda name: pytest.fail(name))
+    assert [row["model"] for row in found] == ["tcaf_audio", "tcaf"]
+    assert float(rows[1]["seen"]) == pytest.approx(found[1]["means"]["seen"], abs=1e-6)
+    status, output, _ = tcaf(*arguments[:6], *arguments[7:], "--json")  # seed 1 alone
+    alone = json.loads(output, parse_constant=lambda name: pytest.fail(name))
+    assert [row["seeds"] for row in alone] == [[1], [1]]
+    assert alone[0]["stds"]["seen"] is None
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_failed_row_is_in_the_table_and_the_exit_status(tcaf, tiny_store, config, tmp_path):
+    status, output, error = tcaf(
+        *("--table", "1", "--data", tiny_store.path, "--seeds", "0", "--config", *config),
+        *("--models", "ridge", "avca", "--out", tmp_path / "out", "--runs", tmp_path / "kept"),
+        *("--set", "avca.training.learning_rate=1e30", "--set", "training.epochs=2"),
+    )
+    assert status == 2
+    assert error.endswith(f"tcaf: 1 of 2 runs failed; {tmp_path / 'out' / 'table.md'} says why\n")
+    assert "lower training.learning_rate" in output
+    assert not (tmp_path / "out" / "runs").exists()
+    assert len(list((tmp_path / "kept").iterdir())) == 2
+    rows = list(csv.DictReader((tmp_path / "out" / "table.csv").read_text().splitlines()))
+    assert [row["model"] for row in rows] == ["avca", "ridge"]
+    assert "lower training.learning_rate" in rows[0]["error"]
+    assert rows[1]["error"] == ""
+
+
+# --- The real processes ---
+
+
+def command_line(store, config, folder, epochs):
+    return [
+        *(
+            sys.executable,
+            "-m",
+            "tcaf.commands.entry",
+            "reproduce",
+            "--table",
+            "2",
+            "--data",
+            str(store.path),
+        ),
+        *("--config", *config, "--seeds", "0", "1", "--models", "tcaf", "--jobs", "2"),
+        *("--set", f"training.epochs={epochs}", "--out", str(folder)),
+    ]
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_nothing_that_runs_and_the_same_command_carries_on(
+    tiny_store, config, tmp_path
+):
+    psutil = pytest.importorskip("psutil")
+    command = command_line(tiny_store, config, tmp_path / "out", 31)
+    process = subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    children = []
+    until = time.monotonic() + 120
+    while len(list((tmp_path / "out").glob("runs/*/*/metrics.jsonl"))) < 2:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) >= 2
+    # As a terminal does: to the whole group.
+    os.killpg(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in error
+    assert "Traceback" not in error
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
+    kept = {
+        path: path.read_text().splitlines()
+        for path in (tmp_path / "out").glob("runs/*/*/metrics.jsonl")
+    }
+    assert not list((tmp_path / "out").glob("runs/*/*/result.json"))
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for path, lines in kept.items():
+        assert path.read_text().splitlines()[: len(lines)] == lines
+        assert (path.parent / "result.json").is_file()
+    whole = command_line(tiny_store, config, tmp_path / "whole", 31)
+    assert subprocess.run(whole, capture_output=True, check=False).returncode == 0
+    tables = [(tmp_path / name / "table.csv").read_text() for name in ("out", "whole")]
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_processes_start(tiny_store, config, tmp_path):
+    """They import torch for seconds; nothing but one line is to be seen of them."""
+    psutil = pytest.importorskip("psutil")
+    command = command_line(tiny_store, config, tmp_path / "out", 2)
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 120
+    while not (children := psutil.Process(process.pid).children(recursive=True)):
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in error
+    assert not psutil.wait_procs(children, timeout=10)[1]

@@ -1,0 +1,228 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tcaf.errors import TCAFError
+from tcaf.files.atomic import new_folder, read_json, replacing, write_json, write_text
+
+
+class Boom(Exception):
+    pass
+
+
+def touch_and_fail(path, error=Boom):
+    path.touch()
+    raise error
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_replacing_a_file(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+        # Until the end everyone sees the old one.
+        assert path.read_text() == "old"
+        assert temporary.parent == tmp_path
+    assert path.read_text() == "new"
+    assert names(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("error", [Boom, KeyboardInterrupt])
+def test_replacing_fails(tmp_path, there, error):
+    path = tmp_path / "a.txt"
+    if there:
+        path.write_text("old")
+    with pytest.raises(error), replacing(path) as temporary:
+        touch_and_fail(temporary, error)
+    assert names(tmp_path) == (["a.txt"] if there else [])
+    if there:
+        assert path.read_text() == "old"
+
+
+def test_replacing_and_nothing_written(tmp_path):
+    (tmp_path / "a.txt").write_text("old")
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "a.txt"):
+        pass
+    assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_text_and_json(tmp_path):
+    value = {"name": "Kürbis\n", "list": [1, 2.5, None, True]}
+    write_json(tmp_path / "a.json", value)
+    assert read_json(tmp_path / "a.json", "a thing") == value
+    assert "Kürbis" in (tmp_path / "a.json").read_text(encoding="utf-8")
+    write_text(tmp_path / "a.txt", "Kürbis\n")
+    assert (tmp_path / "a.txt").read_bytes() == b"K\xc3\xbcrbis\n"
+    assert names(tmp_path) == ["a.json", "a.txt"]
+
+
+def test_json_that_cannot_be_written_leaves_the_old(tmp_path):
+    write_json(tmp_path / "a.json", 1)
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"x": object()})
+    assert read_json(tmp_path / "a.json", "a thing") == 1
+    assert names(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe{}"])
+def test_damaged_json(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(TCAFError, match=r"expected a thing at .*a\.json, found a damaged file"):
+        read_json(tmp_path / "a.json", "a thing")
+
+
+def test_missing_json(tmp_path):
+    with pytest.raises(TCAFError, match=r"expected a thing at .*a\.json, found nothing"):
+        read_json(tmp_path / "a.json", "a thing")
+
+
+def test_new_folder(tmp_path):
+    out = tmp_path / "deep" / "out"
+    with new_folder(out) as folder:
+        (folder / "file").write_text("new")
+        assert not out.exists()
+    assert (out / "file").read_text() == "new"
+    assert names(tmp_path / "deep") == ["out"]
+
+
+@pytest.mark.parametrize("error", [Boom, KeyboardInterrupt])
+def test_new_folder_fails(tmp_path, error):
+    with pytest.raises(error), new_folder(tmp_path / "out") as folder:
+        touch_and_fail(folder / "file", error)
+    assert names(tmp_path) == []
+
+
+def test_replaced_folder_stays_until_the_end(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "old").touch()
+    with pytest.raises(TCAFError, match="exists already; name another place"), new_folder(out):
+        pytest.fail("the body must not run")
+    with pytest.raises(Boom), new_folder(out, overwrite=True) as folder:
+        touch_and_fail(folder / "new")
+    assert names(out) == ["old"]
+    with new_folder(out, overwrite=True) as folder:
+        (folder / "new").touch()
+        assert names(out) == ["old"]
+    assert names(out) == ["new"]
+    assert names(tmp_path) == ["out"]
+
+
+def test_failing_rename_brings_the_old_folder_back(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "old").touch()
+    rename = Path.replace
+
+    def failing(path, target):
+        if path.name.endswith(".partial"):
+            raise OSError("disk on fire")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "replace", failing)
+    with pytest.raises(OSError, match="disk on fire"), new_folder(out, overwrite=True):
+        pass
+    assert names(out) == ["old"]
+    assert names(tmp_path) == ["out"]
+
+
+def test_leftover_of_a_killed_process_is_cleared(tmp_path):
+    leftover = tmp_path / f".out.{os.getpid()}.partial"
+    leftover.mkdir()
+    (leftover / "stale").touch()
+    with new_folder(tmp_path / "out") as folder:
+        (folder / "file").touch()
+    assert names(tmp_path / "out") == ["file"]
+
+
+@pytest.fixture(scope="module")
+def gone():
+    """The number of a process that no longer runs."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        pass
+    return process.pid
+
+
+@pytest.fixture
+def other():
+    """The number of another process that runs."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        yield process.pid
+
+
+def make(folder, file):
+    folder.mkdir()
+    (folder / file).touch()
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_killed_between_the_two_renames(tmp_path, gone, own):
+    pid = os.getpid() if own else gone
+    make(tmp_path / f".out.{pid}.old", "old")
+    make(tmp_path / f".out.{pid}.partial", "new")
+    with (
+        pytest.raises(TCAFError, match="exists already; name another place"),
+        new_folder(tmp_path / "out"),
+    ):
+        pytest.fail("the body must not run")
+    assert names(tmp_path) == ["out"]
+    assert names(tmp_path / "out") == ["old"]
+
+
+def test_a_folder_put_back_stays_if_the_next_attempt_fails_too(tmp_path, gone):
+    make(tmp_path / f".out.{gone}.old", "old")
+    with pytest.raises(Boom), new_folder(tmp_path / "out", overwrite=True) as folder:
+        touch_and_fail(folder / "new")
+    assert names(tmp_path) == ["out"]
+    assert names(tmp_path / "out") == ["old"]
+
+
+def test_killed_after_the_second_rename(tmp_path, gone):
+    make(tmp_path / "out", "new")
+    make(tmp_path / f".out.{gone}.old", "old")
+    with new_folder(tmp_path / "out", overwrite=True):
+        assert names(tmp_path / "out") == ["new"]
+    assert names(tmp_path) == ["out"]
+
+
+def test_leftovers_of_processes_that_are_gone_are_cleared(tmp_path, gone, other):
+    kept = [
+        f".out.{other}.partial",
+        f".out.{other}.old",
+        f".out2.{gone}.partial",
+        f".out.x.{gone}.partial",
+        ".out.partial",
+    ]
+    for name in [*kept, f".out.{gone}.partial", f".out.{2**70}.partial"]:
+        make(tmp_path / name, "file")
+    (tmp_path / f".out.{gone}.old").touch()
+    with new_folder(tmp_path / "out"):
+        pass
+    # What another running process writes is its own, and so are other names and plain files.
+    assert names(tmp_path) == sorted([*kept, f".out.{gone}.old", "out"])
+
+
+def test_relative_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with new_folder(Path("out")) as folder:
+        (folder / "file").touch()
+        monkeypatch.chdir("/")
+    assert names(tmp_path / "out") == ["file"]
+
+
+def test_a_file_that_only_its_owner_could_read_follows_the_umask(tmp_path):
+    before = os.umask(0o022)
+    try:
+        with replacing(tmp_path / "a") as temporary:
+            temporary.touch(mode=0o600)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o644

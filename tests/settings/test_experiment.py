@@ -1,0 +1,660 @@
+"""Settings: defaults, presets, refusals. And that every single one is read by something."""
+
+import json
+import math
+import re
+import tomllib
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any, get_type_hints
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+
+from tcaf.data.batches import load_batch
+from tcaf.data.store import FeatureStore
+from tcaf.errors import TCAFError
+from tcaf.evaluation.gzsl import score
+from tcaf.evaluation.parts import evaluation_windows
+from tcaf.experiments.presets import preset_names, preset_path
+from tcaf.seeding import seeded
+from tcaf.settings.checks import check_type
+from tcaf.settings.experiment import (
+    EvaluationSettings,
+    Experiment,
+    ModelSettings,
+    ObjectiveSettings,
+    TrainingSettings,
+)
+from tcaf.settings.fidelity import Fidelity, VisualScaling
+from tcaf.sources.synthetic import prepare_synthetic
+from tcaf.systems.joint_space import TCAFConfig
+from tcaf.systems.registry import SYSTEMS, configure
+from tcaf.systems.tcaf import TCAF
+from tcaf.text.class_text import embed_classes
+from tcaf.training.observers import EpochRecord, Silence
+from tcaf.training.protocol import EpochDone, TwoStages, choose
+from tcaf.training.run import Run
+
+OBJECTIVE = ("cross_entropy", "regression", "reconstruction")
+PRESETS = [preset_path(name) for name in preset_names()]
+SYSTEM_PRESETS = [path for path in PRESETS if path.stem in SYSTEMS]
+DATA_PRESETS = [path for path in PRESETS if path.stem not in SYSTEMS]
+
+
+def sections():
+    """Returns the sections of an experiment by name; `seed` is a plain field."""
+    hints = get_type_hints(Experiment)
+    return {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+
+
+# --- Every field is read: a table of another legal value, and where it shows. ---
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A store with two splits, two kept text embeddings and phrases; and files of text."""
+    folder = tmp_path_factory.mktemp("world")
+    store = prepare_synthetic(
+        folder / "store",
+        looks=3,
+        motions=3,
+        sounds=2,
+        relations=("together",),
+        clips_per_class=20,
+        audio_dim=5,
+        visual_dim=7,
+        noise=0.4,
+    )
+    given = store.text("attributes")
+    shuffled = dict(zip(given, list(given.values())[::-1], strict=True))
+    store.add_text("attributes_release_order", shuffled)
+    path = folder / "store" / "store.json"
+    manifest = json.loads(path.read_text())
+    cls = manifest["splits"]["cls"]
+    manifest["splits"]["main"] = {**cls, "test_unseen": cls["test_unseen"][1:]}
+    for name, kinds in manifest["phrases"].items():
+        kinds["said"] = [f"{name} said"]
+    path.write_text(json.dumps(manifest))
+    names = sorted(given)
+    words = sorted({word for name in names for word in name.replace(",", " ").split()} | {"said"})
+    rng = np.random.default_rng(0)
+    vectors = {word: rng.normal(size=3).round(3) for word in words}
+    (folder / "words.txt").write_text(
+        "".join(f"{word} {' '.join(map(str, vector))}\n" for word, vector in vectors.items())
+    )
+    for file, factor in (("one.csv", 1), ("two.csv", 2)):
+        rows = [f'"{name}",{factor * i + 1},{i * i + 2}' for i, name in enumerate(names)]
+        (folder / file).write_text("class,a,b\n" + "\n".join(rows) + "\n")
+    phrases = [f'"{name}","{words[i % len(words)]}"' for i, name in enumerate(names)]
+    (folder / "phrases.csv").write_text("name,phrase\n" + "\n".join(phrases) + "\n")
+    return World(folder, FeatureStore.open(folder / "store"))
+
+
+@dataclass
+class World:
+    folder: Path
+    store: FeatureStore
+
+    def protocol(self, experiment):
+        return TwoStages(experiment, self.store, self.store.text("attributes"))
+
+
+class Counter(Silence):
+    def __init__(self):
+        self.batches = 0
+
+    def batch_done(self, epoch, batch, num_batches, losses):
+        self.batches = num_batches
+
+
+def network(world, experiment):
+    """What the model makes of a batch in training and afterwards, and all that it consists of."""
+    dims = {"audio_dim": 5, "visual_dim": 7, "text_dim": 11}
+    batch = load_batch(world.store, np.arange(7), evaluation_windows(Experiment()))
+    with seeded(0, "test"), torch.no_grad():
+        model = TCAF(configure(experiment, **dims)).train()
+        outputs = [*vars(model(batch)).values(), *vars(model.embed_text(torch.eye(11))).values()]
+    return list(model.state_dict()), [x.tolist() for x in [*outputs, *model.buffers()]]
+
+
+def one_epoch(world, experiment):
+    stage = world.protocol(experiment).new_stage(1)
+    losses = stage.run_epoch(1, experiment.training.learning_rate, Silence())
+    return losses, {name: value.tolist() for name, value in stage.state().items()}
+
+
+def losses(world, experiment):
+    return one_epoch(world, replace_in(experiment, training={"batches_per_epoch": 1}))[0]
+
+
+def num_batches(world, experiment):
+    counter = Counter()
+    world.protocol(experiment).new_stage(1).run_epoch(1, 1e-3, counter)
+    return counter.batches
+
+
+def batch_sizes(world, experiment):
+    protocol, sizes = world.protocol(experiment), []
+    model = protocol.new_stage(1).model
+    model.register_forward_pre_hook(lambda module, arguments: sizes.append(len(arguments[0])))
+    protocol.evaluate(model, protocol.validation, 0.0)
+    return sizes
+
+
+def gammas(world, experiment):
+    protocol = world.protocol(experiment)
+    with patch("tcaf.evaluation.parts.score", wraps=score) as spy:
+        protocol.evaluate(protocol.new_stage(1).model, protocol.validation, None)
+    return spy.call_args.kwargs["gammas"]
+
+
+def num_epochs(world, experiment):
+    events = world.protocol(experiment).run()
+    return sum(isinstance(event, EpochDone) and event.record.stage == 1 for event in events)
+
+
+def records(*scores, stage=1):
+    return tuple(
+        EpochRecord(stage, number, 0.01 * number, {}, {"harmonic_mean": s, "gamma": 0.2}, 1.0)
+        for number, s in enumerate(scores, start=1)
+    )
+
+
+def rates(world, experiment):
+    protocol = world.protocol(experiment)
+    falling = records(*[0.5] + [0.1] * 9)
+    later = falling + records(0.5, 0.4, stage=2)
+    return [protocol.learning_rate(1, falling[:n], n + 1) for n in range(10)], [
+        protocol.learning_rate(2, later, 3)
+    ]
+
+
+def stage_2_epochs(world, experiment):
+    return world.protocol(experiment).stage_2_epochs(choose(records(0.5, 0.1, 0.1)))
+
+
+def run_text(world, experiment):
+    """The class vectors that a run keeps."""
+    run = Run(mkdtemp(dir=world.folder))
+    run.start(experiment, world.store, resume=False)
+    return {name: vector.tolist() for name, vector in run.text().items()}
+
+
+def class_vectors(world, experiment):
+    """What classes are embedded as; the table tells files by name."""
+    settings = experiment.text
+    given = {k: getattr(settings, k) for k in ("path", "phrases_file")}
+    paths = {k: str(world.folder / name) for k, name in given.items() if name}
+    names = world.store.split("cls").classes
+    return embed_classes(replace(settings, **paths), names, world.store).tolist()
+
+
+def split(world, experiment):
+    return world.protocol(experiment).split
+
+
+def windows(world, experiment):
+    """How clips are cut: in evaluation, and in training."""
+    stage = world.protocol(experiment).new_stage(1)
+    return evaluation_windows(experiment), stage.windows
+
+
+def device(world, experiment):
+    # Where the model would go if there were a GPU.
+    with patch("torch.cuda.is_available", return_value=True):
+        return world.protocol(experiment).device
+
+
+def weights(world, experiment):
+    return world.protocol(experiment).new_stage(1).model.class_token.tolist()
+
+
+def parameters(world, experiment):
+    return [name for name, _ in world.protocol(experiment).new_stage(1).model.named_parameters()]
+
+
+def latents(world, experiment):
+    experiment = replace(experiment, system="perceiver")
+    return world.protocol(experiment).new_stage(1).model.latents.shape
+
+
+def network_of(system):
+    """Returns what an epoch makes of a system's weights."""
+
+    def trained(world, experiment):
+        epoch = one_epoch(world, replace(experiment, system=system))
+        return epoch, parameters(world, replace(experiment, system=system))
+
+    return trained
+
+
+GLOVE = {"source": "glove", "path": "words.txt"}
+STORED = {"source": "stored", "name": "attributes"}
+ATTRIBUTES = {"source": "attributes", "path": "one.csv"}
+
+# Field: where it shows, another value (or a few that only go together), and what has to stand
+# beside it in its section to make it count.
+TABLE: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "seed": (weights, 1, {}),
+    "system": (parameters, "attention_fusion", {}),
+    "options": (latents, {"num_latents": 3}, {}),
+    "data.split": (split, "main", {}),
+    "data.average": (windows, True, {}),
+    "text.source": (class_vectors, {"name": "", **ATTRIBUTES}, STORED),
+    "text.name": (class_vectors, "attributes_release_order", STORED),
+    "text.path": (class_vectors, "two.csv", ATTRIBUTES),
+    "text.phrases": (class_vectors, ("name", "said"), GLOVE),
+    "text.phrases_file": (class_vectors, "phrases.csv", GLOVE),
+    "text.normalise": (class_vectors, False, ATTRIBUTES),
+    "model.num_layers": (network, 2, {}),
+    "model.num_heads": (network, 2, {"head_dim": 3}),
+    "model.head_dim": (network, 5, {}),
+    "model.token_dim": (network, 11, {}),
+    "model.joint_dim": (network, 11, {}),
+    "model.encoder_hidden_dim": (network, 11, {}),
+    "model.projection_hidden_dim": (network, 11, {}),
+    "model.feed_forward_dim": (network, 11, {}),
+    "model.position_dim": (network, 6, {}),
+    "model.fourier_scale": (network, 0.9, {}),
+    "model.attention": (network, "self", {"num_layers": 2}),
+    "model.class_token": (network, False, {}),
+    "model.modalities": (network, "audio", {}),
+    "model.dropout_encoder": (network, 0.5, {}),
+    "model.dropout_position": (network, 0.5, {}),
+    "model.dropout_transformer": (network, 0.5, {}),
+    "model.dropout_text_projection": (network, 0.5, {}),
+    "model.dropout_video_projection": (network, 0.5, {}),
+    "fidelity.class_vectors": (run_text, "release_order", {}),
+    "fidelity.audio_scaling": (network, "l2", {}),
+    "fidelity.visual_scaling": (network, "l2_over_time", {}),
+    "fidelity.evaluation_times": (windows, "index", {}),
+    "fidelity.window_times": (windows, "restart", {}),
+    "fidelity.audio_window": (windows, "release", {}),
+    "fidelity.layer_norm": (network, "shared", {}),
+    "fidelity.batch_norm_momentum": (network, 0.19, {}),
+    "fidelity.text_statistics": (losses, "clips", {}),
+    "fidelity.squared_error": (losses, "sum", {}),
+    "fidelity.plateau_epochs": (rates, 4, {}),
+    "fidelity.stage_2_schedule": (rates, "validation", {}),
+    "fidelity.stage_2_epochs": (stage_2_epochs, "release", {}),
+    "fidelity.cjme_attention": (network_of("cjme"), "separate_means", {}),
+    "fidelity.avca_modality_tokens": (network_of("avca"), "fixed", {}),
+    "objective.cross_entropy": (losses, False, {}),
+    "objective.regression": (losses, False, {}),
+    "objective.reconstruction": (losses, False, {}),
+    "training.epochs": (num_epochs, 1, {}),
+    "training.batches_per_epoch": (num_batches, 5, {}),
+    "training.batch_size": (one_epoch, 13, {}),
+    "training.learning_rate": (rates, 2e-3, {}),
+    "training.weight_decay": (one_epoch, 0.1, {}),
+    "training.beta1": (one_epoch, 0.5, {}),
+    "training.beta2": (one_epoch, 0.5, {}),
+    "training.schedule": (rates, "constant", {}),
+    "training.plateau_factor": (rates, 0.5, {}),
+    "training.sampling": (one_epoch, "uniform", {}),
+    "training.window_s": (one_epoch, 3.0, {}),
+    "training.device": (device, "auto", {}),
+    "evaluation.window_s": (windows, 3.0, {}),
+    "evaluation.batch_size": (batch_sizes, 17, {}),
+    "evaluation.gamma_max": (gammas, 2.0, {}),
+    "evaluation.gamma_step": (gammas, 0.5, {}),
+}
+
+NO_DROPOUT = {f.name: 0.0 for f in fields(ModelSettings) if f.name.startswith("dropout")}
+
+
+def replace_in(experiment, **changes):
+    sections = {
+        name: replace(getattr(experiment, name), **value) if isinstance(value, dict) else value
+        for name, value in changes.items()
+    }
+    return replace(experiment, **sections)
+
+
+def test_the_table_has_a_row_for_every_field():
+    names = {f"{section}.{f.name}" for section, hint in sections().items() for f in fields(hint)}
+    plain = {f.name for f in fields(Experiment)} - set(sections())
+    assert set(TABLE) == names | plain
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_every_field_is_read(name, world, tiny_experiment):
+    shows, value, beside = TABLE[name]
+    section, _, field = name.rpartition(".")
+    base = tiny_experiment(model=NO_DROPOUT, text=STORED if section != "text" else {})
+    if section:
+        base = replace_in(base, **{section: beside})
+        change = value if isinstance(value, dict) else {field: value}
+        assert change[field] != getattr(getattr(base, section), field)
+        changed = replace_in(base, **{section: change})
+    else:
+        changed = replace(base, **{field: value})
+    assert shows(world, base) == shows(world, base), "what is looked at is not repeatable"
+    assert shows(world, base) != shows(world, changed)
+
+
+# --- Presets ---
+
+
+def read_preset(path):
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def as_experiment(content):
+    """Builds the settings of a preset; an unknown key or a value of another type is an error."""
+    built = {}
+    for name, value in content.items():
+        hint = sections().get(name)
+        if hint is None:
+            assert name in {f.name for f in fields(Experiment)}, f"unknown section {name}"
+            built[name] = value
+        else:
+            known = {f.name for f in fields(hint)}
+            assert set(value) <= known, f"unknown settings {set(value) - known} in {name}"
+            lists = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+            built[name] = hint(**lists)
+    return Experiment(**built)
+
+
+def test_there_are_presets():
+    assert {"official", "ucf_cls", "vggsound_main"} <= {path.stem for path in PRESETS}
+
+
+@pytest.mark.parametrize("path", DATA_PRESETS, ids=lambda path: path.stem)
+def test_presets_say_what_differs_and_nothing_else(path):
+    content, default = read_preset(path), asdict(Experiment())
+    assert isinstance(as_experiment(content), Experiment)
+    for section, value in content.items():
+        assert value != {}, f"section {section} is empty"
+        for field, setting in value.items() if isinstance(value, dict) else ():
+            # Where class vectors come from is said in any case: nothing works without.
+            if (section, field) != ("text", "source"):
+                assert setting != default[section][field], f"{section}.{field} is the default"
+        assert isinstance(value, dict) or value != default[section]
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_presets_say_their_command(path):
+    header = path.read_text(encoding="utf-8").partition("\n\n")[0]
+    assert all(line.startswith("#") for line in header.splitlines())
+    assert "tcaf train " in header
+    assert f"--config {path.stem}" in header
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"modle": {}},
+        {"model": {"num_layer": 3}},
+        {"model": {"attention": "crosss"}},
+        {"training": {"epochs": 1.5}},
+    ],
+)
+def test_a_wrong_preset_would_be_noticed(content):
+    with pytest.raises((AssertionError, TypeError)):
+        as_experiment(content)
+
+
+def test_official_preset_is_the_class_method():
+    path = next(path for path in PRESETS if path.stem == "official")
+    assert as_experiment(read_preset(path)) == Experiment(fidelity=Fidelity.official())
+
+
+def test_paper_is_the_default():
+    """Sec. 4.1 of the paper, UCF-GZSL."""
+    model, training = ModelSettings(), TrainingSettings()
+    assert (model.num_layers, model.num_heads, model.head_dim) == (6, 8, 64)
+    assert (model.token_dim, model.joint_dim, model.encoder_hidden_dim) == (300, 64, 512)
+    assert (model.feed_forward_dim, model.position_dim) == (128, 64)
+    assert (training.epochs, training.learning_rate, training.weight_decay) == (50, 7e-5, 1e-5)
+    assert EvaluationSettings().gammas == tuple(round(0.2 * i, 1) for i in range(16))
+
+
+# --- Values ---
+
+
+@pytest.mark.parametrize(
+    ("largest", "step", "gammas"),
+    [
+        (0.0, 0.2, (0.0,)),
+        (0.6, 0.2, (0.0, 0.2, 0.4, 0.6)),
+        (0.5, 0.2, (0.0, 0.2, 0.4)),
+        (0.3, 0.1, (0.0, 0.1, 0.2, 0.3)),
+    ],
+)
+def test_gammas_by_hand(largest, step, gammas):
+    assert EvaluationSettings(gamma_max=largest, gamma_step=step).gammas == gammas
+
+
+def test_model_config_takes_everything_over(tiny_experiment):
+    fidelity = {"layer_norm": "shared", "batch_norm_momentum": 0.19, "visual_scaling": "none"}
+    experiment = tiny_experiment(fidelity=fidelity)
+    config = configure(experiment, audio_dim=3, visual_dim=5, text_dim=7)
+    assert {f.name for f in fields(TCAFConfig)} == {
+        "audio_dim",
+        "visual_dim",
+        "text_dim",
+        "audio_scaling",
+        *fidelity,
+        *(f.name for f in fields(ModelSettings)),
+    }
+    expected = {**asdict(experiment.model), **fidelity, "audio_scaling": "none"}
+    assert asdict(config) == {**expected, "audio_dim": 3, "visual_dim": 5, "text_dim": 7}
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_round_trip(path):
+    experiment = replace(as_experiment(read_preset(path)), seed=7)
+    again = Experiment.from_json(json.loads(json.dumps(experiment.to_json())))
+    assert again == experiment
+
+
+def test_round_trip_of_phrases(tiny_experiment):
+    experiment = tiny_experiment(text={"source": "glove", "phrases": ("name", "said")})
+    assert Experiment.from_json(json.loads(json.dumps(experiment.to_json()))) == experiment
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda value: value.pop("seed"), "does not fit this release: 'seed'"),
+        (lambda value: value.pop("model"), "does not fit this release: 'model'"),
+        (
+            lambda value: value["model"].update(num_layer=3),
+            "unexpected keyword argument 'num_layer'",
+        ),
+        (
+            lambda value: value["model"].update(num_layers=0),
+            r"model\.num_layers must be at least 1",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_stored_settings_that_do_not_fit(damage, message):
+    value = Experiment().to_json()
+    damage(value)
+    with pytest.raises(TCAFError, match=message):
+        Experiment.from_json(value)
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "message"),
+    [
+        (
+            ModelSettings,
+            {"dropout_encoder": 1.0},
+            r"model\.dropout_encoder must be at least 0 and below 1, got 1",
+        ),
+        (ModelSettings, {"dropout_position": -0.1}, r"model\.dropout_position must be at least 0"),
+        (ModelSettings, {"num_heads": 0}, r"model\.num_heads must be at least 1, got 0"),
+        (ModelSettings, {"token_dim": -3}, r"model\.token_dim must be at least 1, got -3"),
+        (ModelSettings, {"position_dim": 7}, r"model\.position_dim must be even, got 7"),
+        (
+            ModelSettings,
+            {"modalities": "audio", "class_token": False},
+            r"'cross' with model\.modalities 'audio' and no class token .* use 'self'",
+        ),
+        (
+            ObjectiveSettings,
+            {"cross_entropy": False, "regression": False, "reconstruction": False},
+            "every term is off",
+        ),
+        (TrainingSettings, {"epochs": 0}, r"training\.epochs must be at least 1, got 0"),
+        (TrainingSettings, {"batches_per_epoch": 0}, r"training\.batches_per_epoch must be"),
+        (TrainingSettings, {"batch_size": 1}, r"training\.batch_size must be at least 2, got 1"),
+        (
+            TrainingSettings,
+            {"learning_rate": 0.0},
+            r"training\.learning_rate must be above 0, got 0",
+        ),
+        (TrainingSettings, {"window_s": 0.0}, r"training\.window_s must be above 0 seconds, got 0"),
+        (EvaluationSettings, {"window_s": -1.0}, r"evaluation\.window_s must be above 0 seconds"),
+        (
+            EvaluationSettings,
+            {"batch_size": 0},
+            r"evaluation\.batch_size must be at least 1, got 0",
+        ),
+        (EvaluationSettings, {"gamma_step": 1e-5}, "at most 10000 gammas are tried"),
+        (EvaluationSettings, {"gamma_max": math.inf}, "gamma_max must be at least 0, got inf"),
+        (TrainingSettings, {"window_s": math.nan}, "window_s must be above 0 seconds, got nan"),
+        (TrainingSettings, {"learning_rate": math.nan}, "learning_rate must be above 0, got nan"),
+        (TrainingSettings, {"beta1": 1.5}, "beta1 must be at least 0 and below 1, got 1.5"),
+        (TrainingSettings, {"weight_decay": -1.0}, "weight_decay must be at least 0, got -1.0"),
+        (TrainingSettings, {"plateau_factor": -1.0}, "plateau_factor must be above 0 and below 1"),
+        (Fidelity, {"plateau_epochs": 0}, "plateau_epochs must be at least 1, got 0"),
+        (Fidelity, {"batch_norm_momentum": -5.0}, "batch_norm_momentum must be above 0"),
+        (ModelSettings, {"fourier_scale": math.nan}, "fourier_scale must be above 0, got nan"),
+        (EvaluationSettings, {"gamma_step": 0.0}, "evaluation.gamma_step must be above 0, got 0.0"),
+        (
+            EvaluationSettings,
+            {"gamma_max": -0.2},
+            "gamma_max must be at least 0, got -0.2",
+        ),
+    ],
+)
+def test_errors(section, values, message):
+    with pytest.raises(TCAFError, match=message):
+        section(**values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"modalities": "audio"},
+        {"modalities": "audio", "class_token": False, "attention": "self"},
+        {"class_token": False},
+    ],
+)
+def test_what_leaves_something_to_attend_to_is_allowed(values):
+    ModelSettings(**values)
+
+
+# --- Types ---
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        (3, int),
+        (3, float),
+        (0.5, float),
+        ("x", str),
+        (True, bool),
+        (None, float | None),
+        (3, float | None),
+        ("l2", VisualScaling),
+        ((1, 2), tuple[int, ...]),
+    ],
+)
+def test_types_that_are_right(value, hint):
+    assert check_type("x", value, hint) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "message"),
+    [
+        (0.5, int, "here.x: expected int, got 0.5"),
+        (True, int, "here.x: expected int, got True"),
+        (False, float, "here.x: expected float, got False"),
+        ("3", int, "here.x: expected int, got '3'"),
+        (3, str, "here.x: expected str, got 3"),
+        (1, bool, "here.x: expected bool, got 1"),
+        ([3], float, "here.x: expected float, got [3]"),
+        ("3", float | None, "here.x: expected float | None, got '3'"),
+        (
+            "l2_over_tim",
+            VisualScaling,
+            "here.x: expected one of 'l2', 'l2_over_time', 'none', got 'l2_over_tim'; did you mean "
+            "'l2_over_time'?",
+        ),
+        (3, VisualScaling, "here.x: expected one of 'l2', 'l2_over_time', 'none', got 3"),
+    ],
+)
+def test_types_that_are_wrong(value, hint, message):
+    with pytest.raises(TCAFError, match=f"^{re.escape(message)}$"):
+        check_type("here.x", value, hint)
+
+
+# --- Layers ---
+
+
+def test_later_layers_win():
+    found = Experiment.from_layers(
+        {"training": {"epochs": 3, "batch_size": 5}, "seed": 7},
+        {"training": {"epochs": 11}, "model": {"attention": "full"}},
+        {},
+    )
+    assert found == Experiment(
+        training=TrainingSettings(epochs=11, batch_size=5),
+        model=ModelSettings(attention="full"),
+        seed=7,
+    )
+    assert Experiment.from_layers() == Experiment()
+
+
+def test_options_add_up():
+    found = Experiment.from_layers(
+        {"system": "avca", "options": {"num_heads": 3, "token_dim": 5}},
+        {"options": {"num_heads": 7}},
+    )
+    assert (found.system, found.options) == ("avca", {"num_heads": 7, "token_dim": 5})
+
+
+def test_lists_become_what_they_are():
+    found = Experiment.from_layers({"text": {"phrases": ["name", "said"]}})
+    assert found.text.phrases == ("name", "said")
+
+
+def test_layers_stay_as_they_are():
+    layers = [{"training": {"epochs": 3}, "options": {"a": 1}}, {"training": {"batch_size": 5}}]
+    before = json.dumps(layers)
+    Experiment.from_layers(*layers)
+    assert json.dumps(layers) == before
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ({"trainig": {}}, r"there is no setting 'trainig'; did you mean 'training'\?"),
+        ({"training": {"epoch": 3}}, r"no setting training\.epoch; did you mean 'epochs'\?"),
+        ({"training": 3}, "training is a section of settings, got 3"),
+        ({"options": "x"}, "options is a section of settings, got 'x'"),
+        ({"training": {"epochs": "x"}}, r"training\.epochs: expected int, got 'x'"),
+        ({"training": {"window_s": "x"}}, r"training\.window_s: expected float \| None, got 'x'"),
+        ({"model": {"attention": "crss"}}, "did you mean 'cross'"),
+        ({"training": {"batch_size": 1}}, "must be at least 2, got 1"),
+        ({"text": {"phrases": "name"}}, r"text\.phrases: expected list, got 'name'"),
+        ({"seed": "x"}, "seed: expected int, got 'x'"),
+        ({"seed": {"a": 1}}, "seed: expected int"),
+        ({"system": 3}, "system: expected str, got 3"),
+        ({"objective": dict.fromkeys(OBJECTIVE, False)}, "every term is off"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_layers_that_are_refused(layer, message):
+    with pytest.raises(TCAFError, match=message):
+        Experiment.from_layers(layer)

@@ -1,0 +1,300 @@
+"""The registry: what is in it, what it refuses, and how a model gets its configuration."""
+
+import sys
+from dataclasses import dataclass, fields, replace
+
+import pytest
+from torch import nn
+
+from tcaf.errors import TCAFError
+from tcaf.evaluation.parts import evaluation_windows
+from tcaf.settings.experiment import Experiment, ModelSettings
+from tcaf.settings.fidelity import Fidelity
+from tcaf.systems.avca import AVCAConfig
+from tcaf.systems.cjme import CJMEConfig
+from tcaf.systems.interface import InputConfig, System
+from tcaf.systems.joint_space import TCAFConfig
+from tcaf.systems.perceiver import PerceiverConfig
+from tcaf.systems.registry import SYSTEMS, configure, find_system, load_plugin, modalities, register
+from tcaf.systems.ridge import RidgeConfig, RidgeFit
+from tcaf.systems.tcaf import tcaf_objective
+
+DIMS = {"audio_dim": 3, "visual_dim": 5, "text_dim": 7}
+
+
+@pytest.fixture(autouse=True)
+def registry():
+    """Leaves registry and modules as they were."""
+    systems, modules = dict(SYSTEMS), set(sys.modules)
+    yield SYSTEMS
+    SYSTEMS.clear()
+    SYSTEMS.update(systems)
+    for name in set(sys.modules) - modules:
+        if name.startswith("tcaf_plugin_"):
+            del sys.modules[name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MineConfig(InputConfig):
+    width: int = 11
+    share: float = 0.5
+    kind: str = "plain"
+    on: bool = False
+
+
+def mine(**changes):
+    return System(**{"name": "mine", "title": "Mine", **PARTS, **changes})
+
+
+PARTS = {"config": MineConfig, "model": nn.Module, "objective": tcaf_objective}
+
+
+def test_order_and_what_each_is_told():
+    assert {name: system.title for name, system in SYSTEMS.items()} == {
+        "tcaf": "TCaF",
+        "attention_fusion": "Attention Fusion",
+        "perceiver": "Perceiver",
+        "cjme": "CJME",
+        "avgzslnet": "AVGZSLNet",
+        "avca": "AVCA",
+        "ridge": "Ridge",
+    }
+    assert next(iter(SYSTEMS)) == "tcaf"
+    # The methods before TCaF see time averages; three of them are trained with triplets.
+    assert [n for n, s in SYSTEMS.items() if s.averages] == ["cjme", "avgzslnet", "avca", "ridge"]
+    assert [n for n, s in SYSTEMS.items() if s.negatives] == ["cjme", "avgzslnet", "avca"]
+    assert [n for n, s in SYSTEMS.items() if s.fit] == ["ridge"]
+    for name in ("tcaf", "attention_fusion", "perceiver"):
+        assert SYSTEMS[name].objective is tcaf_objective
+
+
+@pytest.mark.parametrize("name", list(SYSTEMS))
+def test_a_system_that_averages_is_shown_averages(name):
+    assert evaluation_windows(Experiment(system=name)).average == SYSTEMS[name].averages
+
+
+def test_finding(registry):
+    assert find_system("avca") is registry["avca"]
+    with pytest.raises(
+        TCAFError, match=r"no system 'avac' \(there are tcaf, .*did you mean 'avca'"
+    ):
+        find_system("avac")
+    with pytest.raises(TCAFError, match=r"'x' \(there are tcaf.*ridge\)$"):
+        find_system("x")
+
+
+def test_registering(registry):
+    system = register(mine())
+    assert list(registry)[-1] == "mine"
+    assert find_system("mine") is system
+    other = mine(title="Another")
+    with pytest.raises(TCAFError, match="there is a system 'mine' already; choose another name"):
+        register(other)
+    assert registry["mine"] is system
+
+
+@pytest.mark.parametrize("changes", [{"objective": None}, {"fit": RidgeFit}])
+def test_either_an_objective_or_a_fit(changes):
+    with pytest.raises(TCAFError, match="system 'mine' needs either an objective or a fit"):
+        mine(**changes)
+    assert mine(objective=None, fit=RidgeFit, averages=True).fit is RidgeFit
+
+
+def test_a_fit_sees_averages():
+    with pytest.raises(TCAFError, match="'mine': a fit sees averages; set averages=True"):
+        mine(objective=None, fit=RidgeFit)
+
+
+@pytest.mark.parametrize("name", ["my-model", "my model", "", "3d"])
+def test_a_name_is_one_word(name):
+    with pytest.raises(TCAFError, match="one word like my_model, got"):
+        mine(name=name)
+
+
+def test_a_systems_configuration_is_filled_from_four_places():
+    """Dimensions of the data, fidelity, the section model where it is extended, options."""
+    experiment = Experiment(
+        system="perceiver",
+        model=ModelSettings(token_dim=13, num_layers=2),
+        fidelity=Fidelity(layer_norm="shared", batch_norm_momentum=0.19, visual_scaling="none"),
+        options={"num_latents": 17},
+    )
+    config = configure(experiment, **DIMS)
+    assert type(config) is PerceiverConfig
+    expected = {**vars(experiment.model), **DIMS, "num_latents": 17}
+    fidelity = {n: getattr(experiment.fidelity, n) for n in SHARED}
+    assert vars(config) == {**expected, **fidelity}
+
+
+SHARED = ("audio_scaling", "visual_scaling", "batch_norm_momentum", "layer_norm")
+
+
+def test_the_section_model_is_tcafs_own():
+    """AVCA has a token_dim too, but not TCaF's; fields of its name in fidelity are taken."""
+    fidelity = Fidelity(batch_norm_momentum=0.19, avca_modality_tokens="fixed")
+    experiment = Experiment(system="avca", model=ModelSettings(token_dim=13), fidelity=fidelity)
+    config = configure(replace(experiment, options={"joint_dim": 17}), **DIMS)
+    assert type(config) is AVCAConfig
+    assert (config.token_dim, config.joint_dim) == (300, 17)
+    assert config.batch_norm_momentum == 0.19
+    assert (config.audio_dim, config.visual_dim, config.text_dim) == (3, 5, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "fidelity", "other"),
+    [
+        ("avca", "avca_modality_tokens", "avca_modality_tokens", "fixed"),
+        ("cjme", "batch_norm_momentum", "batch_norm_momentum", 0.19),
+        ("ridge", "audio_scaling", "audio_scaling", "l2"),
+    ],
+)
+def test_fidelity_reaches_the_systems(name, field, fidelity, other):
+    experiment = Experiment(system=name, fidelity=Fidelity(**{fidelity: other}))
+    assert getattr(configure(experiment, **DIMS), field) == other
+
+
+@pytest.mark.parametrize("name", list(SYSTEMS))
+def test_every_field_of_a_configuration_is_reached(name):
+    """Each comes from data, fidelity, model or options, and can be set there."""
+    system = SYSTEMS[name]
+    own = {f.name for f in fields(system.config)} - set(DIMS) - set(vars(Fidelity()))
+    if issubclass(system.config, ModelSettings):
+        own -= set(vars(ModelSettings()))
+    default = configure(Experiment(system=name), **DIMS)
+    options = {option: getattr(default, option) for option in own}
+    assert configure(Experiment(system=name, options=options), **DIMS) == default
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("tcaf", {"width": 3}, r"system 'tcaf' has no option 'width'; it has none$"),
+        # What is set elsewhere is no option.
+        ("tcaf", {"token_dim": 3}, r"'tcaf' has no option 'token_dim'; it has none$"),
+        ("ridge", {"audio_dim": 3}, "'ridge' has no option 'audio_dim'; it has strongest, ratio,"),
+        ("ridge", {"batch_norm_momentum": 0.3}, "'ridge' has no option 'batch_norm_momentum'"),
+        ("mine", {"widht": 3}, r"it has width, share, kind, on; did you mean 'width'\?"),
+        ("mine", {"width": 2.5}, r"options\.width: expected int, got 2\.5"),
+        ("mine", {"width": True}, r"options\.width: expected int, got True"),
+        ("mine", {"width": "wide"}, r"options\.width: expected int, got 'wide'"),
+        ("mine", {"share": "half"}, r"options\.share: expected float, got 'half'"),
+        ("mine", {"kind": 3}, r"options\.kind: expected str, got 3"),
+        ("mine", {"on": 1}, r"options\.on: expected bool, got 1"),
+        ("ridge", {"cosine_from": "mean"}, r"one of 'mean_text', 'origin', got 'mean'; did you me"),
+        ("ridge", {"ratio": 1.0}, r"options\.ratio must be above 0 and below 1, got 1\.0"),
+    ],
+)
+def test_wrong_options(name, options, message):
+    register(mine())
+    with pytest.raises(TCAFError, match=message):
+        configure(Experiment(system=name, options=options), **DIMS)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_whole_number_is_a_number():
+    register(mine())
+    assert configure(Experiment(system="mine", options={"share": 1}), **DIMS).share == 1
+
+
+@pytest.mark.parametrize("name", list(SYSTEMS))
+def test_modalities(name):
+    experiment = Experiment(system=name)
+    assert modalities(experiment) == ("audio", "visual")
+    # Only those that are built from the section model can do without one.
+    alone = replace(experiment, model=ModelSettings(modalities="visual"))
+    shared = issubclass(SYSTEMS[name].config, TCAFConfig)
+    assert modalities(alone) == (("visual",) if shared else ("audio", "visual"))
+    assert shared == (name in ("tcaf", "attention_fusion", "perceiver"))
+
+
+# --- Plugins ---
+
+PLUGIN = """
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tcaf.systems.ridge import Ridge, RidgeConfig, RidgeFit
+from tcaf import System, register
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(RidgeConfig):
+    width: Width = 3
+
+
+Width = int
+FITTED = {"fit": RidgeFit, "averages": True}
+SETTINGS = {"training": {"epochs": 3}}
+register(System("mine", "Mine", Config, Ridge, settings=SETTINGS, **FITTED))
+register(System("other", "Other", RidgeConfig, Ridge, **FITTED))
+"""
+
+
+def test_a_plugin_registers_systems(tmp_path, registry):
+    file = tmp_path / "model.py"  # may be called like any module
+    file.write_text(PLUGIN)
+    found = load_plugin(file)
+    assert [system.name for system in found] == ["mine", "other"]
+    assert list(registry)[-2:] == ["mine", "other"]
+    assert found[0].settings == {"training": {"epochs": 3}}
+    # Annotations in quotes are those of the plugin's own module.
+    experiment = Experiment(system="mine", options={"width": 5})
+    assert configure(experiment, **DIMS).width == 5
+    with pytest.raises(TCAFError, match=r"options\.width: expected int, got 'wide'"):
+        configure(replace(experiment, options={"width": "wide"}), **DIMS)
+    assert "model" not in sys.modules
+    with pytest.raises(TCAFError, match="there is a system 'mine' already"):
+        load_plugin(file)
+
+
+@pytest.mark.parametrize("name", ["none.py", "folder", "notes.txt", "folder.py"])
+def test_a_plugin_that_is_none(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder.py").mkdir()
+    (tmp_path / "notes.txt").write_text("no Python")
+    with pytest.raises(TCAFError, match=rf"registers a system at .*{name}, found none"):
+        load_plugin(tmp_path / name)
+
+
+def test_a_plugin_that_registers_nothing(tmp_path, registry):
+    file = tmp_path / "idle.py"
+    file.write_text("x = 3\n")
+    before = list(registry)
+    with pytest.raises(TCAFError, match=r"idle\.py registered no system; it must call tcaf\.sys"):
+        load_plugin(file)
+    assert list(registry) == before
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        (
+            "import nothing_of_the_kind",
+            "ModuleNotFoundError: No module named 'nothing_of_the_kind'",
+        ),
+        ("def", "SyntaxError: invalid syntax"),
+    ],
+)
+def test_a_plugin_that_fails(tmp_path, code, told):
+    file = tmp_path / "broken.py"
+    file.write_text(code)
+    with pytest.raises(TCAFError, match=rf"broken\.py cannot be run: {told}"):
+        load_plugin(file)
+
+
+@pytest.mark.parametrize("name", list(SYSTEMS))
+def test_an_average_is_not_scaled_over_time(name):
+    """Of a single token every feature would become its sign."""
+    experiment = Experiment(system=name, fidelity=Fidelity(visual_scaling="l2_over_time"))
+    found = configure(experiment, **DIMS).visual_scaling
+    assert found == ("l2" if SYSTEMS[name].averages else "l2_over_time")
+
+
+def test_options_of_the_ranges():
+    """What is checked in the sections is checked in options too."""
+    with pytest.raises(TCAFError, match=r"options\.dropout must be at least 0 and below 1, got 1"):
+        CJMEConfig(**DIMS, dropout=1.0)
+    with pytest.raises(TCAFError, match=r"options\.strongest must be above 0, got -1"):
+        RidgeConfig(**DIMS, strongest=-1.0)

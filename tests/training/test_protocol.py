@@ -1,0 +1,208 @@
+"""The two stages: what chooses what, and when the test clips are looked at."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import tcaf.evaluation.parts
+import tcaf.training.protocol
+from tcaf.data.features import FeatureSpec, VideoFeatures
+from tcaf.data.splits import Split
+from tcaf.data.writer import new_store
+from tcaf.errors import TCAFError
+from tcaf.evaluation.temperature import fit_temperature
+from tcaf.settings.experiment import ModelSettings
+from tcaf.settings.fidelity import Fidelity
+from tcaf.training.observers import EpochRecord
+from tcaf.training.protocol import EpochDone, Finished, TwoStages, choose
+
+
+@pytest.fixture
+def store(tiny_store):
+    return tiny_store
+
+
+@pytest.fixture
+def protocol(tiny_experiment):
+    """Sets up the two stages on a store, with some settings changed."""
+    training = {"epochs": 3, "batches_per_epoch": 5, "learning_rate": 3e-3}
+
+    def build(store, **changes):
+        experiment = tiny_experiment(**{"training": training, **changes})
+        return TwoStages(experiment, store, store.text("attributes"))
+
+    return build
+
+
+def record(epoch, harmonic_mean, rate=1.0, stage=1, gamma=0.4):
+    scores = {"harmonic_mean": harmonic_mean, "gamma": gamma, "gamma_on_edge": False}
+    return EpochRecord(stage, epoch, rate, {"loss": 1.0}, scores, 0.1)
+
+
+def test_the_best_epoch_and_its_gamma_are_chosen_the_first_of_equals():
+    records = (record(1, 0.2), record(2, 0.5, gamma=1.2), record(3, 0.5, gamma=0.8))
+    assert (choose(records).epoch, choose(records).gamma) == (2, 1.2)
+
+
+def test_the_temperature_of_the_best_epoch_is_chosen(store, protocol):
+    finished = next(event for event in protocol(store).run() if isinstance(event, Finished))
+    kept = finished.choice.validation
+    assert finished.choice.temperature == kept["temperature"] > 0
+    old = record(1, 0.5)
+    assert choose((old,)).temperature is None
+
+
+def test_temperature_is_fitted_where_an_epoch_is_the_best_so_far(store, protocol, monkeypatch):
+    # HM of stage 1 by epoch: a new best, none, an equal, a new best.
+    means = iter((0.4, 0.3, 0.4, 0.5))
+    original = tcaf.training.protocol.evaluate_part
+
+    def scripted(model, part, windows, **settings):
+        result = original(model, part, windows, **settings)
+        return (
+            result if settings["gamma"] is not None else replace(result, harmonic_mean=next(means))
+        )
+
+    monkeypatch.setattr(tcaf.training.protocol, "evaluate_part", scripted)
+    own = protocol(store, training={"epochs": 4})
+    done = [e.record for e in own.run() if isinstance(e, EpochDone) and e.record.stage == 1]
+    fitted = ["temperature" in (r.validation or {}) for r in done]
+    assert fitted == [True, False, False, True]
+
+
+def test_the_temperature_makes_validation_clips_likely(store, protocol):
+    own = protocol(store)
+    model = own.new_stage(1).model
+    found = own.temperature(model, 0.4)
+    part = own.validation
+    clips = tcaf.evaluation.parts.distances(model, part, own.windows)
+    assert found == fit_temperature(clips, part.labels, seen=part.classes.seen_ids, gamma=0.4)
+
+
+def test_stage_2_trains_as_long_as_stage_1_needed(store, protocol):
+    events = list(protocol(store).run())
+    done = [event.record for event in events if isinstance(event, EpochDone)]
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    assert [r.epoch for r in done if r.stage == 1] == [1, 2, 3]
+    assert [r.epoch for r in done if r.stage == 2] == list(range(1, finished.choice.epoch + 1))
+    assert finished.choice == choose(tuple(r for r in done if r.stage == 1))
+    assert finished.result.gamma == finished.choice.gamma
+    assert not finished.result.gamma_on_edge
+
+
+def test_the_release_trains_all_epochs_if_the_first_was_best(store, protocol):
+    choice = choose((record(1, 0.5), record(2, 0.4)))
+    assert protocol(store).stage_2_epochs(choice) == 1
+    release = protocol(store, fidelity=Fidelity(stage_2_epochs="release"))
+    assert release.stage_2_epochs(choice) == protocol(store).experiment.training.epochs
+    assert release.stage_2_epochs(choose((record(1, 0.4), record(2, 0.5)))) == 2
+
+
+def test_stage_2_replays_the_learning_rates_or_watches_validation(store, protocol):
+    # Patience 3: the fourth epoch's record is the third without a better one.
+    stage_1 = tuple(record(e, hm) for e, hm in enumerate((0.5, 0.4, 0.3, 0.2), start=1))
+    rate = protocol(store).experiment.training.learning_rate
+    own = protocol(store)
+    assert own.learning_rate(1, stage_1[:3], 4) == rate
+    assert own.learning_rate(1, stage_1, 5) == pytest.approx(rate / 10)
+    dropped = (*stage_1, record(5, 0.6, rate=0.25))
+    assert own.learning_rate(2, dropped, 5) == 0.25
+    watching = protocol(store, fidelity=Fidelity(stage_2_schedule="validation"))
+    assert watching.learning_rate(2, dropped, 5) == rate
+
+
+def test_test_clips_are_looked_at_once_and_last(store, monkeypatch, protocol):
+    seen = []
+    original = tcaf.training.protocol.evaluate_part
+
+    def spy(model, part, windows, **settings):
+        seen.append((set(store.parts[part.rows]), settings["gamma"]))
+        return original(model, part, windows, **settings)
+
+    monkeypatch.setattr(tcaf.training.protocol, "evaluate_part", spy)
+    gathered = []
+    gather = type(store).gather
+    monkeypatch.setattr(
+        type(store),
+        "gather",
+        lambda self, rows, *a: gathered.append(rows) or gather(self, rows, *a),
+    )
+    choice = next(e for e in protocol(store).run() if isinstance(e, Finished)).choice
+    assert [parts for parts, _ in seen] == [{"val_seen", "val_unseen"}] * 3 + [
+        {"test_seen", "test_unseen"}
+    ]
+    assert [gamma for _, gamma in seen] == [None, None, None, choice.gamma]
+    touched = [bool(set(store.parts[rows]) & {"test_seen", "test_unseen"}) for rows in gathered]
+    assert touched == sorted(touched), "no clip of training or validation is read after a test clip"
+
+
+def test_both_stages_start_anew_from_the_seed(store, protocol):
+    own = protocol(store)
+    first, again, second = own.new_stage(1), own.new_stage(1), own.new_stage(2)
+    weight = "layers.0.attention.to_qkv.weight"
+    assert torch.equal(first.model.state_dict()[weight], again.model.state_dict()[weight])
+    assert not torch.equal(first.model.state_dict()[weight], second.model.state_dict()[weight])
+    assert set(first.part.rows) < set(second.part.rows)
+    assert len(second.text_embedding) > len(first.text_embedding)
+
+
+def write(path, clips, parts=("train", "val_unseen", "test_unseen")):
+    spec = FeatureSpec(3, 5, 0.96, 0.64, "a", "v")
+    with new_store(path, spec) as writer:
+        for clip in clips:
+            writer.add(clip)
+        writer.splits["cls"] = Split(*((part,) for part in ("T", "V", "U")))
+        writer.add_text("attributes", {name: np.eye(3)[i] for i, name in enumerate("TVU")})
+    return tcaf.FeatureStore.open(path)
+
+
+def clip(name, class_name, part, audio=2, visual=3):
+    return VideoFeatures(name, np.ones((audio, 3)), np.ones((visual, 5)), class_name, part)
+
+
+ALL = [
+    clip("a", "T", "stage_1_train"),
+    clip("b", "T", "val_seen"),
+    clip("c", "V", "val_unseen"),
+    clip("d", "T", "test_seen"),
+    clip("e", "U", "test_unseen"),
+]
+
+
+@pytest.mark.parametrize("missing", range(5))
+def test_every_part_needs_clips(tmp_path, missing, protocol):
+    made = write(tmp_path / "s", ALL[:missing] + ALL[missing + 1 :])
+    with pytest.raises(TCAFError, match=f"has no clips in {ALL[missing].part}"):
+        protocol(made)
+
+
+def test_a_clip_without_the_modality_in_use_is_named(tmp_path, protocol):
+    made = write(tmp_path / "s", [*ALL, clip("silent", "T", "val_seen", audio=0)])
+    protocol(made)
+    with pytest.raises(TCAFError, match=r"clip 'silent' .* in val_seen have no audio token"):
+        protocol(made, model=ModelSettings(modalities="audio"))
+
+
+def test_a_class_in_a_part_that_must_not_see_it_is_refused(tmp_path, protocol):
+    made = write(tmp_path / "s", [*ALL, clip("leak", "U", "stage_1_train")])
+    with pytest.raises(TCAFError, match=r"split overlap: clip 'leak' of class 'U'"):
+        protocol(made)
+
+
+def test_a_class_without_text_is_named(store, protocol):
+    text = store.text("attributes")
+    del text[store.split("cls").test_unseen[0]]
+    own = TwoStages(protocol(store).experiment, store, text)
+    with pytest.raises(TCAFError, match=store.split("cls").test_unseen[0]):
+        own.evaluation_part("test", own.split.stage_2)
+
+
+def test_a_missing_gpu_is_said():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(TCAFError, match="torch finds no GPU"):
+        tcaf.execution.devices.pick_device("cuda")
+    assert tcaf.execution.devices.pick_device("auto") == torch.device("cpu")

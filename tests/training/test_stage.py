@@ -1,0 +1,437 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tcaf.data.batches import load_batch
+from tcaf.data.windows import Windows
+from tcaf.errors import TCAFError
+from tcaf.settings.experiment import Experiment
+from tcaf.settings.fidelity import Fidelity
+from tcaf.systems.losses import tcaf_losses
+from tcaf.systems.ridge import Ridge, RidgeFit
+from tcaf.systems.tcaf import tcaf_objective
+from tcaf.training.observers import EpochRecord, Observer, Silence
+from tcaf.training.protocol import TwoStages
+from tcaf.training.stage import (
+    ClosedFormStage,
+    DescentStage,
+    Stage,
+    TrainingPart,
+    new_stage,
+    plateau_rate,
+    timed_epoch,
+)
+
+
+@pytest.fixture(scope="module")
+def stage(tiny_store, tiny_experiment):
+    """Builds a new stage; what differs from `tiny_experiment` is given."""
+    text = tiny_store.text("attributes")
+
+    def build(number=1, **changes):
+        return TwoStages(tiny_experiment(**changes), tiny_store, text).new_stage(number)
+
+    return build
+
+
+class Diary(Silence):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.batches, self.records = [], []
+
+    def batch_done(self, epoch, batch, num_batches, losses):
+        self.batches.append((epoch, batch, num_batches, losses))
+
+
+def train(stage, epochs=(1, 2), rate=1e-3):
+    return [stage.run_epoch(epoch, rate, Silence()) for epoch in epochs]
+
+
+def same(one, other):
+    assert list(one) == list(other)
+    return all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+@pytest.mark.parametrize(
+    ("scores", "steps"),
+    [
+        ([], 0),
+        ([0.1, 0.2, 0.3], 0),
+        ([0.3, 0.2, 0.2], 0),
+        ([0.3, 0.2, 0.2, 0.3], 1),  # an equal score is no improvement
+        ([0.3, 0.2, 0.2, 0.4, 0.1, 0.1], 0),  # a new best starts the count anew
+        ([0.3] + [0.1] * 5, 1),
+        ([0.3] + [0.1] * 6, 2),  # after a step three more epochs are waited for
+        ([0.3, 0.2, 0.25, 0.29], 1),  # rising, but below the best
+        ([0.0] * 3, 0),
+        ([0.0] * 4, 1),
+    ],
+)
+def test_plateau_by_hand(scores, steps):
+    assert plateau_rate(scores, 0.7, 0.1, patience=3) == pytest.approx(0.7 * 0.1**steps)
+
+
+def test_plateau_waits_for_as_many_epochs_as_it_is_told():
+    scores = [0.3] + [0.1] * 4
+    assert [plateau_rate(scores, 8.0, 0.5, patience=n) for n in (1, 2, 3, 4, 5)] == [
+        0.5,
+        2.0,
+        4.0,
+        4.0,
+        8.0,
+    ]
+
+
+def test_plateau_agrees_with_torch():
+    scores = torch.rand(97, generator=torch.Generator().manual_seed(0)).tolist()
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    # torch steps when more than `patience` epochs were bad, and must count equals as bad.
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, mode="max", factor=0.5, patience=3, threshold=0.0, eps=0.0
+    )
+    for epoch, value in enumerate(scores, start=1):
+        scheduler.step(value)
+        rate = optimizer.param_groups[0]["lr"]
+        assert plateau_rate(scores[:epoch], 1.0, 0.5, patience=4) == rate
+
+
+def test_same_seed_same_weights(stage):
+    first, second = stage(), stage()
+    assert train(first) == train(second)
+    assert same(first.state(), second.state())
+
+
+def test_everything_random_follows_from_the_seed(stage):
+    first = stage()
+    torch.manual_seed(99)
+    second = stage()
+    torch.manual_seed(98)
+    before = torch.random.get_rng_state()
+    train(second)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    train(first)
+    assert same(first.state(), second.state())
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"number": 2}])
+def test_another_seed_or_stage_starts_elsewhere(stage, change):
+    first, second = stage(), stage(**change)
+    assert not torch.equal(first.model.class_token, second.model.class_token)
+
+
+def test_another_seed_draws_other_batches_windows_and_dropout(stage):
+    first, second = stage(), stage(seed=1)
+    second.model.load_state_dict(first.model.state_dict())
+    assert train(first, [1]) != train(second, [1])
+
+
+def test_an_epoch_is_no_repetition_of_the_last(stage):
+    one, two = stage(), stage()
+    assert train(one, [1], rate=0.0) != train(two, [2], rate=0.0)
+
+
+def test_going_on_from_a_state_changes_nothing(stage):
+    whole = stage()
+    train(whole, [1])
+    kept = whole.state()
+    copies = {name: value.clone() for name, value in kept.items()}
+    train(whole, [2, 3])
+    # What was kept is of its epoch, whatever the stage has done since.
+    assert same(kept, copies)
+    for _ in range(2):
+        taken_up = stage()
+        taken_up.load_state(kept)
+        train(taken_up, [2, 3])
+        assert same(taken_up.state(), whole.state())
+    assert same(kept, copies)
+
+
+def test_state_names_everything_that_training_changes(stage):
+    made = stage()
+    train(made, [1])
+    state = made.state()
+    assert {n for n in state if n.startswith("model.")} == {
+        f"model.{name}" for name in made.model.state_dict()
+    }
+    parameters = [p for p in made.model.parameters() if p.grad is not None]
+    averages = [name for name in state if name.startswith("adam.")]
+    assert len(averages) == 3 * len(parameters)
+    assert {name.rpartition(".")[2] for name in averages} == {"step", "exp_avg", "exp_avg_sq"}
+
+
+def test_training_lowers_the_loss(stage):
+    made = stage(training={"batches_per_epoch": 31, "batch_size": 31})
+    losses = [record["loss"] for record in train(made, range(1, 5), rate=3e-3)]
+    assert losses[-1] < 0.8 * losses[0]
+    assert made.model.training
+
+
+def test_learning_rate_is_the_one_given(stage):
+    made = stage()
+    before = {n: p.clone() for n, p in made.model.named_parameters()}
+    train(made, [1], rate=0.0)
+    assert same(before, dict(made.model.named_parameters()))
+    train(made, [1], rate=1e-3)
+    assert not same(before, dict(made.model.named_parameters()))
+
+
+def test_parts_and_labels(stage, tiny_store):
+    for number, seen in (
+        (1, tiny_store.split("cls").stage_1),
+        (2, tiny_store.split("cls").stage_2),
+    ):
+        part = stage(number).part
+        names = sorted(seen.seen)
+        text = tiny_store.text("attributes")
+        for row, label in zip(part.rows, part.labels, strict=True):
+            assert names[label] == tiny_store.class_names[row]
+            expected = torch.from_numpy(text[names[label]])
+            assert torch.equal(part.text_embedding[label], expected)
+        assert len(part.text_embedding) == len(names)
+
+
+def test_reports_are_running_means(stage):
+    """With a learning rate of 0 and no dropout, a batch's losses can be computed again."""
+    made = stage(training={"batches_per_epoch": 23}, model=NO_DROPOUT)
+    diary = Diary()
+    means = made.run_epoch(1, 0.0, diary)
+    assert [report[:3] for report in diary.batches] == [(1, 10, 23), (1, 20, 23), (1, 23, 23)]
+    assert diary.batches[-1][3] == means
+    assert list(means) == ["loss", "cross_entropy", "regression", "reconstruction"]
+    assert means["loss"] == pytest.approx(sum(list(means.values())[1:]))
+    draw = [drawn(made, number) for number in range(23)]
+    singles = [objective_of(made, rows, labels).item() for rows, labels in draw]
+    assert means["loss"] == pytest.approx(sum(singles) / 23, rel=1e-4)
+    assert diary.batches[0][3]["loss"] == pytest.approx(sum(singles[:10]) / 10, rel=1e-4)
+
+
+NO_DROPOUT = {
+    f"dropout_{name}": 0.0
+    for name in ("encoder", "position", "transformer", "text_projection", "video_projection")
+}
+
+
+def drawn(stage, number):
+    """The clips of one batch of the first epoch, and their labels."""
+    from tcaf.seeding import generator
+
+    settings = stage.experiment.training
+    draw = generator(stage.experiment.seed, "batches", "stage_1", 1)
+    chosen = stage.sampler.draw(settings.batches_per_epoch, settings.batch_size, draw)[number]
+    return stage.part.rows[chosen], stage.part.labels[chosen]
+
+
+def objective_of(stage, rows, labels):
+    batch = load_batch(stage.part.store, rows, stage.windows, labels=labels)
+    with torch.no_grad():
+        text = stage.text_embedding
+        return tcaf_objective(stage.model, batch, None, text, stage.experiment).total
+
+
+@pytest.mark.parametrize("statistics", ["classes", "clips"])
+def test_objective_by_its_parts(stage, statistics):
+    made = stage(fidelity={"text_statistics": statistics}, model=NO_DROPOUT)
+    made.model.train()
+    rows, labels = drawn(made, 0)
+    batch = load_batch(made.part.store, rows, made.windows, labels=labels)
+    words = made.text_embedding
+    with torch.no_grad():
+        video, text = made.model(batch), made.model.embed_text(words)
+        own = made.model.embed_text(words[batch.labels])
+        # In training mode the batch's own statistics count, so that the two differ.
+        assert not torch.allclose(own.class_embedding, text.class_embedding[batch.labels])
+        theta_w, rho_w = (
+            (text.class_embedding[batch.labels], text.text_reconstruction[batch.labels])
+            if statistics == "classes"
+            else (own.class_embedding, own.text_reconstruction)
+        )
+        expected = tcaf_losses(
+            video.video_embedding,
+            video.video_reconstruction,
+            text.class_embedding,
+            text.text_reconstruction,
+            words,
+            batch.labels,
+            clip_class_embedding=theta_w,
+            clip_text_reconstruction=rho_w,
+        )
+    assert objective_of(made, rows, labels).item() == pytest.approx(expected.total.item())
+
+
+def test_windows_of_training(stage):
+    assert stage().windows.place == "random"
+    assert stage().windows.window_s is None
+    official = stage(fidelity=Fidelity.official(), training={"window_s": 3.0}).windows
+    # Training has always counted seconds, also in the release.
+    assert (official.times, official.restart, official.release_audio_len) == ("seconds", True, True)
+    assert official.window_s == 3
+
+
+def test_records(stage):
+    record = timed_epoch(stage(), 1, 0.5, Silence(), lambda: {"harmonic_mean": 0.25})
+    assert (record.stage, record.epoch, record.learning_rate) == (1, 1, 0.5)
+    assert record.validation == {"harmonic_mean": 0.25}
+    assert record.seconds > 0
+    assert EpochRecord(**record.to_json()) == record
+    assert timed_epoch(stage(2), 3, 0.5, Silence(), None).validation is None
+
+
+def test_silence_is_an_observer():
+    assert isinstance(Silence(), Observer)
+
+
+def test_a_loss_that_is_not_a_number(stage):
+    made = stage()
+    made.model.class_token.data.fill_(math.nan)
+    message = r"stage 1, epoch 7: the loss became nan; lower training\.learning_rate or check"
+    with pytest.raises(TCAFError, match=message):
+        made.run_epoch(7, 1e-3, Silence())
+
+
+def test_nothing_to_train_on(stage, tiny_store):
+    made = stage()
+    part = made.part
+    empty = TrainingPart(tiny_store, part.rows[:0], part.labels[:0], part.text_embedding)
+    message = f"store {tiny_store.path} has no clips to train stage 2 on"
+    with pytest.raises(TCAFError, match=message):
+        new_stage(made.model, empty, made.experiment, 2, made.device)
+
+
+def test_a_batch_that_leaves_one_row(stage):
+    """Two clips a batch, but one seen class: W_proj has a single row."""
+    made = stage()
+    part = made.part
+    of_one = part.labels == part.labels[0]
+    made.part = replace(part, rows=part.rows[of_one], labels=part.labels[of_one] * 0)
+    made.sampler = replace(made.sampler, labels=made.part.labels)
+    made.text_embedding = part.text_embedding[:1]
+    with pytest.raises(TCAFError, match="at least two classes"):
+        train(made)
+
+
+# --- Negatives ---
+
+TRIPLETS = ("cjme", "avgzslnet", "avca")
+
+
+@pytest.mark.parametrize("system", TRIPLETS)
+def test_negatives_are_of_other_classes_and_drawn_anew(stage, system):
+    made, pairs = stage(system=system), []
+    original = made.system.objective
+
+    def spy(model, batch, negatives, text_embedding, experiment):
+        pairs.append((batch, negatives))
+        return original(model, batch, negatives, text_embedding, experiment)
+
+    made.system = replace(made.system, objective=spy)
+    train(made)
+    assert len(pairs) == 2 * 3
+    for batch, negatives in pairs:
+        assert len(batch) == len(negatives) == 11
+        assert (batch.labels != negatives.labels).all()
+        # Time averages: one token a clip.
+        assert set(batch.audio_lens.tolist()) <= {0, 1}
+    assert len({tuple(negatives.labels.tolist()) for _, negatives in pairs}) == 6
+    # The draw of the batches is that of a system without.
+    assert pairs[0][0].labels.tolist() == drawn(made, 0)[1].tolist()
+
+
+def test_a_system_without_triplets_gets_no_negatives(stage):
+    made, given = stage(), []
+
+    def spy(model, batch, negatives, text_embedding, experiment):
+        given.append(negatives)
+        return tcaf_objective(model, batch, negatives, text_embedding, experiment)
+
+    made.system = replace(made.system, objective=spy)
+    train(made, [1])
+    assert given == [None] * 3
+
+
+@pytest.mark.parametrize("system", TRIPLETS)
+def test_triplets_go_on_from_a_state(stage, system):
+    whole, taken_up = stage(system=system), stage(system=system)
+    train(whole, [1])
+    taken_up.load_state(whole.state())
+    assert train(whole, [2]) == train(taken_up, [2])
+    assert same(taken_up.state(), whole.state())
+
+
+# --- In closed form ---
+
+
+@pytest.fixture(scope="module")
+def fitted(stage):
+    def build(number=1, **changes):
+        return stage(number, system="ridge", **changes)
+
+    return build
+
+
+def test_a_fit_is_a_stage(fitted):
+    made = fitted()
+    assert isinstance(made, ClosedFormStage)
+    assert isinstance(made, Stage)
+    assert not isinstance(made, DescentStage)
+
+
+def test_all_clips_are_read_once(fitted, monkeypatch):
+    made, diary, read = fitted(evaluation={"batch_size": 31}), Diary(), []
+
+    def spy(store, rows, windows, **given):
+        read.append((rows.tolist(), given["labels"].tolist(), windows))
+        return load_batch(store, rows, windows, **given)
+
+    monkeypatch.setattr("tcaf.training.stage.load_batch", spy)
+    for epoch in (1, 2, 5):
+        made.run_epoch(epoch, 1e-3, diary)
+    rows = [row for chunk, _, _ in read for row in chunk]
+    assert rows == made.part.rows.tolist()
+    assert [label for _, chunk, _ in read for label in chunk] == made.part.labels.tolist()
+    assert all(windows == Windows(average=True) for _, _, windows in read)
+    count = -(-len(rows) // 31)
+    assert diary.batches == [(1, number, count, {}) for number in range(1, count + 1)]
+
+
+def test_a_fit_is_what_ridge_finds(fitted):
+    made = fitted()
+    part = made.part
+    record = made.run_epoch(3, 1e-3, Silence())
+    batch = load_batch(part.store, part.rows, Windows(average=True), labels=part.labels)
+    other = Ridge(made.model.config)
+    found = RidgeFit(other, [batch], part.text_embedding).solve(3)
+    assert record == pytest.approx(found)
+    torch.testing.assert_close(made.model.weight, other.weight)
+    assert not made.model.weight.requires_grad
+
+
+def test_a_fit_goes_on_from_a_state(fitted):
+    whole, taken_up = fitted(), fitted()
+    train(whole, [1, 2])
+    kept = whole.state()
+    assert set(kept) == {"model.weight", "model.bias", "model.centre"}
+    copies = {name: value.clone() for name, value in kept.items()}
+    (third,) = train(whole, [3])
+    assert same(kept, copies)
+    taken_up.load_state(kept)
+    assert same(taken_up.state(), kept)
+    assert train(taken_up, [3]) == [third]
+    assert same(taken_up.state(), whole.state())
+
+
+def test_a_fit_depends_on_neither_seed_nor_rate(fitted):
+    one, other, more = fitted(), fitted(seed=1), fitted(2)
+    assert train(one, [2], rate=1.0) == train(other, [2], rate=1e-7)
+    assert same(one.state(), other.state())
+    # Stage 2 has clips of more classes.
+    assert train(more, [2]) != train(one, [2])
+
+
+def test_nothing_to_fit(fitted, tiny_store):
+    made = fitted()
+    empty = replace(made.part, rows=made.part.rows[:0], labels=made.part.labels[:0])
+    with pytest.raises(TCAFError, match=f"store {tiny_store.path} has no clips to train stage 1"):
+        new_stage(made.model, empty, Experiment(system="ridge"), 1, made.device)
