@@ -119,13 +119,9 @@ def tiny_experiment():
     """Builds an `Experiment` that takes well under a second on `tiny_store`."""
     from dataclasses import replace
 
-    from tcaf.settings.experiment import (
-        EvaluationSettings,
-        Experiment,
-        ModelSettings,
-        TrainingSettings,
-    )
+    from tcaf.settings.experiment import Experiment
     from tcaf.settings.fidelity import Fidelity
+    from tcaf.settings.sections import EvaluationSettings, ModelSettings, TrainingSettings
 
     experiment = Experiment(
         model=ModelSettings(

@@ -21,7 +21,7 @@ ROOMS = {
         *("shards", "store", "writer", "parquet"),
     ),
     "pretrained": ("weights", "towers"),
-    "settings": ("checks", "fidelity", "experiment"),
+    "settings": ("validation", "fidelity", "sections", "experiment"),
     "text": ("words", "encoders", "sources", "phrases", "class_text", "candidates"),
     "extract": (
         *("backbones", "media", "vggish", "logmel", "c3d", "efficientnet", "clip", "clap"),

@@ -8,8 +8,9 @@ from write_pairs import clips_of
 from tcaf.data.batches import FeatureBatch
 from tcaf.errors import TCAFError
 from tcaf.seeding import generator, seeded
-from tcaf.settings.experiment import Experiment, ModelSettings, TrainingSettings
+from tcaf.settings.experiment import Experiment
 from tcaf.settings.fidelity import Fidelity
+from tcaf.settings.sections import ModelSettings, TrainingSettings
 from tcaf.systems.attention_fusion import AttentionFusion
 from tcaf.systems.joint_space import TCAFConfig
 from tcaf.systems.registry import configure

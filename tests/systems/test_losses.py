@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tcaf.seeding import generator
-from tcaf.settings.experiment import ObjectiveSettings
+from tcaf.settings.sections import ObjectiveSettings
 from tcaf.systems.losses import Losses, SummedLosses, squared_error, tcaf_losses, triplet, triplets
 
 LN3 = math.log(3)

@@ -9,7 +9,8 @@ from write_pairs import clips_of
 from tcaf.data.batches import FeatureBatch
 from tcaf.errors import TCAFError
 from tcaf.seeding import generator, seeded
-from tcaf.settings.experiment import Experiment, ModelSettings
+from tcaf.settings.experiment import Experiment
+from tcaf.settings.sections import ModelSettings
 from tcaf.systems.perceiver import Perceiver, PerceiverConfig
 from tcaf.systems.registry import configure
 from tcaf.systems.tcaf import tcaf_objective

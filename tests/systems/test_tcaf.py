@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tcaf.data.batches import FeatureBatch
 from tcaf.errors import TCAFError
 from tcaf.seeding import generator
-from tcaf.settings.experiment import ModelSettings
+from tcaf.settings.sections import ModelSettings
 from tcaf.systems.blocks import Block
 from tcaf.systems.tcaf import PositionEncoder
 

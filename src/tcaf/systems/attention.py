@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tcaf.data.packed import Packing
-from tcaf.settings.experiment import AttentionPattern
+from tcaf.settings.sections import AttentionPattern
 
 Group = Literal["class", "audio", "visual"]
 Tokens = dict[Group, Float[Tensor, "_ token_dim"]]

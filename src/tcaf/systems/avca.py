@@ -26,15 +26,15 @@ from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
 from tcaf.data.features import MODALITIES
-from tcaf.settings.checks import check_settings
 from tcaf.settings.experiment import Experiment
+from tcaf.settings.validation import Count, Fraction, Positive, settings
 from tcaf.systems.blocks import Block, averaged, check_dims, check_text, euclidean_distances
 from tcaf.systems.interface import InputConfig
 from tcaf.systems.joint_space import TextOutput
 from tcaf.systems.losses import SummedLosses, squared_error, triplet
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("options", kw_only=True)
 class AVCAConfig(InputConfig):
     """What `AVCA` is built from.
 
@@ -53,21 +53,18 @@ class AVCAConfig(InputConfig):
         avca_modality_tokens: see `Fidelity`.
     """
 
-    encoder_hidden_dim: int = 512
-    token_dim: int = 300
-    num_heads: int = 3
-    head_dim: int = 100
-    feed_forward_dim: int = 64
-    projection_hidden_dim: int = 512
-    joint_dim: int = 64
-    dropout_encoder: float = 0.2
-    dropout_projection: float = 0.3
-    dropout_decoder: float = 0.5
-    margin: float = 1.0
+    encoder_hidden_dim: Count = 512
+    token_dim: Count = 300
+    num_heads: Count = 3
+    head_dim: Count = 100
+    feed_forward_dim: Count = 64
+    projection_hidden_dim: Count = 512
+    joint_dim: Count = 64
+    dropout_encoder: Fraction = 0.2
+    dropout_projection: Fraction = 0.3
+    dropout_decoder: Fraction = 0.5
+    margin: Positive = 1.0
     avca_modality_tokens: Literal["learnt", "fixed"] = "learnt"
-
-    def __post_init__(self) -> None:
-        check_settings("options", self)
 
 
 @dataclass(frozen=True)

@@ -25,15 +25,15 @@ from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
 from tcaf.data.features import MODALITIES
-from tcaf.settings.checks import check_settings
 from tcaf.settings.experiment import Experiment
+from tcaf.settings.validation import Count, Fraction, Positive, settings
 from tcaf.systems.blocks import Block, averaged, check_dims, check_text, euclidean_distances
 from tcaf.systems.interface import InputConfig
 from tcaf.systems.joint_space import TextOutput
 from tcaf.systems.losses import SummedLosses, triplet
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("options", kw_only=True)
 class AVGZSLNetConfig(InputConfig):
     """What `AVGZSLNet` is built from.
 
@@ -46,15 +46,12 @@ class AVGZSLNetConfig(InputConfig):
         margin: of the triplet losses.
     """
 
-    hidden_dim: int = 1024
-    joint_dim: int = 64
-    decoder_hidden_dim: int = 64
-    dropout_embedder: float = 0.8
-    dropout_decoder: float = 0.5
-    margin: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_settings("options", self)
+    hidden_dim: Count = 1024
+    joint_dim: Count = 64
+    decoder_hidden_dim: Count = 64
+    dropout_embedder: Fraction = 0.8
+    dropout_decoder: Fraction = 0.5
+    margin: Positive = 1.0
 
 
 @dataclass(frozen=True)

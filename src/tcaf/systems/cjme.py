@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
 from tcaf.data.features import MODALITIES
-from tcaf.settings.checks import check_settings
 from tcaf.settings.experiment import Experiment
+from tcaf.settings.validation import Count, Fraction, Positive, settings
 from tcaf.systems.blocks import Block, averaged, check_dims, check_text, euclidean_distances
 from tcaf.systems.interface import ClassEmbeddings, InputConfig
 from tcaf.systems.losses import SummedLosses, squared_error, triplets
@@ -38,7 +38,7 @@ CLEAR_LEAD = 0.1
 """By how many nats a modality's entropy must be the lower one to count as surer."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("options", kw_only=True)
 class CJMEConfig(InputConfig):
     """What `CJME` is built from.
 
@@ -50,14 +50,11 @@ class CJMEConfig(InputConfig):
         cjme_attention: see `Fidelity`.
     """
 
-    hidden_dim: int = 1024
-    joint_dim: int = 64
-    dropout: float = 0.2
-    margin: float = 1.0
+    hidden_dim: Count = 1024
+    joint_dim: Count = 64
+    dropout: Fraction = 0.2
+    margin: Positive = 1.0
     cjme_attention: CJMEAttention = "per_clip"
-
-    def __post_init__(self) -> None:
-        check_settings("options", self)
 
 
 @dataclass(frozen=True)

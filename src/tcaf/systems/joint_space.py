@@ -14,13 +14,14 @@ from tcaf.data.batches import FeatureBatch
 from tcaf.data.features import MODALITIES, Modality
 from tcaf.data.packed import Packing
 from tcaf.errors import TCAFError
-from tcaf.settings.experiment import ModelSettings
 from tcaf.settings.fidelity import LayerNormKind
+from tcaf.settings.sections import ModelSettings
+from tcaf.settings.validation import settings
 from tcaf.systems.blocks import Block, check_dims, check_text, euclidean_distances, scaled_tokens
 from tcaf.systems.interface import ClassEmbeddings, InputConfig
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("model", kw_only=True)
 class TCAFConfig(InputConfig, ModelSettings):
     """All that `TCAF` is built from: its settings, and what data and fidelity decide.
 

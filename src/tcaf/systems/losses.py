@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tcaf.settings.experiment import ObjectiveSettings
+from tcaf.settings.sections import ObjectiveSettings
 
 SquaredError = Literal["mean", "sum"]
 

@@ -15,22 +15,23 @@ of a falling sequence, and the epoch with the best validation HM is the regulari
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
 from tcaf.data.features import MODALITIES
 from tcaf.errors import TCAFError
-from tcaf.settings.checks import check_settings
+from tcaf.settings.validation import Positive, settings
 from tcaf.systems.blocks import averaged, check_dims, check_text
 from tcaf.systems.interface import ClassEmbeddings, InputConfig
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("options", kw_only=True)
 class RidgeConfig(InputConfig):
     """What `Ridge` is built from.
 
@@ -41,12 +42,9 @@ class RidgeConfig(InputConfig):
             the training clips, or from the `origin`.
     """
 
-    strongest: float = 1.0
-    ratio: float = 0.5
+    strongest: Positive = 1.0
+    ratio: Annotated[float, Field(gt=0, lt=1)] = 0.5
     cosine_from: Literal["mean_text", "origin"] = "mean_text"
-
-    def __post_init__(self) -> None:
-        check_settings("options", self)
 
 
 @dataclass(frozen=True)
