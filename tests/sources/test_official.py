@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from write_official import LISTS, METHOD, WORDS, vectors, write_lists, write_vectors, write_words
 
-from tcaf.data.splits import load_benchmark
+from tcaf.data.splits import BENCHMARKS, load_benchmark
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
 from tcaf.sources.official import clip_id, prepare_official, read_class_file
