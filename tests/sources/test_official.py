@@ -11,7 +11,7 @@ from write_official import LISTS, METHOD, WORDS, vectors, write_lists, write_vec
 from tcaf.data.splits import BENCHMARKS, load_benchmark
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
-from tcaf.sources.official import clip_id, prepare_official, read_class_file
+from tcaf.sources.official import _spec, clip_id, prepare_official, read_class_file
 from tcaf.sources.official_lists import read_splits
 
 AUDIO_DIM, VISUAL_DIM = 3, 5
