@@ -181,10 +181,6 @@ def test_progress_is_shown(tmp_path):
         ({"audio_dim": 0}, "dimensions must be at least 1, noise 0 or more; got audio_dim 0"),
         ({"noise": -0.1}, r"got audio_dim 5, visual_dim 7, noise -0\.1"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
-        (
-            {"render": True},
-            "no option of the feature form, got audio_dim, visual_dim, noise, dtype",
-        ),
     ],
 )
 def test_errors(tmp_path, change, message):

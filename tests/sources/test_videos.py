@@ -75,6 +75,11 @@ def test_labels(tmp_path):
     [
         ([("name", "class"), ("a", "b")], "expected the columns file, class, found name, class"),
         ([("file", "class"), ("1.mp4", "")], "line 2: expected a class, found none"),
+        ([("file", "class"), ("1.mp4", "a", " b")], "line 2: expected 2 cells .* found 3"),
+        (
+            [("file", "class", "split"), ("1.mp4", "a", "train")],
+            "no column 'split' is known; there may be file, class, part",
+        ),
         ([("file", "class"), ("1.mp4", "a"), ("1.mp4", "b")], "line 3: '1.mp4' is listed twice"),
         (
             [("file", "class", "part"), ("1.mp4", "a", "test_sen")],

@@ -5,10 +5,10 @@ no class or clip leaks. A clip carries the name of exactly one part; `stage_2_tr
 `test` are unions of parts.
 """
 
-import csv
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.resources import as_file
 from importlib.resources import files as package_files
 from typing import Any
 
@@ -17,6 +17,7 @@ from jaxtyping import Bool
 
 from tcaf.data.classes import ClassSet
 from tcaf.errors import TCAFError, did_you_mean, shorten
+from tcaf.files.csv_tables import csv_rows
 
 PARTS = ("stage_1_train", "val_seen", "val_unseen", "test_seen", "test_unseen")
 """What a clip can belong to."""
@@ -201,8 +202,8 @@ def load_benchmark(name: str) -> Benchmark:
     if name not in BENCHMARKS:
         hint = did_you_mean(name, BENCHMARKS)
         raise TCAFError(f"no benchmark {name!r}; there are {', '.join(BENCHMARKS)}{hint}")
-    text = (package_files("tcaf") / "benchmarks" / f"{name}.csv").read_text(encoding="utf-8")
-    rows = list(csv.DictReader(text.splitlines()))
+    with as_file(package_files("tcaf") / "benchmarks" / f"{name}.csv") as path:
+        rows = csv_rows(path, ("class", "words", "cls", "main"), filled=False)
     splits = {
         split: Split(
             **{

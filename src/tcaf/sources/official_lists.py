@@ -4,7 +4,6 @@ Owns class lists, names in words, and word vectors, by name and in the release's
 beside them are `official`.
 """
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ from jaxtyping import Float
 
 from tcaf.data.splits import Split, load_benchmark
 from tcaf.errors import TCAFError, did_you_mean, shorten
+from tcaf.files.csv_tables import csv_rows
 
 LISTS = {
     "train": "stage_1_train.txt",
@@ -96,12 +96,10 @@ def read_words(path: Path) -> dict[str, str]:
     """Reads a `*_w2v_class_names.csv`: the class as in file names, to its name in words.
 
     Raises:
-        TCAFError: the file is not UTF-8, or has no columns `original` and `manual`.
+        TCAFError: not such a table, or a cell of the columns `original` and `manual` is empty.
     """
-    rows = list(csv.DictReader(_lines(path)))
-    if not rows or not all(row.get("original") and row.get("manual") for row in rows):
-        raise TCAFError(f"expected the columns original and manual, filled in every row, in {path}")
-    return {row["original"].strip(): row["manual"].strip() for row in rows}
+    rows = csv_rows(path, ("original", "manual"), others="allowed")
+    return {row["original"]: row["manual"] for row in rows}
 
 
 def _spelled(split: Split, words: Mapping[str, str]) -> Split:

@@ -1,7 +1,7 @@
 """The synthetic world as videos: moving shapes with sound, in a folder per class.
 
 For trying the whole way from media files to answers on clips whose truth is known. The rules are
-`world`, what is to be seen and heard is `scenes`. Owns the folder: mp4 files and the tables that
+`world`, pictures and sounds are `scenes`. Owns the folder: mp4 files and the tables that
 `tcaf prepare videos` and the text source `attributes` read. Files are written by PyAV (extra
 `video`), H.264 where its build can write that, MPEG-4 elsewhere, and AAC.
 """
@@ -28,15 +28,17 @@ from tcaf.sources.world import (
     DURATION_S,
     LOOKS,
     MOTIONS,
+    RELATIONS,
     SOUNDS,
+    Relation,
     World,
     WorldClass,
     event_times,
     part_of,
 )
 
-CLIPS_PER_CLASS, MIN_CLIPS_PER_CLASS = 20, 7
-"""By default, and the fewest of which every part of a benchmark gets one."""
+MIN_CLIPS_PER_CLASS = 7
+"""The fewest of which every part of a benchmark gets one."""
 Events = tuple[Float[np.ndarray, "2"], Float[np.ndarray, "2"]]
 """When a clip moves and when it sounds, in seconds."""
 WORLD_FILE = "world.json"
@@ -162,11 +164,53 @@ def plan_clips(world: World, clips_per_class: int) -> list[RenderedClip]:
     ]
 
 
+def render_synthetic(
+    out: Path,
+    *,
+    looks: int = 2,
+    motions: int = 2,
+    sounds: int = 2,
+    relations: Sequence[Relation] = RELATIONS,
+    clips_per_class: int = 20,
+    seed: int = 0,
+    overwrite: bool = False,
+    track: Track = silent,
+) -> RenderedWorld:
+    """Renders the synthetic world: videos of classes with a known truth, and their tables.
+
+    Each clip is an mp4 file of 9.6 s in which a shape makes two movements and two sounds are heard,
+    in a folder for each class, beside the tables that `tcaf prepare videos` asks for. Of a training
+    class's clips, 70 % are for training, 15 % for validation, 15 % for testing; an eighth of the
+    classes is unseen until validation, an eighth until the test. Class text is the attribute vector
+    in `attributes.csv`.
+
+    Args:
+        out: folder to make.
+        looks: how many things can be seen, 1 to 6.
+        motions: how many ways to move, 1 to 4.
+        sounds: how many sounds, 1 to 6.
+        relations: how sound and movement relate in time: together, late, alternating, unrelated.
+        clips_per_class: clips of each class, 7 or more.
+        seed: of the world and its clips.
+        overwrite: replace a rendered world that is there already.
+        track: shows progress.
+
+    Raises:
+        TCAFError: a number is out of range; something is at `out` and `overwrite` is false, or that
+            is no rendered world.
+        MissingExtraError: PyAV, which writes the videos, is not installed.
+    """
+    world = World(looks, motions, sounds, tuple(relations), seed)
+    return render_world(
+        world, out, clips_per_class=clips_per_class, overwrite=overwrite, track=track
+    )
+
+
 def render_world(
     world: World,
     out: Path,
     *,
-    clips_per_class: int = CLIPS_PER_CLASS,
+    clips_per_class: int = 20,
     overwrite: bool = False,
     track: Track = silent,
 ) -> RenderedWorld:

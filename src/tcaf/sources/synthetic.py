@@ -1,11 +1,11 @@
 """The synthetic world: clips with a known truth, made in seconds, for trying and testing claims.
 
-Its rules are `world`. Owns their feature form, token sequences drawn directly, and the command that
-makes this form or has the other one made, which `rendered` owns.
+Its rules are `world`. Owns the world as features, token sequences drawn directly; as videos it is
+`rendered`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,6 @@ from tcaf.data.store import FeatureStore
 from tcaf.data.writer import new_store
 from tcaf.errors import TCAFError
 from tcaf.progress import Track, silent
-from tcaf.sources.rendered import CLIPS_PER_CLASS as RENDERED_CLIPS
-from tcaf.sources.rendered import RenderedWorld, render_world
 from tcaf.sources.world import (
     LOOKS,
     MOTIONS,
@@ -34,46 +32,8 @@ from tcaf.sources.world import (
 
 AUDIO_STEP_S, VISUAL_STEP_S = 0.96, 0.64
 AUDIO_LEN, VISUAL_LEN = 10, 15
-CLIPS_PER_CLASS, MIN_CLIPS_PER_CLASS = 600, 20
-
-
-@dataclass(frozen=True)
-class _FeatureForm:
-    """What is chosen of the feature form alone.
-
-    Args:
-        audio_dim: size of an audio feature.
-        visual_dim: size of a visual feature.
-        noise: length of the noise added to each token.
-        dtype: how tokens are kept on disk.
-
-    Raises:
-        TCAFError: a number is out of range.
-    """
-
-    audio_dim: int = 32
-    visual_dim: int = 64
-    noise: float = 0.2
-    dtype: Dtype = "float16"
-
-    def __post_init__(self) -> None:
-        if min(self.audio_dim, self.visual_dim) < 1 or not 0 <= self.noise < np.inf:
-            raise TCAFError(
-                f"dimensions must be at least 1, noise 0 or more; got audio_dim {self.audio_dim}, "
-                f"visual_dim {self.visual_dim}, noise {self.noise}"
-            )
-
-    def refuse(self) -> None:
-        """Refuses what was chosen, for a form that has no use of it.
-
-        Raises:
-            TCAFError: a value is not the default.
-        """
-        chosen = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
-        if chosen:
-            raise TCAFError(
-                f"with --render expected no option of the feature form, got {', '.join(chosen)}"
-            )
+MIN_CLIPS_PER_CLASS = 20
+"""The fewest of which every part of a benchmark gets one."""
 
 
 def _activation(
@@ -123,85 +83,65 @@ def prepare_synthetic(
     motions: int = 2,
     sounds: int = 2,
     relations: Sequence[Relation] = RELATIONS,
-    clips_per_class: int | None = None,
-    audio_dim: int = _FeatureForm.audio_dim,
-    visual_dim: int = _FeatureForm.visual_dim,
-    noise: float = _FeatureForm.noise,
+    clips_per_class: int = 600,
+    audio_dim: int = 32,
+    visual_dim: int = 64,
+    noise: float = 0.2,
     seed: int = 0,
-    dtype: Dtype = _FeatureForm.dtype,
-    render: bool = False,
+    dtype: Dtype = "float16",
     overwrite: bool = False,
     track: Track = silent,
-) -> FeatureStore | RenderedWorld:
-    """Makes the synthetic world: classes with a known truth, as feature sequences or as videos.
+) -> FeatureStore:
+    """Makes the synthetic world as a feature store: classes with a known truth, made in seconds.
 
-    Each clip lasts 9.6 s and holds two movements and two sounds. As features it has 10 audio tokens
-    of 0.96 s and 15 visual ones of 0.64 s. With `--render` it is an mp4 file of moving shapes with
-    sound, in a folder per class, beside the tables that `tcaf prepare videos` asks for. Of a
-    training class's clips, 70 % are for training, 15 % for validation, 15 % for testing; an eighth
-    of the classes is unseen until validation, an eighth until the test. Class text is the attribute
-    vector: kept with the store as `attributes`, or in `attributes.csv` beside the videos.
+    Each clip lasts 9.6 s and holds two movements and two sounds, as 10 audio tokens of 0.96 s and
+    15 visual ones of 0.64 s. Of a training class's clips, 70 % are for training, 15 % for
+    validation, 15 % for testing; an eighth of the classes is unseen until validation, an eighth
+    until the test. Class text is the attribute vector, kept with the store as `attributes`. The
+    same world as videos is made by `tcaf render`.
 
     Args:
-        out: folder of the store to make, or of the videos.
+        out: folder of the store to make.
         looks: how many things can be seen, 1 to 6.
         motions: how many ways to move, 1 to 4.
         sounds: how many sounds, 1 to 6.
         relations: how sound and movement relate in time: together, late, alternating, unrelated.
-        clips_per_class: clips of each class; by default 600, of the rendered form 20.
-        audio_dim: size of an audio feature; of the feature form alone.
-        visual_dim: size of a visual feature; of the feature form alone.
-        noise: length of the noise added to each token; an event at its peak has length about 1. Of
-            the feature form alone.
+        clips_per_class: clips of each class, 20 or more.
+        audio_dim: size of an audio feature.
+        visual_dim: size of a visual feature.
+        noise: length of the noise added to each token; an event at its peak has length about 1.
         seed: of the world and its clips.
-        dtype: how tokens are kept on disk; of the feature form alone.
-        render: make video files with sound instead of features.
-        overwrite: replace what is there already, if it is of the same form.
+        dtype: how tokens are kept on disk.
+        overwrite: replace a store that is there already.
         track: shows progress.
 
     Raises:
-        TCAFError: a number is out of range, an option of the feature form is given with `render`,
-            or `out` exists.
-        MissingExtraError: PyAV, which writes the videos, is not installed.
+        TCAFError: a number is out of range, or `out` exists.
     """
     world = World(looks, motions, sounds, tuple(relations), seed)
-    form = _FeatureForm(audio_dim, visual_dim, noise, dtype)
-    if render:
-        form.refuse()
-        clips = RENDERED_CLIPS if clips_per_class is None else clips_per_class
-        return render_world(world, out, clips_per_class=clips, overwrite=overwrite, track=track)
-    clips = CLIPS_PER_CLASS if clips_per_class is None else clips_per_class
-    if clips < MIN_CLIPS_PER_CLASS:
-        raise TCAFError(f"clips_per_class must be at least {MIN_CLIPS_PER_CLASS}, got {clips}")
-    return _draw_store(world, out, clips, form, overwrite, track)
-
-
-def _draw_store(
-    world: World, out: Path, clips_per_class: int, form: _FeatureForm, overwrite: bool, track: Track
-) -> FeatureStore:
-    """Draws every clip of the feature form into a store."""
-    seed, split = world.seed, world.split()
-    rng = np.random.default_rng([seed, 2])
-    directions = _Directions.draw(form.audio_dim, form.visual_dim, rng)
-    spec = FeatureSpec(
-        form.audio_dim,
-        form.visual_dim,
-        AUDIO_STEP_S,
-        VISUAL_STEP_S,
-        "synthetic_audio",
-        "synthetic_visual",
-    )
-    with new_store(out, spec, dtype=form.dtype, overwrite=overwrite) as writer:
+    if min(audio_dim, visual_dim) < 1 or not 0 <= noise < np.inf:
+        raise TCAFError(
+            f"dimensions must be at least 1, noise 0 or more; got audio_dim {audio_dim}, "
+            f"visual_dim {visual_dim}, noise {noise}"
+        )
+    if clips_per_class < MIN_CLIPS_PER_CLASS:
+        raise TCAFError(
+            f"clips_per_class must be at least {MIN_CLIPS_PER_CLASS}, got {clips_per_class}"
+        )
+    split = world.split()
+    directions = _Directions.draw(audio_dim, visual_dim, np.random.default_rng([seed, 2]))
+    steps, names = (AUDIO_STEP_S, VISUAL_STEP_S), ("synthetic_audio", "synthetic_visual")
+    spec = FeatureSpec(audio_dim, visual_dim, *steps, *names)
+    with new_store(out, spec, dtype=dtype, overwrite=overwrite) as writer:
         writer.splits["cls"] = split
-        writer.source = {"kind": "synthetic", "seed": seed, "noise": form.noise}
+        writer.source = {"kind": "synthetic", "seed": seed, "noise": noise}
         for number, of in enumerate(track(world.classes, "drawing clips")):
             rng = np.random.default_rng([seed, 3, number])
             writer.phrases[of.name] = {"name": [of.name]}
             for index in range(clips_per_class):
-                audio, visual = directions.clip(of, form.noise, rng)
+                audio, visual = directions.clip(of, noise, rng)
                 part = part_of(split, of.name, index / clips_per_class)
-                writer.add(
-                    VideoFeatures(f"c{number:04d}_{index:04d}", audio, visual, of.name, part)
-                )
+                id_ = f"c{number:04d}_{index:04d}"
+                writer.add(VideoFeatures(id_, audio, visual, of.name, part))
         writer.add_text("attributes", {of.name: world.attributes(of) for of in world.classes})
     return FeatureStore.open(out)

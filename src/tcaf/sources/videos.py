@@ -244,20 +244,15 @@ def _readable(path: Path) -> str:
 
 
 def _listed(folder: Path, labels: Path) -> list[Clip]:
-    if not labels.is_file():
-        raise TCAFError(f"expected a CSV of labels at {labels}, found none")
     clips: dict[str, Clip] = {}
-    for line, header, row in csv_rows(labels):
-        cells = _cells(labels, line, header, row, ("file", "class"))
-        name, part = cells["file"], cells.get("part", "")
+    for row in csv_rows(labels, ("file", "class"), optional=("part",)):
+        name, part = row["file"], row["part"]
         if part and part not in PARTS:
             hint = did_you_mean(part, PARTS)
-            raise TCAFError(f"{labels}, line {line}: no part {part!r}; {', '.join(PARTS)}{hint}")
+            raise TCAFError(f"{row.where}: no part {part!r}; there are {', '.join(PARTS)}{hint}")
         if name in clips:
-            raise TCAFError(f"{labels}, line {line}: {name!r} is listed twice")
-        clips[name] = Clip(MediaFile(name, folder / name), cells["class"], part)
-    if not clips:
-        raise TCAFError(f"{labels}: expected rows of file and class, found none")
+            raise TCAFError(f"{row.where}: {name!r} is listed twice")
+        clips[name] = Clip(MediaFile(name, folder / name), row["class"], part)
     bare = [name for name, clip in clips.items() if not clip.part]
     if 0 < len(bare) < len(clips):
         raise TCAFError(
@@ -277,35 +272,18 @@ def read_split(path: Path) -> Split:
     Raises:
         TCAFError: not such a file, a subset that there is none of, or a class in two of them.
     """
-    if not path.is_file():
-        raise TCAFError(f"expected a CSV of classes at {path}, found none")
     lists: dict[str, list[str]] = {subset: [] for subset in SUBSETS}
-    for line, header, row in csv_rows(path):
-        cells = _cells(path, line, header, row, ("class", "subset"))
-        subset = cells["subset"]
+    for row in csv_rows(path, ("class", "subset")):
+        subset = row["subset"]
         if subset not in lists:
             hint = did_you_mean(subset, SUBSETS)
             raise TCAFError(
-                f"{path}, line {line}: no subset {subset!r}; there are {', '.join(SUBSETS)}{hint}"
+                f"{row.where}: no subset {subset!r}; there are {', '.join(SUBSETS)}{hint}"
             )
-        lists[subset].append(cells["class"])
+        lists[subset].append(row["class"])
     if empty := [subset for subset, names in lists.items() if not names]:
         raise TCAFError(f"{path}: no class is {empty[0]}; there must be some in each of the three")
     return Split(**{subset: tuple(sorted(names)) for subset, names in lists.items()})
-
-
-def _cells(
-    path: Path, line: int, header: list[str], row: list[str], needed: Sequence[str]
-) -> dict[str, str]:
-    """Returns a row by column, all that is needed given."""
-    for column in needed:
-        if column not in header:
-            found = ", ".join(header)
-            raise TCAFError(f"{path}: expected the columns {', '.join(needed)}, found {found}")
-    cells = {key: cell.strip() for key, cell in zip(header, row, strict=False)}
-    if missing := [column for column in needed if not cells.get(column)]:
-        raise TCAFError(f"{path}, line {line}: expected a {missing[0]}, found none in {row}")
-    return cells
 
 
 def split_by_parts(clips: Sequence[Clip]) -> Split:

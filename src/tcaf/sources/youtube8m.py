@@ -5,7 +5,6 @@ that each stands in. All of it follows from ids and labels, so that video-level 
 files of the same videos give the same benchmark.
 """
 
-import csv
 import re
 import zlib
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,7 @@ from tcaf.data.splits import Split
 from tcaf.data.store import FeatureStore
 from tcaf.data.writer import new_store
 from tcaf.errors import TCAFError, did_you_mean, shorten
+from tcaf.files.csv_tables import Row, csv_rows
 from tcaf.progress import Track, silent
 from tcaf.sources.tfrecord import FRAME_BYTES, SequenceRecord, read_records
 
@@ -167,43 +167,25 @@ def _shard_paths(shards: Path) -> list[Path]:
     return paths
 
 
-def _read_csv(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """Reads a table, all of whose rows must have the columns asked for."""
+def _label(row: Row, column: str) -> int:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-            header = reader.fieldnames or ()
-    except OSError as error:
-        raise TCAFError(f"expected a table at {path}: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise TCAFError(f"expected a table in CSV at {path}: {error}") from None
-    for column in columns:
-        if column not in header:
-            hint = did_you_mean(column, header)
-            raise TCAFError(f"{path} has no column {column!r}{hint}")
-    for number, row in enumerate(rows, start=1):
-        if None in row.values():
-            raise TCAFError(f"{path}: row {number} has fewer fields than the header")
-    return rows
-
-
-def _label(path: Path, value: str) -> int:
-    try:
-        return int(value)
+        return int(row[column])
     except ValueError:
-        raise TCAFError(f"{path}: expected a whole number as label, got {value!r}") from None
+        raise TCAFError(
+            f"{row.where}: expected a whole number as label, got {row[column]!r}"
+        ) from None
 
 
 def _read_benchmark(
     classes: Path, vocabulary: Path, excluded_labels: tuple[str, ...] | None
 ) -> _Benchmark:
-    entries = {_label(vocabulary, row["Index"]): row for row in _read_csv(vocabulary, _COLUMNS)}
+    listed_labels = csv_rows(vocabulary, _COLUMNS, others="allowed", filled=False)
+    entries = {_label(row, "Index"): row for row in listed_labels}
     names: dict[int, str] = {}
     partitions: dict[str, str] = {}
     phrases: dict[str, dict[str, list[str]]] = {}
-    for row in _read_csv(classes, ("label", "name", "partition")):
-        label, listed, partition = _label(classes, row["label"]), row["name"], row["partition"]
+    for row in csv_rows(classes, ("label", "name", "partition"), others="allowed"):
+        label, listed, partition = _label(row, "label"), row["name"], row["partition"]
         if label not in entries or entries[label]["Name"] != listed:
             there = repr(entries[label]["Name"]) if label in entries else "nothing"
             nearest = did_you_mean(listed, [entry["Name"] for entry in entries.values()])
@@ -221,8 +203,6 @@ def _read_benchmark(
             raise TCAFError(f"{classes}: class {name!r} (label {label}) is listed twice")
         names[label], partitions[name] = name, partition
         phrases[name] = _phrases(name, entries[label])
-    if not names:
-        raise TCAFError(f"{classes} lists no class")
     by_name = {entry["Name"]: label for label, entry in entries.items()}
     if excluded_labels is None:
         excluded_labels = tuple(
@@ -242,7 +222,7 @@ def bare_name(name: str) -> str:
     return " ".join(re.sub(r"\([^)]*\)", " ", name).split())
 
 
-def _phrases(name: str, entry: Mapping[str, str]) -> dict[str, list[str]]:
+def _phrases(name: str, entry: Row) -> dict[str, list[str]]:
     kinds = {
         "name": [name],
         "verticals": [entry[f"Vertical{i}"] for i in (1, 2, 3) if entry[f"Vertical{i}"]],

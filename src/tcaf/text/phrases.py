@@ -59,17 +59,8 @@ def read_phrases(path: Path) -> dict[str, list[str]]:
         TCAFError: not such a file, or a row without a name or without a phrase.
     """
     phrases: dict[str, list[str]] = {}
-    for line, header, row in csv_rows(path):
-        if "name" not in header or "phrase" not in header:
-            found = ", ".join(header)
-            raise TCAFError(f"{path}: expected the columns name and phrase, found {found}")
-        cells = dict(zip(header, row, strict=False))
-        name, phrase = (cells.get(key, "").strip() for key in ("name", "phrase"))
-        if not name or not phrase:
-            raise TCAFError(f"{path}, line {line}: expected a name and a phrase, found {row}")
-        phrases.setdefault(name, []).append(phrase)
-    if not phrases:
-        raise TCAFError(f"{path}: expected rows of name and phrase, found none")
+    for row in csv_rows(path, ("name", "phrase")):
+        phrases.setdefault(row["name"], []).append(row["phrase"])
     return phrases
 
 

@@ -124,17 +124,14 @@ def read_attributes(path: Path) -> dict[str, Float[np.ndarray, " text_dim"]]:
         TCAFError: not such a file, a cell that is no finite number, a class listed twice.
     """
     vectors: dict[str, Float[np.ndarray, " text_dim"]] = {}
-    for line, header, row in csv_rows(path):
-        where = f"{path}, line {line}"
-        if len(header) < 2 or len(row) != len(header):
-            raise TCAFError(
-                f"{where}: expected a class and {max(len(header) - 1, 1)} numbers, "
-                f"found {len(row)} cells"
-            )
-        if row[0] in vectors:
-            raise TCAFError(f"{where}: class {row[0]!r} is listed twice")
-        for column, cell in zip(header[1:], row[1:], strict=True):
+    for row in csv_rows(path, others="allowed"):
+        (_, name), *numbers = row.cells.items()
+        if not numbers:
+            raise TCAFError(f"{row.where}: expected a class and its numbers, found {name!r} alone")
+        if name in vectors:
+            raise TCAFError(f"{row.where}: class {name!r} is listed twice")
+        for column, cell in numbers:
             if not is_finite_number(cell):
-                raise TCAFError(f"{where}: expected a number for {column!r}, found {cell!r}")
-        vectors[row[0]] = np.array([float(cell) for cell in row[1:]], np.float32)
+                raise TCAFError(f"{row.where}: expected a number for {column!r}, found {cell!r}")
+        vectors[name] = np.array([float(cell) for _, cell in numbers], np.float32)
     return vectors
