@@ -182,7 +182,7 @@ class PredictionsCsv:
         self._file.flush()
 
     def print_clip(self, value: dict[str, Any]) -> None:
-        """Prints `Prediction.to_json`; nothing waits in a buffer, so that no stop loses it."""
+        """Prints `Ranking.to_json`; nothing waits in a buffer, so that no stop loses it."""
         for answer in value["answers"]:
             self._writer.writerow((value["id"], *(answer[column] for column in self.COLUMNS)))
         self._file.flush()

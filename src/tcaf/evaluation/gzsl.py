@@ -64,7 +64,7 @@ class Decisions:
             share[half] /= max(len(np.unique(self.labels[half])), 1)
         return share
 
-    def predictions(self, gamma: float) -> Int[np.ndarray, " clips"]:
+    def predicted(self, gamma: float) -> Int[np.ndarray, " clips"]:
         """Returns the predicted class of each clip."""
         return np.where(self.margin >= gamma, self.nearest_seen, self.nearest_unseen)
 
@@ -150,7 +150,7 @@ class GZSLResult:
     def confusion(self) -> Int[np.ndarray, "num_classes num_classes"]:
         """Number of clips of each true class (row) by predicted class (column) at `gamma`."""
         num = self.decisions.num_classes
-        cells = self.decisions.labels * num + self.decisions.predictions(self.gamma)
+        cells = self.decisions.labels * num + self.decisions.predicted(self.gamma)
         return np.bincount(cells, minlength=num * num).reshape(num, num)
 
     @cached_property

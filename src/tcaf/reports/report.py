@@ -180,7 +180,7 @@ def _figures(series: Sequence[Series], detail: Detail, notes: list[str]) -> tupl
     """Draws all figures that the runs and the clips at hand allow."""
     first, run = detail.series, detail.run
     figures = [_curves(series)] if not np.isnan(first.results[0].curve_area) else []
-    accuracies = [row for row in class_accuracies(first.predictions) if row.clips]
+    accuracies = [row for row in class_accuracies(first.clip_decisions) if row.clips]
     figures.append(
         PageFigure.of(
             "classes",
@@ -191,9 +191,9 @@ def _figures(series: Sequence[Series], detail: Detail, notes: list[str]) -> tupl
             alt="Bars of accuracy by class.",
         )
     )
-    classes = first.predictions[0].classes
+    classes = first.clip_decisions[0].classes
     counts = np.sum(
-        [unseen_counts(p.decisions, p.classes.unseen_ids) for p in first.predictions], axis=0
+        [unseen_counts(p.decisions, p.classes.unseen_ids) for p in first.clip_decisions], axis=0
     )
     names = [classes.names[i] for i in classes.unseen_ids]
     figures.append(
@@ -257,7 +257,7 @@ def _curves(series: Sequence[Series]) -> PageFigure:
 
 def _class_rows(series: Sequence[Series]) -> tuple[ClassRow, ...]:
     """Returns each class's accuracy in all series that know it."""
-    tables = [{row.name: row for row in class_accuracies(one.predictions)} for one in series]
+    tables = [{row.name: row for row in class_accuracies(one.clip_decisions)} for one in series]
     rows = []
     for name, row in tables[0].items():
         if not row.clips:
@@ -350,8 +350,8 @@ def build_report(
     opened = open_store(first, store, notes)
     detail = Detail(first, first.first, opened, tuple(classes), clip)
     runs = [run for one in series for run in one.runs.values()]
-    clips = len(first.predictions[0].ids)
-    candidates = first.predictions[0].classes
+    clips = len(first.clip_decisions[0].ids)
+    candidates = first.clip_decisions[0].classes
     several = len(series) > 1
     return ReportPage(
         title="Audio-visual zero-shot classification: " + (first.name if not several else "runs"),
