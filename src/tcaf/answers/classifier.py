@@ -255,12 +255,13 @@ class ZeroShotClassifier:
         if isinstance(audio, AudioBackbone) and isinstance(visual, VisualBackbone):
             return Extractor(audio, visual).extract(path, id)
         # What is wrong with the only track that counts is wrong with the file.
-        heard, seen = (np.zeros((0, self.trained.spec.dim(m)), np.float32) for m in MODALITIES)
+        tokens = {m: np.zeros((0, self.trained.spec.dim(m)), np.float32) for m in MODALITIES}
         if isinstance(audio, AudioBackbone):
-            heard = audio_tokens(audio, read_audio(path, audio.sample_rate))
+            tokens["audio"] = audio_tokens(audio, read_audio(path, audio.sample_rate))
         if isinstance(visual, VisualBackbone):
-            seen = visual_tokens(visual, read_frames(path, visual.fps, visual.frame_size))
-        return VideoFeatures(id, heard, seen)
+            frames = read_frames(path, visual.fps, visual.frame_size)
+            tokens["visual"] = visual_tokens(visual, frames)
+        return VideoFeatures(id, tokens["audio"], tokens["visual"])
 
     def features(self, clip: Clip) -> VideoFeatures:
         """Returns the features of a clip as the model takes them; files are decoded here.
