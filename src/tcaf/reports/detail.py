@@ -170,7 +170,7 @@ class Detail:
     def _clip_number(self) -> int:
         """Returns the clip wanted, or one of an unseen class: the one most clearly called unseen.
 
-        Clips that are named rightly come first.
+        Clips that are named rightly come first; without clips of unseen classes it is a seen one.
         """
         if self.clip:
             if self.clip not in self.clip_decisions.ids:
@@ -178,7 +178,6 @@ class Detail:
             return self.clip_decisions.ids.index(self.clip)
         decisions = self.clip_decisions.decisions
         right = decisions.predicted(self.clip_decisions.gamma) == decisions.labels
-        wanted = right & ~decisions.is_seen
-        if not wanted.any():
-            wanted = ~decisions.is_seen
+        choices = (right & ~decisions.is_seen, ~decisions.is_seen, right)
+        wanted = next((choice for choice in choices if choice.any()), ~right)
         return int(np.where(wanted, decisions.margin, np.inf).argmin())
