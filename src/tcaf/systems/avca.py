@@ -28,7 +28,7 @@ from tcaf.data.batches import FeatureBatch
 from tcaf.data.features import MODALITIES
 from tcaf.settings.checks import check_settings
 from tcaf.settings.experiment import Experiment
-from tcaf.systems.blocks import Block, averaged, check_dims, check_text, euclidean_distances
+from tcaf.systems.blocks import Block, check_dims, check_text, euclidean_distances, scaled_mean
 from tcaf.systems.interface import InputConfig
 from tcaf.systems.joint_space import TextOutput
 from tcaf.systems.losses import SummedLosses, squared_error, triplet
@@ -184,7 +184,10 @@ class AVCA(nn.Module):
         """
         check_dims(batch, self.config)
         phi = torch.stack(
-            [self.encoders[m](averaged(batch, m, self.config.scaling(m))) for m in MODALITIES],
+            [
+                self.encoders[m](scaled_mean(batch.modality(m), self.config.scaling(m)))
+                for m in MODALITIES
+            ],
             dim=1,
         )
         attended = phi + self.attention(phi + self.modality_tokens)

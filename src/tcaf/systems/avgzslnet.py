@@ -27,7 +27,7 @@ from tcaf.data.batches import FeatureBatch
 from tcaf.data.features import MODALITIES
 from tcaf.settings.checks import check_settings
 from tcaf.settings.experiment import Experiment
-from tcaf.systems.blocks import Block, averaged, check_dims, check_text, euclidean_distances
+from tcaf.systems.blocks import Block, check_dims, check_text, euclidean_distances, scaled_mean
 from tcaf.systems.interface import InputConfig
 from tcaf.systems.joint_space import TextOutput
 from tcaf.systems.losses import SummedLosses, triplet
@@ -112,7 +112,8 @@ class AVGZSLNet(nn.Module):
         """
         check_dims(batch, self.config)
         audio, visual = (
-            self.embedders[m](averaged(batch, m, self.config.scaling(m))) for m in MODALITIES
+            self.embedders[m](scaled_mean(batch.modality(m), self.config.scaling(m)))
+            for m in MODALITIES
         )
         return AVGZSLNetOutput(audio, visual, self.decode(audio), self.decode(visual))
 

@@ -28,7 +28,7 @@ from tcaf.data.batches import FeatureBatch
 from tcaf.data.features import MODALITIES
 from tcaf.settings.checks import check_settings
 from tcaf.settings.experiment import Experiment
-from tcaf.systems.blocks import Block, averaged, check_dims, check_text, euclidean_distances
+from tcaf.systems.blocks import Block, check_dims, check_text, euclidean_distances, scaled_mean
 from tcaf.systems.interface import ClassEmbeddings, InputConfig
 from tcaf.systems.losses import SummedLosses, squared_error, triplets
 
@@ -114,7 +114,7 @@ class CJME(nn.Module):
                 for batch norm.
         """
         check_dims(batch, self.config)
-        means = {m: averaged(batch, m, self.config.scaling(m)) for m in MODALITIES}
+        means = {m: scaled_mean(batch.modality(m), self.config.scaling(m)) for m in MODALITIES}
         # The embedders come first: their batch norms refuse a single clip in words.
         embeddings = {m: self.embedders[m](means[m]) for m in MODALITIES}
         weight = self.modality_attention(torch.cat([means[m] for m in MODALITIES], dim=1))

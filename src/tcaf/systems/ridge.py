@@ -26,7 +26,7 @@ from tcaf.data.batches import FeatureBatch
 from tcaf.data.features import MODALITIES
 from tcaf.errors import TCAFError
 from tcaf.settings.checks import check_settings
-from tcaf.systems.blocks import averaged, check_dims, check_text
+from tcaf.systems.blocks import check_dims, check_text
 from tcaf.systems.interface import ClassEmbeddings, InputConfig
 
 
@@ -88,7 +88,7 @@ class Ridge(nn.Module):
         """
         check_dims(batch, self.config)
         # Unit length makes any other scaling of the features immaterial.
-        return torch.cat([F.normalize(averaged(batch, m, "none"), dim=1) for m in MODALITIES], 1)
+        return torch.cat([F.normalize(batch.modality(m).mean(), dim=1) for m in MODALITIES], 1)
 
     def forward(self, batch: FeatureBatch) -> RidgeOutput:
         """Maps clips into the space of class text."""
