@@ -255,7 +255,7 @@ def test_features_and_text_of_another_size(random_batch):
 
 def test_clips_without_labels(random_batch):
     batch = random_batch([1], [1], audio_dim=AUDIO, visual_dim=VISUAL)
-    with pytest.raises(TCAFError, match="fitted to labelled clips"):
+    with pytest.raises(TCAFError, match="a batch with labels to train on, got one without"):
         RidgeFit(build(), [batch], TEXT)
 
 

@@ -47,6 +47,17 @@ class FeatureBatch:
         """Returns the features of a modality."""
         return self.audio if modality == "audio" else self.visual
 
+    @property
+    def known_labels(self) -> Int[Tensor, " batch"]:
+        """The labels of a batch to train on.
+
+        Raises:
+            TCAFError: it has none.
+        """
+        if self.labels is None:
+            raise TCAFError("expected a batch with labels to train on, got one without")
+        return self.labels
+
     def to(self, device: torch.device | str) -> "FeatureBatch":
         """Moves tokens, times and labels to a device; lengths stay on the CPU."""
         labels = None if self.labels is None else self.labels.to(device)

@@ -15,6 +15,7 @@ from tcaf.data.features import Modality
 from tcaf.errors import TCAFError
 from tcaf.settings.experiment import Experiment
 from tcaf.settings.fidelity import AudioScaling, VisualScaling
+from tcaf.systems.losses import Losses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +83,9 @@ class ZeroShotModel(Protocol):
         ...
 
 
-Objective = Callable[[Any, FeatureBatch, Any, Float[Tensor, "num_seen text_dim"], Experiment], Any]
+Objective = Callable[
+    [Any, FeatureBatch, Any, Float[Tensor, "num_seen text_dim"], Experiment], Losses
+]
 """(model, batch, negatives, text_embedding, experiment) to `Losses`, as `tcaf_objective`."""
 
 

@@ -19,12 +19,11 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
 from tcaf.data.features import MODALITIES
-from tcaf.errors import TCAFError
 from tcaf.settings.checks import check_settings
 from tcaf.systems.blocks import check_dims, check_text
 from tcaf.systems.interface import ClassEmbeddings, InputConfig
@@ -120,6 +119,9 @@ class RidgeFit:
         model: whose weights are set.
         batches: all clips once, with labels.
         text_embedding: of the seen classes, by label.
+
+    Raises:
+        TCAFError: a batch without labels.
     """
 
     def __init__(
@@ -137,7 +139,7 @@ class RidgeFit:
         sum_x, clips = zero.new_zeros(feature_dim), 0
         counts = zero.new_zeros(len(text_embedding))
         for batch in batches:
-            labels = _labels(batch)
+            labels = batch.known_labels
             x = model.features(batch).double()
             gram += x.T @ x
             cross += x.T @ text_embedding[labels].double()
@@ -170,9 +172,3 @@ class RidgeFit:
         if config.cosine_from == "mean_text":
             self.model.centre.copy_(self.mean_w)
         return {"loss": float(self.power_w - explained), "lambda": strength}
-
-
-def _labels(batch: FeatureBatch) -> Int[Tensor, " batch"]:
-    if batch.labels is None:
-        raise TCAFError("a regression is fitted to labelled clips, got a batch without labels")
-    return batch.labels

@@ -24,7 +24,7 @@ from tcaf.data.packed import Packed, Packing, mean_token
 from tcaf.settings.experiment import Experiment
 from tcaf.systems.attention import CrossModalAttention, Group, Tokens
 from tcaf.systems.joint_space import JointSpaceModel, TCAFConfig, feed_forward, used_modalities
-from tcaf.systems.losses import TCAFLosses, tcaf_losses
+from tcaf.systems.losses import Losses, tcaf_losses
 
 
 def tcaf_objective(
@@ -33,7 +33,7 @@ def tcaf_objective(
     negatives: FeatureBatch | None,
     text_embedding: Float[Tensor, "num_seen text_dim"],
     experiment: Experiment,
-) -> TCAFLosses:
+) -> Losses:
     """Computes TCaF's loss on a batch (Eq. 15); Attention Fusion and the Perceiver share it.
 
     Args:
@@ -43,8 +43,7 @@ def tcaf_objective(
         text_embedding: of the seen classes of the stage.
         experiment: which terms are on, and how faithful to the release they are.
     """
-    labels = batch.labels
-    assert labels is not None, "training batches carry labels"
+    labels = batch.known_labels
     video = model(batch)
     text = model.embed_text(text_embedding)
     clips = None
