@@ -77,6 +77,7 @@ def small_model(small_config):
 def random_batch():
     """Builds a `FeatureBatch` with these numbers of tokens, for `small_model`."""
     from tcaf.data.batches import FeatureBatch
+    from tcaf.data.packed import Packed
     from tcaf.data.windows import ranges
 
     def build(audio_lens, visual_lens, seed=0, audio_dim=5, visual_dim=7):
@@ -88,9 +89,11 @@ def random_batch():
         ):
             lens = np.array(lens, np.int64)
             tokens = rng.normal(size=(lens.sum(), dim)).astype(np.float32)
-            packed[f"{name}_tokens"] = torch.from_numpy(tokens)
-            packed[f"{name}_lens"] = torch.from_numpy(lens)
-            packed[f"{name}_times"] = torch.from_numpy(ranges(lens) * step_s).float()
+            packed[name] = Packed(
+                torch.from_numpy(tokens),
+                torch.from_numpy(lens),
+                torch.from_numpy(ranges(lens) * step_s).float(),
+            )
         return FeatureBatch(**packed)
 
     return build

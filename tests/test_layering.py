@@ -28,8 +28,8 @@ ROOMS = {
         *("extractor", "corpus"),
     ),
     "systems": (
-        *("interface", "blocks", "attention", "losses", "joint_space", "tcaf"),
-        *("attention_fusion", "perceiver", "cjme", "avgzslnet", "avca", "ridge"),
+        *("losses", "interface", "blocks", "attention", "joint_space", "tcaf"),
+        *("attention_fusion", "perceiver", "averaging", "cjme", "avgzslnet", "avca", "ridge"),
         *("registry", "release_checkpoint"),
     ),
     "sources": (

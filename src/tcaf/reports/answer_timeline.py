@@ -165,8 +165,8 @@ def clip_attention(classifier: ZeroShotClassifier, video: VideoFeatures) -> Clip
     timed = load_batch(LoadedClips([video], spec), np.arange(1), windows)
     weights = replace(
         attention_map(model, classifier.batch(video)),
-        audio_times=timed.audio_times.double().numpy(),
-        visual_times=timed.visual_times.double().numpy(),
+        audio_times=timed.audio.times.double().numpy(),
+        visual_times=timed.visual.times.double().numpy(),
     )
     if windows.average:
         spec = replace(spec, audio_step_s=None, visual_step_s=None)

@@ -25,7 +25,6 @@ from tcaf.reports.embedding_map import MapPanel, embedding_map
 from tcaf.reports.projection import choose_classes, choose_clips, tsne, tsne_with_classes
 from tcaf.reports.timelines import attention_over_time
 from tcaf.settings.experiment import Experiment
-from tcaf.systems.blocks import averaged
 from tcaf.systems.tcaf import TCAF
 from tcaf.training.model_file import TrainedModel, load_model
 from tcaf.training.run import Run
@@ -123,8 +122,9 @@ class Detail:
         batch = self.load(clips.tolist())
         panels = []
         for modality in MODALITIES:
-            there = (batch.lens(modality) > 0).numpy()
-            inputs = averaged(batch, modality, "none").numpy()[there]
+            packed = batch.modality(modality)
+            there = (packed.lens > 0).numpy()
+            inputs = packed.mean().numpy()[there]
             panels.append(MapPanel(f"{modality} inputs", tsne(inputs, 0), shown[there]))
         text = self.trained.text_embedding[classes.ids(chosen.names)]
         output = self.trained.model(batch)
@@ -155,7 +155,7 @@ class Detail:
         name = self.clip_decisions.ids[number]
         true = self.clip_decisions.classes.names[self.clip_decisions.decisions.labels[number]]
         batch = self.load([number])
-        if int(batch.audio_lens[0]) + int(batch.visual_lens[0]) < 3:
+        if int(batch.audio.lens[0] + batch.visual.lens[0]) < 3:
             raise TCAFError("clips of one token per modality have no time to attend over")
         found = attention_map(self.trained.model, batch)
         return PageFigure.of(

@@ -17,6 +17,7 @@ from tcaf.errors import TCAFError
 from tcaf.settings.experiment import Experiment
 from tcaf.settings.fidelity import AudioScaling, VisualScaling
 from tcaf.settings.validation import Count, settings
+from tcaf.systems.losses import Losses
 
 
 @settings("model", kw_only=True)
@@ -84,7 +85,9 @@ class ZeroShotModel(Protocol):
         ...
 
 
-Objective = Callable[[Any, FeatureBatch, Any, Float[Tensor, "num_seen text_dim"], Experiment], Any]
+Objective = Callable[
+    [Any, FeatureBatch, Any, Float[Tensor, "num_seen text_dim"], Experiment], Losses
+]
 """(model, batch, negatives, text_embedding, experiment) to `Losses`, as `tcaf_objective`."""
 
 

@@ -136,10 +136,9 @@ class Perceiver(JointSpaceModel):
         """Returns theta_o: O_proj of the mean over the latents."""
         tokens, packings = [], []
         for modality in self.modalities:
-            packing = Packing(batch.lens(modality), self.latents.device)
-            encoded = self.encoded(batch, modality, packing)
-            tokens.append(self.positions(encoded, batch.times(modality), modality))
-            packings.append(packing)
+            encoded = self.encoded(batch, modality)
+            tokens.append(self.positions(encoded.tokens, encoded.times, modality))
+            packings.append(encoded.packing)
         mask = None
         if not all(packing.dense for packing in packings):
             mask = torch.cat([packing.real for packing in packings], dim=1)[:, None, None, :]
