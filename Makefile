@@ -28,11 +28,11 @@ UNSEEN := "$(DEMO)/videos/blue triangle spinning, drum between two"/*_0000.mp4 \
 
 demo: $(VENV)/demo.stamp
 	rm -rf $(DEMO)/run $(DEMO)/store.extracted
-	$(BIN)/tcaf prepare synthetic --render --looks 4 --sounds 3 --relations together alternating \
+	$(BIN)/tcaf render --looks 4 --sounds 3 --relations together alternating \
 		--clips_per_class 7 --out $(DEMO)/videos --overwrite
 	$(BIN)/tcaf prepare videos $(DEMO)/videos --labels $(DEMO)/videos/labels.csv \
 		--audio logmel --visual efficientnet_lite0:frames=1 --out $(DEMO)/store --overwrite
-	$(BIN)/tcaf train --config videos --store $(DEMO)/store --out $(DEMO)/run \
+	$(BIN)/tcaf train --store $(DEMO)/store --out $(DEMO)/run \
 		--text.source attributes --text.path $(DEMO)/videos/attributes.csv
 	$(BIN)/tcaf evaluate $(DEMO)/run --store $(DEMO)/store
 	$(BIN)/tcaf predict $(DEMO)/run $(UNSEEN) --top_k 3 --timeline $(DEMO)/answer.png

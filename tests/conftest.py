@@ -162,9 +162,11 @@ def toml():
     """Writes settings as a configuration file of the command line."""
     import json
 
+    from tcaf.experiments.layers import read_settings
+
     def write(path, experiment):
         lines = []
-        for name, section in experiment.to_json().items():
+        for name, section in read_settings(experiment).items():
             if isinstance(section, dict):
                 lines.append(f"[{name}]")
                 lines += [f"{k} = {json.dumps(v)}" for k, v in section.items() if v is not None]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tcaf.evaluation.gzsl import score
-from tcaf.experiments.presets import read_settings
+from tcaf.experiments.presets import read_preset
 from tcaf.settings.experiment import Experiment
 from tcaf.sources.synthetic import prepare_synthetic
 from tcaf.training.observers import Silence
@@ -20,7 +20,7 @@ def test_time_tells_classes_apart_that_averages_cannot(tmp_path):
     8 triples of look, motion and sound.
     """
     store = prepare_synthetic(tmp_path / "world")
-    experiment = Experiment.from_layers(read_settings("synthetic"))
+    experiment = Experiment.from_layers(read_preset("synthetic"))
     accuracy = {}
     for average in (False, True):
         own = replace(experiment, data=replace(experiment.data, average=average))

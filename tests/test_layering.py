@@ -30,21 +30,34 @@ ROOMS = {
     "systems": (
         *("losses", "interface", "blocks", "attention", "joint_space", "tcaf"),
         *("attention_fusion", "perceiver", "averaging", "cjme", "avgzslnet", "avca", "ridge"),
-        *("registry", "release_checkpoint"),
+        *("registry", "reads", "release_checkpoint"),
     ),
     "sources": (
         *("tfrecord", "youtube8m", "official_lists", "official", "videos"),
         *("world", "scenes", "rendered", "synthetic"),
     ),
-    "evaluation": ("gzsl", "temperature", "parts", "decisions", "statistics"),
-    "training": ("observers", "stage", "protocol", "model_file", "provenance", "run", "evaluate"),
+    "evaluation": ("scores", "gzsl", "temperature", "parts", "decisions", "statistics"),
+    "training": (
+        "observers",
+        "stage",
+        "protocol",
+        "model_file",
+        "provenance",
+        "run",
+        "evaluate",
+        "release",
+    ),
     "answers": ("classifier", "clips"),
-    "experiments": ("presets", "tables", "reproduce"),
+    "experiments": ("presets", "layers", "tables", "reproduce"),
     "reports": (
         *("theme", "attention_maps", "answer_timeline", "results", "projection", "plots"),
         *("embedding_map", "timelines", "contents", "detail", "report", "page"),
     ),
-    "commands": ("printing", "terminal", "families", "entry"),
+    "commands": (
+        *("options", "printing", "terminal"),
+        *("prepare", "store", "train", "predict", "reproduce", "about", "entry"),
+    ),
+    "__main__": (),
 }
 """The rooms from the ground up, and the modules of each in the same order."""
 

@@ -3,17 +3,22 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
+import tomllib
 
 import numpy as np
 import pytest
 import torch
 
+from tcaf.commands import about, options
 from tcaf.commands import entry as cli
-from tcaf.commands import families as commands
 from tcaf.data.features import FeatureSpec, VideoFeatures
 from tcaf.data.splits import Split
 from tcaf.data.store import FeatureStore
 from tcaf.data.writer import new_store
+from tcaf.experiments.presets import preset_names
+from tcaf.systems.registry import SYSTEMS
 
 
 @pytest.fixture(scope="module")
@@ -55,22 +60,83 @@ def complaint(result):
     return error
 
 
-def all_commands():
-    for name, entry in cli.COMMANDS.items():
-        if isinstance(entry, dict):
-            yield (name,)
-            yield from ((name, kind) for kind in entry)
-        else:
-            yield (name,)
-
-
-@pytest.mark.parametrize("command", [(), *all_commands()], ids=" ".join)
+@pytest.mark.parametrize("command", [(), *((word,) for word in cli.GROUPS), *cli.COMMANDS])
 def test_help_explains_every_option(tcaf, command):
-    status, output, _ = tcaf(*command, "--help")
+    status, output, _ = tcaf(*command, "--help-all")
     assert status == 0
-    assert "usage: tcaf" in output
-    # An option without an explanation is followed by its type at once.
-    assert not re.findall(r"\n  (--\S+ [A-Z_]+)\s+\((?:required|type)", output)
+    assert output.startswith(f"Usage: {' '.join(('tcaf', *command))}")
+    assert "<class" not in output
+    assert "typing" not in output
+    # Every option is followed by its explanation, on its own line or the next.
+    bare = re.findall(r"│ [ *]+ (--[\w.]+)(?: --no-[\w.-]+)? +│\n│ [ *]+ --", output)
+    assert not bare
+
+
+@pytest.mark.parametrize("words", cli.COMMANDS, ids=" ".join)
+def test_the_line_of_help_is_that_of_the_docstring(words):
+    document = cli.load_command(words).__doc__
+    assert " ".join(document.partition("\n\n")[0].split()) == cli.COMMANDS[words].help
+
+
+def test_help_fits_on_two_screens_and_can_show_all(tcaf, monkeypatch):
+    _, short, _ = tcaf("train", "--help")
+    _, long, _ = tcaf("train", "--help-all")
+    assert short.count("\n") <= 80
+    for name in ("--training.epochs", "--text.source", "[default: 50]", "[choices: both, audio"):
+        assert name in short
+    assert "--fidelity.layer_norm" not in short
+    assert "--fidelity.layer_norm" in long
+    assert "(at least 0 and below 1)" in long
+    assert all(system in short for system in SYSTEMS)
+    assert "yt8m" in short
+
+
+SLOW = ("torch", "numpy", "pyarrow", "pandas", "transformers", "matplotlib")
+
+COUNT = """
+import sys
+from tcaf.commands.entry import main
+try:
+    status = main(ARGUMENTS)
+except SystemExit as stop:
+    status = stop.code
+print(status, sorted(set(SLOW) & set(sys.modules)), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["--help"], 0),
+        (["--version"], 0),
+        (["train", "--help"], 0),
+        (["train", "--epocs", "3"], 2),
+        (["train", "--store", "a", "--out", "b", "--training.epochs", "x"], 2),
+        (["trian"], 2),
+        (["predict", "--help"], 0),
+        (["evaluate", "run", "--stroe", "x"], 2),
+        (["reproduce", "--help-all"], 0),
+    ],
+)
+def test_nobody_waits_for_torch_to_read_a_help_text(arguments, status):
+    code = COUNT.replace("ARGUMENTS", repr(arguments)).replace("SLOW", repr(SLOW))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == f"{status} []"
+
+
+def test_options_take_hyphens_and_underscores(world):
+    for name in ("--per_class", "--per-class"):
+        _, bound = cli.parse(["evaluate", "run", "--store", "s", name])
+        assert bound.arguments["per_class"] is True
+    for name in ("--training.learning_rate", "--training.learning-rate"):
+        _, bound = cli.parse(["train", "--store", "s", "--out", "o", name, "0.5"])
+        assert options.nested(bound.arguments["settings"]) == {"training": {"learning_rate": 0.5}}
+
+
+def test_a_completion_script_names_commands_and_options(tmp_path, monkeypatch):
+    script = cli.build_app(list(cli.COMMANDS)).generate_completion(shell="bash")
+    assert "import-checkpoint" in script
+    assert "--training.epochs" in script
 
 
 def test_inspect_shows_what_is_inside(tcaf, world):
@@ -136,8 +202,11 @@ def test_gamma_is_given_or_searched_not_both(tcaf, world):
 
 def test_what_does_not_fit_into_memory_gets_one_line(tcaf, world, tmp_path):
     arguments = ("train", "--config", world / "tiny.toml", "--store", world / "store")
-    huge = tcaf(*arguments, "--model.token_dim", "999999999", "--out", tmp_path / "run")
-    assert "does not fit into memory" in complaint(huge)
+    status, output, error = tcaf(
+        *arguments, "--model.token_dim", "999999999", "--out", tmp_path / "run"
+    )
+    assert (status, output) == (2, "")
+    assert "does not fit into memory" in error.splitlines()[-1]
     assert not list(tmp_path.iterdir())
 
 
@@ -163,13 +232,22 @@ def test_a_gamma_can_be_given_or_searched(tcaf, world):
     assert searched["harmonic_mean"] >= json.loads(tcaf(*arguments)[1])["harmonic_mean"]
 
 
-def test_print_config_can_be_fed_back(tcaf, world, tmp_path):
-    status, output, _ = tcaf("train", "--config", world / "tiny.toml", "--print_config")
+def test_settings_can_be_fed_back(tcaf, world, tmp_path):
+    arguments = ("settings", "--store", world / "store")
+    status, output, _ = tcaf(*arguments, "--config", world / "tiny.toml")
     assert status == 0
+    assert f"epochs = 3  # {world / 'tiny.toml'}" in output
     (tmp_path / "again.toml").write_text(output)
-    status, again, _ = tcaf("train", "--config", tmp_path / "again.toml", "--print_config")
-    assert (status, again) == (0, output)
-    assert "epochs = 3" in output
+    status, again, _ = tcaf(*arguments, "--config", tmp_path / "again.toml")
+    assert status == 0
+    assert tomllib.loads(again) == tomllib.loads(output)
+    _, everything, _ = tcaf(*arguments, "--all")
+    assert "num_heads = 4  # synthetic" in everything
+    assert "beta1 = 0.9  # default" in everything
+    assert "# window_s = none  # default" in everything
+    found = json.loads(tcaf(*arguments, "--json")[1])
+    assert found["model"]["num_heads"] == 4
+    assert found["training"]["window_s"] is None
 
 
 def test_any_command_takes_a_file(tcaf, tmp_path):
@@ -178,36 +256,73 @@ def test_any_command_takes_a_file(tcaf, tmp_path):
     status, output, _ = tcaf(*arguments, "--out", tmp_path / "w", "--json")
     assert status == 0
     assert json.loads(output)["clips"] == 160
+    # What is typed wins, wherever it stands.
+    fewer = ("--clips_per_class", "21")
+    _, output, _ = tcaf(*arguments[:2], *fewer, *arguments[2:], "--out", tmp_path / "v", "--json")
+    assert json.loads(output)["clips"] == 168
+    (tmp_path / "world.toml").write_text("relatons = 3\n")
+    assert "unknown option 'relatons'" in complaint(tcaf(*arguments, "--out", tmp_path / "u"))
 
 
-def test_later_configurations_and_options_win(tcaf):
-    arguments = ("train", "--config", "activitynet_cls", "--config", "official")
-    _, output, _ = tcaf(*arguments, "--training.window_s", "9.6", "--print_config")
-    assert "window_s = 9.6" in output
-    assert "window_s = 192.0" in output
-    assert 'class_vectors = "release_order"' in output
-    assert "dropout_transformer = 0.4" in output
-
-
-@pytest.mark.parametrize("preset", cli.preset_names())
-def test_every_preset_is_accepted(tcaf, preset):
-    status, output, error = tcaf("train", "--config", preset, "--print_config")
+def shown(tcaf, *arguments):
+    status, output, error = tcaf("settings", *arguments, "--all")
     assert (status, error) == (0, "")
-    assert "[training]" in output
+    return tomllib.loads(output)
+
+
+def test_later_configurations_and_options_win(tcaf, tmp_path):
+    (tmp_path / "a.toml").write_text("[training]\nepochs = 3\nbatch_size = 5\n")
+    (tmp_path / "b.toml").write_text("[training]\nepochs = 4\n")
+    both = ("--config", tmp_path / "a.toml", tmp_path / "b.toml")
+    apart = ("--config", tmp_path / "a.toml", "--config", tmp_path / "b.toml")
+    typed = ("--training.window_s", "9.6", "--training.epochs", "7")
+    for files in (both, apart):
+        for arguments in ((*files, *typed), (*typed, *files)):
+            found = shown(tcaf, *arguments, "--config", "activitynet_cls", "official")
+            assert found["training"]["window_s"] == 9.6
+            assert found["evaluation"]["window_s"] == 192.0
+            assert (found["training"]["epochs"], found["training"]["batch_size"]) == (7, 5)
+            assert found["fidelity"]["class_vectors"] == "release_order"
+            assert found["model"]["dropout_transformer"] == 0.4
+        assert shown(tcaf, *files)["training"]["epochs"] == 4
+
+
+def test_a_setting_that_may_be_none_can_be_typed(tcaf, tmp_path):
+    (tmp_path / "a.toml").write_text("[training]\nwindow_s = 3.0\n")
+    arguments = ("--config", tmp_path / "a.toml")
+    assert shown(tcaf, *arguments)["training"]["window_s"] == 3.0
+    found = shown(tcaf, *arguments, "--training.window_s", "none")
+    assert "window_s" not in found["training"]
+
+
+def test_lists_are_words_and_flags_are_flags(tcaf):
+    arguments = ("--text.phrases", "name", "verticals", "--data.average", "--model.no-class_token")
+    found = shown(tcaf, *arguments, "--model.attention", "self")
+    assert found["text"]["phrases"] == ["name", "verticals"]
+    assert found["data"]["average"] is True
+    assert found["model"]["class_token"] is False
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_every_preset_is_accepted(tcaf, preset):
+    folder, _, system = preset.rpartition("/")
+    config = (folder, preset) if folder else (preset,)
+    found = shown(tcaf, "--config", *config)
+    assert found["system"] == (system if system in SYSTEMS else "tcaf")
 
 
 MISTAKES = {
     "unknown command": (["trian"], "did you mean 'train'?"),
     "unknown source": (["prepare", "syntetic"], "did you mean 'synthetic'?"),
-    "no command": ([], "command"),
-    "unknown option": (["train", "--training.epoch", "3"], "did you mean 'training.epochs'?"),
-    "no section": (["train", "--epochs", "3"], "did you mean 'training.epochs'?"),
+    "unknown option": (["train", "--training.epoch", "3"], "did you mean '--training.epochs'?"),
+    "no section": (["train", "--epochs", "3"], "did you mean '--training.epochs'?"),
     "not a number": (["train", "--training.epochs", "x"], "training.epochs: expected int, got 'x'"),
     "not a choice": (["train", "--model.attention", "crss"], "did you mean 'cross'?"),
-    "nullable": (["train", "--training.window_s", "x"], "expected float or null, got 'x'"),
-    "out of range": (["train", "--training.batch_size", "1"], "must be at least 2, got 1"),
-    "unknown preset": (["train", "--config", "ucf-cls"], "did you mean 'ucf_cls'?"),
-    "missing option": (["inspect"], "store"),
+    "nullable": (["train", "--training.window_s", "x"], "expected float | none, got 'x'"),
+    "no value": (["train", "--training.epochs"], "--training.epochs needs a value"),
+    "twice": (["train", "--seed", "1", "--seed", "2"], "--seed is given twice"),
+    "left over": (["train", "nowhere"], "unexpected argument 'nowhere'"),
+    "missing option": (["inspect"], "required: --store"),
     "missing out": (["prepare", "synthetic"], "required: --out"),
 }
 
@@ -217,8 +332,30 @@ def test_a_mistaken_command_line_gets_one_line(tcaf, name, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     arguments, expected = MISTAKES[name]
     if arguments[:1] == ["train"]:
-        arguments = [*arguments, "--store", "nowhere", "--out", "run"]
+        arguments = ["train", "--store", "nowhere", "--out", "run", *arguments[1:]]
     assert expected in complaint(tcaf(*arguments))
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_a_command_there_is_help(tcaf):
+    status, output, error = tcaf()
+    assert status == 2
+    assert "predict" in output
+    assert error.count("\n") == 1
+
+
+def test_values_and_presets_are_checked_against_the_data(tcaf, world, tmp_path):
+    train = ("train", "--store", world / "store", "--out", tmp_path / "run")
+    for arguments, message in (
+        (("--training.batch_size", "1"), "training.batch_size must be at least 2, got 1"),
+        (("--config", "ucf-cls"), "did you mean 'ucf_cls'?"),
+        (("--system", "avca", "--model.num_heads", "4"), "does not read 'model.num_heads'"),
+        (("--system", "avca", "--options.num_head", "4"), "did you mean 'options.num_heads'?"),
+        (("--system", "avcaa"), "did you mean 'avca'?"),
+        (("--config", "avca", "--system", "cjme"), "ask for two systems"),
+        (("--config", "yt8m", "ucf_cls"), "presets of several data sets: yt8m, ucf_cls"),
+    ):
+        assert message in complaint(tcaf(*train, *arguments)), arguments
     assert not list(tmp_path.iterdir())
 
 
@@ -226,9 +363,9 @@ def test_unknown_keys_of_a_file_are_refused(tcaf, world, tmp_path):
     file = tmp_path / "mine.toml"
     arguments = ("train", "--config", file, "--store", world / "store", "--out", tmp_path / "run")
     file.write_text("[training]\nlearning_rat = 1e-4\n")
-    assert "did you mean 'training.learning_rate'?" in complaint(tcaf(*arguments))
+    assert "did you mean 'learning_rate'?" in complaint(tcaf(*arguments))
     file.write_text("[trainings]\nepochs = 4\n")
-    assert "did you mean 'training.epochs'?" in complaint(tcaf(*arguments))
+    assert "did you mean 'training'?" in complaint(tcaf(*arguments))
     file.write_text("[training\n")
     assert f"{file}: expected a TOML file" in complaint(tcaf(*arguments))
     assert not (tmp_path / "run").exists()
@@ -292,7 +429,7 @@ def test_tensorboard_gets_the_curves(tcaf, world, tmp_path):
 
 
 def test_doctor_tells_what_is_missing(tcaf, monkeypatch):
-    monkeypatch.setattr(commands, "_installed", lambda module: module != "gensim")
+    monkeypatch.setattr(about, "_installed", lambda module: module != "gensim")
     status, output, _ = tcaf("doctor")
     assert status == 0
     assert re.search(r"missing.*text.*gensim.*tcaf\[text\]", output)
@@ -302,7 +439,13 @@ def test_doctor_tells_what_is_missing(tcaf, monkeypatch):
 
 
 def test_parquet_and_back(tcaf, world, tmp_path):
-    assert tcaf("store", "to-parquet", world / "store", "--out", tmp_path / "p")[0] == 0
+    status, output, _ = tcaf(
+        "store", "to-parquet", world / "store", "--out", tmp_path / "p", "--json"
+    )
+    assert status == 0
+    assert json.loads(output)["files"] == sorted(
+        file.name for file in (tmp_path / "p").glob("*.parquet")
+    )
     assert tcaf("store", "from-parquet", tmp_path / "p", "--out", tmp_path / "s")[0] == 0
     stores = [FeatureStore.open(folder) for folder in (world / "store", tmp_path / "s")]
     assert stores[0].fingerprint == stores[1].fingerprint
@@ -364,9 +507,6 @@ def test_a_checkpoint_of_other_dimensions_is_refused(tcaf, release, world):
 
 
 def test_a_closed_pipe_is_no_error(world):
-    import subprocess
-    import sys
-
     command = (
         f"{sys.executable} -m tcaf.commands.entry inspect {world / 'store'} --json | head -c 1"
     )

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import tomllib
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -381,7 +382,7 @@ def test_presets_say_their_command(path):
     header = path.read_text(encoding="utf-8").partition("\n\n")[0]
     assert all(line.startswith("#") for line in header.splitlines())
     assert "tcaf train " in header
-    assert f"--config {path.stem}" in header
+    assert re.search(f"--(config|system) {path.stem}", header)
 
 
 @pytest.mark.parametrize(

@@ -1,197 +1,353 @@
 """The command `tcaf`: reads arguments, says in one line what is wrong with them, and exits.
 
 Exit status: 0 done, 2 something the user can mend, 130 and 143 interrupted by SIGINT and SIGTERM.
-What the commands do is `commands`.
+What the commands do is in the modules beside this one, of which only the one that is asked for is
+imported: nobody waits for torch to read a help text.
 """
 
-import difflib
-import inspect as python_inspect
+import functools
+import importlib
+import inspect
+import operator
 import os
-import re
 import signal
 import sys
 import types
 import warnings
-from argparse import ArgumentError
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
-from typing import Any, get_args, get_origin
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType
+from typing import TYPE_CHECKING, Any, get_args
 
-from docstring_parser import parse as parse_docstring
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # type: ignore[attr-defined]
+if TYPE_CHECKING:
+    from cyclopts import App, CycloptsError
 
-from tcaf.commands.families import COMMANDS, GROUP_HELP, Command, run_command
-from tcaf.errors import TCAFError, did_you_mean
-from tcaf.experiments.presets import preset_names, preset_path, read_settings
-from tcaf.extract.backbones import BACKBONES
-from tcaf.systems.registry import SYSTEMS
 
-_NAMES = {
-    "AUDIO_BACKBONES": [name for name, info in BACKBONES.items() if info.modality == "audio"],
-    "VISUAL_BACKBONES": [name for name, info in BACKBONES.items() if info.modality == "visual"],
-    "SYSTEMS": list(SYSTEMS),
+@dataclass(frozen=True)
+class Command:
+    """Where a command is, and how its function becomes one.
+
+    Args:
+        help: the first line of its help; a test compares with the docstring.
+        function: module beside this one and name in it, as `train:train`.
+        positional: parameters that are given without their name.
+        settings: sections of a run's settings that are options; None for none.
+        ready: the function has the command line's form already.
+        carries_on: what to add where it was interrupted.
+    """
+
+    help: str
+    function: str
+    positional: tuple[str, ...] = ()
+    settings: tuple[str, ...] | None = None
+    ready: bool = False
+    carries_on: str = ""
+
+
+_RUN = ("data", "text", "model", "fidelity", "objective", "training", "evaluation")
+_AGAIN = "; the same command carries on"
+
+COMMANDS: dict[tuple[str, ...], Command] = {
+    ("prepare", "official"): Command(
+        "Turns a feature folder of the AVCA and TCaF authors into a feature store.",
+        "prepare:official",
+        ready=True,
+    ),
+    ("prepare", "youtube8m"): Command(
+        "Prepares YouTube-8M as a feature store with one split, `cls`.",
+        "prepare:youtube8m",
+        ready=True,
+    ),
+    ("prepare", "videos"): Command(
+        "Extracts features from your own videos into a feature store.",
+        "prepare:videos",
+        ready=True,
+        carries_on=_AGAIN,
+    ),
+    ("prepare", "synthetic"): Command(
+        "Makes the synthetic world as a feature store: classes with a known truth, made in "
+        "seconds.",
+        "prepare:synthetic",
+        ready=True,
+    ),
+    ("render",): Command(
+        "Renders the synthetic world: videos of classes with a known truth, and their tables.",
+        "prepare:render",
+        ready=True,
+    ),
+    ("inspect",): Command(
+        "Shows what is inside a feature store: clips, classes, tokens, dimensions, splits, text.",
+        "store:inspect",
+        ("store",),
+    ),
+    ("train",): Command(
+        "Trains a system by the two-stage protocol and tests it once.",
+        "train:train",
+        settings=_RUN,
+        carries_on="; the same command with --resume carries on",
+    ),
+    ("settings",): Command(
+        "Shows the settings that `tcaf train` would take, as a TOML file, and where each comes "
+        "from.",
+        "train:show_settings",
+        settings=_RUN,
+    ),
+    ("evaluate",): Command(
+        "Evaluates a trained model on clips of a store.", "train:evaluate", ("run",)
+    ),
+    ("predict",): Command(
+        "Names what clips show: the best of the run's classes, or of any others that you name.",
+        "predict:predict",
+        ("run", "clips"),
+    ),
+    ("reproduce",): Command(
+        "Reproduces a table of the paper on the clips of a store, over several seeds.",
+        "reproduce:reproduce",
+        settings=_RUN,
+        carries_on=_AGAIN,
+    ),
+    ("report",): Command(
+        "Writes one HTML file about runs: tables, pictures, configuration, provenance.",
+        "reproduce:report",
+        ("runs",),
+    ),
+    ("import-checkpoint",): Command(
+        "Turns weights of the authors' release into a model that `tcaf evaluate` reads.",
+        "train:import_checkpoint",
+        ("checkpoint",),
+        settings=("text",),
+    ),
+    ("store", "to-parquet"): Command(
+        "Writes a store as Parquet files that other tools and the Hugging Face Hub read.",
+        "store:store_to_parquet",
+        ("store",),
+    ),
+    ("store", "from-parquet"): Command(
+        "Makes a store of Parquet files that `tcaf store to-parquet` wrote.",
+        "store:store_from_parquet",
+        ("folder",),
+    ),
+    ("backbones",): Command(
+        "Lists the backbones that turn sound and picture into features, with weights and licences.",
+        "about:backbones",
+    ),
+    ("doctor",): Command(
+        "Tells what is installed, what is missing and how to get it.", "about:doctor"
+    ),
 }
-"""What help texts list, by the word that stands for it there."""
+"""The commands in the order of the help, by their words."""
+
+GROUPS = {
+    "prepare": "Makes a feature store: from the authors' folders, YouTube-8M, your own videos, or "
+    "nothing at all.",
+    "store": "Turns feature stores into Parquet and back.",
+}
+"""What is said of words that several commands begin with."""
+
+OWN_CONFIG = ("train", "settings", "reproduce")
+"""Commands whose --config is about the settings of runs; of others it holds their options."""
+
+INTRODUCTION = """Audio-visual zero-shot video classification.
+
+Begin with `tcaf prepare synthetic --out world` and `tcaf train --store world --out run`; for videos
+of your own with `tcaf prepare videos FOLDER --out store`. `tcaf COMMAND --help` explains a command,
+`--help-all` every setting."""
 
 
-def _resolve_presets(arguments: list[str]) -> list[str]:
-    """Replaces the name of a preset after `--config` by the path of its file."""
-    if arguments[:1] == ["reproduce"]:
-        return arguments  # it needs the names: those of the systems' presets follow from them
-    resolved = list(arguments)
-    for index, argument in enumerate(arguments):
-        if argument.startswith("--config="):
-            resolved[index] = "--config=" + _preset_path(argument.removeprefix("--config="))
-        elif index and arguments[index - 1] == "--config":
-            resolved[index] = _preset_path(argument)
-    return resolved
+def words_of(tokens: Sequence[str]) -> tuple[str, ...]:
+    """Returns the words of the command that is asked for; none where there is none of the name."""
+    for count in (2, 1):
+        if tuple(tokens[:count]) in COMMANDS:
+            return tuple(tokens[:count])
+    return ()
 
 
-def _underscored(argument: str) -> str:
-    """Returns `--classes_file=x` for `--classes-file=x`: people expect either."""
-    if not argument.startswith("--"):
-        return argument
-    name, equals, value = argument.partition("=")
-    return "--" + name[2:].replace("-", "_") + equals + value
+def load_command(words: tuple[str, ...], show_all: bool = False) -> Callable[..., Any]:
+    """Imports a command and returns it in the command line's form.
+
+    Args:
+        words: a key of `COMMANDS`.
+        show_all: whether its help lists every setting.
+    """
+    from tcaf.commands.options import as_command, typed_settings
+    from tcaf.experiments.presets import data_presets
+
+    entry = COMMANDS[words]
+    module, _, name = entry.function.partition(":")
+    function = getattr(importlib.import_module(f"tcaf.commands.{module}"), name)
+    if not entry.ready:
+        settings = None if entry.settings is None else typed_settings(show_all, entry.settings)
+        names = {"PRESETS": ", ".join(data_presets())} if entry.settings else {}
+        function = as_command(function, positional=entry.positional, settings=settings, names=names)
+    return function
 
 
-def _preset_path(name: str) -> str:
-    if name in preset_names():
-        return str(preset_path(name))
-    read_settings(name)
+def build_app(asked: Sequence[tuple[str, ...]], show_all: bool = False) -> "App":
+    """Returns the command line.
+
+    Args:
+        asked: the commands that are imported; of the others there is their line of help.
+        show_all: whether help lists every setting.
+    """
+    from cyclopts import App, Parameter
+
+    app = App(
+        name="tcaf",
+        help=INTRODUCTION,
+        version=_version,
+        name_transform=_same,
+        default_parameter=Parameter(name_transform=_same, negative_iterable=(), negative_none=()),
+        help_format="markdown",
+        help_on_error=False,
+    )
+    groups = {name: App(name=name, help=text) for name, text in GROUPS.items()}
+    for number, (words, entry) in enumerate(COMMANDS.items()):
+        place = app if len(words) == 1 else groups[words[0]]
+        if place is not app and words[0] not in app:
+            place.sort_key = number
+            app.command(place)
+        function = load_command(words, show_all) if words in asked else _unread
+        place.command(
+            function, name=words[-1], help=None if words in asked else entry.help, sort_key=number
+        )
+    app.register_install_completion_command(name="--install-completion")
+    return app
+
+
+def _same(name: str) -> str:
     return name
 
 
-def _parser(description: str, **settings: Any) -> ArgumentParser:
-    """Returns a parser that reads TOML, takes no abbreviations and raises what is wrong."""
-    return ArgumentParser(
-        description=description,
-        parser_mode="toml",
-        exit_on_error=False,
-        allow_abbrev=False,
-        **settings,
-    )
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("tcaf")
 
 
-def _command_parser(name: str, command: Command) -> ArgumentParser:
-    documentation = parse_docstring(command.function.__doc__ or "")
-    helps = {p.arg_name: p.description or "" for p in documentation.params}
-    description = "\n\n".join(
-        text for text in (documentation.short_description, documentation.long_description) if text
-    ).replace("PRESETS", ", ".join(preset_names()))
-    parser = _parser(description)
-    parameters = python_inspect.signature(command.function).parameters
-    # All options follow below, explained; a list of their names first would fill the screen.
-    required = {n for n, p in parameters.items() if p.default is p.empty} - {*command.positional}
-    shown = [word.upper() for word in command.positional]
-    shown += [f"--{n} {n.upper()}" for n in parameters if n in required]
-    parser.usage = " ".join(["tcaf", name, *shown, "[options]"])
-    flags = [n for n, parameter in parameters.items() if parameter.annotation is bool]
-    for word in command.positional:
-        kind = parameters[word].annotation
-        if get_origin(kind) is list:
-            parser.add_argument(word, type=get_args(kind)[0], help=helps[word], nargs="+")
+def _unread() -> None:
+    """Stands for a command that nobody asked for."""
+
+
+def parse(tokens: Sequence[str]) -> tuple[Callable[..., Any], inspect.BoundArguments]:
+    """Returns the command that arguments name, and what it is to be called with.
+
+    Raises:
+        UsageError: the arguments are wrong.
+    """
+    from cyclopts import CycloptsError
+
+    show_all = "--help-all" in tokens
+    rest = ["--help" if each == "--help-all" else each for each in tokens]
+    words = words_of(rest)
+    # A completion script knows them all.
+    asked = list(COMMANDS) if "--install-completion" in rest[:1] else [words] if words else []
+    app = build_app(asked, show_all)
+    if words and words[0] not in OWN_CONFIG:
+        rest = _take_files(app, rest)
+    if not rest:
+        app.help_print([])
+        raise UsageError("name a command, such as tcaf train; all are listed above")
+    try:
+        command, bound, _ = app.parse_args(rest, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        raise UsageError(in_words(error, words)) from None
+    return command, bound
+
+
+def _take_files(app: "App", tokens: list[str]) -> list[str]:
+    """Lets the TOML files behind --config set what is not typed; returns the other arguments."""
+    from cyclopts.config import Dict
+
+    from tcaf.experiments.presets import read_toml
+
+    files: list[str] = []
+    rest: list[str] = []
+    arguments = iter(tokens)
+    for argument in arguments:
+        if argument == "--config":
+            files.append(next(arguments, ""))
+        elif argument.startswith("--config="):
+            files.append(argument.partition("=")[2])
         else:
-            parser.add_argument(word, type=kind, help=helps[word])
-    if "config" not in parameters:
-        help_ = "a TOML file with any of the options below, or a preset; may be given repeatedly"
-        parser.add_argument("--config", action=ActionConfigFile, help=help_)
-    for flag in flags:
-        parser.add_argument(f"--{flag}", action="store_true", help=helps[flag])
-    if command.prepares:
-        parser.add_argument("--json", action="store_true", help="print the result as JSON.")
-    skip: set[str | int] = {*command.positional, *flags}
-    skip |= {"track"} & set(parameters)
-    for word, parameter in parameters.items():
-        if get_origin(parameter.annotation) in (list, Sequence) and word not in skip:
-            # Several words behind one option: jsonargparse alone would want them as JSON.
-            kind = get_args(parameter.annotation)[0]
-            settings = {"type": kind, "nargs": "+", "default": list(parameter.default)}
-            if not parameter.default:
-                settings["action"] = "extend"  # given twice, both count
-            parser.add_argument(f"--{word}", help=helps[word], **settings)
-            skip.add(word)
-    parser.add_function_arguments(command.function, as_positional=False, skip=skip)
-    for action in parser._actions:
-        for placeholder, names in _NAMES.items():
-            if action.help:
-                action.help = action.help.replace(placeholder, ", ".join(names))
-    return parser
-
-
-def build_parser() -> ArgumentParser:
-    """Returns the parser of the whole command line."""
-    parser = _parser(
-        "Audio-visual zero-shot video classification. Begin with `tcaf prepare synthetic --out "
-        "world` and `tcaf train --config synthetic --store world --out run`.",
-        prog="tcaf",
-        version=version("tcaf"),
-    )
-    subcommands = parser.add_subcommands(dest="command", help="what to do:")
-    for name, entry in COMMANDS.items():
-        if isinstance(entry, Command):
-            short = parse_docstring(entry.function.__doc__ or "").short_description
-            subcommands.add_subcommand(name, _command_parser(name, entry), help=short)
-            continue
-        # jsonargparse wants a group to be added before what is in it.
-        group = _parser(GROUP_HELP[name])
-        subcommands.add_subcommand(name, group, help=GROUP_HELP[name])
-        inner = group.add_subcommands(dest="kind", help="one of:")
-        for kind, command in entry.items():
-            short = parse_docstring(command.function.__doc__ or "").short_description
-            inner.add_subcommand(kind, _command_parser(f"{name} {kind}", command), help=short)
-    return parser
-
-
-def _call(parser: ArgumentParser, parsed: Namespace) -> None:
-    """Calls the command that the arguments name."""
-    made = parser.instantiate(parsed)
-    entry, values = COMMANDS[made.command], made[made.command]
-    if isinstance(entry, dict):
-        entry, values = entry[values.kind], values[values.kind]
-    # Most commands have no such parameter: files were read into the others.
-    own = python_inspect.signature(entry.function).parameters
-    arguments = {n: value for n, value in vars(values).items() if n != "config" or n in own}
-    run_command(entry, arguments)
-
-
-def _one_line(error: Exception, parser: ArgumentParser) -> str:
-    """Returns an argument error as one line: what was expected, what came, what is nearest."""
-    text = re.sub(r"\s+", " ", str(error)).strip()
-    text = re.sub(r"required: (?:\w+\.)*(\w+)$", r"required: --\1", text)
-    text = re.sub(r"<class '(\w+)'>", r"\1", text).replace("typing.", "")
-    if choice := re.search(r"invalid choice: '(.+?)' \(choose from (.+)\)", text):
-        return text + did_you_mean(choice[1], re.findall(r"'(.+?)'", choice[2]))
-    wrong = r'Parser key "(.+?)"(?: element \d+)?: Expected an? (.+)\. Got value: (.+)'
-    if value := re.search(wrong, text):
-        key, expected, got = value.groups()
-        hint = did_you_mean(got, re.findall(r"'(.+?)'", expected))
-        expected = re.sub(r"Literal\[(.+?)\]", r"one of \1", expected)
-        return f"{key}: expected {expected}, got {got!r}{hint}"
-    union = re.search(r'key "(.+?)": Does not .*Subtypes: \[(.+?)\].* Given value: (.+)', text)
-    if union:
-        expected = union[2].replace("NoneType", "null").replace(", ", " or ")
-        return f"{union[1]}: expected {expected}, got {union[3]!r}"
-    unknown = re.search(r"unrecognized arguments: (\S+)|does not accept .*?'([^']+)'", text)
-    if not unknown:
-        return text
-    asked = (unknown[1] or unknown[2]).split("=")[0].lstrip("-")
-    options = sorted(_option_names(parser))
-    leaves = {option.rsplit(".", 1)[-1]: option for option in options}
-    close = difflib.get_close_matches(asked, options, n=1) or [
-        leaves[leaf] for leaf in difflib.get_close_matches(asked.rsplit(".", 1)[-1], leaves, n=1)
+            rest.append(argument)
+    # The first that sets an option wins, and later files are to.
+    app.config = [
+        Dict(read_toml(Path(file)), source=file, use_commands_as_keys=False)
+        for file in reversed(files)
     ]
-    return f"unknown option {asked!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+    return rest
 
 
-def _option_names(parser: ArgumentParser) -> set[str]:
-    names: set[str] = set()
-    for action in parser._actions:
-        names |= {option.lstrip("-") for option in action.option_strings if option[:2] == "--"}
-        for inner in getattr(action, "_name_parser_map", {}).values():
-            names |= _option_names(inner)
-    return names
+class UsageError(Exception):
+    """What is wrong with the arguments, in one line."""
+
+
+def in_words(error: "CycloptsError", words: tuple[str, ...] = ()) -> str:
+    """Returns what is wrong with arguments in one line: what came, what is expected or nearest.
+
+    Args:
+        error: of cyclopts; its type and fields are read, never its text.
+        words: of the command.
+    """
+    import cyclopts
+
+    from tcaf.errors import did_you_mean
+    from tcaf.settings.validation import wrong_value
+
+    if isinstance(error, cyclopts.UnknownOptionError):
+        asked = (error.token.keyword or error.token.value).strip("[]")
+        known = sorted({name for each in error.argument_collection for name in each.names})
+        return f"unknown option {asked!r}{_nearest_option(asked, known)}"
+    if isinstance(error, cyclopts.UnknownCommandError):
+        asked = (error.unused_tokens or [""])[0]
+        before = tuple(error.command_chain or ())
+        names = {key[len(before)] for key in COMMANDS if key[: len(before)] == before}
+        if before in COMMANDS:
+            return f"unexpected argument {asked!r}"
+        told = " ".join((*before, asked))
+        return f"there is no command {told!r}{did_you_mean(asked, sorted(names))}"
+    if isinstance(error, cyclopts.CoercionError) and error.argument and error.token:
+        name = error.argument.name.lstrip("-")
+        hint = error.argument.hint
+        if NoneType in get_args(hint):
+            # That an option may be absent is no choice of whoever types it.
+            kinds = [each for each in get_args(hint) if each is not NoneType]
+            hint = functools.reduce(operator.or_, kinds)
+        return wrong_value(name, error.token.value, hint)
+    if isinstance(error, cyclopts.MissingArgumentError) and error.argument:
+        if error.keyword:
+            return f"{error.keyword} needs a value"
+        # A name that is misspelt is the likelier reason.
+        if strange := [each for each in error.unused_tokens or () if each.startswith("--")]:
+            return f"unknown option {strange[0]!r}{_nearest_option(strange[0], _options(words))}"
+        return f"tcaf {' '.join(words)}: required: {error.argument.name}"
+    if isinstance(error, cyclopts.RepeatArgumentError):
+        return f"{error.token.keyword} is given twice"
+    if isinstance(error, cyclopts.UnusedCliTokensError):
+        return f"unexpected argument {(error.unused_tokens or [''])[0]!r}"
+    return " ".join(str(error).split())
+
+
+def _options(words: tuple[str, ...]) -> list[str]:
+    """Returns the names of a command's options."""
+    app = build_app([words])
+    for word in words:
+        app = app[word]
+    return sorted(name for each in app.assemble_argument_collection() for name in each.names)
+
+
+def _nearest_option(asked: str, known: Sequence[str]) -> str:
+    """Returns the option nearest to a name, whole or in its last part."""
+    import difflib
+
+    close = difflib.get_close_matches(asked, known, n=1)
+    if not close:
+        leaves = {name.rsplit(".", 1)[-1].lstrip("-"): name for name in known}
+        last = asked.rsplit(".", 1)[-1].lstrip("-")
+        close = [leaves[leaf] for leaf in difflib.get_close_matches(last, leaves, n=1)]
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 class Terminated(KeyboardInterrupt):
@@ -218,37 +374,34 @@ def _show_warning(message: Warning | str, *_: Any) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status."""
-    asked = list(map(_underscored, sys.argv[1:] if arguments is None else arguments))
-    parser = build_parser()
+    asked = list(sys.argv[1:] if arguments is None else arguments)
     try:
         with _sigterm_interrupts(), warnings.catch_warnings():
             warnings.showwarning = _show_warning  # type: ignore[assignment]
-            _call(parser, parser.parse_args(_resolve_presets(asked)))
-    except TCAFError as error:
-        return _complain(str(error))
-    except ArgumentError as error:
-        return _complain(_one_line(error, parser))
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
-            raise
-        return _complain("this does not fit into memory; lower the sizes or numbers asked for")
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            # The reader of our output has gone; what is left to flush has nowhere to go.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
-        return _complain(str(error))
+            command, bound = parse(asked)
+            command(*bound.args, **bound.kwargs)
     except KeyboardInterrupt as stop:
-        terminated = isinstance(stop, Terminated)
-        carries_on = {
-            "train": "; the same command with --resume carries on",
-            "reproduce": "; the same command carries on",
-            "prepare videos": "; the same command carries on",
-        }
-        hint = carries_on.get(asked[0] if asked else "", carries_on.get(" ".join(asked[:2]), ""))
-        print(f"\ninterrupted{hint}", file=sys.stderr)
-        return 143 if terminated else 130
+        entry = COMMANDS.get(words_of(asked))
+        print(f"\ninterrupted{entry.carries_on if entry else ''}", file=sys.stderr)
+        return 143 if isinstance(stop, Terminated) else 130
+    except BrokenPipeError:
+        # The reader of our output has gone; what is left to flush has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (UsageError, ValueError, OSError, MemoryError, RuntimeError) as error:
+        return _complain(_one_line(error))
     return 0
+
+
+def _one_line(error: Exception) -> str:
+    """Returns what a user can mend as one line; raises anything else again."""
+    from tcaf.errors import TCAFError
+
+    if isinstance(error, UsageError | TCAFError | OSError):
+        return str(error)
+    if isinstance(error, MemoryError) or "memory" in str(error):
+        return "this does not fit into memory; lower the sizes or numbers asked for"
+    raise error
 
 
 def _complain(message: str) -> int:

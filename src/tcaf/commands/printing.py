@@ -9,12 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import tomli_w
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from tcaf.errors import shorten
-from tcaf.evaluation.gzsl import SCORES
+from tcaf.evaluation.scores import SCORES
 
 
 def _print(*things: Any) -> None:
@@ -76,6 +77,56 @@ def print_store(value: dict[str, Any]) -> None:
             f"[yellow]left out[/] {len(names):,}, {escape(reason)}: {escape(shorten(names))}"
             f" (all are named by --json)"
         )
+
+
+def print_line(text: str) -> None:
+    """Prints a line as it is."""
+    print(text)
+
+
+def print_parquet(value: dict[str, Any]) -> None:
+    """Prints what `tcaf store to-parquet` wrote."""
+    files, size = len(value["files"]), value["bytes"] / 2**20
+    print_line(f"{value['path']}: {files} Parquet files, {size:,.1f} MiB")
+
+
+def print_imported(value: dict[str, Any], out: Path) -> None:
+    """Prints what `tcaf import-checkpoint` made and how to go on."""
+    print_line(f"{value['path']}: {value['weights']:,} weights")
+    print_line(f"next: tcaf evaluate {out} --store {value['store']} --search_gamma")
+
+
+def print_settings(value: dict[str, Any], origins: dict[str, str]) -> None:
+    """Prints settings as a TOML file; a comment behind each says which layer it comes from.
+
+    Args:
+        value: nested as TOML files are.
+        origins: name of the layer by name of the setting, `training.epochs`.
+    """
+    sections = {name: content for name, content in value.items() if isinstance(content, dict)}
+    plain = {name: content for name, content in value.items() if name not in sections}
+    for section, content in ("", plain), *sections.items():
+        if section and content:
+            print_line(f"\n[{section}]")
+        for name, setting in content.items():
+            origin = origins.get(f"{section}.{name}" if section else name, "default")
+            # TOML has no null: what may be none is left to its default, which none is.
+            line = f"# {name} = none" if setting is None else tomli_w.dumps({name: setting}).strip()
+            print_line(f"{line}  # {origin}")
+
+
+def warn_on_edge(gamma: float, where: str) -> None:
+    """Says on the standard error that the best gamma lies on the edge of its grid."""
+    advice = (
+        "a wider grid (--evaluation.gamma_max) may give a better harmonic mean"
+        if gamma > 0
+        else "the model does not favour seen classes, as an untrained one does not either"
+    )
+    print(
+        f"warning: the best gamma on {where} clips, {gamma:g}, lies on the edge of the grid "
+        f"searched; {advice}",
+        file=sys.stderr,
+    )
 
 
 def print_rendered(value: dict[str, Any]) -> None:

@@ -1,25 +1,82 @@
-"""Showing a training to people: progress on a terminal, curves in TensorBoard.
+"""What people see while a command works: bars, notes, a line an epoch, and its result.
 
-Owns the observers of `training.py`. Nothing here changes what is trained.
+Owns what goes to the terminal. Nothing here changes what is computed.
 """
 
+import json
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from tcaf.commands.printing import shown
-from tcaf.evaluation.gzsl import SCORES
-from tcaf.experiments.reproduce import Job, Moment, Outcome
+from tcaf.evaluation.scores import SCORES
 from tcaf.progress import describe_time
-from tcaf.training.observers import EpochRecord
-from tcaf.training.run import Run
+
+if TYPE_CHECKING:
+    from tcaf.experiments.reproduce import Job, Moment, Outcome
+    from tcaf.training.observers import EpochRecord
+
+T = TypeVar("T")
 
 SHORT = {"loss": "loss", "cross_entropy": "ce", "regression": "reg", "reconstruction": "rec"}
+
+
+def console() -> Console:
+    """Returns the standard error, where all but results goes."""
+    return Console(stderr=True)
+
+
+def note(text: str, kind: str = "note") -> None:
+    """Prints a line on the standard error."""
+    print(f"{kind}: {text}" if kind else text, file=sys.stderr)
+
+
+def show(value: Any, render: Callable[[Any], None], as_json: bool) -> None:
+    """Prints a result: as JSON, or as `render` shows it."""
+    if as_json:
+        print(json.dumps(value, indent=2, ensure_ascii=False))
+    else:
+        render(value)
+
+
+def track(items: Sequence[T], description: str) -> Iterable[T]:
+    """Draws a bar on the standard error where that is a terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _SpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    place = console()
+    with Progress(*columns, console=place, disable=not place.is_terminal) as bar:
+        yield from bar.track(items, description=description)
+
+
+class _SpeedColumn(ProgressColumn):
+    """How many items are done per second."""
+
+    def render(self, task: Task) -> Text:
+        """Returns the speed once it is known."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.1f}/s", style="progress.data.speed")
 
 
 def describe_losses(losses: dict[str, float]) -> str:
@@ -32,10 +89,12 @@ class TerminalObserver:
 
     Args:
         console: where to draw; bars are left out where it is no terminal.
+        heading: a line to print when the training begins.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, heading: str = "") -> None:
         self.console = console
+        self.heading = heading
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
@@ -64,6 +123,9 @@ class TerminalObserver:
 
     def stage_started(self, stage: int, epochs: int, done: int) -> None:
         """Announces the stage."""
+        if self.heading:
+            self.console.print(self.heading, highlight=False, markup=False, soft_wrap=True)
+            self.heading = ""
         self.stage, self.epochs, self.done = stage, epochs, done
         self.started = time.perf_counter()
         what = "picks epoch and gamma" if stage == 1 else "retrains on all seen classes"
@@ -84,7 +146,7 @@ class TerminalObserver:
             losses=describe_losses(losses),
         )
 
-    def epoch_done(self, record: EpochRecord) -> None:
+    def epoch_done(self, record: "EpochRecord") -> None:
         """Leaves a line: losses, validation scores in percent, time taken and time left."""
         if self.task is not None:
             self.bar.remove_task(self.task)
@@ -112,7 +174,7 @@ class JobsObserver:
         jobs: all runs of the table.
     """
 
-    def __init__(self, console: Console, jobs: Sequence[Job]) -> None:
+    def __init__(self, console: Console, jobs: "Sequence[Job]") -> None:
         self.console = console
         self.num_jobs, self.done = len(jobs), 0
         self.bar = Progress(
@@ -139,8 +201,10 @@ class JobsObserver:
     ) -> None:
         self.bar.stop()
 
-    def __call__(self, news: Moment | Outcome) -> None:
+    def __call__(self, news: "Moment | Outcome") -> None:
         """Shows what a job has come to."""
+        from tcaf.experiments.reproduce import Outcome
+
         if isinstance(news, Outcome):
             self._ended(news)
             return
@@ -160,7 +224,7 @@ class JobsObserver:
             state = f"stage {news.stage}, epoch {epoch}/{news.epochs}{shown}"
             self.bar.update(self.tasks[out], completed=0, state=state)
 
-    def _ended(self, outcome: Outcome) -> None:
+    def _ended(self, outcome: "Outcome") -> None:
         out, name = outcome.job.out, escape(outcome.job.name)
         if out in self.tasks:
             self.bar.remove_task(self.tasks.pop(out))
@@ -170,6 +234,8 @@ class JobsObserver:
         if outcome.error is not None:
             self.console.print(f"{count} [red]failed[/] {name}: {escape(outcome.error)}")
             return
+        from tcaf.training.run import Run
+
         test = (Run(out).result or {})["test"]
         scores = "  ".join(
             f"{short} {shown(test[score], '.1f', 100)}" for score, short in SCORES.items()

@@ -22,9 +22,6 @@ from torch import Tensor
 from tcaf.errors import TCAFError
 from tcaf.systems.blocks import euclidean_distances
 
-SCORES = {"seen": "S", "unseen": "U", "harmonic_mean": "HM", "zsl": "ZSL"}
-"""The scores that people are shown, by field, and what tables call them."""
-
 GAMMAS: tuple[float, ...] = tuple(round(0.2 * i, 1) for i in range(16))
 """The paper's grid: 0 to 3 in steps of 0.2."""
 

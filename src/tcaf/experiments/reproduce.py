@@ -24,12 +24,12 @@ from typing import Any
 import torch
 
 from tcaf.data.store import FeatureStore
-from tcaf.errors import TCAFError, did_you_mean
-from tcaf.experiments.presets import read_settings, system_layers, systems_folder
+from tcaf.errors import TCAFError, did_you_mean, shorten
+from tcaf.experiments.layers import Layer, experiment_layers, resolve, unread_settings
 from tcaf.experiments.tables import Row, Table, row_settings
 from tcaf.files.atomic import write_json, write_text
 from tcaf.settings.experiment import Experiment
-from tcaf.systems.registry import PLUGIN_SHA256, configure, load_plugin
+from tcaf.systems.registry import PLUGIN_SHA256, configure, find_system, load_plugin
 from tcaf.training.observers import EpochRecord
 from tcaf.training.provenance import split_sha256, text_sha256
 from tcaf.training.run import UNIMPORTANT, Run, train
@@ -100,39 +100,43 @@ def plan(
     seeds: Sequence[int],
     runs: Path,
     models: Sequence[str] = (),
-    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> list[Job]:
     """Returns the runs that a table takes, row by row.
 
     Args:
         table: what is compared.
         store: the clips.
-        config: presets or TOML files for the data, the later ones winning; systems' presets win
-            over them.
+        config: presets or TOML files, in order (`experiments.layers`).
         seeds: of the runs of each row.
         runs: folder of the run directories.
         models: names of the rows wanted; none for all.
-        settings: further changes, as TOML files nest them, by name of the row; `""` for all rows.
+        options: further settings for all rows that read them, nested as TOML files are.
 
     Raises:
-        TCAFError: a row or setting that there is not, a repeated seed, or a value not allowed.
+        TCAFError: a row or setting that there is not, one that no row reads, a repeated seed, or a
+            value not allowed.
     """
     rows = _chosen(table.rows, models)
-    settings = settings or {}
-    for name in settings:
-        if name and name not in {row.name for row in table.rows}:
-            raise _no_row(name, table.rows)
-        if "seed" in settings[name] or "system" in settings[name]:
-            raise TCAFError("a table's seeds are --seeds, and a row says what it trains; got --set")
+    if "seed" in (options or {}) or "system" in (options or {}):
+        raise TCAFError("a table's seeds are --seeds, and a row says what it trains")
     if len(set(seeds)) != len(seeds) or not seeds:
         raise TCAFError(f"expected different seeds, at least one, got {list(seeds)}")
-    base = [read_settings(name) for name in config]
-    folder_name = systems_folder(config, store)
+    layers_of = {
+        row.name: experiment_layers(
+            store,
+            config=config,
+            system=row.system,
+            options=options,
+            row=Layer(row.name, row.changes),
+        )
+        for row in rows
+    }
+    _check_all_are_read(rows, layers_of)
     jobs = []
     for row in rows:
-        own = [settings[name] for name in ("", row.name) if name in settings]
-        layers = [*base, *system_layers(folder_name, row.system), row.changes, *own]
-        experiment = Experiment.from_layers(*layers)
+        # What some rows alone read is theirs: no learning rate is asked of a closed form.
+        experiment = resolve([replace(layer, by_hand=False) for layer in layers_of[row.name]])
         _check_row_is_kept(row, experiment)
         # An option that the system does not have is said now, not after hours of other rows.
         dims = {"audio_dim": store.spec.audio_dim, "visual_dim": store.spec.visual_dim}
@@ -140,6 +144,21 @@ def plan(
         folder = runs / f"{row.name}-{_configuration_hash(experiment, store)}"
         jobs += [Job(row, replace(experiment, seed=s), folder / f"seed_{s}") for s in seeds]
     return jobs
+
+
+def _check_all_are_read(rows: Sequence[Row], layers_of: Mapping[str, Sequence[Layer]]) -> None:
+    """Refuses settings of a person's that none of the rows reads."""
+    unread = [
+        {
+            name
+            for layer in layers_of[row.name]
+            if layer.by_hand
+            for name in unread_settings(find_system(row.system), layer.settings)
+        }
+        for row in rows
+    ]
+    if nobody := set.intersection(*unread):
+        raise TCAFError(f"no row reads {shorten(sorted(nobody))}; leave it out")
 
 
 def _check_row_is_kept(row: Row, experiment: Experiment) -> None:
@@ -150,8 +169,8 @@ def _check_row_is_kept(row: Row, experiment: Experiment) -> None:
         for name, value in settings.items():
             if asked[section][name] != value:
                 raise TCAFError(
-                    f"row {row.name!r} is about {section}.{name} = {value!r}, which neither --set "
-                    "nor --config can change; name other rows with --models"
+                    f"row {row.name!r} is about {section}.{name} = {value!r}, which no "
+                    "option can change; name other rows with --models"
                 )
 
 
@@ -171,9 +190,10 @@ def _no_row(name: str, rows: Sequence[Row]) -> TCAFError:
 
 def _configuration_hash(experiment: Experiment, store: FeatureStore) -> str:
     """Returns a short name for a configuration, seed aside, and the data that it runs on."""
-    value = replace(experiment, seed=0).to_json()
+    value = replace(experiment, seed=0).changes()
     for section, names in UNIMPORTANT.items():
-        value[section] = {k: v for k, v in value[section].items() if k not in names}
+        kept = {k: v for k, v in value.pop(section, {}).items() if k not in names}
+        value |= {section: kept} if kept else {}
     if code := PLUGIN_SHA256.get(experiment.system):
         value["code"] = code  # a model of the user's own is another one once its file has changed
     value["store"] = [store.fingerprint, split_sha256(store, experiment)]

@@ -17,9 +17,9 @@ import numpy as np
 from tcaf.data.store import FeatureStore
 from tcaf.errors import MissingExtraError, TCAFError, shorten
 from tcaf.evaluation.decisions import FILE
-from tcaf.evaluation.gzsl import SCORES
+from tcaf.evaluation.scores import SCORES
 from tcaf.evaluation.statistics import class_accuracies, mean_and_std
-from tcaf.experiments.presets import dataset_of
+from tcaf.experiments.layers import dataset_of
 from tcaf.experiments.tables import PaperScores, row_of
 from tcaf.files.atomic import read_json
 from tcaf.reports.contents import (

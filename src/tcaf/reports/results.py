@@ -14,7 +14,7 @@ from typing import Any
 
 from tcaf.errors import TCAFError
 from tcaf.evaluation.decisions import FILE, read_decisions
-from tcaf.evaluation.gzsl import SCORES
+from tcaf.evaluation.scores import SCORES
 from tcaf.evaluation.statistics import (
     PairedComparison,
     class_accuracies,

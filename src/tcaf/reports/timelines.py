@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from tcaf.errors import TCAFError
-from tcaf.evaluation.gzsl import SCORES
+from tcaf.evaluation.scores import SCORES
 from tcaf.reports.attention_maps import AttentionMap
 from tcaf.reports.theme import SERIES, Figure, Width, extra, heat, light, new_figure, styled
 from tcaf.training.observers import EpochRecord

@@ -160,7 +160,7 @@ class TrainingSettings:
         plateau_factor: what the learning rate is multiplied by.
         sampling: `balanced` draws a class, then one of its clips, with replacement; `uniform` draws
             clips.
-        window_s: longest stretch of a clip used in training, in seconds, at a random place; null
+        window_s: longest stretch of a clip used in training, in seconds, at a random place; none
             uses whole clips.
         device: where to compute: `cpu`, `cuda`, or `auto` for a GPU where there is one.
     """
@@ -184,7 +184,7 @@ class EvaluationSettings:
     """How a model is evaluated.
 
     Args:
-        window_s: longest stretch of a clip used, in seconds, from its middle; null: whole clips.
+        window_s: longest stretch of a clip used, in seconds, from its middle; none: whole clips.
         batch_size: clips in a batch; changes speed and memory, and nothing beyond rounding.
         gamma_max: largest gamma that calibrated stacking tries.
         gamma_step: distance between the gammas tried, from 0 up.

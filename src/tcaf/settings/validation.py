@@ -120,7 +120,8 @@ def wrong_value(name: str, value: object, hint: Any) -> str:
     """Returns what is wrong with a value that its annotation does not allow, in one line."""
     if choices := choices_of(hint):
         listed = ", ".join(map(repr, choices))
-        return f"{name}: expected one of {listed}, got {value!r}{did_you_mean(str(value), choices)}"
+        near = did_you_mean(str(value), map(str, choices))
+        return f"{name}: expected one of {listed}, got {value!r}{near}"
     return f"{name}: expected {type_name(hint)}, got {value!r}"
 
 
@@ -167,6 +168,8 @@ def type_name(hint: Any) -> str:
         return " | ".join(type_name(part) for part in get_args(kind))
     if kind is NoneType:
         return "None"
+    if get_origin(kind) is Literal:
+        return " | ".join(map(str, get_args(kind)))
     if get_origin(kind) is tuple:
         return "list"
     return str(getattr(kind, "__name__", kind))

@@ -117,6 +117,8 @@ class System:
             objective.
         averages: the model sees nothing but the mean over time of whole clips, so that windows and
             sequences need not be read.
+        ignores: settings that it does not read though systems of its kind do, as `model.attention`,
+            or whole sections, as `objective`; `systems.reads` has the rules.
         settings: what the system asks of an experiment, as a TOML file would say it
             (`{"training": {"learning_rate": 1e-3}}`); systems of this package keep it in presets.
     """
@@ -129,6 +131,7 @@ class System:
     negatives: bool = False
     fit: Callable[[Any, Iterable[FeatureBatch], Tensor], Fit] | None = None
     averages: bool = False
+    ignores: frozenset[str] = frozenset()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

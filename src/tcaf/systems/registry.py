@@ -134,21 +134,39 @@ def modalities(experiment: Experiment) -> tuple[Modality, ...]:
     return used_modalities(ModelSettings())
 
 
+_NO_TRANSFORMER = frozenset(
+    {
+        *("model.num_layers", "model.num_heads", "model.head_dim", "model.feed_forward_dim"),
+        *("model.position_dim", "model.fourier_scale", "model.attention", "model.class_token"),
+        *("model.dropout_position", "model.dropout_transformer", "fidelity.layer_norm"),
+    }
+)
+"""What TCaF's settings say of its transformer alone."""
+
+_PERCEIVER = frozenset({"model.attention", "model.class_token", "fidelity.layer_norm"})
+_TRIPLETS = frozenset({"objective"})
+_RIDGE = frozenset(
+    {"fidelity.audio_scaling", "fidelity.visual_scaling", "fidelity.batch_norm_momentum"}
+)
+
+_AVERAGED: dict[str, Any] = {"averages": True, "negatives": True, "ignores": _TRIPLETS}
+
 for _system in (
     System("tcaf", "TCaF", TCAFConfig, TCAF, tcaf_objective),
-    System("attention_fusion", "Attention Fusion", TCAFConfig, AttentionFusion, tcaf_objective),
-    System("perceiver", "Perceiver", PerceiverConfig, Perceiver, tcaf_objective),
-    System("cjme", "CJME", CJMEConfig, CJME, cjme_objective, averages=True, negatives=True),
     System(
-        "avgzslnet",
-        "AVGZSLNet",
-        AVGZSLNetConfig,
-        AVGZSLNet,
-        avgzslnet_objective,
-        averages=True,
-        negatives=True,
+        "attention_fusion",
+        "Attention Fusion",
+        TCAFConfig,
+        AttentionFusion,
+        tcaf_objective,
+        ignores=_NO_TRANSFORMER,
     ),
-    System("avca", "AVCA", AVCAConfig, AVCA, avca_objective, averages=True, negatives=True),
-    System("ridge", "Ridge", RidgeConfig, Ridge, fit=RidgeFit, averages=True),
+    System(
+        "perceiver", "Perceiver", PerceiverConfig, Perceiver, tcaf_objective, ignores=_PERCEIVER
+    ),
+    System("cjme", "CJME", CJMEConfig, CJME, cjme_objective, **_AVERAGED),
+    System("avgzslnet", "AVGZSLNet", AVGZSLNetConfig, AVGZSLNet, avgzslnet_objective, **_AVERAGED),
+    System("avca", "AVCA", AVCAConfig, AVCA, avca_objective, **_AVERAGED),
+    System("ridge", "Ridge", RidgeConfig, Ridge, fit=RidgeFit, averages=True, ignores=_RIDGE),
 ):
     register(_system)

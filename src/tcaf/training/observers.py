@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from tcaf.errors import TCAFError
-from tcaf.evaluation.gzsl import SCORES
+from tcaf.evaluation.scores import SCORES
 
 
 @dataclass(frozen=True)

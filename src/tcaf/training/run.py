@@ -99,8 +99,9 @@ class Run:
         return Progress()
 
     def _check_same(self, experiment: Experiment, store: FeatureStore) -> None:
-        kept = read_json(self.path / "config.json", "the configuration of a run")
-        asked = experiment.to_json()
+        written = read_json(self.path / "config.json", "the configuration of a run")
+        # Settings that a later release has added had their defaults.
+        kept, asked = Experiment.from_json(written).to_json(), experiment.to_json()
         for section, fields in asked.items():
             old = kept.get(section)
             # Where and in how large pieces things are computed changes no result beyond rounding.

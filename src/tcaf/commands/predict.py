@@ -1,0 +1,114 @@
+"""`tcaf predict`: answers for clips."""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from tcaf.commands import printing
+from tcaf.commands.terminal import note, show, track
+from tcaf.errors import TCAFError
+
+
+def predict(
+    run: Path,
+    clips: list[str],
+    *,
+    classes: str = "",
+    classes_file: Path | None = None,
+    top_k: int = 5,
+    seen_bias: float = 0.0,
+    store: Path | None = None,
+    timeline: Path | None = None,
+    audio_weights: Path | None = None,
+    visual_weights: Path | None = None,
+    plugin: Path | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    json: bool = False,
+    csv: bool = False,
+) -> None:
+    """Names what clips show: the best of the run's classes, or of any others that you name.
+
+    Features are made of files by the backbones that the run's features come from. A probability
+    is that of a class among those named, if one of them is right; it is calibrated on validation
+    clips of the run's data, and too sure where clips or classes are of another kind. A file that
+    cannot be read is reported and the others are answered; the exit status is then 2.
+
+    Args:
+        run: folder of a run, or a model file.
+        clips: media files, or folders of them; with --store ids of clips, parts such as test, or
+            the word all.
+        classes: names to choose from, seen in training or not, by default those of the run, as in
+            "cat purring, dog barking". A name that the run knows and that holds commas is taken
+            whole; a semicolon anywhere makes semicolons the separators.
+        classes_file: the same as a file, one name a line; lines that begin with # do not count.
+        top_k: answers a clip.
+        seen_bias: added to gamma, the distance by which classes of the training are held back;
+            above 0 favours other classes, below 0 those of the training.
+        store: folder of a feature store that holds the clips, in place of files.
+        timeline: draw each clip over time, with its answers, into this PNG file (extra plot); of
+            several clips the n-th goes into NAME_n.png.
+        audio_weights: file or folder of the audio backbone's weights, where it needs one.
+        visual_weights: the same for the visual backbone.
+        plugin: the Python file that registers the run's system, if that is one of your own.
+        device: where to compute; `auto` takes a GPU where there is one.
+        json: print all answers as JSON.
+        csv: print all answers as CSV, those of each file as soon as they are found.
+    """
+    from tcaf.answers.classifier import ZeroShotClassifier
+    from tcaf.answers.clips import (
+        Answered,
+        Unanswered,
+        answer_files,
+        answer_store,
+        answers_json,
+        find_media,
+        select_rows,
+    )
+    from tcaf.data.store import FeatureStore
+    from tcaf.reports.answer_timeline import check_timeline, draw_timelines
+    from tcaf.text.candidates import read_names, split_names
+
+    if (classes and classes_file is not None) or (json and csv):
+        pair = "--json and --csv" if json and csv else "--classes and --classes_file"
+        raise TCAFError(f"{pair} exclude each other; give one of them")
+    classifier = ZeroShotClassifier.load(run, plugin, device, audio_weights, visual_weights)
+    if classes or classes_file is not None:
+        known = classifier.known
+        named = split_names(classes, known) if classes_file is None else read_names(classes_file)
+        classifier.set_classes(named)
+    for each in classifier.notes:
+        note(each)
+    if timeline is not None:
+        check_timeline(timeline)
+    keep = timeline is not None
+    table = printing.PredictionsCsv()
+    answers: Iterable[Answered | Unanswered]
+    if store is None:
+        media = find_media(clips)
+        # A bar and rows on one terminal would overwrite each other.
+        files = media if csv and sys.stdout.isatty() else track(media, "predicting")
+        answers = answer_files(classifier, files, top_k, seen_bias, keep_features=keep)
+    else:
+        opened = FeatureStore.open(store)
+        rows = select_rows(opened, clips, classifier.experiment.data.split)
+        answers = answer_store(classifier, opened, rows, top_k, seen_bias, keep_features=keep)
+    found: list[Answered | Unanswered] = []
+    for one in answers:
+        if csv and not found:
+            table.print_header()
+        if csv and isinstance(one, Answered):
+            table.print_clip(one.prediction.to_json())
+        found.append(one)
+    failed = [one for one in found if isinstance(one, Unanswered)]
+    if len(failed) == len(found) == 1:
+        raise TCAFError(failed[0].reason)
+    if not csv:
+        show(answers_json(classifier, found, seen_bias), printing.print_predictions, json)
+    for lost in failed:
+        note(f"no answer for {lost.id}: {lost.reason}", "")
+    if timeline is not None:
+        for place in draw_timelines(timeline, classifier, found):
+            note(str(place), "drawn")
+    if failed:
+        raise TCAFError(f"{len(failed)} of {len(found)} clips have no answer")

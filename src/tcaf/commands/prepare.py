@@ -1,0 +1,37 @@
+"""`tcaf prepare` and `tcaf render`: feature stores from their origins, and the synthetic videos."""
+
+from collections.abc import Callable
+from typing import Any
+
+from tcaf.commands import printing
+from tcaf.commands.options import as_command
+from tcaf.commands.terminal import show, track
+from tcaf.sources.official import prepare_official
+from tcaf.sources.rendered import render_synthetic
+from tcaf.sources.synthetic import prepare_synthetic
+from tcaf.sources.videos import prepare_videos
+from tcaf.sources.youtube8m import prepare_youtube8m
+
+
+def _making(
+    function: Callable[..., Any], render: Callable[[Any], None], *positional: str
+) -> Callable[..., Any]:
+    """Returns the command of a function that makes something with a summary."""
+
+    def call(json: bool, **arguments: Any) -> None:
+        show(function(**arguments, track=track).summary(), render, json)
+
+    return as_command(
+        function,
+        positional=positional,
+        without=("track",),
+        call=call,
+        more={"json": (bool, False, "print the result as JSON.")},
+    )
+
+
+official = _making(prepare_official, printing.print_store, "root")
+youtube8m = _making(prepare_youtube8m, printing.print_store, "shards")
+videos = _making(prepare_videos, printing.print_store, "folder")
+synthetic = _making(prepare_synthetic, printing.print_store)
+render = _making(render_synthetic, printing.print_rendered)

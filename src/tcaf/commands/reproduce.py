@@ -1,0 +1,124 @@
+"""`tcaf reproduce` and `tcaf report`: the paper's tables, and pages about runs."""
+
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from tcaf.commands import printing
+from tcaf.commands.options import typed_options
+from tcaf.commands.terminal import note, show
+from tcaf.errors import TCAFError
+
+
+def reproduce(
+    *,
+    table: Literal[1, 2, 3, 4],
+    store: Path,
+    seeds: list[int] = [0, 1, 2],  # noqa: B006 - read only
+    models: list[str] | None = None,
+    config: list[str] | None = None,
+    options: dict[str, str] | None = None,
+    jobs: int = 1,
+    out: Path | None = None,
+    runs: Path | None = None,
+    plugin: Path | None = None,
+    json: bool = False,
+    settings: Any,
+) -> None:
+    """Reproduces a table of the paper on the clips of a store, over several seeds.
+
+    Table 1 compares all systems, 2 the terms of the objective, 3 attention patterns with and
+    without class token, 4 one modality or both. Every row is trained by the same two-stage protocol
+    with the settings that its presets have for the data; settings typed go to all rows that read
+    them. What is done already with the same configuration and data is not run again, an interrupted
+    run is taken up, and a row that fails is kept with its reason. Writes table.md, table.csv and
+    per_class.csv.
+
+    Args:
+        table: number of the table in the paper.
+        store: folder of a feature store.
+        seeds: of the runs of each row.
+        models: rows wanted, by name, such as tcaf or avca; all by default.
+        config: presets or TOML files, in order, over those that data and systems have.
+        options: settings that single systems have, for the rows that have them, as in
+            `--options.num_latents 32`.
+        jobs: runs at a time; each has its share of the cores.
+        out: folder for the results; by default results/table_N.
+        runs: folder for the runs, which several tables may share; by default runs in `out`.
+        plugin: a Python file that registers a system of your own (docs/your-own-model.md).
+        json: print the result as JSON.
+        settings: typed ones.
+    """
+    from tcaf.commands.terminal import JobsObserver, console
+    from tcaf.data.store import FeatureStore
+    from tcaf.experiments.layers import dataset_of
+    from tcaf.experiments.reproduce import collect, plan, run_jobs
+    from tcaf.experiments.tables import paper_table
+    from tcaf.reports.results import write_results
+    from tcaf.systems.registry import load_plugin
+
+    if plugin is not None:
+        load_plugin(plugin)
+    opened = FeatureStore.open(store)
+    found = paper_table(table)
+    out = out or Path("results") / f"table_{table}"
+    planned = plan(
+        found,
+        opened,
+        config=config or [],
+        seeds=seeds,
+        runs=runs or out / "runs",
+        models=models or [],
+        options=typed_options(settings, options),
+    )
+    with JobsObserver(console(), planned) as observer:
+        outcomes = run_jobs(planned, store, observer, num_jobs=jobs, plugin=plugin)
+    splits = {job.experiment.data.split for job in planned}
+    # Beside rows of two splits the paper's numbers would be those of one.
+    dataset = f"{dataset_of(opened)}_{splits.pop()}" if len(splits) == 1 else ""
+    command = ["tcaf", *sys.argv[1:]]
+    scores = write_results(out, found, collect(outcomes), dataset, command)
+    show([row.to_json() for row in scores], lambda value: printing.print_table(value, out), json)
+    if failed := sum(outcome.error is not None for outcome in outcomes):
+        raise TCAFError(f"{failed} of {len(outcomes)} runs failed; {out / 'table.md'} says why")
+
+
+def report(
+    runs: list[Path],
+    *,
+    out: Path = Path("report.html"),
+    store: Path | None = None,
+    classes: list[str] | None = None,
+    clip: str = "",
+    plugin: Path | None = None,
+) -> None:
+    """Writes one HTML file about runs: tables, pictures, configuration, provenance.
+
+    Runs that differ in their seed alone are one row. The first configuration is shown in detail
+    (classes, confusion, training, embeddings, attention) and compared with all others. The file
+    needs no network and nothing beside it.
+
+    Args:
+        runs: run directories, or folders of runs such as those of `tcaf reproduce`.
+        out: the file to write; it replaces an earlier one.
+        store: folder of the feature store, if it is not where the runs found it.
+        classes: shown in the embedding map; by default the five seen and two unseen ones with most
+            clips.
+        clip: id of the test clip whose attention is shown; by default one rightly named.
+        plugin: the Python file that registers a system of your own, if a run is of one.
+    """
+    from tcaf.files.atomic import write_text
+    from tcaf.reports.page import render_page
+    from tcaf.reports.report import build_report
+    from tcaf.systems.registry import load_plugin
+
+    if plugin is not None:
+        load_plugin(plugin)
+    if out.is_dir():
+        raise TCAFError(f"expected a file to write to, {out} is a folder")
+    page = build_report(runs, store=store, classes=classes or [], clip=clip)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(out, render_page(page))
+    for each in page.notes:
+        note(each)
+    printing.print_line(f"{out}: {out.stat().st_size / 2**20:.1f} MiB, open it in a browser")

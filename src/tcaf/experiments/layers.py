@@ -1,0 +1,232 @@
+"""What a run's settings are laid together from, in one order for every command.
+
+    defaults < preset of the data < system < system on that data < --config files < options typed
+
+Owns that order, what data a store holds, and the refusal of settings that the system does not read.
+A preset is written for many systems, so what of it a system does not read is left out; what a
+person wrote for this run is an error there.
+"""
+
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tcaf.data.splits import BENCHMARKS, load_benchmark
+from tcaf.data.store import FeatureStore
+from tcaf.errors import TCAFError, did_you_mean, shorten
+from tcaf.experiments.presets import preset_names, read_preset
+from tcaf.settings.experiment import SECTIONS, Experiment
+from tcaf.systems.interface import System
+from tcaf.systems.reads import own_options, reads_setting
+from tcaf.systems.registry import SYSTEMS, find_system
+
+OVERLAYS = ("official",)
+"""Presets that are for no data and no system: they are laid where they are named."""
+
+_NESTED = (*SECTIONS, "options")
+
+_KINDS = {"youtube8m": "yt8m", "synthetic": "synthetic", "videos": "videos"}
+"""Data sets by the kind of a store's source."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Settings of one origin.
+
+    Args:
+        name: of the preset or file; `options` for what was typed.
+        settings: nested as TOML files are.
+        by_hand: whether a person wrote them for this run.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    by_hand: bool = False
+
+
+def dataset_of(store: FeatureStore) -> str | None:
+    """Returns the benchmark that a store holds, as presets and tables call it; None for others.
+
+    The authors' features are known by their classes, all of which have to be published ones.
+    """
+    kind = store.source.get("kind")
+    if kind != "official":
+        return _KINDS.get(str(kind))
+    names = set(store.class_names.tolist())
+    for benchmark in BENCHMARKS:
+        if names <= set(load_benchmark(benchmark).words):
+            return benchmark
+    return None
+
+
+def dataset_preset(store: FeatureStore, split: str = "cls") -> str | None:
+    """Returns the preset for the data in a store; None where there is none."""
+    dataset, known = dataset_of(store), preset_names()
+    for name in (f"{dataset}_{split}", str(dataset)):
+        if name in known:
+            return name
+    return None
+
+
+def experiment_layers(
+    store: FeatureStore | None,
+    *,
+    config: Sequence[str] = (),
+    system: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    row: Layer | None = None,
+) -> list[Layer]:
+    """Returns the layers of a run's settings, the later ones winning.
+
+    A preset of data among `config` takes the place of the one that the store's source suggests;
+    that of a system chooses the system, whose presets come by themselves.
+
+    Args:
+        store: the clips, whose source may have a preset; None where there are none yet.
+        config: presets or TOML files, in order.
+        system: what to train; by default what `config` names, else TCaF.
+        options: what was typed, nested as TOML files are; wins over everything.
+        row: what a row of a table changes, laid over the system's presets.
+
+    Raises:
+        TCAFError: no such preset, file or system, or presets of two data sets or systems.
+    """
+    options = options or {}
+    known = preset_names()
+    named = [name for name in config if name in known and name not in OVERLAYS]
+    files = [
+        Layer(name, read_preset(name), by_hand=name not in known)
+        for name in config
+        if name not in named
+    ]
+    data = _only([n for n in named if "/" not in n and n not in SYSTEMS], "data sets")
+    chosen = _system(named, files, system)
+    if data is None and store is not None:
+        data = dataset_preset(store, _split([*files, Layer("options", options)]))
+    layers = [] if data is None else [Layer(data, read_preset(data))]
+    layers += system_layers(data, chosen)
+    if foreign := set(named) - {layer.name for layer in layers}:
+        raise TCAFError(
+            f"--config {min(foreign)} is for another system or data set than "
+            f"{chosen}{f' on {data}' if data else ''}"
+        )
+    layers += [] if row is None else [row]
+    return [*layers, *files, Layer("options", options, True)]
+
+
+def system_layers(data: str | None, name: str) -> list[Layer]:
+    """Returns what a system changes on a data set, in the order in which it is applied.
+
+    Args:
+        data: preset of the data; systems' settings for `cls` serve its `main` too.
+        name: of the system.
+    """
+    system = find_system(name)
+    layers = [Layer(name, {**system.settings, "system": name})]
+    folder = str(data).removesuffix("_main")
+    folders = {known.partition("/")[0] for known in preset_names() if "/" in known}
+    if folder not in folders:
+        folder = f"{folder}_cls"
+    names = (name, f"{folder}/{name}")
+    return layers + [Layer(each, read_preset(each)) for each in names if each in preset_names()]
+
+
+def resolve(layers: Sequence[Layer]) -> Experiment:
+    """Lays settings over the defaults.
+
+    Raises:
+        TCAFError: a setting that there is not, with a value that it cannot have, or that a person
+            wrote and the system does not read.
+    """
+    # All that is wrong with a value is said of what people wrote, read or not.
+    system = find_system(Experiment.from_layers(*(layer.settings for layer in layers)).system)
+    for layer in layers:
+        unread = unread_settings(system, layer.settings) if layer.by_hand else []
+        if unread:
+            where = "" if layer.name == "options" else f" ({layer.name})"
+            near = did_you_mean(unread[0], [f"options.{name}" for name in own_options(system)])
+            raise TCAFError(
+                f"system {system.name!r} does not read {shorten(unread)}{where}"
+                f"{near or '; leave it out'}"
+            )
+    return Experiment.from_layers(*(_read(system, layer) for layer in layers))
+
+
+def read_settings(experiment: Experiment) -> dict[str, Any]:
+    """Returns the settings that the experiment's system reads, nested as TOML files are."""
+    value = experiment.to_json()
+    return without(value, unread_settings(find_system(experiment.system), value))
+
+
+def origins(layers: Sequence[Layer]) -> dict[str, str]:
+    """Returns which layer each setting comes from, by its name such as `training.epochs`."""
+    found: dict[str, str] = {}
+    for layer in layers:
+        for section, content in layer.settings.items():
+            names = content if isinstance(content, Mapping) else None
+            if names is None:
+                found[section] = layer.name
+            else:
+                found |= {f"{section}.{name}": layer.name for name in names}
+    return found
+
+
+def unread_settings(system: System, settings: Mapping[str, Any]) -> list[str]:
+    """Returns the settings, as `section.field`, that a system does not read."""
+    return [
+        f"{section}.{field}"
+        for section, content in settings.items()
+        if section in _NESTED
+        for field in content
+        if not reads_setting(system, f"{section}.{field}")
+    ]
+
+
+def only(settings: Mapping[str, Any], names: Container[str]) -> dict[str, Any]:
+    """Returns those of nested settings that are named, as `section.field`."""
+    kept: dict[str, Any] = {}
+    for section, content in settings.items():
+        if section not in _NESTED:
+            kept |= {section: content} if section in names else {}
+        elif inner := {k: v for k, v in content.items() if f"{section}.{k}" in names}:
+            kept[section] = inner
+    return kept
+
+
+def without(settings: Mapping[str, Any], names: Container[str]) -> dict[str, Any]:
+    """Returns settings without some, named as `section.field`."""
+    return {
+        section: {k: v for k, v in content.items() if f"{section}.{k}" not in names}
+        if section in _NESTED
+        else content
+        for section, content in settings.items()
+    }
+
+
+def _read(system: System, layer: Layer) -> dict[str, Any]:
+    """Returns what of a layer the system reads."""
+    return without(layer.settings, unread_settings(system, layer.settings))
+
+
+def _only(names: Sequence[str], what: str) -> str | None:
+    """Returns the one name there may be."""
+    unique = list(dict.fromkeys(names))
+    if len(unique) > 1:
+        raise TCAFError(f"--config names presets of several {what}: {', '.join(unique)}")
+    return unique[0] if unique else None
+
+
+def _system(named: Sequence[str], files: Sequence[Layer], given: str | None) -> str:
+    """Returns the system that options, presets or files name."""
+    of_systems = [name.rpartition("/")[2] for name in named]
+    preset = _only([name for name in of_systems if name in SYSTEMS], "systems")
+    written = [str(layer.settings["system"]) for layer in files if "system" in layer.settings]
+    if given and preset and given != preset:
+        raise TCAFError(f"--config {preset} and --system {given} ask for two systems")
+    return given or (written[-1] if written else None) or preset or "tcaf"
+
+
+def _split(layers: Sequence[Layer]) -> str:
+    """Returns the split that layers choose."""
+    found = [layer.settings.get("data", {}) for layer in layers]
+    return str(next((d["split"] for d in reversed(found) if "split" in d), "cls"))

@@ -1,0 +1,69 @@
+"""Which settings a system reads: what it does not read, nobody may set for it.
+
+Owns the rules; what is particular to a system stands in its entry (`System.ignores`).
+"""
+
+from dataclasses import fields
+
+from tcaf.settings.fidelity import Fidelity
+from tcaf.settings.sections import ModelSettings
+from tcaf.systems.interface import InputConfig, System
+
+_WINDOWS = frozenset(
+    {
+        *("data.average", "training.window_s", "evaluation.window_s"),
+        *("fidelity.evaluation_times", "fidelity.window_times", "fidelity.audio_window"),
+    }
+)
+"""How sequences are cut and timed: nothing to systems that see averages."""
+
+_TCAF_OBJECTIVE = frozenset({"fidelity.text_statistics", "fidelity.squared_error"})
+"""What goes with the terms of the section objective."""
+
+_SCHEDULE = frozenset(
+    {"fidelity.plateau_epochs", "fidelity.stage_2_schedule", "fidelity.stage_2_epochs"}
+)
+"""What goes with learning rates."""
+
+_OF_SYSTEMS = frozenset(
+    {
+        *("fidelity.audio_scaling", "fidelity.visual_scaling", "fidelity.batch_norm_momentum"),
+        *("fidelity.layer_norm", "fidelity.cjme_attention", "fidelity.avca_modality_tokens"),
+    }
+)
+"""Sides of paper or release that reach a model through its configuration, where that has them."""
+
+
+def own_options(system: System) -> list[str]:
+    """Returns the names of the options that a system alone has."""
+    given = {each.name for each in (*fields(InputConfig), *fields(Fidelity))}
+    if issubclass(system.config, ModelSettings):
+        given |= {each.name for each in fields(ModelSettings)}
+    return [each.name for each in fields(system.config) if each.name not in given]
+
+
+def reads_setting(system: System, name: str) -> bool:
+    """Returns whether a system's run depends on a setting.
+
+    Args:
+        system: the entry.
+        name: of the setting, as `training.epochs` or `options.num_latents`.
+    """
+    section, _, field = name.partition(".")
+    if section == "options":
+        return field in own_options(system)
+    if name in system.ignores or section in system.ignores:
+        return False
+    own = {each.name for each in fields(system.config)}
+    descends = system.objective is not None
+    if section == "model":
+        return issubclass(system.config, ModelSettings)
+    if name in _OF_SYSTEMS:
+        return field in own
+    if name in _WINDOWS:
+        return not system.averages and (descends or section != "training")
+    if section == "objective" or name in _TCAF_OBJECTIVE:
+        return descends and "objective" not in system.ignores
+    if section == "training":
+        return descends or field in ("epochs", "device")
+    return descends if name in _SCHEDULE else True
