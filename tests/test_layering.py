@@ -15,7 +15,7 @@ ROOMS = {
     "seeding": (),
     "progress": (),
     "files": ("atomic", "safe_pickle", "csv_tables"),
-    "execution": ("devices", "processes"),
+    "execution": ("devices", "memory", "processes"),
     "data": (
         *("features", "classes", "splits", "packed", "windows", "sampler", "batches"),
         *("shards", "store", "writer", "parquet"),
