@@ -39,7 +39,7 @@ ROOMS = {
     "evaluation": ("gzsl", "temperature", "parts", "decisions", "statistics"),
     "training": ("observers", "stage", "protocol", "model_file", "provenance", "run", "evaluate"),
     "answers": ("classifier", "clips"),
-    "experiments": ("presets", "tables", "reproduce"),
+    "experiments": ("presets", "tables", "reproduce", "rows"),
     "reports": (
         *("theme", "attention_maps", "answer_timeline", "results", "projection", "plots"),
         *("embedding_map", "timelines", "contents", "detail", "report", "page"),

@@ -442,7 +442,7 @@ def test_scores_of_a_row(tmp_path):
         (tmp_path / str(seed)).mkdir()
         (tmp_path / str(seed) / "result.json").write_text(json.dumps({"test": {"zsl": zsl}}))
         runs[seed] = Run(tmp_path / str(seed))
-    first, second = RowResult(Row("a", "A"), runs, {}).values("zsl")
+    first, second = RowResult(Row("a", "A"), tmp_path, runs, {}).values("zsl")
     assert first == 0.25
     assert math.isnan(second)
 
@@ -453,7 +453,7 @@ def test_collecting_by_row(tmp_path):
         return Outcome(Job(Row(row, row.upper()), experiment, tmp_path / f"{row}{seed}"), error)
 
     found = collect([outcome("a", 2), outcome("b", 2, "no"), outcome("a", 0), outcome("b", 0)])
-    assert [row.row.name for row in found] == ["a", "b"]
+    assert [(row.row.name, row.folder) for row in found] == [("a", tmp_path), ("b", tmp_path)]
     assert [list(row.runs) for row in found] == [[2, 0], [0]]
     assert [dict(row.errors) for row in found] == [{}, {2: "no"}]
     assert found[0].runs[0].path == tmp_path / "a0"
@@ -530,7 +530,7 @@ def test_a_table_from_the_command_line(tcaf, tiny_store, config, tmp_path):
     assert status == 0
     out = tmp_path / "here" / "results" / "table_4"
     assert {path.name for path in out.iterdir()} == {
-        *("runs", "table.md", "table.csv", "per_class.csv"),
+        *("runs", "rows.json", "table.md", "table.csv", "per_class.csv"),
     }
     assert "TCaF, audio alone" in output
     assert "kept in results/table_4" in output
@@ -549,7 +549,9 @@ def test_a_table_from_the_command_line(tcaf, tiny_store, config, tmp_path):
     found = json.loads(output, parse_constant=lambda name: pytest.fail(name))
     assert [row["model"] for row in found] == ["tcaf_audio", "tcaf"]
     assert float(rows[1]["seen"]) == pytest.approx(found[1]["means"]["seen"], abs=1e-6)
-    status, output, _ = tcaf(*arguments[:6], *arguments[7:], "--json")  # seed 1 alone
+    # Seed 1 alone, in a folder of its own: in this one the other seed's runs would stay.
+    elsewhere = ("--out", tmp_path / "alone", "--runs", out / "runs", "--json")
+    status, output, _ = tcaf(*arguments[:6], *arguments[7:], *elsewhere)
     alone = json.loads(output, parse_constant=lambda name: pytest.fail(name))
     assert [row["seeds"] for row in alone] == [[1], [1]]
     assert alone[0]["stds"]["seen"] is None
@@ -571,6 +573,15 @@ def test_a_failed_row_is_in_the_table_and_the_exit_status(tcaf, tiny_store, conf
     assert [row["model"] for row in rows] == ["avca", "ridge"]
     assert "lower training.learning_rate" in rows[0]["error"]
     assert rows[1]["error"] == ""
+    # One of them alone, which is done: the other one stays in the table, with its reason.
+    status, output, _ = tcaf(
+        *("--table", "1", "--data", tiny_store.path, "--seeds", "0", "--config", *config),
+        *("--models", "ridge", "--out", tmp_path / "out", "--runs", tmp_path / "kept"),
+        *("--set", "training.epochs=2", "--json"),
+    )
+    assert status == 0
+    assert [row["model"] for row in json.loads(output)] == ["avca", "ridge"]
+    assert list(csv.DictReader((tmp_path / "out" / "table.csv").read_text().splitlines())) == rows
 
 
 # --- The real processes ---

@@ -15,6 +15,7 @@ from tcaf.evaluation.gzsl import Decisions, score
 from tcaf.experiments.reproduce import RowResult
 from tcaf.experiments.tables import Row, Table, paper_table
 from tcaf.reports.results import (
+    RowsLostWarning,
     compare,
     per_class_csv,
     percent,
@@ -75,18 +76,19 @@ def write_run(folder, margins=MARGINS, *, gamma=0.5, epoch=3, seconds=13.0, peak
 def rows(tmp_path_factory):
     """Two seeds of TCaF, one of two of a row with a bar in its title, and a row without any."""
     folder = tmp_path_factory.mktemp("results")
+    bars, tcafs = folder / "bar-b", folder / "tcaf-a"
     # At gamma 0.5 the first cat is lost to the owls: S is (2/4 + 2/3) / 2.
     other = np.array([0, 1, 1, 1, 1, 1, 1, 0, 1.0])
     runs = {
-        0: write_run(folder / "a0"),
-        1: write_run(folder / "a1", other, epoch=5, seconds=17.0, peak_mib=223),
+        0: write_run(tcafs / "seed_0"),
+        1: write_run(tcafs / "seed_1", other, epoch=5, seconds=17.0, peak_mib=223),
     }
     first = Row("tcaf", "TCaF", paper=PAPER)
     bar = Row("bar", "a | b", paper={"ucf_cls": (1.0, 2.0, 3.0, 4.0)})
     return [
-        RowResult(bar, {1: write_run(folder / "b1", gamma=2.0)}, {0: "it | diverged"}),
-        RowResult(Row("none", "None at all"), {}, {0: "no, never", 1: "nor, this"}),
-        RowResult(first, runs, {}),
+        RowResult(bar, bars, {1: write_run(bars / "seed_1", gamma=2.0)}, {0: "it | diverged"}),
+        RowResult(Row("none", "None at all"), folder / "n", {}, {0: "no, never", 1: "nor, this"}),
+        RowResult(first, tcafs, runs, {}),
     ]
 
 
@@ -110,12 +112,13 @@ def markdown_table(text, head):
 
 TABLE = Table(1, "systems", ())
 COMMAND = ["tcaf", "reproduce", "--set", "text.path=a b"]
+COMMANDS = ["tcaf reproduce --set 'text.path=a b'"]
 
 
 def markdown(rows, dataset="synthetic"):
     scores = summarise(rows, dataset)
     comparisons, notes = compare(rows)
-    return table_markdown(TABLE, rows, scores, comparisons, COMMAND, notes)
+    return table_markdown(TABLE, rows, scores, comparisons, COMMANDS, notes)
 
 
 def test_columns_and_fractions(rows):
@@ -263,26 +266,58 @@ def test_rows_as_json(rows):
 def test_a_run_that_told_no_time(rows, tmp_path):
     run = write_run(tmp_path / "r")
     (tmp_path / "r" / "process.json").unlink()
-    (found,) = summarise([RowResult(Row("tcaf", "TCaF"), {0: run}, {})], "synthetic")
+    row = RowResult(Row("tcaf", "TCaF"), tmp_path, {0: run}, {})
+    (found,) = summarise([row], "synthetic")
     assert found.seconds == ()
     assert math.isnan(found.peak_mib)
-    head, row = markdown_table(markdown([RowResult(Row("tcaf", "TCaF"), {0: run}, {})]), "Model")
-    assert dict(zip(head, row, strict=True))["memory"] == ""
+    head, cells = markdown_table(markdown([row]), "Model")
+    assert dict(zip(head, cells, strict=True))["memory"] == ""
 
 
-def test_three_files(rows, tmp_path):
+def test_the_files(rows, tmp_path):
     out = tmp_path / "deep" / "out"
     scores = write_results(out, paper_table(1), rows, "ucf_cls", COMMAND)
     assert sorted(path.name for path in out.iterdir()) == [
-        *("per_class.csv", "table.csv", "table.md"),
+        *("per_class.csv", "rows.json", "table.csv", "table.md"),
     ]
     assert (out / "table.csv").read_text() == table_csv(scores)
-    assert (out / "per_class.csv").read_text() == per_class_csv(rows)
+    bar, none, tcaf = rows
+    # TCaF is a row of the table, the others come after it.
+    assert (out / "per_class.csv").read_text() == per_class_csv([tcaf, bar, none])
     assert "| TCaF | 64.58" in (out / "table.md").read_text()
     # Written once more, it is the same.
     before = (out / "table.md").read_text()
     write_results(out, paper_table(1), rows, "ucf_cls", COMMAND)
     assert (out / "table.md").read_text() == before
+
+
+def test_two_calls_give_one_table(rows, tmp_path):
+    """A row at a time, each with its own command."""
+    bar, _, tcaf = rows
+    write_results(tmp_path, paper_table(1), [bar], "ucf_cls", ["tcaf", "reproduce", "bar"])
+    assert "Kept" not in (tmp_path / "table.md").read_text()
+    scores = write_results(tmp_path, paper_table(1), [tcaf], "ucf_cls", ["tcaf", "reproduce"])
+    assert [row.model for row in scores] == ["tcaf", "bar"]
+    text = (tmp_path / "table.md").read_text()
+    assert "\n    tcaf reproduce\n    tcaf reproduce bar\n" in text
+    assert "\nKept from earlier calls: a | b (seed 0, 1).\n" in text
+    # With the failure of the other seed, and compared.
+    assert "- a | b, seed 0: it | diverged" in text
+    assert markdown_table(text, "TCaF less")[1][0] == "a BAR b"
+    assert list(parsed((tmp_path / "table.csv").read_text())) == ["tcaf", "bar"]
+    assert list(parsed((tmp_path / "per_class.csv").read_text())) == ["tcaf", "bar"]
+
+
+def test_a_row_that_is_gone_is_named(rows, tmp_path):
+    run = write_run(tmp_path / "runs" / "bar-c" / "seed_5")
+    bar = RowResult(Row("bar", "Bar"), run.path.parent, {5: run}, {})
+    write_results(tmp_path, paper_table(1), [bar], "ucf_cls", COMMAND)
+    (run.path / "result.json").unlink()
+    lost = "No longer in this table: Bar, seed 5: its run is no longer there."
+    with pytest.warns(RowsLostWarning, match=lost):
+        scores = write_results(tmp_path, paper_table(1), rows[2:], "ucf_cls", COMMAND)
+    assert [row.model for row in scores] == ["tcaf"]
+    assert f"\n{lost}\n" in (tmp_path / "table.md").read_text()
 
 
 def test_a_folder_that_cannot_be_made(rows, tmp_path):

@@ -382,7 +382,9 @@ def reproduce(
     without class token, 4 one modality or both. Every row is trained by the same two-stage protocol
     with the settings that its preset has for the data. What is done already with the same
     configuration and data is not run again, an interrupted run is taken up, and a row that fails is
-    kept with its reason. Writes table.md, table.csv and per_class.csv, of the rows asked for.
+    kept with its reason. Writes table.md, table.csv and per_class.csv. Rows and seeds that earlier
+    calls have left in the same folder stay in them, as long as their runs are there and a row's
+    configuration is the same; what does not stay is named.
 
     Args:
         table: number of the table in the paper.

@@ -136,8 +136,13 @@ def plan(
         dims = {"audio_dim": store.spec.audio_dim, "visual_dim": store.spec.visual_dim}
         configure(experiment, **dims, text_dim=1)
         folder = runs / f"{row.name}-{_configuration_hash(experiment, store)}"
-        jobs += [Job(row, replace(experiment, seed=s), folder / f"seed_{s}") for s in seeds]
+        jobs += [Job(row, replace(experiment, seed=s), run_folder(folder, s)) for s in seeds]
     return jobs
+
+
+def run_folder(folder: Path, seed: int) -> Path:
+    """Returns where the run of a seed lies in the folder of its configuration."""
+    return folder / f"seed_{seed}"
 
 
 def _check_row_is_kept(row: Row, experiment: Experiment) -> None:
@@ -307,11 +312,13 @@ class RowResult:
 
     Args:
         row: of the table.
+        folder: of its configuration, in which the runs lie.
         runs: those of its runs that are done, by seed.
         errors: why others are not, by seed.
     """
 
     row: Row
+    folder: Path
     runs: Mapping[int, Run]
     errors: Mapping[int, str]
 
@@ -326,7 +333,7 @@ def collect(outcomes: Sequence[Outcome]) -> list[RowResult]:
     rows: dict[str, RowResult] = {}
     for outcome in outcomes:
         job = outcome.job
-        found = rows.get(job.row.name, RowResult(job.row, {}, {}))
+        found = rows.get(job.row.name, RowResult(job.row, job.out.parent, {}, {}))
         seed = job.experiment.seed
         if outcome.error is None:
             found = replace(found, runs={**found.runs, seed: Run(job.out)})

@@ -6,7 +6,7 @@ Owns their columns and wording. Scores are fractions in the CSV files and percen
 import csv
 import io
 import math
-import shlex
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,12 +22,17 @@ from tcaf.evaluation.statistics import (
     paired_bootstrap,
 )
 from tcaf.experiments.reproduce import RowResult
+from tcaf.experiments.rows import merge_rows
 from tcaf.experiments.tables import PaperScores, Table
 from tcaf.files.atomic import read_json, write_text
 from tcaf.progress import describe_time
 from tcaf.training.run import Run
 
 AREA = "curve_area"
+
+
+class RowsLostWarning(UserWarning):
+    """Rows that were in a folder's table are no longer in it."""
 
 
 @dataclass(frozen=True)
@@ -304,21 +309,21 @@ def table_markdown(
     rows: Sequence[RowResult],
     scores: Sequence[Scores],
     comparisons: Sequence[Mapping[str, Any]],
-    command: Sequence[str],
+    commands: Sequence[str],
     notes: Sequence[str] = (),
 ) -> str:
-    """Returns the whole of `table.md`."""
+    """Returns the whole of `table.md`; notes are sentences."""
     failures = [
         f"- {row.title}, seed {seed}: {text}" for row in scores for seed, text in row.errors.items()
     ]
     blocks = [
         [f"# Table {table.number}: {table.title}"],
-        ["    " + shlex.join(command)],
+        [f"    {command}" for command in commands],
         ["Test scores in percent: mean class accuracy, mean ± standard deviation over seeds."],
         markdown_rows(scores),
         ["Failed:", "", *failures] if failures else [],
         markdown_comparisons(comparisons),
-        [f"Not compared with {note}." for note in notes],
+        notes,
         _where(rows, scores),
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
@@ -333,17 +338,36 @@ def write_results(
 ) -> list[Scores]:
     """Writes `table.md`, `table.csv` and `per_class.csv` and returns the table's rows.
 
+    They hold all rows that are known in the folder: these, and those of earlier calls whose runs
+    are still done on the same data, seed by seed (`experiments.rows`). Those whose runs have gone
+    are left out and named, as are those of another configuration than a row has now.
+
+    Args:
+        out: the folder.
+        table: of which these are rows.
+        rows: what this call has trained.
+        dataset: the preset of the data, for the paper's numbers.
+        command: of this call.
+
     Raises:
-        TCAFError: the folder cannot be made.
+        TCAFError: the folder cannot be made, or its `rows.json` is damaged.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TCAFError(f"cannot write results to {out}: {error}") from None
-    scores = summarise(rows, dataset)
+    known = merge_rows(out, table, rows, dataset, command)
+    scores = summarise(known.rows, dataset)
     write_text(out / "table.csv", table_csv(scores))
-    comparisons, notes = compare(rows)
-    text = table_markdown(table, rows, scores, comparisons, command, notes)
+    comparisons, not_compared = compare(known.rows)
+    notes = [f"Not compared with {note}." for note in not_compared]
+    if known.kept:
+        notes.append(f"Kept from earlier calls: {'; '.join(known.kept)}.")
+    if known.lost:
+        lost = f"No longer in this table: {'; '.join(known.lost)}."
+        warnings.warn(lost, RowsLostWarning, stacklevel=2)
+        notes.append(lost)
+    text = table_markdown(table, known.rows, scores, comparisons, known.commands, notes)
     write_text(out / "table.md", text)
-    write_text(out / "per_class.csv", per_class_csv(rows))
+    write_text(out / "per_class.csv", per_class_csv(known.rows))
     return scores
