@@ -1,6 +1,7 @@
 """A table's results as files: `table.md` for people, `table.csv` and `per_class.csv` for programs.
 
-Owns their columns and wording. Scores are fractions in the CSV files and percent in Markdown.
+Owns their columns and wording. Scores are fractions in the CSV files and percent in Markdown. One
+that has no meaning, since the test has no clips of a half, is empty there and "-" here.
 """
 
 import csv
@@ -47,7 +48,7 @@ class Scores:
         gammas: that the runs chose.
         on_edge: whether one of these is the first or last of its grid.
         epochs: that stage 1 of the runs chose.
-        seconds: wall time of each run that told it.
+        seconds: wall time of each run that has it.
         peak_mib: largest memory of a run.
         seeds: of the runs that are done.
         errors: why other runs failed, by seed.
@@ -111,7 +112,7 @@ def summarise(rows: Sequence[RowResult], dataset: str) -> list[Scores]:
 
 
 def cost_of(run: Path) -> dict[str, float | int] | None:
-    """Returns wall time and peak memory of the process that trained a run, if it told them."""
+    """Returns wall time and peak memory of the process that trained a run, if they were kept."""
     file = run / "process.json"
     return read_json(file, "the time of a run") if file.is_file() else None
 
@@ -208,9 +209,9 @@ def per_class_csv(rows: Sequence[RowResult]) -> str:
 
 
 def percent(mean: float, std: float = math.nan) -> str:
-    """Returns a fraction in percent, with its standard deviation where there is one."""
+    """Returns a fraction in percent, with its standard deviation where there is one; - for NaN."""
     if math.isnan(mean):
-        return ""
+        return "-"
     return f"{100 * mean:.2f}" + ("" if math.isnan(std) else f" ± {100 * std:.2f}")
 
 
@@ -243,11 +244,12 @@ def markdown_rows(rows: Sequence[Scores]) -> list[str]:
             cells += [percent(row.means[score], row.stds[score]) for score in SCORES]
         if with_paper:
             cells += [f"{value:.2f}" for value in row.paper] if row.paper else [""] * len(SCORES)
-        area = f"{row.means[AREA]:.3f}" if row.means else ""
+        area = row.means.get(AREA)
         seconds = f"{sum(row.seconds) / len(row.seconds):.0f} s" if row.seconds else ""
         memory = "" if math.isnan(row.peak_mib) else f"{row.peak_mib:.0f} MiB"
         gammas = _spread(row.gammas) + (" *" if row.on_edge else "")
-        cells += [area, gammas, _spread(row.epochs), " ".join(map(str, row.seeds))]
+        shown = "" if area is None else "-" if math.isnan(area) else f"{area:.3f}"
+        cells += [shown, gammas, _spread(row.epochs), " ".join(map(str, row.seeds))]
         lines.append(_line([*cells, seconds, memory]))
     if any(row.on_edge for row in rows):
         lines += ["", "\\* the first or last gamma of the grid: a wider grid may do better."]
@@ -261,7 +263,7 @@ def markdown_comparisons(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
     first = comparisons[0]["first"]
     over = "test clips and seeds"
     if comparisons[0]["harmonic_mean"].num_seeds == 1:
-        over = "test clips, which tells nothing about other trainings than these"
+        over = "test clips, which says nothing about other trainings than these"
     lines = [
         f"{first} less the other, in points, with the 95 % interval of a paired bootstrap over "
         f"{over}; ahead: share of the samples in which it is the better one.",
