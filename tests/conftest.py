@@ -3,7 +3,10 @@
 `tcaf` is imported inside fixtures: the import hook has to be in place before.
 """
 
+import multiprocessing
 import signal
+import sys
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,6 +31,31 @@ hypothesis_settings.load_profile("fixed")
 def unchecked(monkeypatch):
     """Turns the shapes off for a test of what a user is told, who has none."""
     monkeypatch.setattr(jaxtyping_config, "jaxtyping_disable", True)
+
+
+@pytest.fixture(scope="session")
+def forkserver():
+    """A context whose processes start in no time: forked from one that has imported torch."""
+    context = multiprocessing.get_context("forkserver")
+    # Which Adam imports.
+    context.set_forkserver_preload(["tcaf.experiments.reproduce", "torch._dynamo"])
+    return context
+
+
+@pytest.fixture
+def quick(monkeypatch, forkserver):
+    """Starts processes quickly. That the real ones are spawned is left to the slow tests."""
+
+    def get_context(kind):
+        assert kind == "spawn"
+        return forkserver
+
+    # Nor do they have to import what pytest was started from.
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
+    fast = SimpleNamespace(get_context=get_context, parent_process=multiprocessing.parent_process)
+    monkeypatch.setattr("tcaf.execution.processes.multiprocessing", fast)
+    yield
+    assert not multiprocessing.active_children()
 
 
 @pytest.fixture(scope="session")

@@ -1,20 +1,23 @@
-"""What the processes of `test_pool` and `test_corpus` do: a module that they can import."""
+"""What the processes of `test_processes` and `test_corpus` do: a module that they can import."""
 
+import ctypes
 import os
 import signal
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from tcaf.data.features import FeatureSpec, VideoFeatures
+from tcaf.errors import TCAFError
 from tcaf.extract.corpus import Backbones
 
 
 def open_double(factor):
-    def work(task):
+    def work(task, send):
         if isinstance(task, str) and task.startswith("SIG"):
             os.kill(os.getpid(), getattr(signal, task))
         if task == "exit":
@@ -25,6 +28,8 @@ def open_double(factor):
             raise OSError(28, "No space left on device", "features")
         if task == "bug":
             raise KeyError("some key")
+        if task == "wrong":
+            raise TCAFError("expected b, got a")
         return task * factor
 
     return work
@@ -33,7 +38,7 @@ def open_double(factor):
 def open_once(folder):
     """Crashes on each task the first time; answers with the process and its threads."""
 
-    def work(task):
+    def work(task, send):
         if not (folder / task).exists():
             (folder / task).write_text(str(os.getpid()))
             os.kill(os.getpid(), signal.SIGSEGV)
@@ -48,6 +53,29 @@ def open_badly(how):
     sys.exit(7)
 
 
+def open_reporting():
+    """Sends as many numbers as the task is, and answers with them and the process."""
+
+    def work(task, send):
+        for number in range(task):
+            send(number)
+        return task, os.getpid()
+
+    return work
+
+
+def open_asleep(folder):
+    """Leaves a file and never answers."""
+
+    def work(task, send):
+        (Path(folder) / f"asleep {os.getpid()}").touch()
+        if task == "in native code":
+            ctypes.PyDLL(None).sleep(600)  # which keeps Python's lock
+        time.sleep(600)
+
+    return work
+
+
 class Obedient:
     """Does what a file says in place of extracting it."""
 
@@ -59,7 +87,7 @@ class Obedient:
             raise MemoryError("no room\nfor it")
         if said == "OSError":
             raise OSError(5, "Input/output error", str(path))
-        open_double(1)(said)
+        open_double(1)(said, print)
         return VideoFeatures(id, np.ones((2, 3), np.float32), np.ones((7, 5), np.float32))
 
 

@@ -15,7 +15,7 @@ ROOMS = {
     "seeding": (),
     "progress": (),
     "files": ("atomic", "safe_pickle", "csv_tables"),
-    "execution": ("devices", "processes"),
+    "execution": ("devices", "memory", "processes"),
     "data": (
         *("features", "classes", "splits", "packed", "windows", "sampler", "batches"),
         *("shards", "store", "writer", "parquet"),
@@ -48,7 +48,7 @@ ROOMS = {
         "release",
     ),
     "answers": ("classifier", "clips"),
-    "experiments": ("presets", "layers", "tables", "reproduce"),
+    "experiments": ("presets", "layers", "tables", "reproduce", "rows"),
     "reports": (
         *("theme", "attention_maps", "answer_timeline", "results", "projection", "plots"),
         *("embedding_map", "timelines", "contents", "detail", "report", "page"),

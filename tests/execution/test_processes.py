@@ -1,17 +1,29 @@
-"""Processes that extract: order, crashes, ends."""
+"""Processes that work on tasks: order, moments, crashes, ends."""
 
 import os
 import signal
+import subprocess
+import sys
+import time
+from contextlib import closing
 from multiprocessing import active_children
+from pathlib import Path
 
 import pytest
 
-from pool_work import open_badly, open_double, open_once
+from pool_work import open_badly, open_double, open_once, open_reporting
 from tcaf.errors import TCAFError
-from tcaf.execution.processes import Crash, Killed, answers, usable_cores
+from tcaf.execution.processes import Crash, Failed, Killed, answers, usable_cores
 
 
-@pytest.mark.slow
+@pytest.fixture(params=["quick", pytest.param("real", marks=pytest.mark.slow)])
+def processes(request):
+    """Runs a test with processes that start quickly and, among the slow tests, with real ones."""
+    if request.param == "quick":
+        request.getfixturevalue("quick")
+
+
+@pytest.mark.usefixtures("processes")
 def test_every_task_is_answered_once():
     before = active_children()
     found = dict(answers([1, 2, 3, 5, 7], open_double, (11,), 2))
@@ -19,7 +31,7 @@ def test_every_task_is_answered_once():
     assert active_children() == before
 
 
-@pytest.mark.slow  # starts several processes
+@pytest.mark.usefixtures("processes")
 def test_a_crash_takes_nothing_else_along():
     tasks = ["a", "SIGSEGV", "b", "exit", "c"]
     found = dict(answers(tasks, open_double, (2,), 1))
@@ -28,7 +40,7 @@ def test_a_crash_takes_nothing_else_along():
     assert found["exit"] == Crash("the process ended with exit status 3")
 
 
-@pytest.mark.slow  # starts several processes
+@pytest.mark.usefixtures("processes")
 def test_what_crashed_is_tried_once_more_in_a_new_process(tmp_path):
     found = dict(answers(["a", "b"], open_once, (tmp_path,), 1))
     first, second = (found[name] for name in "ab")
@@ -39,7 +51,7 @@ def test_what_crashed_is_tried_once_more_in_a_new_process(tmp_path):
     assert first[2] == usable_cores()
 
 
-@pytest.mark.slow  # starts several processes
+@pytest.mark.usefixtures("processes")
 def test_an_end_from_outside_is_no_crash():
     tasks = ["SIGKILL", "SIGTERM", "a", "SIGUSR1"]
     found = dict(answers(tasks, open_double, (2,), 2))
@@ -51,7 +63,7 @@ def test_an_end_from_outside_is_no_crash():
     }
 
 
-@pytest.mark.slow  # starts several processes
+@pytest.mark.usefixtures("processes")
 def test_what_a_process_raises_is_raised_here():
     before = active_children()
     found = answers(["a", "full", "b"], open_double, (2,), 1)
@@ -64,7 +76,7 @@ def test_what_a_process_raises_is_raised_here():
     assert active_children() == before
 
 
-@pytest.mark.slow  # starts several processes
+@pytest.mark.usefixtures("processes")
 @pytest.mark.parametrize(
     ("how", "why"),
     [("exit", "the process ended with exit status 7"), ("raise", "MemoryError: no room")],
@@ -74,7 +86,7 @@ def test_a_worker_that_cannot_start_is_an_error(how, why):
         list(answers([1], open_badly, (how,), 2))
 
 
-@pytest.mark.slow  # starts several processes
+@pytest.mark.usefixtures("processes")
 def test_leaving_early_ends_the_processes():
     before = active_children()
     found = answers(["a", "sleep", "sleep"], open_double, (2,), 2)
@@ -89,7 +101,7 @@ def test_no_workers():
         list(answers([1], open_double, (2,), 0))
 
 
-@pytest.mark.slow  # starts several processes
+@pytest.mark.usefixtures("processes")
 def test_a_process_that_does_not_hear_is_ended():
     before = active_children()
     found = answers(["a", "sleep"], open_double, (2,), 2)
@@ -98,6 +110,107 @@ def test_a_process_that_does_not_hear_is_ended():
     os.kill(worker.pid, signal.SIGSTOP)
     found.close()
     assert active_children() == before
+
+
+@pytest.mark.usefixtures("processes")
+def test_moments_come_before_the_answer():
+    news = []
+    done = answers([2, 3], open_reporting, (), 1, watch=lambda *moment: news.append(moment))
+    with closing(done):
+        for task, answer in done:
+            news.append((task, "answer", answer[0]))
+    assert news == [
+        # The process takes a task before it is ready, and the next one before we have the answer.
+        *((2, None), (2, 0), (2, 1), (3, None), (2, "answer", 2)),
+        *((3, 0), (3, 1), (3, 2), (3, "answer", 3)),
+    ]
+
+
+@pytest.mark.usefixtures("processes")
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_new_process_for_each_task(fresh):
+    done = list(answers([1, 2, 3], open_reporting, (), 1, fresh=fresh))
+    assert [task for task, _ in done] == [1, 2, 3]
+    assert len({process for _, (_, process) in done}) == (3 if fresh else 1)
+
+
+@pytest.mark.usefixtures("processes")
+def test_a_crash_is_not_tried_again_where_nobody_wants_it(tmp_path):
+    ((task, answer),) = answers(["a"], open_once, (tmp_path,), 1, tries=1)
+    assert (task, answer) == ("a", Crash("the process was ended by SIGSEGV"))
+    assert str(answer) == "the process was ended by SIGSEGV"
+
+
+@pytest.mark.usefixtures("processes")
+def test_failures_as_answers():
+    """Of their tasks alone, and the process goes on."""
+    tasks = ["full", "bug", "wrong", "SIGKILL", "a"]
+    found = dict(answers(tasks, open_double, (2,), 1, raises=False))
+    assert found["a"] == "aa"
+    errors = {name: found[name].error for name in ("full", "bug", "wrong")}
+    assert (type(errors["full"]), errors["full"].errno) == (OSError, 28)
+    assert (type(errors["bug"]), str(errors["bug"])) == (RuntimeError, "KeyError: 'some key'")
+    assert (type(errors["wrong"]), str(errors["wrong"])) == (TCAFError, "expected b, got a")
+    assert 'raise KeyError("some key")' in found["bug"].trace
+    killed = "the process was ended by SIGKILL, perhaps for want of memory"
+    assert str(found["SIGKILL"]) == killed
+
+
+@pytest.mark.usefixtures("processes")
+def test_no_process_starts_as_an_answer():
+    found = dict(answers([1, 2], open_badly, ("exit",), 2, raises=False))
+    assert found == dict.fromkeys([1, 2], Crash("the process ended with exit status 7"))
+    found = dict(answers([1, 2], open_badly, ("raise",), 1, raises=False))
+    assert all(isinstance(answer, Failed) for answer in found.values())
+    assert [str(answer.error) for answer in found.values()] == ["MemoryError: no room"] * 2
+
+
+PARENT = """
+import sys
+from contextlib import closing
+
+from pool_work import open_asleep
+from tcaf.execution import processes
+
+if sys.argv[2] == "elsewhere":
+    sys.platform = "elsewhere"
+if __name__ == "__main__":
+    tasks = ["in native code"] if sys.platform == "linux" else ["in python"]
+    with closing(processes.answers([*tasks, "next"], open_asleep, (sys.argv[1],), 2)) as done:
+        list(done)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", ["linux", "elsewhere"])
+def test_workers_end_with_their_parent(tmp_path, system):
+    psutil = pytest.importorskip("psutil")
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]),
+    }
+    parent = subprocess.Popen(
+        [sys.executable, script, tmp_path, system],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until = time.monotonic() + 60
+    while len(list(tmp_path.glob("asleep *"))) < 2:
+        assert parent.poll() is None, parent.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    workers = [psutil.Process(int(path.name.split()[1])) for path in tmp_path.glob("asleep *")]
+    assert all(worker.is_running() for worker in workers)
+    parent.kill()
+    _, alive = psutil.wait_procs(workers, timeout=2)
+    for worker in alive:
+        worker.kill()
+    assert not alive
+    # Read to its end: the workers have written nothing either.
+    assert parent.communicate(timeout=10)[1] == ""
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="sets the cores of this process")

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -33,29 +32,11 @@ from tcaf.settings.experiment import Experiment
 from tcaf.systems.registry import SYSTEMS, load_plugin
 from tcaf.training.run import Run, train
 
-# Processes that are forked from one which has imported torch start in no time. That the real ones
-# are spawned is left to the slow tests.
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(
-    ["tcaf.experiments.reproduce", "torch._dynamo"]
-)  # which Adam imports
-
 
 @pytest.fixture
-def quick(monkeypatch):
+def one_core(quick, monkeypatch):
     """Starts processes quickly, each with one thread."""
-
-    def get_context(kind):
-        assert kind == "spawn"
-        return _CONTEXT
-
-    # Nor do they have to import what pytest was started from.
-    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
-    fast = SimpleNamespace(get_context=get_context)
-    monkeypatch.setattr("tcaf.experiments.reproduce.multiprocessing", fast)
-    monkeypatch.setattr("os.cpu_count", lambda: 1)
-    yield
-    assert not multiprocessing.active_children()
+    monkeypatch.setattr("tcaf.execution.processes.usable_cores", lambda: 1)
 
 
 @pytest.fixture
@@ -245,12 +226,22 @@ def test_equal_rows_of_two_tables_are_the_same_runs(planned):
 # --- The runs ---
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("one_core")
 def test_runs_are_trained_once(planned, tiny_store, tmp_path):
-    jobs, news = planned(models=["ridge", "tcaf"]), []
+    jobs, news, processes = planned(models=["ridge", "tcaf"]), [], {}
+
+    def watch(moment):
+        news.append(moment)
+        if isinstance(moment, Moment):
+            (child,) = multiprocessing.active_children()
+            processes.setdefault(moment.job.name, set()).add(child.pid)
+
     assert not any(map(is_done, jobs))
-    outcomes = run_jobs(jobs, tiny_store.path, news.append)
+    outcomes = run_jobs(jobs, tiny_store.path, watch)
     assert outcomes == [Outcome(job) for job in jobs]
+    # Each run has a process to itself.
+    assert [len(pids) for pids in processes.values()] == [1, 1]
+    assert len(set.union(*processes.values())) == 2
     assert all(map(is_done, jobs))
     for job in jobs:
         own = [n for n in news if n.job is job]
@@ -274,7 +265,7 @@ def test_runs_are_trained_once(planned, tiny_store, tmp_path):
     assert files(tmp_path) == before
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("one_core")
 def test_a_row_that_fails_is_kept_and_tried_again(planned, tiny_store):
     settings = {
         "attention_fusion": {"training": {"learning_rate": 1e30}},
@@ -324,16 +315,19 @@ register(System("brittle", "Brittle", BrittleConfig, Ridge, fit=BrittleFit, aver
 """
 
 
-@pytest.mark.usefixtures("quick", "registry")
+@pytest.mark.usefixtures("one_core", "registry")
 def test_a_system_of_ones_own_that_breaks(planned, tiny_store, tmp_path):
     plugin = tmp_path / "brittle.py"
     plugin.write_text(PLUGIN)
     load_plugin(plugin)
 
     def outcome(how):
-        settings = {"brittle": {"options": {"how": how}}}
-        jobs = planned(models=["brittle"], settings=settings)
-        return run_jobs(jobs, tiny_store.path, ignore, plugin=plugin)[0]
+        settings, news = {"brittle": {"options": {"how": how}}}, []
+        (job,) = planned(models=["brittle"], settings=settings)
+        (found,) = run_jobs([job], tiny_store.path, news.append, plugin=plugin)
+        # Once: what crashed might crash after hours of training again.
+        assert news.count(Moment(job)) == 1
+        return found
 
     raised = outcome("raises")
     trace = raised.job.out.with_name("seed_0_error.txt")
@@ -344,7 +338,7 @@ def test_a_system_of_ones_own_that_breaks(planned, tiny_store, tmp_path):
     assert outcome("works").error is None
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("one_core")
 def test_a_killed_run_is_said_so_and_taken_up(planned, tiny_store, tmp_path):
     long = {"": {"training": {**SMALL["training"], "epochs": 13}}}
     (job,) = planned(models=["tcaf"], settings=long)
@@ -373,7 +367,7 @@ def test_a_killed_run_is_said_so_and_taken_up(planned, tiny_store, tmp_path):
     assert Run(job.out).result["test"] == Run(whole.out).result["test"]
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("one_core")
 def test_what_stops_the_parent_stops_the_children(planned, tiny_store):
     long = {"": {"training": {**SMALL["training"], "epochs": 997}}}
     jobs, children = planned(models=["tcaf"], seeds=[0, 1, 2], settings=long), []
@@ -386,11 +380,11 @@ def test_what_stops_the_parent_stops_the_children(planned, tiny_store):
     with pytest.raises(KeyboardInterrupt):
         run_jobs(jobs, tiny_store.path, stop, num_jobs=2)
     assert len(children) == 2
-    assert [child.exitcode for child in children] == [-signal.SIGTERM] * 2
+    assert [child.exitcode for child in children] == [-signal.SIGKILL] * 2
     assert not jobs[2].out.exists()
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("one_core")
 def test_runs_side_by_side_are_the_same(planned, tiny_store, tmp_path):
     jobs = planned(2, seeds=[0, 1], models=["tcaf"])
     others = [replace(job, out=tmp_path / f"other_{i}") for i, job in enumerate(jobs)]
@@ -412,21 +406,27 @@ def test_runs_side_by_side_are_the_same(planned, tiny_store, tmp_path):
 
 
 def test_cores_are_shared(planned, tiny_store, monkeypatch):
+    """Those that this process may use, which can be fewer than the machine has."""
     given = []
 
     class Context:
         Pipe = staticmethod(multiprocessing.Pipe)
 
         def Process(self, target, args, daemon):
-            given.append(args[4])
+            given.append(args[3])
             raise OSError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(multiprocessing, "get_context", lambda kind: Context())
     jobs = planned(models=["tcaf"])
-    for cores, num_jobs in ((7, 1), (7, 2), (7, 3), (7, 11), (None, 1)):
-        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+    for cores, num_jobs in ((7, 1), (7, 2), (7, 3), (7, 11)):
+        usable = set(range(cores))
+        monkeypatch.setattr("os.sched_getaffinity", lambda pid, usable=usable: usable)
         with pytest.raises(OSError, match="unavailable"):
             run_jobs(jobs, tiny_store.path, ignore, num_jobs=num_jobs)
+    monkeypatch.delattr("os.sched_getaffinity")
+    monkeypatch.setattr("os.cpu_count", lambda: None)
+    with pytest.raises(OSError, match="unavailable"):
+        run_jobs(jobs, tiny_store.path, ignore)
     assert given == [7, 3, 2, 1, 1]
 
 
@@ -442,7 +442,7 @@ def test_scores_of_a_row(tmp_path):
         (tmp_path / str(seed)).mkdir()
         (tmp_path / str(seed) / "result.json").write_text(json.dumps({"test": {"zsl": zsl}}))
         runs[seed] = Run(tmp_path / str(seed))
-    first, second = RowResult(Row("a", "A"), runs, {}).values("zsl")
+    first, second = RowResult(Row("a", "A"), tmp_path, runs, {}).values("zsl")
     assert first == 0.25
     assert math.isnan(second)
 
@@ -453,7 +453,7 @@ def test_collecting_by_row(tmp_path):
         return Outcome(Job(Row(row, row.upper()), experiment, tmp_path / f"{row}{seed}"), error)
 
     found = collect([outcome("a", 2), outcome("b", 2, "no"), outcome("a", 0), outcome("b", 0)])
-    assert [row.row.name for row in found] == ["a", "b"]
+    assert [(row.row.name, row.folder) for row in found] == [("a", tmp_path), ("b", tmp_path)]
     assert [list(row.runs) for row in found] == [[2, 0], [0]]
     assert [dict(row.errors) for row in found] == [{}, {2: "no"}]
     assert found[0].runs[0].path == tmp_path / "a0"
@@ -520,7 +520,7 @@ def test_a_store_that_is_not_there(tcaf, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("one_core")
 def test_a_table_from_the_command_line(tcaf, tiny_store, config, tmp_path):
     arguments = (
         *("--table", "4", "--data", tiny_store.path, "--seeds", "1", "2", "--config", *config),
@@ -530,7 +530,7 @@ def test_a_table_from_the_command_line(tcaf, tiny_store, config, tmp_path):
     assert status == 0
     out = tmp_path / "here" / "results" / "table_4"
     assert {path.name for path in out.iterdir()} == {
-        *("runs", "table.md", "table.csv", "per_class.csv"),
+        *("runs", "rows.json", "table.md", "table.csv", "per_class.csv"),
     }
     assert "TCaF, audio alone" in output
     assert "kept in results/table_4" in output
@@ -549,13 +549,15 @@ def test_a_table_from_the_command_line(tcaf, tiny_store, config, tmp_path):
     found = json.loads(output, parse_constant=lambda name: pytest.fail(name))
     assert [row["model"] for row in found] == ["tcaf_audio", "tcaf"]
     assert float(rows[1]["seen"]) == pytest.approx(found[1]["means"]["seen"], abs=1e-6)
-    status, output, _ = tcaf(*arguments[:6], *arguments[7:], "--json")  # seed 1 alone
+    # Seed 1 alone, in a folder of its own: in this one the other seed's runs would stay.
+    elsewhere = ("--out", tmp_path / "alone", "--runs", out / "runs", "--json")
+    status, output, _ = tcaf(*arguments[:6], *arguments[7:], *elsewhere)
     alone = json.loads(output, parse_constant=lambda name: pytest.fail(name))
     assert [row["seeds"] for row in alone] == [[1], [1]]
     assert alone[0]["stds"]["seen"] is None
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("one_core")
 def test_a_failed_row_is_in_the_table_and_the_exit_status(tcaf, tiny_store, config, tmp_path):
     status, output, error = tcaf(
         *("--table", "1", "--data", tiny_store.path, "--seeds", "0", "--config", *config),
@@ -571,6 +573,15 @@ def test_a_failed_row_is_in_the_table_and_the_exit_status(tcaf, tiny_store, conf
     assert [row["model"] for row in rows] == ["avca", "ridge"]
     assert "lower training.learning_rate" in rows[0]["error"]
     assert rows[1]["error"] == ""
+    # One of them alone, which is done: the other one stays in the table, with its reason.
+    status, output, _ = tcaf(
+        *("--table", "1", "--data", tiny_store.path, "--seeds", "0", "--config", *config),
+        *("--models", "ridge", "--out", tmp_path / "out", "--runs", tmp_path / "kept"),
+        *("--set", "training.epochs=2", "--json"),
+    )
+    assert status == 0
+    assert [row["model"] for row in json.loads(output)] == ["avca", "ridge"]
+    assert list(csv.DictReader((tmp_path / "out" / "table.csv").read_text().splitlines())) == rows
 
 
 # --- The real processes ---

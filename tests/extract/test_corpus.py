@@ -119,7 +119,7 @@ def test_a_reject_is_of_the_file_before_it_was_read(tmp_path, work):
 )
 def test_what_fails_is_told_and_tried_again(tmp_path, work, said, told):
     file = media_file(tmp_path, content=said.encode())
-    answer = _open_worker(Obeying(), work.path)(file)
+    answer = _open_worker(Obeying(), work.path)(file, print)
     assert (answer.id, answer.reason) == (file.id, "failed")
     assert f"{file.path}: failed ({told}" in answer.detail
     assert "\n" not in answer.detail

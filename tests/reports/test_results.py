@@ -15,6 +15,7 @@ from tcaf.evaluation.gzsl import Decisions, score
 from tcaf.experiments.reproduce import RowResult
 from tcaf.experiments.tables import Row, Table, paper_table
 from tcaf.reports.results import (
+    RowsLostWarning,
     compare,
     per_class_csv,
     percent,
@@ -39,11 +40,14 @@ SEEN = (CATS + DOGS) / 2
 HM = 2 * SEEN * OWLS / (SEEN + OWLS)
 
 
-def write_run(folder, margins=MARGINS, *, gamma=0.5, epoch=3, seconds=13.0, peak_mib=211):
-    """Writes what a run of these decisions leaves."""
+def write_run(
+    folder, margins=MARGINS, *, clips=slice(9), gamma=0.5, epoch=3, seconds=13.0, peak_mib=211
+):
+    """Writes what a run of these decisions leaves, about these of the clips."""
     folder.mkdir(parents=True)
-    decisions = Decisions(LABELS, LABELS < 2, margins, NEAREST, np.full(9, 2), 3)
-    ids = tuple(f"clip {i}" for i in range(9))
+    labels, unseen = LABELS[clips], np.full(9, 2)[clips]
+    decisions = Decisions(labels, labels < 2, margins[clips], NEAREST[clips], unseen, 3)
+    ids = tuple(f"clip {i}" for i in range(9)[clips])
     write_decisions(folder / "predictions.parquet", ClipDecisions(ids, CLASSES, decisions, gamma))
     files = {
         "result": {
@@ -75,23 +79,28 @@ def write_run(folder, margins=MARGINS, *, gamma=0.5, epoch=3, seconds=13.0, peak
 def rows(tmp_path_factory):
     """Two seeds of TCaF, one of two of a row with a bar in its title, and a row without any."""
     folder = tmp_path_factory.mktemp("results")
+    bars, tcafs = folder / "bar-b", folder / "tcaf-a"
     # At gamma 0.5 the first cat is lost to the owls: S is (2/4 + 2/3) / 2.
     other = np.array([0, 1, 1, 1, 1, 1, 1, 0, 1.0])
     runs = {
-        0: write_run(folder / "a0"),
-        1: write_run(folder / "a1", other, epoch=5, seconds=17.0, peak_mib=223),
+        0: write_run(tcafs / "seed_0"),
+        1: write_run(tcafs / "seed_1", other, epoch=5, seconds=17.0, peak_mib=223),
     }
     first = Row("tcaf", "TCaF", paper=PAPER)
     bar = Row("bar", "a | b", paper={"ucf_cls": (1.0, 2.0, 3.0, 4.0)})
     return [
-        RowResult(bar, {1: write_run(folder / "b1", gamma=2.0)}, {0: "it | diverged"}),
-        RowResult(Row("none", "None at all"), {}, {0: "no, never", 1: "nor, this"}),
-        RowResult(first, runs, {}),
+        RowResult(bar, bars, {1: write_run(bars / "seed_1", gamma=2.0)}, {0: "it | diverged"}),
+        RowResult(Row("none", "None at all"), folder / "n", {}, {0: "no, never", 1: "nor, this"}),
+        RowResult(first, tcafs, runs, {}),
     ]
 
 
 def parsed(text):
     return {row["model"]: row for row in csv.DictReader(io.StringIO(text))}
+
+
+def parsed_by_class(text):
+    return [row["class"] for row in csv.DictReader(io.StringIO(text))]
 
 
 def markdown_table(text, head):
@@ -110,12 +119,13 @@ def markdown_table(text, head):
 
 TABLE = Table(1, "systems", ())
 COMMAND = ["tcaf", "reproduce", "--set", "text.path=a b"]
+COMMANDS = ["tcaf reproduce --set 'text.path=a b'"]
 
 
 def markdown(rows, dataset="synthetic"):
     scores = summarise(rows, dataset)
     comparisons, notes = compare(rows)
-    return table_markdown(TABLE, rows, scores, comparisons, COMMAND, notes)
+    return table_markdown(TABLE, rows, scores, comparisons, COMMANDS, notes)
 
 
 def test_columns_and_fractions(rows):
@@ -214,7 +224,7 @@ def test_comparisons(rows):
     assert 50 < int(row[3].removesuffix(" %")) < 100
     assert " to " in row[2]
     # They have one seed in common.
-    assert "over test clips, which tells nothing about other trainings" in markdown(rows)
+    assert "over test clips, which says nothing about other trainings" in markdown(rows)
 
 
 def test_without_tcaf_nothing_is_compared(rows):
@@ -244,10 +254,83 @@ def test_accuracy_by_class(rows):
     assert owls["accuracy_std"] == ""
 
 
+SEEN_CLIPS, UNSEEN_CLIPS = slice(7), slice(7, 9)
+
+
+@pytest.mark.parametrize(
+    ("clips", "known"), [(SEEN_CLIPS, {"seen": SEEN}), (UNSEEN_CLIPS, {"unseen": OWLS, "zsl": 1})]
+)
+def test_a_half_without_clips(tmp_path, clips, known):
+    """Scores without meaning are no number anywhere, and no zero."""
+    found = []
+    for name in ("tcaf", "bar"):
+        runs = {s: write_run(tmp_path / name / f"seed_{s}", clips=clips) for s in (0, 1)}
+        found.append(RowResult(Row(name, name.upper(), paper=PAPER), tmp_path / name, runs, {}))
+    out = tmp_path / "out"
+    scores = write_results(out, TABLE, found, "ucf_cls", COMMAND)
+    names = ["seen", "unseen", "harmonic_mean", "zsl", "curve_area"]
+    text = (out / "table.md").read_text()
+    head, *body = markdown_table(text, "Model")
+    for cells in body:
+        shown = dict(zip(head, cells, strict=True))
+        assert [shown[name] for name in ("S", "U", "HM", "ZSL", "curve area")] == [
+            f"{100 * known[name]:.2f} ± 0.00" if name in known else "-" for name in names
+        ]
+    for row in parsed((out / "table.csv").read_text()).values():
+        assert [row[name] for name in names] == [
+            f"{known[name]:.6f}" if name in known else "" for name in names
+        ]
+        assert [row[f"{name}_std"] for name in names] == [
+            "0.000000" if name in known else "" for name in names
+        ]
+    for row in json.loads(json.dumps([row.to_json() for row in scores], allow_nan=False)):
+        assert {name for name, value in row["means"].items() if value is not None} == set(known)
+        assert {name for name, value in row["stds"].items() if value is not None} == set(known)
+    # Neither HM nor the area can be compared, and why is said.
+    half = "unseen" if clips == SEEN_CLIPS else "seen"
+    why = f"harmonic_mean needs clips of {half} classes, and there are none"
+    assert f"Not compared with BAR: {why}." in text
+    classes = parsed_by_class((out / "per_class.csv").read_text())
+    assert (
+        classes
+        == [
+            label
+            for label in ("cat, meowing", "dog", "owl")
+            if (label == "owl") == (clips == UNSEEN_CLIPS)
+        ]
+        * 2
+    )
+
+
+def test_one_row_has_a_half_that_the_other_has_not(tmp_path):
+    rows = []
+    for name, clips in (("tcaf", slice(9)), ("bar", SEEN_CLIPS)):
+        runs = {0: write_run(tmp_path / name / "seed_0", clips=clips)}
+        rows.append(RowResult(Row(name, name.upper()), tmp_path / name, runs, {}))
+    for order in (rows, rows[::-1]):
+        text = markdown(order)
+        cells = {row[0]: row[1:5] for row in markdown_table(text, "Model")[1:]}
+        assert cells["BAR"] == ["70.83", "-", "-", "-"]
+        assert "-" not in cells["TCAF"]
+        assert compare(order)[0] == []
+        assert compare(order)[1][0].startswith("BAR: runs must have the same test clips;")
+
+
+def test_a_seed_without_a_half(tmp_path):
+    """A mean over seeds of which one has no number has none: of fewer seeds it would be another."""
+    runs = {
+        seed: write_run(tmp_path / f"seed_{seed}", clips=clips)
+        for seed, clips in ((0, slice(9)), (1, SEEN_CLIPS))
+    }
+    (found,) = summarise([RowResult(Row("tcaf", "TCaF"), tmp_path, runs, {})], "synthetic")
+    assert found.means["seen"] == pytest.approx(SEEN)
+    assert all(math.isnan(found.means[name]) for name in ("unseen", "harmonic_mean", "zsl"))
+
+
 def test_percent():
     assert percent(0.12345) == "12.35"
     assert percent(0.5, 0.01) == "50.00 ± 1.00"
-    assert percent(math.nan, math.nan) == ""
+    assert percent(math.nan, math.nan) == "-"
 
 
 def test_rows_as_json(rows):
@@ -260,29 +343,61 @@ def test_rows_as_json(rows):
     assert none["errors"] == {"0": "no, never", "1": "nor, this"}
 
 
-def test_a_run_that_told_no_time(rows, tmp_path):
+def test_a_run_without_its_time(rows, tmp_path):
     run = write_run(tmp_path / "r")
     (tmp_path / "r" / "process.json").unlink()
-    (found,) = summarise([RowResult(Row("tcaf", "TCaF"), {0: run}, {})], "synthetic")
+    row = RowResult(Row("tcaf", "TCaF"), tmp_path, {0: run}, {})
+    (found,) = summarise([row], "synthetic")
     assert found.seconds == ()
     assert math.isnan(found.peak_mib)
-    head, row = markdown_table(markdown([RowResult(Row("tcaf", "TCaF"), {0: run}, {})]), "Model")
-    assert dict(zip(head, row, strict=True))["memory"] == ""
+    head, cells = markdown_table(markdown([row]), "Model")
+    assert dict(zip(head, cells, strict=True))["memory"] == ""
 
 
-def test_three_files(rows, tmp_path):
+def test_the_files(rows, tmp_path):
     out = tmp_path / "deep" / "out"
     scores = write_results(out, paper_table(1), rows, "ucf_cls", COMMAND)
     assert sorted(path.name for path in out.iterdir()) == [
-        *("per_class.csv", "table.csv", "table.md"),
+        *("per_class.csv", "rows.json", "table.csv", "table.md"),
     ]
     assert (out / "table.csv").read_text() == table_csv(scores)
-    assert (out / "per_class.csv").read_text() == per_class_csv(rows)
+    bar, none, tcaf = rows
+    # TCaF is a row of the table, the others come after it.
+    assert (out / "per_class.csv").read_text() == per_class_csv([tcaf, bar, none])
     assert "| TCaF | 64.58" in (out / "table.md").read_text()
     # Written once more, it is the same.
     before = (out / "table.md").read_text()
     write_results(out, paper_table(1), rows, "ucf_cls", COMMAND)
     assert (out / "table.md").read_text() == before
+
+
+def test_two_calls_give_one_table(rows, tmp_path):
+    """A row at a time, each with its own command."""
+    bar, _, tcaf = rows
+    write_results(tmp_path, paper_table(1), [bar], "ucf_cls", ["tcaf", "reproduce", "bar"])
+    assert "Kept" not in (tmp_path / "table.md").read_text()
+    scores = write_results(tmp_path, paper_table(1), [tcaf], "ucf_cls", ["tcaf", "reproduce"])
+    assert [row.model for row in scores] == ["tcaf", "bar"]
+    text = (tmp_path / "table.md").read_text()
+    assert "\n    tcaf reproduce\n    tcaf reproduce bar\n" in text
+    assert "\nKept from earlier calls: a | b (seed 0, 1).\n" in text
+    # With the failure of the other seed, and compared.
+    assert "- a | b, seed 0: it | diverged" in text
+    assert markdown_table(text, "TCaF less")[1][0] == "a BAR b"
+    assert list(parsed((tmp_path / "table.csv").read_text())) == ["tcaf", "bar"]
+    assert list(parsed((tmp_path / "per_class.csv").read_text())) == ["tcaf", "bar"]
+
+
+def test_a_row_that_is_gone_is_named(rows, tmp_path):
+    run = write_run(tmp_path / "runs" / "bar-c" / "seed_5")
+    bar = RowResult(Row("bar", "Bar"), run.path.parent, {5: run}, {})
+    write_results(tmp_path, paper_table(1), [bar], "ucf_cls", COMMAND)
+    (run.path / "result.json").unlink()
+    lost = "No longer in this table: Bar, seed 5: its run is no longer there."
+    with pytest.warns(RowsLostWarning, match=lost):
+        scores = write_results(tmp_path, paper_table(1), rows[2:], "ucf_cls", COMMAND)
+    assert [row.model for row in scores] == ["tcaf"]
+    assert f"\n{lost}\n" in (tmp_path / "table.md").read_text()
 
 
 def test_a_folder_that_cannot_be_made(rows, tmp_path):

@@ -32,7 +32,8 @@ def reproduce(
     with the settings that its presets have for the data; settings typed go to all rows that read
     them. What is done already with the same configuration and data is not run again, an interrupted
     run is taken up, and a row that fails is kept with its reason. Writes table.md, table.csv and
-    per_class.csv.
+    per_class.csv. Rows and seeds that earlier calls have left in the same folder stay in them, as
+    long as their runs are there and a row's configuration is the same; what does not stay is named.
 
     Args:
         table: number of the table in the paper.

@@ -1,19 +1,23 @@
-"""Processes that each extract one file at a time, so that no file can stop the others.
+"""Processes that each work on one task at a time, so that no task can stop the others.
 
-Owns starting, feeding and ending them. A decoder that crashes takes its process along and nothing
-else: the file that it had is tried once more by a new process, then reported. What a worker does
-with a file is `corpus`.
+Owns starting, feeding and ending them, and the words for how one ended. A task that crashes takes
+its process along and nothing else; where that may be chance, it is tried once more in a new one. A
+process ends with the one that started it, however that dies. What a worker does with a file is
+`extract.corpus`, with a run `experiments.reproduce`.
 """
 
 import multiprocessing
 import os
 import signal
+import sys
 import time
+import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from threading import Thread
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -23,8 +27,14 @@ from tcaf.errors import TCAFError
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
 
-Open = Callable[..., Callable[[Task], Answer]]
+Send = Callable[[Any], None]
+"""What a worker's function sends moments with while it works: anything that can be pickled."""
+
+Open = Callable[..., Callable[[Task, Send], Answer]]
 """What a worker calls once, with the arguments given, to get the function for its tasks."""
+
+Watch = Callable[[Task, Any], None]
+"""Called with a task and None when a process takes it, and then with each moment of it."""
 
 FAULTS = frozenset(
     getattr(signal, name)
@@ -36,19 +46,19 @@ FAULTS = frozenset(
 GRACE_S = 0.5
 """Seconds between the end of a worker and our own, where someone ends all processes in turn."""
 
-_READY = object()
-"""Stands for the first sign of life of a worker."""
-
 
 @dataclass(frozen=True)
 class Crash:
-    """Two processes, one after the other, ended by themselves before they had answered.
+    """The process ended by itself before it had answered, at the last try of the task.
 
     Args:
         reason: in words.
     """
 
     reason: str
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 @dataclass(frozen=True)
@@ -68,24 +78,32 @@ class Killed:
         """What to add to words such as "killed"."""
         return ", perhaps for want of memory" if self.wants_memory else ""
 
+    def __str__(self) -> str:
+        return self.reason + self.hint
+
 
 @dataclass(frozen=True)
-class _Raised:
-    """What a worker sends in place of an answer where its function raises.
+class Failed:
+    """The function raised; what comes in place of an answer where errors are not raised again.
 
     Args:
-        error: an OSError as such, others in words: not every exception goes through a pipe.
+        error: what it raised; what a pipe might not carry is a RuntimeError that names it.
+        trace: the traceback in the process.
     """
 
     error: Exception
+    trace: str
 
     @classmethod
-    def of(cls, error: Exception) -> "_Raised":
-        """Makes an error fit to be sent."""
+    def of(cls, error: Exception) -> "Failed":
+        """Makes an error fit to be sent: not every exception goes through a pipe."""
+        trace = "".join(traceback.format_exception(error))
         if isinstance(error, OSError) and error.errno is not None:
             paths = (error.filename, None, error.filename2)
-            return cls(OSError(error.errno, error.strerror, *paths))
-        return cls(RuntimeError(f"{type(error).__name__}: {error}"))
+            return cls(OSError(error.errno, error.strerror, *paths), trace)
+        if isinstance(error, TCAFError):
+            return cls(TCAFError(str(error)), trace)
+        return cls(RuntimeError(f"{type(error).__name__}: {error}"), trace)
 
 
 def usable_cores() -> int:
@@ -112,38 +130,82 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def _end_with_parent() -> None:
+    """Lets this process end when its parent has, whatever it is doing by then."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "runs in processes that another one has started"
+    sentinel = parent.sentinel
+    if sys.platform == "linux":
+        import fcntl
+
+        # The parent's end of this pipe closes with it, and the kernel then sends us a signal. A
+        # thread would have to wait for native code to let go of Python's lock.
+        fcntl.fcntl(sentinel, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(sentinel, fcntl.F_SETSIG, signal.SIGKILL)
+        flags = fcntl.fcntl(sentinel, fcntl.F_GETFL)
+        fcntl.fcntl(sentinel, fcntl.F_SETFL, flags | os.O_ASYNC)
+        if wait([sentinel], timeout=0):  # it closed before
+            os._exit(1)
+    else:
+        Thread(target=lambda: wait([sentinel]) and os._exit(1), daemon=True).start()
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """The first sign of life of a worker."""
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """What a worker's function sends while it works."""
+
+    content: Any
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What a worker's function returns."""
+
+    content: Any
+
+
 def _serve(
     connection: Connection, open_: Open[Task, Answer], arguments: tuple[Any, ...], threads: int
 ) -> None:
     """Answers tasks until the other end of the pipe closes. Runs in a process of its own."""
     # Ctrl-C reaches the whole group of processes; the parent ends its workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _end_with_parent()
     torch.set_num_threads(threads)
-    # A closed pipe: the parent is done, or has gone itself.
+
+    def send(moment: Any) -> None:
+        connection.send(_Moment(moment))
+
+    # A closed pipe: the parent is done.
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             work = open_(*arguments)
-        except Exception as error:  # noqa: BLE001 - the parent raises it
-            connection.send(_Raised.of(error))
+        except Exception as error:  # noqa: BLE001 - the parent decides
+            connection.send(Failed.of(error))
             return
-        connection.send(None)  # ready
+        connection.send(_Ready())
         while True:
-            connection.send(_done(work, connection.recv()))
+            connection.send(_done(work, connection.recv(), send))
 
 
-def _done(work: Callable[[Task], Answer], task: Task) -> Answer | _Raised:
+def _done(work: Callable[[Task, Send], Answer], task: Task, send: Send) -> _Answer | Failed:
     try:
-        return work(task)
-    except Exception as error:  # noqa: BLE001 - the parent raises it
-        return _Raised.of(error)
+        return _Answer(work(task, send))
+    except Exception as error:  # noqa: BLE001 - the parent decides
+        return Failed.of(error)
 
 
 @dataclass(frozen=True)
 class _Job(Generic[Task]):
-    """A task, and whether a process has crashed on it already."""
+    """A task, and how many processes have been given it."""
 
     task: Task
-    is_second_try: bool = False
+    tries: int = 1
 
 
 @dataclass
@@ -152,23 +214,48 @@ class _Worker(Generic[Task]):
 
     process: Any
     connection: Connection
-    job: _Job[Task] | None = None
+    job: _Job[Task]
     ready: bool = False
 
-    def give(self, job: _Job[Task] | None) -> None:
-        """Hands over the next task; without one the pipe is closed and the process ends."""
-        self.job = job
-        if job is None:
-            self.connection.close()
-        else:
-            # If it has crashed already, `wait` reports it.
-            with suppress(OSError):
-                self.connection.send(job.task)
+    @classmethod
+    def start(
+        cls, job: _Job[Task], open_: Open[Task, Any], arguments: tuple[Any, ...], threads: int
+    ) -> "_Worker[Task]":
+        """Starts a process and hands it its first task."""
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        given = (theirs, open_, arguments, threads)
+        process = context.Process(target=_serve, args=given, daemon=True)
+        with _interrupts_held():
+            process.start()
+        theirs.close()
+        worker = cls(process, ours, job)
+        worker.give(job)
+        return worker
 
-    def end(self) -> Crash | Killed:
-        """Waits for the process to end and says why it did."""
+    def give(self, job: _Job[Task]) -> None:
+        """Hands over the next task."""
+        self.job = job
+        # If it has crashed already, `receive` reports it.
+        with suppress(OSError):
+            self.connection.send(job.task)
+
+    def receive(self) -> _Ready | _Moment | _Answer | Failed | Crash | Killed:
+        """Returns what the process has sent, or why it has ended without."""
+        try:
+            message = self.connection.recv()
+        except (EOFError, OSError):
+            return self._ended()
+        self.ready = self.ready or isinstance(message, _Ready)
+        return message
+
+    def dismiss(self) -> None:
+        """Lets the process end, since there is nothing more for it to do."""
         self.connection.close()
         self.process.join()
+
+    def _ended(self) -> Crash | Killed:
+        self.dismiss()
         code = self.process.exitcode
         if code >= 0:
             return Crash(f"the process ended with exit status {code}")
@@ -178,7 +265,15 @@ class _Worker(Generic[Task]):
             reason = f"the process was ended by signal {-code}"
         if -code in FAULTS:
             return Crash(reason)
-        return Killed(reason, wants_memory=-code == getattr(signal, "SIGKILL", None))
+        if -code == getattr(signal, "SIGKILL", None):
+            return Killed(reason, wants_memory=True)
+        # Whoever ends all processes one after the other comes to this one now.
+        time.sleep(GRACE_S)
+        return Killed(reason, wants_memory=False)
+
+
+def _ignore(task: Any, moment: Any) -> None:
+    """Watches nothing."""
 
 
 def answers(
@@ -186,7 +281,12 @@ def answers(
     open_: Open[Task, Answer],
     arguments: tuple[Any, ...],
     workers: int,
-) -> Generator[tuple[Task, Answer | Crash | Killed], None, None]:
+    *,
+    watch: Watch[Task] = _ignore,
+    fresh: bool = False,
+    tries: int = 2,
+    raises: bool = True,
+) -> Generator[tuple[Task, Answer | Failed | Crash | Killed], None, None]:
     """Yields each task with its answer, in the order in which they are ready.
 
     Close it where it is left early, so that its processes end then.
@@ -195,87 +295,97 @@ def answers(
         tasks: what is to be done; picklable.
         open_: a function at the top of a module, called once in each process.
         arguments: of `open_`.
-        workers: processes; each has its share of the cores.
+        workers: processes at a time; each has its share of the cores.
+        watch: called in this process when a task begins and with its moments.
+        fresh: a new process for each task, whose time and peak memory are then the task's own.
+        tries: how many processes may crash on a task before that is its answer.
+        raises: raise what the function raises, and that no process starts; otherwise either is the
+            answer of the task that it happens to.
 
     Raises:
-        TCAFError: workers is not positive, or no process comes so far as to take a task.
-        OSError: the function raised it.
-        RuntimeError: the function raised something else, which the message names.
+        TCAFError: workers is not positive; where `raises`, the function raised it, or no process
+            comes so far as to take a task.
+        OSError: the function raised it, where `raises`.
+        RuntimeError: the function raised something else, which the message names, where `raises`.
     """
     if workers < 1:
         raise TCAFError(f"--workers must be at least 1, got {workers}")
-    waiting = [_Job(task) for task in reversed(tasks)]
-    running: list[_Worker[Task]] = []
     threads = max(1, usable_cores() // workers)
-
-    def start(job: _Job[Task]) -> None:
-        running.append(_started(open_, arguments, threads))
-        running[-1].give(job)
-
+    waiting = [_Job(task) for task in reversed(tasks)]
+    pool = _Pool(open_, arguments, threads, watch, fresh, tries, raises, waiting)
     try:
-        while waiting or running:
-            while waiting and len(running) < workers:
-                start(waiting.pop())
-            ready = wait([worker.connection for worker in running])
-            for worker in [w for w in running if w.connection in ready]:
-                answer, job = _heard(worker), worker.job
-                assert job is not None, "a worker without a task is not waited for"
-                if answer is _READY:
-                    continue
-                if isinstance(answer, Crash | Killed):
-                    running.remove(worker)
-                    if isinstance(answer, Crash) and not job.is_second_try:
-                        # In a new process: what came before may have spoilt this one.
-                        start(_Job(job.task, is_second_try=True))
-                        continue
-                else:
-                    worker.give(waiting.pop() if waiting else None)
-                    if worker.job is None:
-                        worker.process.join()
-                        running.remove(worker)
-                yield job.task, answer
+        while waiting or pool.running:
+            while waiting and len(pool.running) < workers:
+                pool.start(waiting.pop())
+            ready = wait([worker.connection for worker in pool.running])
+            for worker in [w for w in pool.running if w.connection in ready]:
+                yield from pool.hear(worker)
     finally:
         # SIGTERM may be held back, in a process that is stopped or by whoever started us.
-        for worker in running:
+        for worker in pool.running:
             worker.process.kill()
-        for worker in running:
-            worker.process.join()
-            worker.connection.close()
+        for worker in pool.running:
+            worker.dismiss()
 
 
-def _started(open_: Open[Task, Answer], arguments: tuple[Any, ...], threads: int) -> _Worker[Task]:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, open_, arguments, threads), daemon=True)
-    with _interrupts_held():
-        process.start()
-    theirs.close()
-    return _Worker(process, ours)
+@dataclass
+class _Pool(Generic[Task, Answer]):
+    """The processes of one call of `answers`, whose arguments these are, and what waits for them.
 
-
-def _heard(worker: _Worker[Any]) -> Any:
-    """Returns an answer, or why there is none: `_READY`, a crash, an end from outside.
-
-    Raises:
-        TCAFError: the process does not come so far as to take a task.
-        Exception: what the function has raised.
+    Args:
+        waiting: what no process has been given, the first one last.
+        running: the processes; each has a job in hand.
     """
-    try:
-        answer = worker.connection.recv()
-    except (EOFError, OSError):
-        ended = worker.end()
-        if isinstance(ended, Killed) and not ended.wants_memory:
-            # Whoever ends all processes one after the other comes to this one now.
-            time.sleep(GRACE_S)
-        if not worker.ready:
-            hint = ended.hint if isinstance(ended, Killed) else ""
-            raise TCAFError(f"no process starts: {ended.reason}{hint}") from None
-        return ended
-    if isinstance(answer, _Raised):
-        if not worker.ready:
-            raise TCAFError(f"no process starts: {answer.error}")
-        raise answer.error
-    if worker.ready:
-        return answer
-    worker.ready = True
-    return _READY
+
+    open_: Open[Task, Answer]
+    arguments: tuple[Any, ...]
+    threads: int
+    watch: Watch[Task]
+    fresh: bool
+    tries: int
+    raises: bool
+    waiting: list[_Job[Task]]
+    running: list[_Worker[Task]] = field(default_factory=list)
+
+    def start(self, job: _Job[Task]) -> None:
+        """Gives a job to a new process."""
+        self.running.append(_Worker.start(job, self.open_, self.arguments, self.threads))
+        self.watch(job.task, None)
+
+    def hear(
+        self, worker: _Worker[Task]
+    ) -> Iterator[tuple[Task, Answer | Failed | Crash | Killed]]:
+        """Takes a message, and yields the task and its answer where it is one.
+
+        Raises:
+            Exception: see `answers`.
+        """
+        job, message = worker.job, worker.receive()
+        if isinstance(message, _Ready):
+            return
+        if isinstance(message, _Moment):
+            self.watch(job.task, message.content)
+            return
+        if self.raises:
+            _raise(message, worker.ready)
+        if isinstance(message, Crash) and job.tries < self.tries:
+            self.running.remove(worker)
+            # In a new process: what came before may have spoilt this one.
+            self.start(_Job(job.task, job.tries + 1))
+            return
+        goes_on = worker.ready and not isinstance(message, Crash | Killed) and not self.fresh
+        if goes_on and self.waiting:
+            worker.give(self.waiting.pop())
+            self.watch(worker.job.task, None)
+        else:
+            worker.dismiss()
+            self.running.remove(worker)
+        yield job.task, message.content if isinstance(message, _Answer) else message
+
+
+def _raise(message: _Answer | Failed | Crash | Killed, ready: bool) -> None:
+    if not ready:
+        reason = message.error if isinstance(message, Failed) else message
+        raise TCAFError(f"no process starts: {reason}")
+    if isinstance(message, Failed):
+        raise message.error

@@ -1,23 +1,20 @@
 """Reproducing a table: which runs it takes, running them side by side, carrying on after a kill.
 
-Owns the plan of runs, the processes that train them, and what is skipped since it is done. A run's
+Owns the plan of runs, how a process trains one, and what is skipped since it is done. A run's
 folder is named after its configuration and data, so another configuration never passes for it. The
-content of the tables is `tables.py`, writing them `reports.results`.
+content of the tables is `tables.py`, writing them `reports.results`, the processes
+`execution.processes`.
 """
 
 import hashlib
 import json
 import math
-import multiprocessing
-import os
 import resource
-import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ import torch
 
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError, did_you_mean, shorten
+from tcaf.execution.processes import Crash, Failed, Killed, Send, answers
 from tcaf.experiments.layers import Layer, experiment_layers, resolve, unread_settings
 from tcaf.experiments.tables import Row, Table, row_settings
 from tcaf.files.atomic import write_json, write_text
@@ -72,7 +70,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Moment:
-    """What a watcher is told about a job that runs.
+    """How far a job that runs is.
 
     Args:
         job: the run.
@@ -142,7 +140,7 @@ def plan(
         dims = {"audio_dim": store.spec.audio_dim, "visual_dim": store.spec.visual_dim}
         configure(experiment, **dims, text_dim=1)
         folder = runs / f"{row.name}-{_configuration_hash(experiment, store)}"
-        jobs += [Job(row, replace(experiment, seed=s), folder / f"seed_{s}") for s in seeds]
+        jobs += [Job(row, replace(experiment, seed=s), run_folder(folder, s)) for s in seeds]
     return jobs
 
 
@@ -159,6 +157,11 @@ def _check_all_are_read(rows: Sequence[Row], layers_of: Mapping[str, Sequence[La
     ]
     if nobody := set.intersection(*unread):
         raise TCAFError(f"no row reads {shorten(sorted(nobody))}; leave it out")
+
+
+def run_folder(folder: Path, seed: int) -> Path:
+    """Returns where the run of a seed lies in the folder of its configuration."""
+    return folder / f"seed_{seed}"
 
 
 def _check_row_is_kept(row: Row, experiment: Experiment) -> None:
@@ -206,109 +209,52 @@ def is_done(job: Job) -> bool:
     return Run(job.out).result is not None
 
 
+@dataclass
 class _Reporter:
-    """Tells the parent process about epochs through a pipe."""
+    """Sends the parent process how far a training is."""
 
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.stage, self.epochs = 0, 0
+    send: Send
+    stage: int = 0
+    epochs: int = 0
 
     def stage_started(self, stage: int, epochs: int, done: int) -> None:
         """Sends which stage begins."""
         self.stage, self.epochs = stage, epochs
-        self.connection.send(("moment", stage, epochs, None, 0.0))
+        self.send((stage, epochs, None, 0.0))
 
     def batch_done(
         self, epoch: int, batch: int, num_batches: int, losses: dict[str, float]
     ) -> None:
         """Sends how much of the epoch is done."""
-        self.connection.send(("moment", self.stage, self.epochs, None, batch / num_batches))
+        self.send((self.stage, self.epochs, None, batch / num_batches))
 
     def epoch_done(self, record: EpochRecord) -> None:
         """Sends the epoch's record."""
-        self.connection.send(("moment", self.stage, self.epochs, record, 0.0))
+        self.send((self.stage, self.epochs, record, 0.0))
 
 
-def _work(
-    connection: Connection,
-    experiment: dict[str, Any],
-    store: Path,
-    out: Path,
-    threads: int,
-    plugin: Path | None,
-) -> None:
-    """Trains one run in a process of its own, so that time and peak memory are its own too."""
-    # Ctrl-C reaches the whole process group; the parent decides.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(threads)
+def _open_worker(store: Path, plugin: Path | None) -> Callable[[Job, Send], None]:
+    """Returns what a process does with its run; time and peak memory are the run's own too."""
     start = time.perf_counter()
-    try:
-        if plugin is not None:
-            load_plugin(plugin)
-        result = train(
-            Experiment.from_json(experiment),
-            FeatureStore.open(store),
-            out,
-            resume=(out / "config.json").is_file(),
-            observer=_Reporter(connection),
-        )
-    except TCAFError as error:
-        connection.send(("failed", " ".join(str(error).split())))
-        return
-    except Exception as error:  # noqa: BLE001 - a row's failure must not end the table
-        file = out.parent / f"{out.name}_error.txt"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, traceback.format_exc())
-        words = " ".join(f"{type(error).__name__}: {error}".split())
-        connection.send(("failed", f"{words} (traceback in {file})"))
-        return
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Kilobytes, but bytes on macOS.
-    peak_mib = peak / (2**20 if sys.platform == "darwin" else 2**10)
-    # Of a run that was taken up again, the epochs that other processes trained count too.
-    seconds = max(time.perf_counter() - start, result["seconds"])
-    (out.parent / f"{out.name}_error.txt").unlink(missing_ok=True)
-    write_json(
-        out / "process.json",
-        {"seconds": round(seconds, 1), "peak_mib": round(peak_mib), "threads": threads},
-    )
+    if plugin is not None:
+        load_plugin(plugin)
+    opened = FeatureStore.open(store)
 
+    def work(job: Job, send: Send) -> None:
+        resume = (job.out / "config.json").is_file()
+        result = train(job.experiment, opened, job.out, resume=resume, observer=_Reporter(send))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        # Kilobytes, but bytes on macOS.
+        peak_mib = peak / (2**20 if sys.platform == "darwin" else 2**10)
+        # Of a run that was taken up again, the epochs that other processes trained count too.
+        cost = {
+            "seconds": round(max(time.perf_counter() - start, result["seconds"]), 1),
+            "peak_mib": round(peak_mib),
+            "threads": torch.get_num_threads(),
+        }
+        write_json(job.out / "process.json", cost)
 
-@dataclass
-class _Worker:
-    """A process that trains a job, and what it told."""
-
-    job: Job
-    process: Any
-    connection: Connection
-    moment: Moment
-    error: str | None = None
-
-    def hear(self, watcher: Watcher) -> bool:
-        """Passes on what has arrived; returns False when the pipe is closed."""
-        try:
-            while self.connection.poll():
-                kind, *content = self.connection.recv()
-                if kind == "failed":
-                    self.error = content[0]
-                else:
-                    self.moment = Moment(self.job, *content)
-                    watcher(self.moment)
-        except EOFError:
-            return False
-        return True
-
-    def outcome(self) -> Outcome:
-        """Waits for the process to end and returns what became of the job."""
-        self.process.join()
-        code = self.process.exitcode
-        if self.error is None and code:
-            self.error = f"the process ended with exit status {code}"
-            if code < 0:
-                name = signal.Signals(-code).name
-                hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
-                self.error = f"the process was ended by {name}{hint}"
-        return Outcome(self.job, self.error)
+    return work
 
 
 def run_jobs(
@@ -321,13 +267,14 @@ def run_jobs(
 ) -> list[Outcome]:
     """Trains all runs that are not done, some side by side, and carries on after a failed one.
 
-    Each run is a process of its own with its share of the processor's cores. One that was
-    interrupted is taken up where it was.
+    Each run is a process of its own with its share of the cores that this process may use. One that
+    was interrupted is taken up where it was; one whose process crashes has failed, and is tried
+    again when this is called again.
 
     Args:
         jobs: from `plan`.
         store: folder of the feature store.
-        watcher: told about epochs and about runs that are over.
+        watcher: called with the moments of each run, and with its outcome.
         num_jobs: runs at a time.
         plugin: a Python file that registers systems.
 
@@ -339,39 +286,44 @@ def run_jobs(
     """
     if num_jobs < 1:
         raise TCAFError(f"--jobs must be at least 1, got {num_jobs}")
-    context = multiprocessing.get_context("spawn")
-    threads = max(1, (os.cpu_count() or 1) // num_jobs)
-    outcomes: dict[Path, Outcome] = {}
-    waiting: list[Job] = []
-    for job in jobs:
-        if is_done(job):
-            outcomes[job.out] = Outcome(job, skipped=True)
+    outcomes = {job.out: Outcome(job, skipped=True) for job in jobs if is_done(job)}
+    for outcome in outcomes.values():
+        watcher(outcome)
+
+    def watch(job: Job, moment: tuple[Any, ...] | None) -> None:
+        watcher(Moment(job, *(moment or ())))
+
+    done = answers(
+        [job for job in jobs if job.out not in outcomes],
+        _open_worker,
+        (store, plugin),
+        num_jobs,
+        watch=watch,
+        fresh=True,
+        tries=1,
+        raises=False,
+    )
+    with closing(done):
+        for job, answer in done:
+            outcomes[job.out] = _outcome(job, answer)
             watcher(outcomes[job.out])
-        else:
-            waiting.append(job)
-    running: list[_Worker] = []
-    try:
-        while waiting or running:
-            while waiting and len(running) < num_jobs:
-                job = waiting.pop(0)
-                receiver, sender = context.Pipe(duplex=False)
-                arguments = (sender, job.experiment.to_json(), store, job.out, threads, plugin)
-                process = context.Process(target=_work, args=arguments, daemon=True)
-                process.start()
-                sender.close()
-                running.append(_Worker(job, process, receiver, Moment(job)))
-                watcher(running[-1].moment)
-            wait([worker.connection for worker in running])
-            for worker in list(running):
-                if not worker.hear(watcher):
-                    running.remove(worker)
-                    outcomes[worker.job.out] = worker.outcome()
-                    watcher(outcomes[worker.job.out])
-    finally:
-        for worker in running:
-            worker.process.terminate()
-            worker.process.join()
     return [outcomes[job.out] for job in jobs]
+
+
+def _outcome(job: Job, answer: Failed | Crash | Killed | None) -> Outcome:
+    """Returns what became of a job, and keeps the traceback of an error that nobody expects."""
+    file = job.out.with_name(f"{job.out.name}_error.txt")
+    if answer is None:
+        file.unlink(missing_ok=True)
+        return Outcome(job)
+    if not isinstance(answer, Failed):
+        return Outcome(job, str(answer))
+    words = " ".join(str(answer.error).split())
+    if isinstance(answer.error, TCAFError):
+        return Outcome(job, words)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, answer.trace)
+    return Outcome(job, f"{words} (traceback in {file})")
 
 
 @dataclass(frozen=True)
@@ -380,11 +332,13 @@ class RowResult:
 
     Args:
         row: of the table.
+        folder: of its configuration, in which the runs lie.
         runs: those of its runs that are done, by seed.
         errors: why others are not, by seed.
     """
 
     row: Row
+    folder: Path
     runs: Mapping[int, Run]
     errors: Mapping[int, str]
 
@@ -399,7 +353,7 @@ def collect(outcomes: Sequence[Outcome]) -> list[RowResult]:
     rows: dict[str, RowResult] = {}
     for outcome in outcomes:
         job = outcome.job
-        found = rows.get(job.row.name, RowResult(job.row, {}, {}))
+        found = rows.get(job.row.name, RowResult(job.row, job.out.parent, {}, {}))
         seed = job.experiment.seed
         if outcome.error is None:
             found = replace(found, runs={**found.runs, seed: Run(job.out)})

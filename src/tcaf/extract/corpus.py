@@ -24,7 +24,7 @@ import safetensors.numpy
 
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.errors import TCAFError
-from tcaf.execution.processes import Crash, Killed, answers
+from tcaf.execution.processes import Crash, Killed, Send, answers
 from tcaf.extract.extractor import Extractor
 from tcaf.extract.media import BrokenMediaWarning, MediaError, require_decoder
 from tcaf.files.atomic import read_json, replacing, write_json
@@ -234,11 +234,11 @@ class WorkFolder:
         write_json(self.rejects / f"{file.key}.json", told)
 
 
-def _open_worker(backbones: Backbones, folder: Path) -> Callable[[MediaFile], Reject | None]:
+def _open_worker(backbones: Backbones, folder: Path) -> Callable[[MediaFile, Send], Reject | None]:
     """Returns what a process does with each file; a reject that comes back is of this run alone."""
     extractor, work = backbones.open(), WorkFolder(folder)
 
-    def extract(file: MediaFile) -> Reject | None:
+    def extract(file: MediaFile, send: Send) -> Reject | None:
         state = file.state()
         try:
             with warnings.catch_warnings(record=True) as caught:

@@ -1,12 +1,13 @@
 """A table's results as files: `table.md` for people, `table.csv` and `per_class.csv` for programs.
 
-Owns their columns and wording. Scores are fractions in the CSV files and percent in Markdown.
+Owns their columns and wording. Scores are fractions in the CSV files and percent in Markdown. One
+that has no meaning, since the test has no clips of a half, is empty there and "-" here.
 """
 
 import csv
 import io
 import math
-import shlex
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,12 +23,17 @@ from tcaf.evaluation.statistics import (
     paired_bootstrap,
 )
 from tcaf.experiments.reproduce import RowResult
+from tcaf.experiments.rows import merge_rows
 from tcaf.experiments.tables import PaperScores, Table
 from tcaf.files.atomic import read_json, write_text
 from tcaf.progress import describe_time
 from tcaf.training.run import Run
 
 AREA = "curve_area"
+
+
+class RowsLostWarning(UserWarning):
+    """Rows that were in a folder's table are no longer in it."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class Scores:
         gammas: that the runs chose.
         on_edge: whether one of these is the first or last of its grid.
         epochs: that stage 1 of the runs chose.
-        seconds: wall time of each run that told it.
+        seconds: wall time of each run that has it.
         peak_mib: largest memory of a run.
         seeds: of the runs that are done.
         errors: why other runs failed, by seed.
@@ -106,7 +112,7 @@ def summarise(rows: Sequence[RowResult], dataset: str) -> list[Scores]:
 
 
 def cost_of(run: Path) -> dict[str, float | int] | None:
-    """Returns wall time and peak memory of the process that trained a run, if it told them."""
+    """Returns wall time and peak memory of the process that trained a run, if they were kept."""
     file = run / "process.json"
     return read_json(file, "the time of a run") if file.is_file() else None
 
@@ -201,9 +207,9 @@ def per_class_csv(rows: Sequence[RowResult]) -> str:
 
 
 def percent(mean: float, std: float = math.nan) -> str:
-    """Returns a fraction in percent, with its standard deviation where there is one."""
+    """Returns a fraction in percent, with its standard deviation where there is one; - for NaN."""
     if math.isnan(mean):
-        return ""
+        return "-"
     return f"{100 * mean:.2f}" + ("" if math.isnan(std) else f" ± {100 * std:.2f}")
 
 
@@ -236,11 +242,12 @@ def markdown_rows(rows: Sequence[Scores]) -> list[str]:
             cells += [percent(row.means[score], row.stds[score]) for score in SCORES]
         if with_paper:
             cells += [f"{value:.2f}" for value in row.paper] if row.paper else [""] * len(SCORES)
-        area = f"{row.means[AREA]:.3f}" if row.means else ""
+        area = row.means.get(AREA)
         seconds = f"{sum(row.seconds) / len(row.seconds):.0f} s" if row.seconds else ""
         memory = "" if math.isnan(row.peak_mib) else f"{row.peak_mib:.0f} MiB"
         gammas = _spread(row.gammas) + (" *" if row.on_edge else "")
-        cells += [area, gammas, _spread(row.epochs), " ".join(map(str, row.seeds))]
+        shown = "" if area is None else "-" if math.isnan(area) else f"{area:.3f}"
+        cells += [shown, gammas, _spread(row.epochs), " ".join(map(str, row.seeds))]
         lines.append(_line([*cells, seconds, memory]))
     if any(row.on_edge for row in rows):
         lines += ["", "\\* the first or last gamma of the grid: a wider grid may do better."]
@@ -254,7 +261,7 @@ def markdown_comparisons(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
     first = comparisons[0]["first"]
     over = "test clips and seeds"
     if comparisons[0]["harmonic_mean"].num_seeds == 1:
-        over = "test clips, which tells nothing about other trainings than these"
+        over = "test clips, which says nothing about other trainings than these"
     lines = [
         f"{first} less the other, in points, with the 95 % interval of a paired bootstrap over "
         f"{over}; ahead: share of the samples in which it is the better one.",
@@ -302,21 +309,21 @@ def table_markdown(
     rows: Sequence[RowResult],
     scores: Sequence[Scores],
     comparisons: Sequence[Mapping[str, Any]],
-    command: Sequence[str],
+    commands: Sequence[str],
     notes: Sequence[str] = (),
 ) -> str:
-    """Returns the whole of `table.md`."""
+    """Returns the whole of `table.md`; notes are sentences."""
     failures = [
         f"- {row.title}, seed {seed}: {text}" for row in scores for seed, text in row.errors.items()
     ]
     blocks = [
         [f"# Table {table.number}: {table.title}"],
-        ["    " + shlex.join(command)],
+        [f"    {command}" for command in commands],
         ["Test scores in percent: mean class accuracy, mean ± standard deviation over seeds."],
         markdown_rows(scores),
         ["Failed:", "", *failures] if failures else [],
         markdown_comparisons(comparisons),
-        [f"Not compared with {note}." for note in notes],
+        notes,
         _where(rows, scores),
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
@@ -331,17 +338,36 @@ def write_results(
 ) -> list[Scores]:
     """Writes `table.md`, `table.csv` and `per_class.csv` and returns the table's rows.
 
+    They hold all rows that are known in the folder: these, and those of earlier calls whose runs
+    are still done on the same data, seed by seed (`experiments.rows`). Those whose runs have gone
+    are left out and named, as are those of another configuration than a row has now.
+
+    Args:
+        out: the folder.
+        table: of which these are rows.
+        rows: what this call has trained.
+        dataset: the preset of the data, for the paper's numbers.
+        command: of this call.
+
     Raises:
-        TCAFError: the folder cannot be made.
+        TCAFError: the folder cannot be made, or its `rows.json` is damaged.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TCAFError(f"cannot write results to {out}: {error}") from None
-    scores = summarise(rows, dataset)
+    known = merge_rows(out, table, rows, dataset, command)
+    scores = summarise(known.rows, dataset)
     write_text(out / "table.csv", table_csv(scores))
-    comparisons, notes = compare(rows)
-    text = table_markdown(table, rows, scores, comparisons, command, notes)
+    comparisons, not_compared = compare(known.rows)
+    notes = [f"Not compared with {note}." for note in not_compared]
+    if known.kept:
+        notes.append(f"Kept from earlier calls: {'; '.join(known.kept)}.")
+    if known.lost:
+        lost = f"No longer in this table: {'; '.join(known.lost)}."
+        warnings.warn(lost, RowsLostWarning, stacklevel=2)
+        notes.append(lost)
+    text = table_markdown(table, known.rows, scores, comparisons, known.commands, notes)
     write_text(out / "table.md", text)
-    write_text(out / "per_class.csv", per_class_csv(rows))
+    write_text(out / "per_class.csv", per_class_csv(known.rows))
     return scores
