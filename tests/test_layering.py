@@ -33,7 +33,7 @@ ROOMS = {
         *("registry", "release_checkpoint"),
     ),
     "sources": (
-        *("tfrecord", "youtube8m", "official_lists", "official", "videos"),
+        *("tfrecord", "youtube8m", "official_lists", "official", "labels", "videos"),
         *("world", "scenes", "rendered", "synthetic"),
     ),
     "evaluation": ("gzsl", "temperature", "parts", "decisions", "statistics"),

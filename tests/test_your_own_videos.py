@@ -10,7 +10,8 @@ import pytest
 from tcaf.commands import entry as cli
 from tcaf.extract.backbones import BACKBONES, parse_name
 from tcaf.extract.c3d import COLOURS as C3D_COLOURS
-from tcaf.sources.videos import PARTS_OF, prepare_videos
+from tcaf.sources.labels import PARTS_OF
+from tcaf.sources.videos import prepare_videos
 from write_clip_run import COLOURS, KINDS, write_clip, write_run
 from write_words import write_glove
 

@@ -288,6 +288,7 @@ def extract_files(
     folder: Path,
     *,
     workers: int,
+    expected: FeatureSpec | None = None,
     track: Track = silent,
 ) -> tuple[FeatureSpec, list[Extracted | Reject]]:
     """Extracts all files that are not done yet; returns the spec and what became of each, in order.
@@ -297,16 +298,23 @@ def extract_files(
         backbones: with which.
         folder: where features gather (see above); one that a killed run left is taken up.
         workers: processes; each loads the backbones and has its share of the cores.
+        expected: what the features must mean; by default what the backbones give.
         track: shows progress.
 
     Raises:
-        TCAFError: a backbone cannot be opened, or the folder is of another extraction.
+        TCAFError: a backbone cannot be opened or is not the one expected, or the folder is of
+            another extraction.
         MissingExtraError: PyAV is not installed.
         OSError: the folder cannot be written to, as on a full disk; what is done stays.
     """
     require_decoder()
     # Opened here first: what is wrong with weights is said once, before any process starts.
     spec = backbones.open().spec
+    if expected is not None and spec != expected:
+        raise TCAFError(
+            f"expected the backbones {expected.audio_backbone} and {expected.visual_backbone}, "
+            f"whose features the store has, got {spec.audio_backbone} and {spec.visual_backbone}"
+        )
     work = WorkFolder.open(folder, spec)
     found = {file.id: work.find(file) for file in files}
     waiting = [file for file in files if found[file.id] is None]
