@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,6 +41,10 @@ BAD = [
     (clip("bad", audio_value=-70000), "'bad': audio value 70000 does not fit float16; .*float32"),
     (clip("bad", audio=(0, 3), visual=(0, 5)), "'bad' is empty"),
     (clip("bad", visual=(2, 7)), r"'bad': expected visual tokens of shape \(len, 5\), got \(2, 7"),
+    (
+        replace(clip("bad"), visual_backbone="ears"),
+        "'bad': expected visual features of 'eyes', got those of 'ears'",
+    ),
     (clip("good"), "'good' was added twice"),
 ]
 

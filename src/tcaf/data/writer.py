@@ -5,7 +5,7 @@ Owns the checks that every clip passes on its way to disk, and the cutting into 
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ class StoreWriter:
                 )
         audio, visual = (np.asarray(clip.tokens(m), self.dtype) for m in MODALITIES)
         self._ids.add(clip.id)
-        self._clips.append(VideoFeatures(clip.id, audio, visual, clip.class_name, clip.part))
+        self._clips.append(replace(clip, audio=audio, visual=visual))
         self._bytes += audio.nbytes + visual.nbytes
         if self._bytes >= self.shard_bytes:
             self._flush()

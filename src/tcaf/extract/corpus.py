@@ -115,17 +115,20 @@ class Extracted:
         path: of the file that holds its features.
         missing: modalities that the file does not have.
         notes: what is amiss with a file that is kept all the same, one line each.
+        backbones: names of what made the audio and the visual tokens.
     """
 
     id: str
     path: Path
     missing: tuple[Modality, ...]
     notes: tuple[str, ...]
+    backbones: tuple[str, str]
 
     def features(self, class_name: str = "", part: str = "") -> VideoFeatures:
         """Reads the features."""
         tensors = safetensors.numpy.load_file(self.path)
-        return VideoFeatures(self.id, tensors["audio"], tensors["visual"], class_name, part)
+        audio, visual = (tensors[modality] for modality in MODALITIES)
+        return VideoFeatures(self.id, audio, visual, class_name, part, *self.backbones)
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,8 @@ class WorkFolder:
                 with safetensors.safe_open(clip, framework="numpy") as opened:
                     told = json.loads((opened.metadata() or {})["tcaf"])
                 if told["state"] == _content(file.state()):
-                    return Extracted(file.id, clip, tuple(told["missing"]), tuple(told["notes"]))
+                    missing, notes = tuple(told["missing"]), tuple(told["notes"])
+                    return Extracted(file.id, clip, missing, notes, tuple(told["backbones"]))
             elif reject.is_file():
                 told = read_json(reject, "a reject")
                 if told["state"] == file.state():
@@ -208,14 +212,15 @@ class WorkFolder:
         state = _content(file.state() if state is None else state)
         missing = [modality for modality in MODALITIES if not len(clip.tokens(modality))]
         notes = [*notes, *(f"no {modality} track" for modality in missing)]
-        told = json.dumps({"id": file.id, "state": state, "missing": missing, "notes": notes})
+        told = {"id": file.id, "state": state, "missing": missing, "notes": notes}
+        told["backbones"] = [clip.backbone(modality) for modality in MODALITIES]
         tensors: dict[str, np.ndarray] = {}
         for modality in MODALITIES:
             tensors[modality] = np.ascontiguousarray(clip.tokens(modality))
         (self.rejects / f"{file.key}.json").unlink(missing_ok=True)
         with replacing(self.clips / f"{file.key}.safetensors") as temporary:
             # `save_file` has errors of its own for a full disk.
-            temporary.write_bytes(safetensors.numpy.save(tensors, {"tcaf": told}))
+            temporary.write_bytes(safetensors.numpy.save(tensors, {"tcaf": json.dumps(told)}))
 
     def reject(
         self, file: MediaFile, reason: str, detail: str, state: dict[str, int] | None = None

@@ -88,6 +88,8 @@ class Extractor:
             id or path.name,
             audio_tokens(self.audio, until_unusable(samples)),
             visual_tokens(self.visual, until_unusable(frames)),
+            audio_backbone=self.audio.name,
+            visual_backbone=self.visual.name,
         )
         if not len(clip.audio) and not len(clip.visual):
             raise MediaError(path, "neither sound nor picture", "no sample and no frame decodes")
