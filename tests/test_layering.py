@@ -14,6 +14,7 @@ ROOMS = {
     "errors": (),
     "seeding": (),
     "progress": (),
+    "plugins": (),
     "files": ("atomic", "safe_pickle", "csv_tables"),
     "execution": ("devices", "processes"),
     "data": (

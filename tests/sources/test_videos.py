@@ -4,6 +4,7 @@ Clips are real; they are extracted in the test's own process, and damage is for 
 """
 
 import csv
+import hashlib
 import os
 import signal
 import subprocess
@@ -17,6 +18,8 @@ from tcaf.data.splits import PARTS, Split
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
 from tcaf.extract import corpus
+from tcaf.extract.backbones import BACKBONES
+from tcaf.sources.labels import find_clips
 from tcaf.sources.videos import prepare_videos
 
 pytest.importorskip("av")
@@ -300,6 +303,61 @@ def test_a_table_that_leaves_out_a_class_is_refused(tmp_path, folder):
     assert EXTRACTED == []
 
 
+PLUGIN = """
+import numpy as np
+from tcaf.extract.backbones import BackboneInfo, register_backbone
+
+class Peak:
+    name, dim, step_s = "peak", 1, 0.1
+    sample_rate, window_samples, hop_samples = 16_000, 1600, 1600
+
+    def embed(self, windows):
+        return np.abs(windows).max(axis=1, keepdims=True).astype(np.float32)
+
+info = BackboneInfo("audio", lambda options, weights: Peak(), "1", 0.1, "none", "none needed")
+register_backbone("peak", info)
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    monkeypatch.setattr("tcaf.extract.backbones.BACKBONES", dict(BACKBONES))
+    monkeypatch.setattr("tcaf.plugins._RUN", set())
+    (tmp_path / "peak.py").write_text(PLUGIN, encoding="utf-8")
+    return tmp_path / "peak.py"
+
+
+def test_a_backbone_of_ones_own(tmp_path, folder, plugin):
+    with pytest.raises(TCAFError, match="no backbone 'peak'"):
+        prepare(folder, tmp_path / "store", audio="peak")
+    store = prepare(folder, tmp_path / "store", audio="peak", plugin=plugin)
+    assert (store.spec.audio_backbone, store.spec.audio_dim) == ("peak", 1)
+    # A tone of loudness 0.5 for 5000 samples.
+    assert store[0].audio.shape == (3, 1)
+    np.testing.assert_allclose(store[0].audio, 0.5, atol=0.01)
+    sha256 = hashlib.sha256(PLUGIN.encode()).hexdigest()
+    assert store.source["plugin_sha256"] == sha256
+
+
+def test_an_extraction_is_not_taken_up_with_a_changed_plugin(tmp_path, folder, plugin):
+    backbones = corpus.Backbones("peak", LIGHT, plugin=plugin)
+    files = [clip.file for clip in find_clips(folder)]
+    corpus.extract_files(files[:2], backbones, tmp_path / "store.extracted", workers=1)
+    plugin.write_text(PLUGIN + "# changed")
+    with pytest.raises(TCAFError, match=r"with peak and .* of another plugin file, now it is peak"):
+        prepare(folder, tmp_path / "store", audio="peak", plugin=plugin)
+
+
+@pytest.mark.slow  # starts processes
+def test_processes_know_the_backbones_of_a_plugin(tmp_path, folder, plugin, monkeypatch):
+    monkeypatch.undo()
+    out = tmp_path / "store"
+    store = prepare_videos(folder, out, audio="peak", visual=LIGHT, plugin=plugin, workers=2)
+    BACKBONES.pop("peak")
+    assert len(store) == 16
+    np.testing.assert_allclose(store[15].audio, 0.5, atol=0.01)
+
+
 KILLED = """
 import sys, time
 from pathlib import Path
@@ -307,6 +365,8 @@ sys.path[:0] = sys.argv[3:]
 from test_videos import in_this_process, prepare
 from tcaf.data import writer
 from tcaf.extract import corpus
+from tcaf.extract.backbones import BACKBONES
+from tcaf.sources.labels import find_clips
 
 def wait(self):
     self._flush()

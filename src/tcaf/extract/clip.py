@@ -15,17 +15,14 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from tcaf.errors import TCAFError, did_you_mean
-from tcaf.extract.backbones import FrameSize, canonical_name
+from tcaf.errors import TCAFError
+from tcaf.extract.backbones import FrameSize, canonical_name, frames_option
 from tcaf.files.atomic import read_json
 from tcaf.pretrained.towers import load_tower, model_files, need_folder
 from tcaf.pretrained.weights import weights_mark
 
 WINDOW_S = 0.64
 """Seconds per token, as of the other visual backbones: 16 frames at 25 per second."""
-
-FRAMES = ("1", "2", "4", "8", "16")
-"""How many frames of a window can be looked at: the divisors of 16."""
 
 BATCH = 64
 """Frames that go through the network together."""
@@ -112,6 +109,7 @@ class ClipBackbone:
     """
 
     step_s = WINDOW_S
+    takes_incomplete_windows = False
 
     def __init__(self, folder: Path, frames: int) -> None:
         self._model = load_tower(folder, "clip", "vision")
@@ -152,16 +150,11 @@ def open_backbone(options: Mapping[str, str], weights: Path | None) -> ClipBackb
     """Loads the visual half of a CLIP model.
 
     Args:
-        options: `frames`, 2 unless told.
+        options: `frames`, 2 by default.
         weights: the model's folder.
 
     Raises:
         TCAFError: no folder, not such a model, a missing package, or an impossible `frames`.
     """
-    frames = options.get("frames", "2")
-    if frames not in FRAMES:
-        raise TCAFError(
-            f"backbone 'clip': expected frames to be one of {', '.join(FRAMES)}, got {frames!r}"
-            f"{did_you_mean(frames, FRAMES)}"
-        )
-    return ClipBackbone(need_folder("clip", "--visual_weights", options, weights), int(frames))
+    frames = frames_option("clip", options)
+    return ClipBackbone(need_folder("clip", "--visual_weights", options, weights), frames)

@@ -28,6 +28,7 @@ from tcaf.execution.processes import Crash, Killed, answers
 from tcaf.extract.extractor import Extractor
 from tcaf.extract.media import BrokenMediaWarning, MediaError, require_decoder
 from tcaf.files.atomic import read_json, replacing, write_json
+from tcaf.plugins import run_plugin
 from tcaf.progress import Track, silent
 
 VERSION = 1
@@ -42,15 +43,22 @@ class Backbones:
         visual: name with options.
         audio_weights: a file or folder in place of the known weights.
         visual_weights: the same for the visual backbone.
+        plugin: a Python file that registers backbones, run in each process first.
     """
 
     audio: str
     visual: str
     audio_weights: Path | None = None
     visual_weights: Path | None = None
+    plugin: Path | None = None
+
+    def run_plugin(self) -> str:
+        """Makes the plugin's backbones known; returns its SHA-256, empty where there is none."""
+        return run_plugin(self.plugin) if self.plugin is not None else ""
 
     def open(self) -> Extractor:
         """Loads them."""
+        self.run_plugin()
         return Extractor.open(
             self.audio,
             self.visual,
@@ -142,22 +150,30 @@ class WorkFolder:
     path: Path
 
     @classmethod
-    def open(cls, path: Path, spec: FeatureSpec) -> "WorkFolder":
+    def open(cls, path: Path, spec: FeatureSpec, plugin_sha256: str = "") -> "WorkFolder":
         """Makes the folder, or takes up an unfinished one.
+
+        Args:
+            path: of the folder.
+            spec: what the features mean.
+            plugin_sha256: of the file that registered the backbones, if one did.
 
         Raises:
             TCAFError: it holds features of other backbones, or something else.
         """
         work = cls(path)
         job = {"format": "tcaf-extraction", "version": VERSION, "spec": asdict(spec)}
+        job |= {"plugin_sha256": plugin_sha256} if plugin_sha256 else {}
         file = path / "job.json"
         if path.exists() and not file.is_file() and any(path.iterdir()):
             raise TCAFError(f"{path} exists and is no unfinished extraction; name another --out")
         if file.is_file() and (found := read_json(file, "an unfinished extraction")) != job:
             kept = [found.get("spec", {}).get(f"{m}_backbone") for m in MODALITIES]
+            now = [spec.backbone(m) for m in MODALITIES]
+            changed = " of another plugin file" if now == kept else ""
             raise TCAFError(
-                f"{path} holds an unfinished extraction with {kept[0]} and {kept[1]}, now it is "
-                f"{spec.audio_backbone} and {spec.visual_backbone}; remove it or name another --out"
+                f"{path} holds an unfinished extraction with {kept[0]} and {kept[1]}{changed}, now "
+                f"it is {now[0]} and {now[1]}; remove it or name another --out"
             )
         for folder in (work.clips, work.rejects):
             folder.mkdir(parents=True, exist_ok=True)
@@ -320,7 +336,7 @@ def extract_files(
             f"expected the backbones {expected.audio_backbone} and {expected.visual_backbone}, "
             f"whose features the store has, got {spec.audio_backbone} and {spec.visual_backbone}"
         )
-    work = WorkFolder.open(folder, spec)
+    work = WorkFolder.open(folder, spec, backbones.run_plugin())
     found = {file.id: work.find(file) for file in files}
     waiting = [file for file in files if found[file.id] is None]
     passing = _extract_waiting(waiting, backbones, work, workers, track) if waiting else {}

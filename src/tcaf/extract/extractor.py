@@ -168,7 +168,7 @@ def visual_tokens(
     if whole:
         tokens.append(backbone.embed(batch[:whole]))
     last = batch[whole : whole + 1]
-    if rest and getattr(backbone, "takes_incomplete_windows", False):
+    if rest and backbone.takes_incomplete_windows:
         tokens.append(backbone.embed(last[:, :rest]))
     elif rest and len(tokens) == 1:
         last[:, rest:] = last[:, rest - 1 : rest]

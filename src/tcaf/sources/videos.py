@@ -53,6 +53,7 @@ def prepare_videos(
     require_visual: bool = False,
     audio_weights: Path | None = None,
     visual_weights: Path | None = None,
+    plugin: Path | None = None,
     workers: int | None = None,
     dtype: Dtype = "float16",
     overwrite: bool = False,
@@ -91,6 +92,7 @@ def prepare_videos(
         audio_weights: a file or folder in place of the audio backbone's known weights; `clap` and
             `clip` have none, and need it.
         visual_weights: the same for the visual backbone.
+        plugin: a Python file that registers backbones of your own.
         workers: processes that extract; by default one for each core.
         dtype: how tokens are kept on disk; with `append` as they are in the store.
         overwrite: replace a store that is there already.
@@ -116,7 +118,7 @@ def prepare_videos(
         if not clips:
             return store
     split = _read_partition(clips, classes, store)
-    backbones = Backbones(audio, visual, audio_weights, visual_weights)
+    backbones = Backbones(audio, visual, audio_weights, visual_weights, plugin)
     work = out.with_name(f"{out.name}.extracted")
     spec, found = extract_files(
         [clip.file for clip in clips],
@@ -142,6 +144,7 @@ def prepare_videos(
         split = split_by_rule([clip.class_name for clip in chosen], unseen, seed)
     parts = deal_out(chosen, split, seed)
     call = {"folder": readable(folder.resolve()), "seed": seed}
+    call |= {"plugin_sha256": backbones.run_plugin()} if plugin else {}
     opened = append_store(out) if store else new_store(out, spec, dtype=dtype, overwrite=overwrite)
     with opened as writer:
         _note_source(writer, call)
