@@ -25,8 +25,8 @@ ROOMS = {
     "settings": ("checks", "fidelity", "experiment"),
     "text": ("words", "encoders", "sources", "phrases", "class_text", "candidates"),
     "extract": (
-        *("backbones", "media", "vggish", "logmel", "c3d", "efficientnet", "clip", "clap"),
-        *("extractor", "corpus"),
+        *("backbones", "media", "waveform", "vggish", "logmel", "c3d", "efficientnet", "clip"),
+        *("clap", "extractor", "corpus"),
     ),
     "systems": (
         *("interface", "blocks", "attention", "losses", "joint_space", "tcaf"),
