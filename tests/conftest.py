@@ -77,6 +77,7 @@ def small_model(small_config):
 def random_batch():
     """Builds a `FeatureBatch` with these numbers of tokens, for `small_model`."""
     from tcaf.data.batches import FeatureBatch
+    from tcaf.data.packed import Packed
     from tcaf.data.windows import ranges
 
     def build(audio_lens, visual_lens, seed=0, audio_dim=5, visual_dim=7):
@@ -88,9 +89,11 @@ def random_batch():
         ):
             lens = np.array(lens, np.int64)
             tokens = rng.normal(size=(lens.sum(), dim)).astype(np.float32)
-            packed[f"{name}_tokens"] = torch.from_numpy(tokens)
-            packed[f"{name}_lens"] = torch.from_numpy(lens)
-            packed[f"{name}_times"] = torch.from_numpy(ranges(lens) * step_s).float()
+            packed[name] = Packed(
+                torch.from_numpy(tokens),
+                torch.from_numpy(lens),
+                torch.from_numpy(ranges(lens) * step_s).float(),
+            )
         return FeatureBatch(**packed)
 
     return build
@@ -119,13 +122,9 @@ def tiny_experiment():
     """Builds an `Experiment` that takes well under a second on `tiny_store`."""
     from dataclasses import replace
 
-    from tcaf.settings.experiment import (
-        EvaluationSettings,
-        Experiment,
-        ModelSettings,
-        TrainingSettings,
-    )
+    from tcaf.settings.experiment import Experiment
     from tcaf.settings.fidelity import Fidelity
+    from tcaf.settings.sections import EvaluationSettings, ModelSettings, TrainingSettings
 
     experiment = Experiment(
         model=ModelSettings(

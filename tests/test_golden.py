@@ -1,6 +1,5 @@
 """Numbers recorded from the authors' release; `golden/README.md` says how and how close."""
 
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 import torch
 
 from tcaf.data.batches import FeatureBatch
+from tcaf.data.packed import Packed
 from tcaf.evaluation.gzsl import evaluate
 from tcaf.settings.experiment import Experiment
 from tcaf.settings.fidelity import Fidelity
@@ -19,7 +19,7 @@ GOLDEN = Path(__file__).parent / "golden"
 PATTERNS = ("cross", "self", "full")
 RAGGED_AND_DENSE = [f"{pattern}_{kind}" for pattern in PATTERNS for kind in ("ragged", "dense")]
 OFFICIAL = Experiment(fidelity=Fidelity.official())
-TERMS = ("total", "cross_entropy", "regression", "reconstruction")
+TERMS = ("loss", "cross_entropy", "regression", "reconstruction")
 
 
 @cache
@@ -37,15 +37,11 @@ def batch_of(case, dtype=torch.float32, *, index_time=False):
     times = {name: r[f"{name}_seconds"] for name in ("audio", "visual")}
     if index_time:
         times = {n: torch.arange(t.shape[1]).expand(t.shape).double() for n, t in times.items()}
-    batch = FeatureBatch.from_padded(
-        r["audio"].to(dtype),
-        r["visual"].to(dtype),
-        r["audio_len"],
-        r["visual_len"],
-        times["audio"],
-        times["visual"],
-    )
-    return replace(batch, labels=r["label"])
+    packed = {
+        name: Packed.from_padded(r[name].to(dtype), r[f"{name}_len"], times[name])
+        for name in ("audio", "visual")
+    }
+    return FeatureBatch(**packed, labels=r["label"])
 
 
 def outputs(model, case, dtype=torch.float32):
@@ -67,7 +63,7 @@ def losses(model, case, dtype=torch.float32):
 
 
 def check_losses(found, expected):
-    got = torch.stack([getattr(found, term).detach() for term in TERMS])
+    got = torch.stack([found.terms()[term] for term in TERMS])
     torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=0)
 
 

@@ -22,15 +22,15 @@ ROOMS = {
         *("shards", "store", "writer", "parquet"),
     ),
     "pretrained": ("weights", "towers"),
-    "settings": ("checks", "fidelity", "experiment"),
+    "settings": ("validation", "fidelity", "sections", "experiment"),
     "text": ("words", "encoders", "sources", "phrases", "class_text", "candidates"),
     "extract": (
         *("backbones", "media", "waveform", "vggish", "logmel", "c3d", "efficientnet", "clip"),
         *("clap", "extractor", "corpus"),
     ),
     "systems": (
-        *("interface", "blocks", "attention", "losses", "joint_space", "tcaf"),
-        *("attention_fusion", "perceiver", "cjme", "avgzslnet", "avca", "ridge"),
+        *("losses", "interface", "blocks", "attention", "joint_space", "tcaf"),
+        *("attention_fusion", "perceiver", "averaging", "cjme", "avgzslnet", "avca", "ridge"),
         *("registry", "release_checkpoint"),
     ),
     "sources": (

@@ -14,7 +14,7 @@ from tcaf.commands import entry as cli
 from tcaf.data.classes import ClassSet
 from tcaf.data.features import VideoFeatures
 from tcaf.errors import TCAFError
-from tcaf.evaluation.decisions import read_predictions
+from tcaf.evaluation.decisions import read_decisions
 from tcaf.extract.backbones import BACKBONES
 from tcaf.systems.registry import SYSTEMS
 from tcaf.training.model_file import TrainedModel, load_model, save_model
@@ -46,17 +46,17 @@ def clips(tiny_store):
     return videos
 
 
-def answers(prediction):
+def answers(ranking):
     """Answers by name."""
-    return {answer.name: answer for answer in prediction.answers}
+    return {answer.name: answer for answer in ranking.answers}
 
 
 def test_it_answers_what_the_test_answered(run, classifier, tiny_store):
-    kept = read_predictions(run / "predictions.parquet")
+    kept = read_decisions(run / "predictions.parquet")
     rows = tiny_store.rows("cls", "test")
     found = classifier.classify_store(tiny_store, rows, top_k=1)
     assert [p.id for p in found] == list(kept.ids)
-    decided = kept.decisions.predictions(kept.gamma)
+    decided = kept.decisions.predicted(kept.gamma)
     assert [p.answers[0].name for p in found] == [kept.classes.names[i] for i in decided]
     assert [p.answers[0].seen for p in found] == [
         kept.classes.names[i] in kept.classes.seen for i in decided
@@ -71,10 +71,10 @@ def test_it_scores_as_evaluate_does(run, classifier, tiny_store, capsys):
     expected = json.loads(capsys.readouterr().out)
     rows = tiny_store.rows("cls", "test")
     right = {}
-    for prediction, name in zip(
+    for ranking, name in zip(
         classifier.classify_store(tiny_store, rows), tiny_store.class_names[rows], strict=True
     ):
-        right.setdefault(name, []).append(prediction.answers[0].name == name)
+        right.setdefault(name, []).append(ranking.answers[0].name == name)
     for half, is_seen in (("seen", True), ("unseen", False)):
         of_class = [
             np.mean(r)
@@ -87,14 +87,14 @@ def test_it_scores_as_evaluate_does(run, classifier, tiny_store, capsys):
 def test_ranks_and_probabilities_by_hand(classifier, clips):
     gamma, temperature = classifier.gamma, classifier.temperature
     assert temperature == classifier.trained.temperature
-    for prediction in classifier.classify(clips, top_k=100):
-        assert len(prediction.answers) == len(classifier.classes) == 12
-        added = [a.distance + gamma * a.seen for a in prediction.answers]
+    for ranking in classifier.classify(clips, top_k=100):
+        assert len(ranking.answers) == len(classifier.classes) == 12
+        added = [a.distance + gamma * a.seen for a in ranking.answers]
         assert added == sorted(added)
         shares = [math.exp(-value / temperature) for value in added]
         expected = [share / sum(shares) for share in shares]
-        assert [a.probability for a in prediction.answers] == pytest.approx(expected, rel=1e-6)
-        assert sum(a.probability for a in prediction.answers) == pytest.approx(1)
+        assert [a.probability for a in ranking.answers] == pytest.approx(expected, rel=1e-6)
+        assert sum(a.probability for a in ranking.answers) == pytest.approx(1)
 
 
 def test_a_batch_is_one_by_one(classifier, clips):

@@ -145,11 +145,29 @@ def test_a_single_seed_shows_no_spread(printed):
     assert "±" not in output
 
 
-def test_a_score_without_meaning_is_left_out(printed):
-    row = {**ROW, "means": {**ROW["means"], "zsl": None}, "stds": dict.fromkeys(ROW["stds"])}
+def cells(output, name):
+    """Returns the cells of the row that begins with a name."""
+    row = next(line for line in output.splitlines() if line.startswith(f"│ {name}"))
+    return [cell.strip() for cell in row.strip("│").split("│")]
+
+
+def test_a_score_without_meaning_is_a_dash(printed):
+    row = {**ROW, "means": dict.fromkeys(ROW["means"]), "stds": dict.fromkeys(ROW["stds"])}
+    row["means"]["unseen"] = 0.25
     output = printed(printing.print_table, [row], Path("out"))
-    assert "40.00" not in output
-    assert "25.00" in output
+    assert cells(output, "TCaF") == ["TCaF", "-", "25.00", "-", "-", "-", "0 1"]
+
+
+def test_scores_of_one_half_are_dashes(printed):
+    half = {**SCORES, "seen": None, "harmonic_mean": None, "curve_area": None}
+    evaluated = printed(printing.print_evaluation, {"part": "test", "clips": 8, **half})
+    assert cells(evaluated, "test") == ["test", "8", "-", "25.00", "-", "40.00", "0.6"]
+    assert "seen-unseen curve -" in evaluated
+    choice = {"epoch": 7, "gamma": 0.6, "validation": SCORES}
+    value = {"test": half, "choice": choice, "seconds": 61.2, "seed": 3}
+    trained = printed(printing.print_result, value, Path("run"), Path("world"))
+    assert cells(trained, "test") == ["test", "-", "25.00", "-", "40.00", "0.6"]
+    assert "seen-unseen curve -, 61 s" in trained
 
 
 def test_the_papers_numbers_stand_beside(printed, monkeypatch):

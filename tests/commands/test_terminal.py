@@ -160,11 +160,11 @@ def test_a_line_for_each_run_that_ends(tmp_path):
     assert third == "3/3 failed b, seed 0: it [red] diverged"
 
 
-def test_a_score_of_0_is_shown_and_one_without_meaning_is_not(tmp_path):
+def test_a_score_of_0_is_shown_and_one_without_meaning_is_a_dash(tmp_path):
     of = job(tmp_path, "a")
     outcome = replace(finished(of, unseen=0.0, harmonic_mean=0.0, zsl=None), skipped=True)
     (line,) = jobs_watched([of], lambda observer: observer(outcome)).splitlines()
-    assert line == "1/1 a, seed 0  S 50.0  U 0.0  HM 0.0  was done"
+    assert line == "1/1 a, seed 0  S 50.0  U 0.0  HM 0.0  ZSL -  was done"
 
 
 def test_a_terminal_shows_what_runs(tmp_path):

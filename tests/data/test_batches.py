@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tcaf.data.batches import FeatureBatch, LoadedClips, load_batch
 from tcaf.data.features import FeatureSpec, VideoFeatures
-from tcaf.data.packed import time_average
+from tcaf.data.packed import Packed
 from tcaf.data.sampler import Sampler, in_order
 from tcaf.data.windows import Windows, ranges
 from tcaf.data.writer import new_store
@@ -54,53 +54,34 @@ def test_ranges_by_hand():
 def test_from_videos_by_hand():
     batch = FeatureBatch.from_videos(make_videos([(2, 1), (0, 3)]), SPEC)
     assert len(batch) == 2
-    assert batch.audio_tokens.tolist() == [[0, 0.125, 0.25], [1, 1.125, 1.25]]
-    assert batch.audio_lens.tolist() == [2, 0]
-    assert batch.audio_times.tolist() == pytest.approx([0, 0.96])
-    assert batch.visual_tokens[:, 0].tolist() == [0, 1000, 1001, 1002]
-    assert batch.visual_lens.tolist() == [1, 3]
-    assert batch.visual_times.tolist() == pytest.approx([0, 0, 0.64, 1.28])
+    assert batch.audio.tokens.tolist() == [[0, 0.125, 0.25], [1, 1.125, 1.25]]
+    assert batch.audio.lens.tolist() == [2, 0]
+    assert batch.audio.times.tolist() == pytest.approx([0, 0.96])
+    assert batch.visual.tokens[:, 0].tolist() == [0, 1000, 1001, 1002]
+    assert batch.visual.lens.tolist() == [1, 3]
+    assert batch.visual.times.tolist() == pytest.approx([0, 0, 0.64, 1.28])
     assert batch.labels is None
 
 
 def test_one_token_for_the_whole_clip_lies_at_0():
     batch = FeatureBatch.from_videos(make_videos([(1, 1), (1, 1)]), NO_TIME)
-    assert batch.audio_times.tolist() == batch.visual_times.tolist() == [0, 0]
+    assert batch.audio.times.tolist() == batch.visual.times.tolist() == [0, 0]
 
 
 def test_float16_becomes_float32():
     video = make_videos([(2, 1)])[0]
     half = replace(video, audio=video.audio.astype(np.float16))
-    assert FeatureBatch.from_videos([half], SPEC).audio_tokens.dtype == torch.float32
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), min_size=1, max_size=5))
-def test_from_padded_by_loops(lens):
-    audio, visual = torch.randn(len(lens), 3, 2), torch.randn(len(lens), 4, 7)
-    times = torch.rand(len(lens), 3), torch.rand(len(lens), 4)
-    audio_lens, visual_lens = (torch.tensor(part) for part in zip(*lens, strict=True))
-    batch = FeatureBatch.from_padded(audio, visual, audio_lens, visual_lens, *times)
-    for name, padded, time, side in (
-        ("audio", audio, times[0], 0),
-        ("visual", visual, times[1], 1),
-    ):
-        tokens, seconds = [], []
-        for clip, pair in enumerate(lens):
-            for place in range(pair[side]):
-                tokens.append(padded[clip, place].tolist())
-                seconds.append(time[clip, place].item())
-        assert batch.tokens(name).tolist() == tokens
-        assert batch.times(name).tolist() == seconds
-        assert batch.lens(name).tolist() == [pair[side] for pair in lens]
+    assert FeatureBatch.from_videos([half], SPEC).audio.tokens.dtype == torch.float32
 
 
 def test_moving_a_batch():
     batch = replace(FeatureBatch.from_videos(make_videos(), SPEC), labels=torch.arange(6))
     moved = batch.to("meta")
-    for field, value in vars(moved).items():
+    for packed in (moved.audio, moved.visual):
+        assert packed.tokens.device.type == packed.times.device.type == "meta"
         # Shapes follow from the lengths, so that they stay where they can be read.
-        assert value.device.type == ("cpu" if field.endswith("lens") else "meta")
+        assert packed.lens.device.type == "cpu"
+    assert moved.labels.device.type == "meta"
     assert batch.to("cpu").labels is batch.labels
     assert FeatureBatch.from_videos(make_videos(), SPEC).to("meta").labels is None
 
@@ -115,13 +96,13 @@ def test_centre_window_by_hand(store):
     # fits. Clip 5 lasts 19.2 s and its window is 8.6 to 10.6 s: audio tokens 9 (9.12 s) and 10; its
     # picture ends at 7.04 s, so the last token is taken.
     batch = load_batch(store, np.array([0, 3, 5]), TWO_SECONDS)
-    assert batch.audio_tokens[:, 0].tolist() == [4, 5, 3000, 5009, 5010]
-    assert batch.audio_lens.tolist() == [2, 1, 2]
+    assert batch.audio.tokens[:, 0].tolist() == [4, 5, 3000, 5009, 5010]
+    assert batch.audio.lens.tolist() == [2, 1, 2]
     audio_times = [3.84, 4.8, 0, 8.64, 9.6]
-    assert batch.audio_times.tolist() == pytest.approx(audio_times)
-    assert batch.visual_tokens[:, 0].tolist() == [6, 7, 8, 3000, 5010]
-    assert batch.visual_lens.tolist() == [3, 1, 1]
-    assert batch.visual_times.tolist() == pytest.approx([3.84, 4.48, 5.12, 0, 6.4])
+    assert batch.audio.times.tolist() == pytest.approx(audio_times)
+    assert batch.visual.tokens[:, 0].tolist() == [6, 7, 8, 3000, 5010]
+    assert batch.visual.lens.tolist() == [3, 1, 1]
+    assert batch.visual.times.tolist() == pytest.approx([3.84, 4.48, 5.12, 0, 6.4])
 
 
 @pytest.mark.parametrize(
@@ -136,8 +117,8 @@ def test_centre_window_by_hand(store):
 )
 def test_token_times_by_hand(store, change, audio, visual):
     batch = load_batch(store, np.array([0]), replace(TWO_SECONDS, **change))
-    assert batch.audio_times.tolist() == pytest.approx(audio)
-    assert batch.visual_times.tolist() == pytest.approx(visual)
+    assert batch.audio.times.tolist() == pytest.approx(audio)
+    assert batch.visual.times.tolist() == pytest.approx(visual)
 
 
 def test_windows_of_the_paper():
@@ -187,9 +168,9 @@ def test_every_place_of_a_random_window_occurs():
 
 def test_whole_clips(store):
     batch = load_batch(store, np.array([4, 1, 1]), Windows())
-    assert batch.audio_lens.tolist() == [40, 0, 0]
-    assert batch.visual_lens.tolist() == [60, 7, 7]
-    assert batch.visual_tokens[:, 0].tolist() == [
+    assert batch.audio.lens.tolist() == [40, 0, 0]
+    assert batch.visual.lens.tolist() == [60, 7, 7]
+    assert batch.visual.tokens[:, 0].tolist() == [
         *range(4000, 4060),
         *range(1000, 1007),
         *range(1000, 1007),
@@ -210,8 +191,8 @@ def test_clips_in_memory_are_batched_as_those_of_a_store(store, windows):
     kept = load_batch(store, rows, windows, generator=generator(0, "windows"))
     for name in ("tokens", "lens", "times"):
         for modality in ("audio", "visual"):
-            field = f"{modality}_{name}"
-            assert torch.equal(getattr(made, field), getattr(kept, field)), field
+            one, other = made.modality(modality), kept.modality(modality)
+            assert torch.equal(getattr(one, name), getattr(other, name)), (modality, name)
 
 
 def test_labels_go_with_the_batch(store):
@@ -240,8 +221,8 @@ def test_random_window_is_one_for_both_modalities(store):
         batch = load_batch(store, np.array([0, 4]), windows, generator=generator(0, number))
         for clip in range(2):
             audio, visual = (
-                getattr(batch, f"{m}_times").split(batch.lens(m).tolist())[clip][0]
-                for m in ("audio", "visual")
+                packed.times.split(packed.lens.tolist())[clip][0]
+                for packed in (batch.audio, batch.visual)
             )
             # Both begin with the first token that starts in the window.
             assert abs(audio - visual) < 0.96
@@ -251,21 +232,17 @@ def test_averages_by_loops(store):
     rows = np.array([0, 1, 2, 5])
     whole = load_batch(store, rows, TWO_SECONDS)
     batch = load_batch(store, rows, replace(TWO_SECONDS, average=True))
-    assert batch.audio_lens.tolist() == [1, 0, 1, 1]
-    assert batch.visual_lens.tolist() == [1, 1, 0, 1]
+    assert batch.audio.lens.tolist() == [1, 0, 1, 1]
+    assert batch.visual.lens.tolist() == [1, 1, 0, 1]
     for name in ("audio", "visual"):
         expected, row = [], 0
-        for length in whole.lens(name).tolist():
+        for length in whole.modality(name).lens.tolist():
             if length:
-                tokens = whole.tokens(name)[row : row + length]
+                tokens = whole.modality(name).tokens[row : row + length]
                 expected.append((sum(token for token in tokens) / length).tolist())
             row += length
-        assert batch.tokens(name).tolist() == pytest.approx(np.array(expected))
-        assert batch.times(name).tolist() == [0] * len(expected)
-
-
-def test_average_of_no_token_at_all():
-    assert time_average(torch.zeros(0, 3), torch.zeros(5, dtype=torch.long)).shape == (0, 3)
+        assert batch.modality(name).tokens.tolist() == pytest.approx(np.array(expected))
+        assert batch.modality(name).times.tolist() == [0] * len(expected)
 
 
 LABELS = np.array([3] * 13 + [0] * 2 + [7] * 5)
@@ -336,16 +313,9 @@ def test_in_order_by_hand():
     assert list(in_order(np.array([], np.int64), 2)) == []
 
 
-def padded(**change):
-    sound = {
-        "audio": torch.zeros(2, 3, 5),
-        "visual": torch.zeros(2, 4, 7),
-        "audio_lens": torch.tensor([3, 1]),
-        "visual_lens": torch.tensor([0, 4]),
-        "audio_times": torch.zeros(2, 3),
-        "visual_times": torch.zeros(2, 4),
-    }
-    return FeatureBatch.from_padded(**{**sound, **change})
+def packed(lens):
+    lens = torch.tensor(lens)
+    return Packed(torch.zeros(int(lens.sum()), 5), lens, torch.zeros(int(lens.sum())))
 
 
 @pytest.mark.parametrize(
@@ -357,24 +327,8 @@ def padded(**change):
             r"clip 'v0': expected audio tokens of shape \(len, 7\), got \(1, 3\)",
         ),
         (
-            lambda: padded(audio_lens=torch.tensor([3, 4])),
-            r"audio lengths must lie in 0\.\.3, got \[3, 4\]",
-        ),
-        (
-            lambda: padded(visual_lens=torch.tensor([-1, 4])),
-            r"visual lengths must lie in 0\.\.4, got \[-1, 4\]",
-        ),
-        (
-            lambda: replace(padded(), audio_lens=torch.tensor([4])),
+            lambda: FeatureBatch(packed([4]), packed([0, 4])),
             "as many audio as visual lengths, got 1 and 2",
-        ),
-        (
-            lambda: replace(padded(), visual_lens=torch.tensor([2, 1])),
-            "visual lengths sum to 3, but there are 4 tokens and 4 times",
-        ),
-        (
-            lambda: replace(padded(), audio_times=torch.zeros(3)),
-            "audio lengths sum to 4, but there are 4 tokens and 3 times",
         ),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 
 from tcaf.data.classes import ClassSet
 from tcaf.errors import TCAFError
-from tcaf.evaluation.decisions import FILE, Predictions, read_predictions, write_predictions
+from tcaf.evaluation.decisions import FILE, ClipDecisions, read_decisions, write_decisions
 from tcaf.evaluation.gzsl import Decisions, score
 
 # The five clips of test_gzsl.py. The names are in no order, so that an index is no rank.
@@ -23,7 +23,7 @@ DECISIONS = Decisions(
     nearest_unseen=np.array([2, 2, 2, 2, 2]),
     num_classes=4,
 )
-FIVE = Predictions(("e", "d", "c", "ü", "a"), CLASSES, DECISIONS, 0.8)
+FIVE = ClipDecisions(("e", "d", "c", "ü", "a"), CLASSES, DECISIONS, 0.8)
 
 
 def assert_equal(found, expected):
@@ -43,12 +43,12 @@ def assert_equal(found, expected):
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / FILE
-    write_predictions(path, FIVE)
+    write_decisions(path, FIVE)
     return path
 
 
 def test_five_clips_and_back(file):
-    found = read_predictions(file)
+    found = read_decisions(file)
     assert_equal(found, FIVE)
     # S = (1/2 + 1) / 2, U = (1 + 0) / 2, HM = 2 x 0.375 / 1.25
     result = found.result
@@ -96,15 +96,15 @@ def test_many_clips_and_back(tmp_path, seed):
         7,
     )
     ids = tuple(f"clip {i}" for i in rng.permutation(num))
-    write_predictions(tmp_path / FILE, Predictions(ids, classes, decisions, -0.1))
-    assert_equal(read_predictions(tmp_path / FILE), Predictions(ids, classes, decisions, -0.1))
+    write_decisions(tmp_path / FILE, ClipDecisions(ids, classes, decisions, -0.1))
+    assert_equal(read_decisions(tmp_path / FILE), ClipDecisions(ids, classes, decisions, -0.1))
 
 
 def test_a_folder_whose_name_looks_like_a_partition(tmp_path):
     folder = tmp_path / "seed=3"
     folder.mkdir()
-    write_predictions(folder / FILE, FIVE)
-    assert_equal(read_predictions(folder / FILE), FIVE)
+    write_decisions(folder / FILE, FIVE)
+    assert_equal(read_decisions(folder / FILE), FIVE)
 
 
 def test_written_whole_or_not_at_all(file, monkeypatch):
@@ -114,8 +114,8 @@ def test_written_whole_or_not_at_all(file, monkeypatch):
 
     monkeypatch.setattr(pq, "write_table", half)
     with pytest.raises(OSError, match="disk full"):
-        write_predictions(file, replace(FIVE, gamma=0.4))
-    assert_equal(read_predictions(file), FIVE)
+        write_decisions(file, replace(FIVE, gamma=0.4))
+    assert_equal(read_decisions(file), FIVE)
     assert [path.name for path in file.parent.iterdir()] == [FILE]
 
 
@@ -192,10 +192,10 @@ def column(name, values):
 def test_files_that_others_made(file, change, message):
     pq.write_table(change(pq.read_table(file)), file)
     if message is None:
-        assert read_predictions(file).result.gamma == 1.0
+        assert read_decisions(file).result.gamma == 1.0
         return
     with pytest.raises(TCAFError, match=message) as error:
-        read_predictions(file)
+        read_decisions(file)
     assert str(file) in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -206,21 +206,21 @@ def test_names_need_no_dictionary(file):
     for name, type_ in plain:
         table = column(name, table.column(name).cast(type_).to_pylist())(table)
     pq.write_table(table, file)
-    assert_equal(read_predictions(file), FIVE)
+    assert_equal(read_decisions(file), FIVE)
 
 
 def test_no_file(tmp_path):
     with pytest.raises(TCAFError, match=r"expected predictions at .*, found nothing"):
-        read_predictions(tmp_path / FILE)
+        read_decisions(tmp_path / FILE)
     with pytest.raises(TCAFError, match="expected predictions at"):
-        read_predictions(tmp_path)
+        read_decisions(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"id,class\na,b\n", b"PAR1" * 100])
 def test_no_parquet(tmp_path, content):
     (tmp_path / FILE).write_bytes(content)
     with pytest.raises(TCAFError, match="found a damaged file"):
-        read_predictions(tmp_path / FILE)
+        read_decisions(tmp_path / FILE)
 
 
 def test_damage(file):
@@ -228,9 +228,9 @@ def test_damage(file):
     for end in range(0, len(whole), 97):
         file.write_bytes(whole[:end])
         with pytest.raises(TCAFError, match="found a damaged file"):
-            read_predictions(file)
+            read_decisions(file)
     # A margin that changed in one bit: nothing but the checksum of its page can tell.
     place = whole.index(np.array([np.pi / 10]).tobytes())
     file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
     with pytest.raises(TCAFError, match="found a damaged file"):
-        read_predictions(file)
+        read_decisions(file)

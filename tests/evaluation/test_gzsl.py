@@ -52,7 +52,7 @@ def test_five_clips_by_hand(gamma, seen, unseen, mean):
     result = five(gamma=gamma)
     got = (result.seen, result.unseen, result.harmonic_mean)
     assert got == pytest.approx((seen, unseen, mean))
-    predicted = result.decisions.predictions(gamma)
+    predicted = result.decisions.predicted(gamma)
     assert predicted[3] == (0 if gamma <= 0.75 else 2)
     # Among the unseen classes alone clip 3 is right and clip 4 is not, whatever gamma.
     assert result.zsl == 0.5
@@ -209,7 +209,7 @@ def test_properties(seed, gamma):
     assert result.harmonic_mean <= high + 1e-12
     assert high <= 1 + 1e-12
     nearest = torch.cdist(videos, classes).argmin(dim=1)
-    assert result.decisions.predictions(0.0).tolist() == nearest.tolist()
+    assert result.decisions.predicted(0.0).tolist() == nearest.tolist()
     huge = evaluate(videos, classes, labels, gamma=1e6, **parts)
     assert (huge.seen, huge.unseen) == (0, pytest.approx(huge.zsl))
     below = evaluate(videos, classes, labels, gamma=-1e6, **parts)
@@ -235,8 +235,8 @@ def test_order_of_classes_and_clips_is_of_no_account(seed, gamma):
         unseen=position[parts["unseen"]].flip(0),
     )
     assert moved.scores() == pytest.approx(result.scores())
-    assert order[moved.decisions.predictions(gamma)].tolist() == (
-        result.decisions.predictions(gamma)[clips].tolist()
+    assert order[moved.decisions.predicted(gamma)].tolist() == (
+        result.decisions.predicted(gamma)[clips].tolist()
     )
 
 

@@ -107,7 +107,7 @@ def test_any_system_with_the_interface_is_taken(part):
 
     assert isinstance(Oracle(), ZeroShotModel)
     result = evaluate_part(Oracle(), part, WINDOWS, gamma=0.0, gammas=())
-    assert result.decisions.predictions(0.0).tolist() == [0] * len(part.rows)
+    assert result.decisions.predicted(0.0).tolist() == [0] * len(part.rows)
 
 
 def test_tcaf_has_the_interface(small_model):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tcaf.data.classes import ClassSet
 from tcaf.errors import TCAFError
 from tcaf.evaluation import statistics
-from tcaf.evaluation.decisions import Predictions
+from tcaf.evaluation.decisions import ClipDecisions
 from tcaf.evaluation.gzsl import Decisions
 from tcaf.evaluation.gzsl import score as gzsl_score
 from tcaf.evaluation.statistics import (
@@ -23,7 +23,7 @@ SCORES = ("harmonic_mean", "seen", "unseen", "zsl", "curve_area")
 
 # The five clips of test_gzsl.py: S = (1/2 + 1) / 2 = 0.75, U = (1 + 0) / 2 = 0.5, HM = 0.6.
 CLASSES = ClassSet(("walking", "barking", "sewing", "diving"), frozenset({"walking", "barking"}))
-FIVE = Predictions(
+FIVE = ClipDecisions(
     ("e", "d", "c", "b", "a"),
     CLASSES,
     Decisions(
@@ -58,7 +58,7 @@ def draw(seed, *, clips=61, num_seen=5, num_unseen=3, right=0.6, gamma=0.3, test
         num_classes=num,
     )
     ids = tuple(f"clip {i}" for i in fixed.permutation(clips))
-    return Predictions(ids, ClassSet(names, frozenset(names[:num_seen])), decisions, gamma)
+    return ClipDecisions(ids, ClassSet(names, frozenset(names[:num_seen])), decisions, gamma)
 
 
 def shuffled(run, seed):
@@ -66,7 +66,7 @@ def shuffled(run, seed):
     rng, d = np.random.default_rng(seed), run.decisions
     clips, order = rng.permutation(len(run.ids)), rng.permutation(len(run.classes))
     position = order.argsort()
-    return Predictions(
+    return ClipDecisions(
         tuple(run.ids[i] for i in clips),
         ClassSet(tuple(run.classes.names[i] for i in order), run.classes.seen),
         Decisions(
@@ -212,7 +212,7 @@ def test_rounding_is_a_tie():
         decisions = Decisions(
             labels, labels == num, np.zeros(num + 1), np.full(num + 1, num), nearest, num + 1
         )
-        return Predictions(names, ClassSet(names, frozenset(names[num:])), decisions, 1.0)
+        return ClipDecisions(names, ClassSet(names, frozenset(names[num:])), decisions, 1.0)
 
     others = [run(np.random.default_rng(i).permutation(num)[:13]) for i in range(10)]
     for other in others:

@@ -75,6 +75,8 @@ def test_json_that_cannot_be_written_leaves_the_old(tmp_path):
     write_json(tmp_path / "a.json", 1)
     with pytest.raises(TypeError):
         write_json(tmp_path / "a.json", {"x": object()})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
     assert read_json(tmp_path / "a.json", "a thing") == 1
     assert names(tmp_path) == ["a.json"]
 

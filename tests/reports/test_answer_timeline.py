@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tcaf.answers.classifier import Answer, Prediction, ZeroShotClassifier
+from tcaf.answers.classifier import Answer, Ranking, ZeroShotClassifier
 from tcaf.data.classes import ClassSet
 from tcaf.data.features import FeatureSpec, VideoFeatures
 from tcaf.errors import TCAFError
@@ -13,9 +13,9 @@ from tcaf.reports.answer_timeline import (
     FRAMES,
     ClipAttention,
     ClipView,
+    answer_timeline,
     check_timeline,
     clip_attention,
-    prediction_timeline,
     save_timeline,
     view_clip,
 )
@@ -26,7 +26,7 @@ from write_clip_run import write_clip
 
 pytest.importorskip("matplotlib")
 
-ANSWERS = Prediction(
+ANSWERS = Ranking(
     "clips/dog.mp4",
     (
         Answer("a dog barking at a very large and very angry cat", 1.5, 0.625, False),
@@ -64,7 +64,7 @@ def view(num_frames=FRAMES, height=54, width=96, bins=31, sound_s=2.5, picture_s
 
 
 def test_everything_at_once():
-    figure = prediction_timeline(ANSWERS, ATTENTION, view())
+    figure = answer_timeline(ANSWERS, ATTENTION, view())
     frames, sound, attention, answers = figure.axes
     assert figure.get_suptitle() == "clips/dog.mp4"
     assert all(axis.get_xlim() == (0, 2.5) for axis in (frames, sound, attention))
@@ -82,7 +82,7 @@ def test_everything_at_once():
 
 
 def test_frames_fill_the_time_and_keep_their_shape():
-    figure = prediction_timeline(ANSWERS, ATTENTION, view())
+    figure = answer_timeline(ANSWERS, ATTENTION, view())
     axis = figure.axes[0]
     images = axis.get_images()
     assert 2 <= len(images) < FRAMES
@@ -102,7 +102,7 @@ def test_frames_fill_the_time_and_keep_their_shape():
 
 @pytest.mark.parametrize(("sound_s", "picture_s"), [(4.0, 10.0), (10.0, 3.0), (10.0, 0.01)])
 def test_tracks_are_drawn_over_their_own_lengths(sound_s, picture_s):
-    figure = prediction_timeline(ANSWERS, ATTENTION, view(sound_s=sound_s, picture_s=picture_s))
+    figure = answer_timeline(ANSWERS, ATTENTION, view(sound_s=sound_s, picture_s=picture_s))
     frames, sound, attention, _ = figure.axes
     assert all(axis.get_xlim() == (0, 10) for axis in (frames, sound, attention))
     assert frames.get_images()[-1].get_extent()[1] == pytest.approx(picture_s, abs=0.05)
@@ -129,7 +129,7 @@ def test_a_single_token_is_as_long_as_it_stands_for():
     )
 
     def edges(spec, seen=None):
-        axis = prediction_timeline(ANSWERS, ClipAttention(short, spec), seen).axes[-2]
+        axis = answer_timeline(ANSWERS, ClipAttention(short, spec), seen).axes[-2]
         steps = {s.get_label(): s.get_data().edges.tolist() for s in axis.patches}
         return steps["audio"], steps["visual"], axis.get_xlim(), axis.get_xlabel()
 
@@ -143,7 +143,7 @@ def test_a_single_token_is_as_long_as_it_stands_for():
 
 
 def test_bars_are_as_long_as_their_probabilities():
-    axis = prediction_timeline(ANSWERS).axes[0]
+    axis = answer_timeline(ANSWERS).axes[0]
     lengths = [bar.get_width() for bar in axis.patches]
     assert lengths == [1, 0.625, 1, 0.25, 1, 0.125]
     from matplotlib.colors import to_hex
@@ -156,7 +156,7 @@ def test_bars_are_as_long_as_their_probabilities():
 
 def test_without_probabilities_bars_are_distances():
     bare = replace(ANSWERS, answers=tuple(replace(a, probability=None) for a in ANSWERS.answers))
-    axis = prediction_timeline(bare).axes[0]
+    axis = answer_timeline(bare).axes[0]
     assert axis.get_title(loc="left") == "distance, nearest first"
     assert [bar.get_width() for bar in axis.patches] == [3, 1.5, 3, 1.0, 3, 3.0]
     assert [text.get_text() for text in axis.texts][0::2] == ["1.500", "1.000", "3.000"]
@@ -173,7 +173,7 @@ def test_without_probabilities_bars_are_distances():
     ],
 )
 def test_what_there_is_not_is_left_out(attention, seen, rows):
-    figure = prediction_timeline(ANSWERS, attention, seen)
+    figure = answer_timeline(ANSWERS, attention, seen)
     assert len(figure.axes) == rows + 1
     if rows:
         end = 2.5 if seen is not None else 1.92
@@ -227,7 +227,7 @@ def test_a_track_without_a_decoder_is_left_out(tmp_path, media, codec, head, row
     assert (len(found.lowest) == 0, found.sound_s == 0) == ((codec == b"mp4a",) * 2)
     assert (len(found.frames) == 0, found.picture_s == 0) == ((codec == b"avc1",) * 2)
     assert found.duration_s == pytest.approx(1, abs=0.1)
-    assert len(prediction_timeline(ANSWERS, None, found).axes) == rows + 1
+    assert len(answer_timeline(ANSWERS, None, found).axes) == rows + 1
 
 
 def classifier(model, experiment, **settings):
@@ -279,7 +279,7 @@ def test_no_class_token_no_attention(small_model, tiny_experiment):
 def test_a_picture_is_written_whole(tmp_path):
     path = tmp_path / "new" / "Größe 狗.png"
     named = replace(ANSWERS, answers=(replace(ANSWERS.answers[0], name="狗 $x$"),))
-    save_timeline(path, prediction_timeline(named))
+    save_timeline(path, answer_timeline(named))
     assert path.read_bytes().startswith(b"\x89PNG")
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 

@@ -121,6 +121,8 @@ def test_numbers_of_the_comparisons():
         HOSTILE,
     ]
     assert rows[5] == ["TCaF − ridge", "ZSL", "+25.00", "–", ""]
+    half = report(comparisons=(ComparisonRow("TCaF", "ridge", "HM", None),))
+    assert Reader(render_page(half)).rows[4] == ["TCaF − ridge", "HM", "–", "–"]
 
 
 def test_classes_settings_and_facts():

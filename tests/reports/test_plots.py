@@ -118,6 +118,16 @@ def accuracy(name, *values, seen=True):
     return ClassAccuracy(name, seen, 7, float(np.mean(values)), spread)
 
 
+def test_classes_without_clips_have_no_bar():
+    void = ClassAccuracy("void", False, 0, math.nan, math.nan)
+    figure = class_accuracy_bars([void, accuracy("low", 0.1), accuracy("high", 0.7)])
+    (axis,) = figure.axes
+    assert axis.get_title(loc="left") == "2 seen classes, mean 40.0 (dashed)"
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["high", "low"]
+    with pytest.raises(TCAFError, match="at least one class with clips"):
+        class_accuracy_bars([void])
+
+
 def test_bars_are_sorted_and_apart():
     figure = class_accuracy_bars(
         [

@@ -2,15 +2,22 @@
 
 import json
 import os
+import re
 import shutil
+from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 
 from tcaf.commands.entry import main
 from tcaf.errors import TCAFError
+from tcaf.evaluation.decisions import FILE, read_decisions, write_decisions
+from tcaf.files.atomic import write_json
+from tcaf.reports.contents import PageFigure
+from tcaf.reports.detail import Detail
 from tcaf.reports.page import render_page
-from tcaf.reports.report import build_report, find_runs, group
-from tcaf.training.run import Run, train
+from tcaf.reports.report import _curves, build_report, find_runs, group
+from tcaf.training.run import Run, result_json, train
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
@@ -88,6 +95,70 @@ def test_without_the_clips_the_rest_is_shown(folder, tmp_path):
     names = [figure.name for figure in page.figures]
     assert names == ["curves", "classes", "confusion", "training"]
     assert "--store" in page.notes[0]
+
+
+def half_of(run, out, half):
+    """Copies a run as it would be if all its test clips were of seen or of unseen classes."""
+    shutil.copytree(run, out)
+    decided = read_decisions(run / FILE)
+    rows = np.flatnonzero(decided.decisions.is_seen == (half == "seen"))
+    columns = {
+        field.name: getattr(decided.decisions, field.name)
+        for field in fields(decided.decisions)
+        if field.name != "num_classes"
+    }
+    decisions = replace(decided.decisions, **{name: c[rows] for name, c in columns.items()})
+    ids = tuple(decided.ids[row] for row in rows)
+    kept = replace(decided, ids=ids, decisions=decisions)
+    write_decisions(out / FILE, kept)
+    result = json.loads((out / "result.json").read_text())
+    write_json(out / "result.json", {**result, "test": result_json(kept.result)})
+    return out
+
+
+@pytest.mark.parametrize(
+    ("half", "missing", "known", "drawn"),
+    [
+        ("seen", "unseen", [True, False, False, False, False], []),
+        ("unseen", "seen", [False, True, False, True, False], ["confusion"]),
+    ],
+)
+def test_clips_of_one_half(folder, tmp_path, monkeypatch, half, missing, known, drawn):
+    # Maps and attention take seconds, and care for no half.
+    for method in ("embedding_map", "attention"):
+        monkeypatch.setattr(Detail, method, lambda _: PageFigure("nothing", "", "", ""))
+    runs = [half_of(folder / name, tmp_path / name, half) for name in ("tcaf_0", "ridge")]
+    page = build_report(runs)
+    for row in page.results:
+        scores = (row.seen, row.unseen, row.harmonic_mean, row.zsl, row.area)
+        assert [score is not None for score in scores] == known
+    names = [figure.name for figure in page.figures if figure.name != "nothing"]
+    assert names == ["classes", *drawn, "training"]
+    assert page.comparisons == ()
+    told = " ".join(page.notes)
+    assert f"harmonic_mean needs clips of {missing} classes" in told
+    assert f"TCaF has no seen-unseen curve: no test clip is of {missing} classes." in told
+    assert ("confusion of unseen classes is left out" in told) == (half == "seen")
+    assert not re.search(r"\bnan\b", render_page(replace(page, figures=page.figures[:-2])))
+
+
+def test_a_series_of_one_half_has_no_curve_among_the_others(folder, tmp_path):
+    half = half_of(folder / "ridge", tmp_path / "ridge", "seen")
+    series = group([Run(folder / "tcaf_0"), Run(half)])
+    notes = []
+    (figure,) = _curves(series, notes)
+    assert "TCaF, area" in figure.wide
+    assert "Ridge, area" not in figure.wide
+    assert notes == ["Ridge has no seen-unseen curve: no test clip is of unseen classes."]
+
+
+@pytest.mark.parametrize("half", ["seen", "unseen"])
+def test_the_clip_shown_is_of_the_half_there_is(folder, tmp_path, half):
+    (series,) = group([Run(half_of(folder / "tcaf_0", tmp_path / "r", half))])
+    number = Detail(series, series.first, None)._clip_number()
+    decided = series.clip_decisions[0]
+    right = decided.decisions.predicted(decided.gamma) == decided.decisions.labels
+    assert right[number] == right.any()
 
 
 def test_other_clips_are_refused(folder, tmp_path, tiny_experiment):

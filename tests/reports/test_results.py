@@ -10,7 +10,7 @@ import pytest
 
 from tcaf.data.classes import ClassSet
 from tcaf.errors import TCAFError
-from tcaf.evaluation.decisions import Predictions, write_predictions
+from tcaf.evaluation.decisions import ClipDecisions, write_decisions
 from tcaf.evaluation.gzsl import Decisions, score
 from tcaf.experiments.reproduce import RowResult
 from tcaf.experiments.tables import Row, Table, paper_table
@@ -44,7 +44,7 @@ def write_run(folder, margins=MARGINS, *, gamma=0.5, epoch=3, seconds=13.0, peak
     folder.mkdir(parents=True)
     decisions = Decisions(LABELS, LABELS < 2, margins, NEAREST, np.full(9, 2), 3)
     ids = tuple(f"clip {i}" for i in range(9))
-    write_predictions(folder / "predictions.parquet", Predictions(ids, CLASSES, decisions, gamma))
+    write_decisions(folder / "predictions.parquet", ClipDecisions(ids, CLASSES, decisions, gamma))
     files = {
         "result": {
             "test": result_json(score(decisions, gamma=gamma)),

@@ -41,7 +41,7 @@ def noiseless(tmp_path_factory):
 def averages(store):
     """Returns each clip's mean over time, audio and visual side by side, and its class."""
     batch = load_batch(store, np.arange(len(store)), Windows(average=True))
-    return np.hstack([batch.audio_tokens.numpy(), batch.visual_tokens.numpy()]), store.class_names
+    return np.hstack([batch.audio.tokens.numpy(), batch.visual.tokens.numpy()]), store.class_names
 
 
 def apart_from_relation(name):

@@ -181,25 +181,3 @@ def test_dropout_is_on_the_output():
     found = made(tokens, {"class": packing(*[1] * 997)}, ("class",))["class"]
     # Half of 6979 numbers, within six standard deviations.
     assert abs((found == 0).float().mean() - 0.5) < 6 * 0.5 / (997 * DIM) ** 0.5
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=6), st.integers(0, 99))
-def test_packing_by_loops(lens, seed):
-    made = packing(*lens)
-    packed = torch.randn(sum(lens), DIM, generator=generator(seed, "tokens"))
-    rectangle = torch.zeros(len(lens), max(lens), DIM)
-    sums, owners, row = torch.zeros(len(lens), DIM), [], 0
-    for clip, length in enumerate(lens):
-        for place in range(length):
-            rectangle[clip, place] = packed[row]
-            sums[clip] += packed[row]
-            owners.append(clip)
-            row += 1
-    assert made.longest == max(lens)
-    assert made.dense == (len(set(lens)) == 1)
-    assert made.real.sum(dim=1).tolist() == lens
-    assert torch.equal(made.unpack(packed), rectangle)
-    assert torch.equal(made.pack(made.unpack(packed)), packed)
-    torch.testing.assert_close(made.sum(packed), sums)
-    assert made.clip_of.tolist() == owners

@@ -6,10 +6,12 @@ import torch.nn.functional as F
 from write_pairs import clips_of
 
 from tcaf.data.batches import FeatureBatch
+from tcaf.data.packed import Packed
 from tcaf.errors import TCAFError
 from tcaf.seeding import generator, seeded
-from tcaf.settings.experiment import Experiment, ModelSettings, TrainingSettings
+from tcaf.settings.experiment import Experiment
 from tcaf.settings.fidelity import Fidelity
+from tcaf.settings.sections import ModelSettings, TrainingSettings
 from tcaf.systems.attention_fusion import AttentionFusion
 from tcaf.systems.joint_space import TCAFConfig
 from tcaf.systems.registry import configure
@@ -47,9 +49,9 @@ def clip_by_loop(model, batch, clip):
     """theta_o of one clip, and alpha, by the formula of the module."""
     phi, theta = {}, {}
     for name in model.modalities:
-        lens = batch.lens(name).tolist()
+        lens = batch.modality(name).lens.tolist()
         start = sum(lens[:clip])
-        tokens = batch.tokens(name)[start : start + lens[clip]]
+        tokens = batch.modality(name).tokens[start : start + lens[clip]]
         if name == "visual":
             tokens = F.normalize(tokens, dim=1)  # the small config leaves audio as it is
         total = torch.zeros(model.config.token_dim)
@@ -63,7 +65,7 @@ def clip_by_loop(model, batch, clip):
             theta[name] = block(layer, theta[name])
     logits = model.attention.weight @ torch.cat(list(phi.values())) + model.attention.bias
     exponents = [
-        logit.exp() if batch.lens(name)[clip] else torch.tensor(0.0)
+        logit.exp() if batch.modality(name).lens[clip] else torch.tensor(0.0)
         for name, logit in zip(phi, logits, strict=True)
     ]
     alpha = [e / sum(exponents) for e in exponents]
@@ -92,7 +94,7 @@ def test_weights_by_hand(build, random_batch):
     batch = random_batch([2, 0, 3], [3, 4, 0])
     packed = {}
     for name in ("audio", "visual"):
-        rows = torch.stack([model._mean(batch, name)[clip] for clip in range(3)])
+        rows = torch.stack([model.encoded(batch, name).mean()[clip] for clip in range(3)])
         for layer in model.projections[name]:
             rows = torch.stack([block(layer, row) for row in rows])
         packed[name] = rows
@@ -108,14 +110,16 @@ def test_the_order_of_tokens_is_of_no_account(build, random_batch):
     model, batch = build(), random_batch(AUDIO_LENS, VISUAL_LENS)
     backwards = {}
     for name in ("audio", "visual"):
-        parts = batch.tokens(name).split(batch.lens(name).tolist())
-        backwards[f"{name}_tokens"] = torch.cat([part.flip(0) for part in parts])
-        backwards[f"{name}_times"] = batch.times(name) * 7 + 3
+        parts = batch.modality(name).tokens.split(batch.modality(name).lens.tolist())
+        tokens = torch.cat([part.flip(0) for part in parts])
+        backwards[name] = replace(
+            batch.modality(name), tokens=tokens, times=batch.modality(name).times * 7 + 3
+        )
     turned = replace(batch, **backwards)
-    assert not torch.equal(turned.audio_tokens, batch.audio_tokens)
+    assert not torch.equal(turned.audio.tokens, batch.audio.tokens)
     torch.testing.assert_close(model(turned).video_embedding, model(batch).video_embedding)
     # But which clip a token belongs to is not.
-    other = replace(batch, audio_lens=torch.tensor([1, 2, 3, 0, 5]))
+    other = replace(batch, audio=replace(batch.audio, lens=torch.tensor([1, 2, 3, 0, 5])))
     assert not torch.allclose(model(other).video_embedding, model(batch).video_embedding)
 
 
@@ -126,13 +130,18 @@ def test_the_order_of_tokens_is_of_no_account(build, random_batch):
 def test_a_clip_alone_is_the_clip_in_a_batch(build, random_batch, lens):
     model, batch = build(), random_batch(*lens)
     together = model(batch).video_embedding
-    parts = {n: batch.tokens(n).split(batch.lens(n).tolist()) for n in ("audio", "visual")}
+    parts = {
+        n: batch.modality(n).tokens.split(batch.modality(n).lens.tolist())
+        for n in ("audio", "visual")
+    }
     for clip in range(5):
         packed = {}
         for name in ("audio", "visual"):
-            packed[f"{name}_tokens"] = parts[name][clip]
-            packed[f"{name}_lens"] = batch.lens(name)[clip : clip + 1]
-            packed[f"{name}_times"] = torch.zeros(len(parts[name][clip]))
+            packed[name] = Packed(
+                parts[name][clip],
+                batch.modality(name).lens[clip : clip + 1],
+                torch.zeros(len(parts[name][clip])),
+            )
         alone = model(FeatureBatch(**packed)).video_embedding[0]
         torch.testing.assert_close(alone, together[clip])
 

@@ -171,7 +171,7 @@ def test_modalities_see_each_other():
     model = build().eval()
     batch = pairs(0)[0]
     before = model(batch)
-    after = model(replace(batch, audio_tokens=batch.audio_tokens + 1))
+    after = model(replace(batch, audio=batch.audio.with_tokens(batch.audio.tokens + 1)))
     assert torch.equal(after.visual_encoding, before.visual_encoding)
     assert not torch.allclose(after.visual_embedding, before.visual_embedding)
 

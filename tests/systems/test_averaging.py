@@ -32,7 +32,8 @@ def test_features_are_scaled(build, scaling):
     batch, classes = pairs(0)[0], torch.zeros(CLASSES, 17)
     plain, scaled = (build(**{scaling: kind}).eval() for kind in ("none", "l2"))
     name = scaling.removesuffix("_scaling")
-    larger = replace(batch, **{f"{name}_tokens": 10 * getattr(batch, f"{name}_tokens")})
+    packed = batch.modality(name)
+    larger = replace(batch, **{name: packed.with_tokens(10 * packed.tokens)})
     moved = [(m(larger).video_embedding - m(batch).video_embedding).abs() for m in (plain, scaled)]
     assert moved[0].max() > 0.01
     assert moved[1].max() < 1e-5
@@ -42,18 +43,18 @@ def test_features_are_scaled(build, scaling):
 def test_order_in_time_is_of_no_account(build):
     batch, _ = pairs(0)
     model, classes = build().eval(), torch.randn(CLASSES, 17, generator=generator(0, "classes"))
-    ends = batch.audio_lens.cumsum(dim=0).tolist()
+    ends = batch.audio.lens.cumsum(dim=0).tolist()
     backwards = torch.cat(
         [torch.arange(end - 1, start - 1, -1) for start, end in zip([0, *ends], ends, strict=False)]
     )
     turned = replace(
         batch,
-        audio_tokens=batch.audio_tokens[backwards],
-        visual_tokens=batch.visual_tokens[backwards],
+        audio=batch.audio.with_tokens(batch.audio.tokens[backwards]),
+        visual=batch.visual.with_tokens(batch.visual.tokens[backwards]),
     )
     scores = model.scores(batch, classes)
     torch.testing.assert_close(model.scores(turned, classes), scores)
-    rolled = replace(batch, visual_tokens=batch.visual_tokens.roll(1, dims=0))
+    rolled = replace(batch, visual=batch.visual.with_tokens(batch.visual.tokens.roll(1, dims=0)))
     assert not torch.allclose(model.scores(rolled, classes), scores)
 
 

@@ -129,7 +129,7 @@ def test_alpha_sees_the_features_themselves(random_batch):
         linear.weight[0, 5] = -3.0  # the first visual feature
         linear.bias.fill_(0.5)
         alpha = model(batch).visual_weight
-    features = batch.audio_tokens[:, 4] * 2 - batch.visual_tokens[:, 0] * 3
+    features = batch.audio.tokens[:, 4] * 2 - batch.visual.tokens[:, 0] * 3
     expected = torch.sigmoid(features / math.sqrt(1 + norm.eps) + 0.5)
     torch.testing.assert_close(alpha, expected)
 

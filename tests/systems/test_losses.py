@@ -3,9 +3,10 @@ import math
 import pytest
 import torch
 
+from tcaf.errors import TCAFError
 from tcaf.seeding import generator
-from tcaf.settings.experiment import ObjectiveSettings
-from tcaf.systems.losses import Losses, SummedLosses, squared_error, tcaf_losses, triplet, triplets
+from tcaf.settings.sections import ObjectiveSettings
+from tcaf.systems.losses import Losses, squared_error, tcaf_losses, triplet, triplets
 
 LN3 = math.log(3)
 
@@ -38,8 +39,7 @@ def test_two_clips_by_hand(reduction):
     found = by_hand(reduction=reduction)
     joint, text = (1, 1) if reduction == "sum" else (2, 3)
     expected = (CROSS_ENTROPY, REGRESSION_SUM / joint, RECONSTRUCTION_SUM / text)
-    got = (found.cross_entropy, found.regression, found.reconstruction)
-    assert [x.item() for x in got] == pytest.approx(expected)
+    assert [term.item() for term in found.named.values()] == pytest.approx(expected)
     assert found.total.item() == pytest.approx(sum(expected))
     assert list(found.terms()) == ["loss", "cross_entropy", "regression", "reconstruction"]
     assert found.terms()["loss"] == found.total
@@ -52,9 +52,9 @@ def test_mean_is_the_default():
 @pytest.mark.parametrize("off", ["cross_entropy", "regression", "reconstruction"])
 def test_a_term_that_is_off(off):
     everything, found = by_hand(), by_hand(terms=ObjectiveSettings(**{off: False}))
-    assert getattr(found, off) is None
+    assert off not in found.named
     assert off not in found.terms()
-    left = everything.total - getattr(everything, off)
+    left = everything.total - everything.named[off]
     assert found.total.item() == pytest.approx(left.item())
 
 
@@ -62,16 +62,16 @@ def test_a_term_that_is_off(off):
 def test_a_term_alone(on):
     others = {"cross_entropy", "regression", "reconstruction"} - {on}
     found = by_hand(terms=ObjectiveSettings(**dict.fromkeys(others, False)))
-    assert found.total == getattr(by_hand(), on)
+    assert found.total == by_hand().named[on]
 
 
 def test_text_with_a_forward_pass_of_its_own():
     own = torch.tensor([[1.0, 4.0], [0.0, 0.0]])
     decoded = TEXT[LABELS]
     found = by_hand(clip_class_embedding=own, clip_text_reconstruction=decoded, reduction="sum")
-    assert found.cross_entropy == by_hand().cross_entropy
-    assert found.regression.item() == pytest.approx(16 / 2)
-    assert found.reconstruction.item() == pytest.approx(9 / 2)
+    assert found.named["cross_entropy"] == by_hand().named["cross_entropy"]
+    assert found.named["regression"].item() == pytest.approx(16 / 2)
+    assert found.named["reconstruction"].item() == pytest.approx(9 / 2)
 
 
 def test_squared_error_by_loops():
@@ -147,8 +147,7 @@ def test_triplets_have_a_gradient_where_points_agree():
 
 def test_a_sum_of_terms():
     weight = torch.tensor(2.0, requires_grad=True)
-    losses = SummedLosses({"pull": weight * 3, "push": weight**2})
-    assert isinstance(losses, Losses)
+    losses = Losses({"pull": weight * 3, "push": weight**2})
     assert losses.total.item() == 10
     losses.total.backward()
     assert weight.grad.item() == 3 + 2 * 2
@@ -156,4 +155,9 @@ def test_a_sum_of_terms():
     assert {name: term.item() for name, term in terms.items()} == {"loss": 10, "pull": 6, "push": 4}
     assert list(terms) == ["loss", "pull", "push"]
     assert not any(term.requires_grad for term in terms.values())
-    assert isinstance(by_hand(), Losses)
+
+
+@pytest.mark.parametrize("names", [[], ["pull", "loss"]])
+def test_terms_that_are_none(names):
+    with pytest.raises(TCAFError, match=r"at least one term, none of them called 'loss'.*got \["):
+        Losses(dict.fromkeys(names, torch.tensor(1.0)))

@@ -7,9 +7,11 @@ import torch.nn.functional as F
 from write_pairs import clips_of
 
 from tcaf.data.batches import FeatureBatch
+from tcaf.data.packed import Packed
 from tcaf.errors import TCAFError
 from tcaf.seeding import generator, seeded
-from tcaf.settings.experiment import Experiment, ModelSettings
+from tcaf.settings.experiment import Experiment
+from tcaf.settings.sections import ModelSettings
 from tcaf.systems.perceiver import Perceiver, PerceiverConfig
 from tcaf.systems.registry import configure
 from tcaf.systems.tcaf import tcaf_objective
@@ -81,16 +83,16 @@ def clip_by_loop(model, batch, clip):
     """theta_o of one clip: its own tokens alone, nothing packed, nothing masked."""
     tokens = []
     for name in model.modalities:
-        lens = batch.lens(name).tolist()
+        lens = batch.modality(name).lens.tolist()
         start = sum(lens[:clip])
         own = slice(start, start + lens[clip])
         if not lens[clip]:
             continue
-        scaled = batch.tokens(name)[own]
+        scaled = batch.modality(name).tokens[own]
         if name == "visual":
             scaled = F.normalize(scaled, dim=1)  # the small config leaves audio as it is
         encoded = model.encoders[name](scaled)
-        tokens.append(model.positions(encoded, batch.times(name)[own], name))
+        tokens.append(model.positions(encoded, batch.modality(name).times[own], name))
     source = torch.cat(tokens)
     latents = model.latents
     for layer in model.layers:
@@ -122,7 +124,8 @@ def test_one_modality(build, random_batch, modality):
     expected = torch.stack([clip_by_loop(model, batch, clip) for clip in range(5)])
     torch.testing.assert_close(model(batch).video_embedding, expected)
     other = "visual" if modality == "audio" else "audio"
-    deaf = replace(batch, **{f"{other}_tokens": batch.tokens(other) * 0})
+    packed = batch.modality(other)
+    deaf = replace(batch, **{other: packed.with_tokens(packed.tokens * 0)})
     assert torch.equal(model(deaf).video_embedding, model(batch).video_embedding)
 
 
@@ -134,9 +137,12 @@ def test_padding_never_matters(build, random_batch, lens):
     long = random_batch([13], [17], seed=1)
     joined = {}
     for name in ("audio", "visual"):
-        for kind in ("tokens", "lens", "times"):
-            parts = [getattr(b, f"{name}_{kind}") for b in (batch, long)]
-            joined[f"{name}_{kind}"] = torch.cat(parts)
+        joined[name] = Packed(
+            *(
+                torch.cat([getattr(b.modality(name), kind) for b in (batch, long)])
+                for kind in ("tokens", "lens", "times")
+            )
+        )
     beside = model(FeatureBatch(**joined)).video_embedding
     torch.testing.assert_close(beside[:5], model(batch).video_embedding)
 
@@ -147,10 +153,13 @@ def test_order_and_time_of_tokens(build, random_batch):
     model, batch = build(), random_batch(*RAGGED)
     packed, late = {}, {}
     for name in ("audio", "visual"):
-        lens = batch.lens(name).tolist()
-        for kind, values in (("tokens", batch.tokens(name)), ("times", batch.times(name))):
-            packed[f"{name}_{kind}"] = torch.cat([part.flip(0) for part in values.split(lens)])
-        late[f"{name}_times"] = packed[f"{name}_times"]
+        own = batch.modality(name)
+        tokens, times = (
+            torch.cat([part.flip(0) for part in values.split(own.lens.tolist())])
+            for values in (own.tokens, own.times)
+        )
+        packed[name] = replace(own, tokens=tokens, times=times)
+        late[name] = replace(own, times=times)
     turned = replace(batch, **packed)
     torch.testing.assert_close(model(turned).video_embedding, model(batch).video_embedding)
     moved = model(replace(batch, **late)).video_embedding

@@ -8,8 +8,9 @@ from torch import nn
 
 from tcaf.errors import TCAFError
 from tcaf.evaluation.parts import evaluation_windows
-from tcaf.settings.experiment import Experiment, ModelSettings
+from tcaf.settings.experiment import Experiment
 from tcaf.settings.fidelity import Fidelity
+from tcaf.settings.sections import ModelSettings
 from tcaf.systems.avca import AVCAConfig
 from tcaf.systems.cjme import CJMEConfig
 from tcaf.systems.interface import InputConfig, System

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from tcaf.data.batches import FeatureBatch
+from tcaf.data.packed import Packed
 from tcaf.errors import TCAFError
 from tcaf.seeding import generator
 from tcaf.systems.registry import configure
@@ -31,9 +32,11 @@ def clips(labels, seed=0, *, spread=1.0, lens=(1, 2, 4)):
     for name, dim in (("audio", AUDIO), ("visual", VISUAL)):
         places = torch.randn(CLASSES, dim, generator=generator(0, name))
         noise = torch.randn(int(counts.sum()), dim, generator=generator(seed, name))
-        packed[f"{name}_tokens"] = places[labels.repeat_interleave(counts)] + spread * noise
-        packed[f"{name}_lens"] = counts
-        packed[f"{name}_times"] = torch.zeros(int(counts.sum()))
+        packed[name] = Packed(
+            places[labels.repeat_interleave(counts)] + spread * noise,
+            counts,
+            torch.zeros(int(counts.sum())),
+        )
     return FeatureBatch(**packed, labels=labels)
 
 
@@ -46,10 +49,14 @@ def features_by_loop(batch):
     for clip in range(len(batch)):
         row = []
         for name in ("audio", "visual"):
-            lens = batch.lens(name).tolist()
+            lens = batch.modality(name).lens.tolist()
             start = sum(lens[:clip])
-            tokens = batch.tokens(name)[start : start + lens[clip]].double().numpy()
-            mean = tokens.mean(axis=0) if len(tokens) else np.zeros(batch.tokens(name).shape[1])
+            tokens = batch.modality(name).tokens[start : start + lens[clip]].double().numpy()
+            mean = (
+                tokens.mean(axis=0)
+                if len(tokens)
+                else np.zeros(batch.modality(name).tokens.shape[1])
+            )
             row.append(mean / max(np.linalg.norm(mean), 1e-12))
         rows.append(np.concatenate(row))
     return np.stack(rows)
@@ -64,12 +71,8 @@ def test_one_number_by_hand():
     model = Ridge(RidgeConfig(audio_dim=1, visual_dim=1, text_dim=1))
     ones, none = torch.tensor([1, 1]), torch.tensor([0, 0])
     batch = FeatureBatch(
-        audio_tokens=torch.tensor([[5.0], [-9.0]]),
-        audio_lens=ones,
-        audio_times=torch.zeros(2),
-        visual_tokens=torch.zeros(0, 1),
-        visual_lens=none,
-        visual_times=torch.zeros(0),
+        Packed(torch.tensor([[5.0], [-9.0]]), ones, torch.zeros(2)),
+        Packed(torch.zeros(0, 1), none, torch.zeros(0)),
         labels=torch.tensor([0, 1]),
     )
     solved = RidgeFit(model, [batch], torch.tensor([[3.0], [1.0]])).solve(1)
@@ -119,12 +122,14 @@ def clips_of(rows):
     batch, chosen = clips(LABELS), list(rows)
     packed = {}
     for name in ("audio", "visual"):
-        lens = batch.lens(name)
+        lens = batch.modality(name).lens
         starts = (lens.cumsum(0) - lens).tolist()
         kept = [starts[r] + i for r in chosen for i in range(int(lens[r]))]
-        packed[f"{name}_tokens"] = batch.tokens(name)[kept]
-        packed[f"{name}_times"] = batch.times(name)[kept]
-        packed[f"{name}_lens"] = lens[chosen]
+        packed[name] = Packed(
+            batch.modality(name).tokens[kept],
+            lens[chosen],
+            batch.modality(name).times[kept],
+        )
     return FeatureBatch(**packed, labels=LABELS[chosen])
 
 
@@ -160,12 +165,8 @@ def test_scores_by_hand():
     model.bias.copy_(torch.tensor([1.0, 0.0]))
     model.centre.copy_(torch.tensor([1.0, 0.0]))
     batch = FeatureBatch(
-        audio_tokens=torch.tensor([[3.0]]),
-        audio_lens=torch.tensor([1]),
-        audio_times=torch.zeros(1),
-        visual_tokens=torch.zeros(0, 1),
-        visual_lens=torch.tensor([0]),
-        visual_times=torch.zeros(0),
+        Packed(torch.tensor([[3.0]]), torch.tensor([1]), torch.zeros(1)),
+        Packed(torch.zeros(0, 1), torch.tensor([0]), torch.zeros(0)),
     )
     classes = model.embed_text(torch.tensor([[1.0, 5.0], [4.0, 0.0], [1.0, -0.5]]))
     assert classes.class_embedding.tolist() == [[0, 1], [1, 0], [0, -1]]
@@ -191,7 +192,7 @@ def test_angles_from_the_origin():
 def test_only_the_direction_of_a_mean_counts():
     """Louder features of one clip change nothing, nor does what `fidelity` says of scaling."""
     batch = clips(LABELS)
-    louder = replace(batch, audio_tokens=batch.audio_tokens * 37, visual_tokens=batch.visual_tokens)
+    louder = replace(batch, audio=batch.audio.with_tokens(batch.audio.tokens * 37))
     one, other = build(), build(audio_scaling="none", visual_scaling="none")
     assert RidgeFit(one, [batch], TEXT).solve(2) == RidgeFit(other, [batch], TEXT).solve(2)
     torch.testing.assert_close(one(batch).video_embedding, one(louder).video_embedding)
@@ -254,7 +255,7 @@ def test_features_and_text_of_another_size(random_batch):
 
 def test_clips_without_labels(random_batch):
     batch = random_batch([1], [1], audio_dim=AUDIO, visual_dim=VISUAL)
-    with pytest.raises(TCAFError, match="fitted to labelled clips"):
+    with pytest.raises(TCAFError, match="a batch with labels to train on, got one without"):
         RidgeFit(build(), [batch], TEXT)
 
 

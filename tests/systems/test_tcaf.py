@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tcaf.data.batches import FeatureBatch
+from tcaf.data.packed import Packed, Packing
 from tcaf.errors import TCAFError
 from tcaf.seeding import generator
-from tcaf.settings.experiment import ModelSettings
+from tcaf.settings.sections import ModelSettings
 from tcaf.systems.blocks import Block
 from tcaf.systems.tcaf import PositionEncoder
 
@@ -35,12 +36,13 @@ def select(batch, clips):
     """Returns a batch of some clips of another one, in that order."""
     packed = {}
     for name in ("audio", "visual"):
-        parts = {}
-        for field in ("tokens", "times"):
-            whole = getattr(batch, f"{name}_{field}").split(batch.lens(name).tolist())
-            parts[field] = torch.cat([whole[clip] for clip in clips])
-        packed |= {f"{name}_{field}": value for field, value in parts.items()}
-        packed[f"{name}_lens"] = batch.lens(name)[clips]
+        own = batch.modality(name)
+        tokens, times = (whole.split(own.lens.tolist()) for whole in (own.tokens, own.times))
+        packed[name] = Packed(
+            torch.cat([tokens[clip] for clip in clips]),
+            own.lens[clips],
+            torch.cat([times[clip] for clip in clips]),
+        )
     return FeatureBatch(**packed)
 
 
@@ -73,17 +75,17 @@ def test_padding_is_of_no_account(small_model, random_batch, pairs, shape, extra
     model, batch = small_model(**shape), random_batch(*unzip(pairs))
     padded = {}
     for name in ("audio", "visual"):
-        longest = int(batch.lens(name).max()) + extra
+        longest = int(batch.modality(name).lens.max()) + extra
         # What stands in the padding must not matter either.
-        tokens = torch.full((len(pairs), longest, batch.tokens(name).shape[1]), 1e9)
+        tokens = torch.full((len(pairs), longest, batch.modality(name).tokens.shape[1]), 1e9)
         times = torch.full((len(pairs), longest), -1e9)
         row = 0
-        for clip, length in enumerate(batch.lens(name).tolist()):
-            tokens[clip, :length] = batch.tokens(name)[row : row + length]
-            times[clip, :length] = batch.times(name)[row : row + length]
+        for clip, length in enumerate(batch.modality(name).lens.tolist()):
+            tokens[clip, :length] = batch.modality(name).tokens[row : row + length]
+            times[clip, :length] = batch.modality(name).times[row : row + length]
             row += length
-        padded |= {name: tokens, f"{name}_times": times, f"{name}_lens": batch.lens(name)}
-    same(model(FeatureBatch.from_padded(**padded)), model(batch), atol=0)
+        padded[name] = Packed.from_padded(tokens, batch.modality(name).lens, times)
+    same(model(FeatureBatch(**padded)), model(batch), atol=0)
 
 
 def all_groups(model, batch):
@@ -146,7 +148,7 @@ def check_finite(model, batch):
 @pytest.mark.parametrize("visual_scaling", ["l2", "l2_over_time", "none"])
 def test_silence_and_darkness_are_finite(small_model, random_batch, scaling, visual_scaling):
     batch = random_batch([2, 3], [1, 4])
-    zeros = {f"{m}_tokens": torch.zeros_like(batch.tokens(m)) for m in ("audio", "visual")}
+    zeros = {m: replace(p, tokens=p.tokens * 0) for m, p in vars(batch).items() if p is not None}
     model = small_model(audio_scaling=scaling, visual_scaling=visual_scaling)
     check_finite(model, replace(batch, **zeros))
 
@@ -160,15 +162,13 @@ def test_one_modality_ignores_the_other(
 ):
     model = small_model(attention=pattern, class_token=class_token, modalities=used)
     batch = random_batch([2, 1, 3], [1, 4, 2])
-    gone = {
-        f"{other}_tokens": torch.full((0, 99), torch.nan),
-        f"{other}_times": torch.zeros(0),
-        f"{other}_lens": torch.zeros(3, dtype=torch.long),
-    }
+    none = torch.zeros(3, dtype=torch.long)
+    gone = {other: Packed(torch.full((0, 99), torch.nan), none, torch.zeros(0))}
     same(model(replace(batch, **gone)), model(batch), atol=0)
     assert set(model.encoders) == {used}
     # And the one that is used does matter.
-    changed = replace(batch, **{f"{used}_tokens": -batch.tokens(used)})
+    packed = batch.modality(used)
+    changed = replace(batch, **{used: packed.with_tokens(-packed.tokens)})
     assert (model(changed).video_embedding - model(batch).video_embedding).abs().max() > 1e-3
 
 
@@ -177,9 +177,11 @@ def test_one_modality_ignores_the_other(
 def test_times_and_both_modalities_matter(small_model, random_batch, pattern):
     model, batch = small_model(attention=pattern), random_batch([2, 1, 3], [1, 4, 2])
     before = model(batch).video_embedding
-    for field in ("audio_tokens", "visual_tokens", "audio_times", "visual_times"):
-        changed = replace(batch, **{field: getattr(batch, field) + 0.37})
-        assert (model(changed).video_embedding - before).abs().max() > 1e-4, field
+    for name, field in product(("audio", "visual"), ("tokens", "times")):
+        packed = batch.modality(name)
+        moved = replace(packed, **{field: getattr(packed, field) + 0.37})
+        changed = replace(batch, **{name: moved})
+        assert (model(changed).video_embedding - before).abs().max() > 1e-4, (name, field)
 
 
 @torch.no_grad()
@@ -198,18 +200,18 @@ def test_scaling_by_loops(small_model, random_batch):
         return entered["audio"], entered["visual"]
 
     audio, visual = entering(audio_scaling="divide_255", visual_scaling="none")
-    assert torch.equal(audio, batch.audio_tokens / 255)
-    assert torch.equal(visual, batch.visual_tokens)
+    assert torch.equal(audio, batch.audio.tokens / 255)
+    assert torch.equal(visual, batch.visual.tokens)
     audio, visual = entering(audio_scaling="l2", visual_scaling="l2")
     torch.testing.assert_close(audio.norm(dim=1), torch.ones(5))
     torch.testing.assert_close(
-        visual * batch.visual_tokens.norm(dim=1)[:, None], batch.visual_tokens
+        visual * batch.visual.tokens.norm(dim=1)[:, None], batch.visual.tokens
     )
     audio, visual = entering(audio_scaling="none", visual_scaling="l2_over_time")
-    assert torch.equal(audio, batch.audio_tokens)
+    assert torch.equal(audio, batch.audio.tokens)
     for start, stop in ((0, 3), (3, 7), (7, 8)):
         for column in range(7):
-            feature = batch.visual_tokens[start:stop, column]
+            feature = batch.visual.tokens[start:stop, column]
             length = sum(x.item() ** 2 for x in feature) ** 0.5
             torch.testing.assert_close(visual[start:stop, column], feature / length)
 
@@ -280,8 +282,6 @@ def test_layer_norms(small_model):
         norm = layer.feed_forward_norm if model is separate else layer.attention_norm
         norm.weight.fill_(2)
         token = torch.arange(13.0)[None]
-        from tcaf.data.packed import Packing
-
         packings = {"class": Packing(torch.tensor([1]), torch.device("cpu"))}
         found = layer({"class": token}, packings, ("class",))["class"]
         normed = (token - token.mean()) / (token.var(correction=0) + 1e-5).sqrt() * 2

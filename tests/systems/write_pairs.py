@@ -3,6 +3,7 @@
 import torch
 
 from tcaf.data.batches import FeatureBatch
+from tcaf.data.packed import Packed
 from tcaf.seeding import generator
 
 CLASSES, CLIPS = 7, 97
@@ -19,9 +20,11 @@ def clips_of(labels, seed, visual_dim=VISUAL_DIM, shortest=2):
     for name, dim in (("audio", AUDIO_DIM), ("visual", visual_dim)):
         places = torch.randn(CLASSES, dim, generator=generator(0, name))
         noise = torch.randn(int(lens.sum()), dim, generator=generator(seed, name))
-        packed[f"{name}_tokens"] = places[labels.repeat_interleave(lens)] + 0.3 * noise
-        packed[f"{name}_lens"] = lens
-        packed[f"{name}_times"] = torch.zeros(int(lens.sum()))
+        packed[name] = Packed(
+            places[labels.repeat_interleave(lens)] + 0.3 * noise,
+            lens,
+            torch.zeros(int(lens.sum())),
+        )
     return FeatureBatch(**packed, labels=labels)
 
 

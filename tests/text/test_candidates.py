@@ -9,7 +9,7 @@ from tcaf.data.features import FeatureSpec, VideoFeatures
 from tcaf.data.store import FeatureStore
 from tcaf.data.writer import new_store
 from tcaf.errors import TCAFError
-from tcaf.settings.experiment import TextSettings
+from tcaf.settings.sections import TextSettings
 from tcaf.text.candidates import ClassText, read_names, split_names
 from tcaf.text.class_text import embed_classes
 from write_words import WORDS, write_glove

@@ -12,7 +12,7 @@ from tcaf.data.splits import BENCHMARKS, load_benchmark
 from tcaf.data.store import FeatureStore
 from tcaf.data.writer import new_store
 from tcaf.errors import TCAFError
-from tcaf.settings.experiment import TextSettings
+from tcaf.settings.sections import TextSettings
 from tcaf.text import class_text as text
 from tcaf.text.class_text import embed_classes, open_text_source
 from tcaf.text.encoders import SentenceEncoder, packaged_model

@@ -15,7 +15,7 @@ from tcaf.data.store import FeatureStore
 from tcaf.data.writer import new_store
 from tcaf.errors import TCAFError
 from tcaf.pretrained.towers import load_tower
-from tcaf.settings.experiment import TextSettings
+from tcaf.settings.sections import TextSettings
 from tcaf.text import encoders
 from tcaf.text.class_text import embed_classes, open_text_source
 from tcaf.text.encoders import TowerEncoder

@@ -13,8 +13,8 @@ from tcaf.data.splits import Split
 from tcaf.data.writer import new_store
 from tcaf.errors import TCAFError
 from tcaf.evaluation.temperature import fit_temperature
-from tcaf.settings.experiment import ModelSettings
 from tcaf.settings.fidelity import Fidelity
+from tcaf.settings.sections import ModelSettings
 from tcaf.training.observers import EpochRecord
 from tcaf.training.protocol import EpochDone, Finished, TwoStages, choose
 

@@ -333,7 +333,7 @@ def test_negatives_are_of_other_classes_and_drawn_anew(stage, system):
         assert len(batch) == len(negatives) == 11
         assert (batch.labels != negatives.labels).all()
         # Time averages: one token a clip.
-        assert set(batch.audio_lens.tolist()) <= {0, 1}
+        assert set(batch.audio.lens.tolist()) <= {0, 1}
     assert len({tuple(negatives.labels.tolist()) for _, negatives in pairs}) == 6
     # The draw of the batches is that of a system without.
     assert pairs[0][0].labels.tolist() == drawn(made, 0)[1].tolist()

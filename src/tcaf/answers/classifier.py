@@ -1,7 +1,7 @@
 """Answers for clips: a trained model, class names of any kind, and files or features.
 
 Owns the way from names to candidate classes and from distances to ranked answers. What a run holds
-is `runs`, the features of a file are `extract`, the arithmetic is `gzsl`.
+is `training.run`, the features of a file are `extract`, the arithmetic is `evaluation`.
 """
 
 import math
@@ -65,7 +65,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Ranking:
     """The best answers for one clip.
 
     Args:
@@ -77,7 +77,7 @@ class Prediction:
     answers: tuple[Answer, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the prediction as JSON values."""
+        """Returns the ranking as JSON values."""
         ranked = enumerate(self.answers, start=1)
         return {"id": self.id, "answers": [{"rank": r, **a.to_json()} for r, a in ranked]}
 
@@ -255,12 +255,13 @@ class ZeroShotClassifier:
         if isinstance(audio, AudioBackbone) and isinstance(visual, VisualBackbone):
             return Extractor(audio, visual).extract(path, id)
         # What is wrong with the only track that counts is wrong with the file.
-        heard, seen = (np.zeros((0, self.trained.spec.dim(m)), np.float32) for m in MODALITIES)
+        tokens = {m: np.zeros((0, self.trained.spec.dim(m)), np.float32) for m in MODALITIES}
         if isinstance(audio, AudioBackbone):
-            heard = audio_tokens(audio, read_audio(path, audio.sample_rate))
+            tokens["audio"] = audio_tokens(audio, read_audio(path, audio.sample_rate))
         if isinstance(visual, VisualBackbone):
-            seen = visual_tokens(visual, read_frames(path, visual.fps, visual.frame_size))
-        return VideoFeatures(id, heard, seen)
+            frames = read_frames(path, visual.fps, visual.frame_size)
+            tokens["visual"] = visual_tokens(visual, frames)
+        return VideoFeatures(id, tokens["audio"], tokens["visual"])
 
     def features(self, clip: Clip) -> VideoFeatures:
         """Returns the features of a clip as the model takes them; files are decoded here.
@@ -291,16 +292,16 @@ class ZeroShotClassifier:
     @overload
     def classify(  # type: ignore[overload-overlap]
         self, clips: Clip, top_k: int = 5, seen_bias: float = 0.0
-    ) -> Prediction: ...
+    ) -> Ranking: ...
 
     @overload
     def classify(
         self, clips: Sequence[Clip], top_k: int = 5, seen_bias: float = 0.0
-    ) -> list[Prediction]: ...
+    ) -> list[Ranking]: ...
 
     def classify(
         self, clips: Clip | Sequence[Clip], top_k: int = 5, seen_bias: float = 0.0
-    ) -> Prediction | list[Prediction]:
+    ) -> Ranking | list[Ranking]:
         """Ranks the classes for one clip, or for each of a list.
 
         Args:
@@ -328,7 +329,7 @@ class ZeroShotClassifier:
         rows: Int[np.ndarray, " clips"],
         top_k: int = 5,
         seen_bias: float = 0.0,
-    ) -> list[Prediction]:
+    ) -> list[Ranking]:
         """Ranks the classes for clips of a store, as `classify` does.
 
         Raises:
@@ -350,7 +351,7 @@ class ZeroShotClassifier:
         ids: list[str],
         top_k: int,
         seen_bias: float,
-    ) -> list[Prediction]:
+    ) -> list[Ranking]:
         distances = self._distances(clips, rows)
         broken = np.flatnonzero(~distances.isfinite().all(dim=1).numpy())
         if len(broken):
@@ -369,7 +370,7 @@ class ZeroShotClassifier:
         ties = (np.broadcast_to(key, added.shape) for key in (by_name, unseen))
         ranked = np.lexsort((*ties, added), axis=1)[:, :top_k]
         return [
-            Prediction(
+            Ranking(
                 id_,
                 tuple(
                     Answer(

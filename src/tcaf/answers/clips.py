@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from tcaf.answers.classifier import Prediction, ZeroShotClassifier
+from tcaf.answers.classifier import Ranking, ZeroShotClassifier
 from tcaf.data.features import VideoFeatures
 from tcaf.data.splits import PARTS, UNIONS
 from tcaf.data.store import FeatureStore
@@ -29,7 +29,7 @@ class Answered:
         file: that the features were made of; None for a clip of a store.
     """
 
-    prediction: Prediction
+    prediction: Ranking
     video: VideoFeatures | None = None
     file: Path | None = None
 
@@ -129,8 +129,8 @@ def answer_store(
     """
     found = classifier.classify_store(store, rows, top_k, seen_bias)
     return [
-        Answered(prediction, store[row] if keep_features else None)
-        for prediction, row in zip(found, rows.tolist(), strict=True)
+        Answered(ranking, store[row] if keep_features else None)
+        for ranking, row in zip(found, rows.tolist(), strict=True)
     ]
 
 
@@ -161,13 +161,13 @@ def answer_files(
         try:
             video = classifier.features(file)
             # One at a time: next to the decoding, a larger batch would gain nothing.
-            prediction = classifier.classify(video, top_k, seen_bias)
+            ranking = classifier.classify(video, top_k, seen_bias)
         except MissingExtraError:
             raise
         except TCAFError as error:
             yield Unanswered(str(file), " ".join(str(error).split()))
             continue
-        yield Answered(prediction, video if keep_features else None, file)
+        yield Answered(ranking, video if keep_features else None, file)
 
 
 def answers_json(

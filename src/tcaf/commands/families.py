@@ -59,19 +59,17 @@ from tcaf.reports.answer_timeline import check_timeline, draw_timelines
 from tcaf.reports.page import render_page
 from tcaf.reports.report import build_report
 from tcaf.reports.results import write_results
-from tcaf.settings.experiment import (
+from tcaf.settings.experiment import Experiment, Option, text_settings
+from tcaf.settings.fidelity import Fidelity
+from tcaf.settings.sections import (
     AttentionPattern,
     DataSettings,
     EvaluationSettings,
-    Experiment,
     ModelSettings,
     ObjectiveSettings,
-    Option,
     TextSettings,
     TrainingSettings,
-    text_settings,
 )
-from tcaf.settings.fidelity import Fidelity
 from tcaf.sources.official import prepare_official
 from tcaf.sources.rendered import RenderedWorld
 from tcaf.sources.synthetic import prepare_synthetic

@@ -31,6 +31,11 @@ def _table(*columns: str, title: str = "") -> Table:
     return table
 
 
+def shown(value: float | None, form: str, scale: int = 1) -> str:
+    """Returns a number, times `scale`, as text; "-" for one that cannot be computed."""
+    return "-" if value is None else f"{scale * value:{form}}"
+
+
 def _step(seconds: float | None) -> str:
     return "clip" if seconds is None else f"{seconds:g} s"
 
@@ -104,7 +109,11 @@ def print_backbones(value: dict[str, Any]) -> None:
 
 
 def _score_row(scores: dict[str, Any]) -> list[str]:
-    return [f"{100 * scores[name]:.2f}" for name in SCORES] + [f"{scores['gamma']:g}"]
+    return [shown(scores[name], ".2f", 100) for name in SCORES] + [f"{scores['gamma']:g}"]
+
+
+def _area(scores: dict[str, Any]) -> str:
+    return f"area under the seen-unseen curve {shown(scores['curve_area'], '.4f')}"
 
 
 def print_result(value: dict[str, Any], out: Path, store: Path) -> None:
@@ -115,8 +124,7 @@ def print_result(value: dict[str, Any], out: Path, store: Path) -> None:
     table.add_row("[bold]test[/]", *(f"[bold]{cell}[/]" for cell in _score_row(value["test"])))
     _print(
         table,
-        f"area under the seen-unseen curve {value['test']['curve_area']:.4f}, "
-        f"{value['seconds']:.0f} s of training, seed {value['seed']}",
+        f"{_area(value['test'])}, {value['seconds']:.0f} s of training, seed {value['seed']}",
         f"kept in {escape(str(out))}: model.safetensors, result.json, metrics.jsonl",
         f"next: tcaf evaluate {escape(str(out))} --store {escape(str(store))} --per_class",
     )
@@ -126,7 +134,7 @@ def print_evaluation(value: dict[str, Any]) -> None:
     """Prints what `tcaf evaluate` found."""
     table = _table("part", "clips", *SCORES.values(), "gamma", title="mean class accuracy, percent")
     table.add_row(value["part"], f"{value['clips']:,}", *_score_row(value))
-    _print(table, f"area under the seen-unseen curve {value['curve_area']:.4f}")
+    _print(table, _area(value))
     if "per_class" in value:
         classes = _table("class", "", "clips", "accuracy")
         rows = sorted(value["per_class"].items(), key=lambda row: (-row[1]["seen"], row[0]))
@@ -182,7 +190,7 @@ class PredictionsCsv:
         self._file.flush()
 
     def print_clip(self, value: dict[str, Any]) -> None:
-        """Prints `Prediction.to_json`; nothing waits in a buffer, so that no stop loses it."""
+        """Prints `Ranking.to_json`; nothing waits in a buffer, so that no stop loses it."""
         for answer in value["answers"]:
             self._writer.writerow((value["id"], *(answer[column] for column in self.COLUMNS)))
         self._file.flush()
@@ -207,7 +215,7 @@ def print_table(rows: list[dict[str, Any]], out: Path) -> None:
             cells = [_percent(row["means"][score], row["stds"][score]) for score in SCORES]
         if with_paper:
             cells += [f"{v:.2f}" for v in row["paper"]] if row["paper"] else [""] * len(SCORES)
-        area = f"{row['means']['curve_area']:.3f}" if row["means"] else ""
+        area = shown(row["means"]["curve_area"], ".3f") if row["means"] else ""
         table.add_row(escape(row["title"]), *cells, area, " ".join(map(str, row["seeds"])))
     _print(table)
     for row in rows:
@@ -217,9 +225,7 @@ def print_table(rows: list[dict[str, Any]], out: Path) -> None:
 
 
 def _percent(mean: float | None, std: float | None) -> str:
-    if mean is None:
-        return ""
-    return f"{100 * mean:.2f}" + ("" if std is None else f" [dim]± {100 * std:.2f}[/]")
+    return shown(mean, ".2f", 100) + ("" if std is None else f" [dim]± {100 * std:.2f}[/]")
 
 
 def print_doctor(value: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from tcaf.commands.printing import shown
 from tcaf.evaluation.gzsl import SCORES
 from tcaf.experiments.reproduce import Job, Moment, Outcome
 from tcaf.progress import describe_time
@@ -171,9 +172,7 @@ class JobsObserver:
             return
         test = (Run(out).result or {})["test"]
         scores = "  ".join(
-            f"{short} {100 * test[score]:.1f}"
-            for score, short in SCORES.items()
-            if test[score] is not None
+            f"{short} {shown(test[score], '.1f', 100)}" for score, short in SCORES.items()
         )
         took = "was done" if outcome.skipped else describe_time(self._seconds(out))
         self.console.print(f"{count} {name}  [cyan]{scores}[/]  {took}")

@@ -1,11 +1,11 @@
 """Batches of clips, packed: only real tokens, clip after clip.
 
-Owns `FeatureBatch`, the cutting of windows in seconds, and the class-balanced sampler. Clips come
-from a store or from memory, on one path. Knows nothing of models.
+Owns `FeatureBatch`, and reading one. Clips come from a store or from memory, on one path. Knows
+nothing of models.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -14,104 +14,54 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
-from tcaf.data.packed import time_average
+from tcaf.data.packed import Packed
 from tcaf.data.windows import Windows
 from tcaf.errors import TCAFError
 
 
 @dataclass(frozen=True)
 class FeatureBatch:
-    """A batch of clips with their tokens packed, in order of time within a clip.
+    """A batch of clips.
 
     Args:
-        audio_tokens: audio features of all clips, clip after clip.
-        audio_lens: audio tokens of each clip, 0 where it has no sound; stays on the CPU, since
-            shapes follow from it.
-        audio_times: time of each audio token in its clip, in seconds.
-        visual_tokens: the same for visual features.
-        visual_lens: see `audio_lens`.
-        visual_times: see `audio_times`.
+        audio: audio features, packed; a clip without sound has length 0.
+        visual: visual features of the same clips.
         labels: index of each clip's class in the stage's class set, if known.
     """
 
-    audio_tokens: Float[Tensor, "audio_total audio_dim"]
-    audio_lens: Int[Tensor, " batch"]
-    audio_times: Float[Tensor, " audio_total"]
-    visual_tokens: Float[Tensor, "visual_total visual_dim"]
-    visual_lens: Int[Tensor, " batch"]
-    visual_times: Float[Tensor, " visual_total"]
+    audio: Packed
+    visual: Packed
     labels: Int[Tensor, " batch"] | None = None
 
     def __post_init__(self) -> None:
-        if len(self.audio_lens) != len(self.visual_lens):
+        if len(self.audio.lens) != len(self.visual.lens):
             raise TCAFError(
-                f"a batch needs as many audio as visual lengths, got {len(self.audio_lens)} and "
-                f"{len(self.visual_lens)}"
+                f"a batch needs as many audio as visual lengths, got {len(self.audio.lens)} and "
+                f"{len(self.visual.lens)}"
             )
-        for modality in MODALITIES:
-            tokens, lens, times = self.tokens(modality), self.lens(modality), self.times(modality)
-            if not len(tokens) == len(times) == int(lens.sum()):
-                raise TCAFError(
-                    f"{modality} lengths sum to {int(lens.sum())}, but there are {len(tokens)} "
-                    f"tokens and {len(times)} times"
-                )
 
     def __len__(self) -> int:
-        return len(self.audio_lens)
+        return len(self.audio.lens)
 
-    def tokens(self, modality: Modality) -> Float[Tensor, "total dim"]:
-        """Returns the packed tokens of a modality."""
-        return self.audio_tokens if modality == "audio" else self.visual_tokens
+    def modality(self, modality: Modality) -> Packed:
+        """Returns the features of a modality."""
+        return self.audio if modality == "audio" else self.visual
 
-    def lens(self, modality: Modality) -> Int[Tensor, " batch"]:
-        """Returns the number of tokens of each clip in a modality."""
-        return self.audio_lens if modality == "audio" else self.visual_lens
+    @property
+    def known_labels(self) -> Int[Tensor, " batch"]:
+        """The labels of a batch to train on.
 
-    def times(self, modality: Modality) -> Float[Tensor, " total"]:
-        """Returns the times of a modality's tokens, in seconds."""
-        return self.audio_times if modality == "audio" else self.visual_times
+        Raises:
+            TCAFError: it has none.
+        """
+        if self.labels is None:
+            raise TCAFError("expected a batch with labels to train on, got one without")
+        return self.labels
 
     def to(self, device: torch.device | str) -> "FeatureBatch":
         """Moves tokens, times and labels to a device; lengths stay on the CPU."""
-        return replace(
-            self,
-            audio_tokens=self.audio_tokens.to(device),
-            audio_times=self.audio_times.to(device),
-            visual_tokens=self.visual_tokens.to(device),
-            visual_times=self.visual_times.to(device),
-            labels=None if self.labels is None else self.labels.to(device),
-        )
-
-    @classmethod
-    def from_padded(
-        cls,
-        audio: Float[Tensor, "batch audio_len audio_dim"],
-        visual: Float[Tensor, "batch visual_len visual_dim"],
-        audio_lens: Int[Tensor, " batch"],
-        visual_lens: Int[Tensor, " batch"],
-        audio_times: Float[Tensor, "batch audio_len"],
-        visual_times: Float[Tensor, "batch visual_len"],
-    ) -> "FeatureBatch":
-        """Packs padded arrays: of clip i, the first `lens[i]` tokens are real.
-
-        Raises:
-            TCAFError: a length is negative or beyond the padded one.
-        """
-        packed: dict[str, Tensor] = {}
-        for name, tokens, lens, times in (
-            ("audio", audio, audio_lens, audio_times),
-            ("visual", visual, visual_lens, visual_times),
-        ):
-            lens = lens.cpu()
-            if bool((lens < 0).any()) or bool((lens > tokens.shape[1]).any()):
-                raise TCAFError(
-                    f"{name} lengths must lie in 0..{tokens.shape[1]}, got {lens.tolist()}"
-                )
-            real = (torch.arange(tokens.shape[1]) < lens[:, None]).to(tokens.device)
-            packed[f"{name}_tokens"] = tokens[real]
-            packed[f"{name}_times"] = times.to(tokens.device, tokens.dtype)[real]
-            packed[f"{name}_lens"] = lens
-        return cls(**packed)
+        labels = None if self.labels is None else self.labels.to(device)
+        return FeatureBatch(self.audio.to(device), self.visual.to(device), labels)
 
     @classmethod
     def from_videos(cls, videos: Sequence[VideoFeatures], spec: FeatureSpec) -> "FeatureBatch":
@@ -209,17 +159,11 @@ def load_batch(
             durations, clips.lens(modality)[rows] * (spec.step_s(modality) or 0.0)
         )
     starts = windows.starts(durations, generator)
-    packed: dict[str, Tensor] = {}
+    packed: dict[Modality, Packed] = {}
     for modality in MODALITIES:
         first, lens = windows.cut(modality, spec, clips.lens(modality)[rows], starts)
-        tokens = torch.from_numpy(clips.gather(rows, modality, first, lens))
+        tokens = torch.from_numpy(clips.gather(rows, modality, first, lens)).to(torch.float32)
         times = torch.from_numpy(windows.token_times(spec.step_s(modality), first, lens))
-        packed[f"{modality}_tokens"] = tokens.to(torch.float32)
-        packed[f"{modality}_times"] = times.to(torch.float32)
-        packed[f"{modality}_lens"] = torch.from_numpy(lens)
-        if windows.average:
-            averaged = time_average(packed[f"{modality}_tokens"], packed[f"{modality}_lens"])
-            packed[f"{modality}_tokens"] = averaged
-            packed[f"{modality}_times"] = torch.zeros(len(averaged))
-            packed[f"{modality}_lens"] = packed[f"{modality}_lens"].clamp_max(1)
+        whole = Packed(tokens, torch.from_numpy(lens), times.to(torch.float32))
+        packed[modality] = whole.averaged() if windows.average else whole
     return FeatureBatch(**packed, labels=None if labels is None else torch.from_numpy(labels))

@@ -1,11 +1,16 @@
-"""Packed tokens: only real ones, clip after clip."""
+"""Packed tokens: only real ones, clip after clip.
 
-from dataclasses import dataclass
+Owns where they lie (`Packing`), and what belongs together: tokens, lengths, times (`Packed`).
+"""
+
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from tcaf.errors import TCAFError
 
 
 @dataclass(frozen=True)
@@ -65,11 +70,74 @@ class Packing:
         return zero.index_add(0, self.clip_of, packed)
 
 
-def time_average(
-    tokens: Float[Tensor, "total dim"], lens: Int[Tensor, " batch"]
-) -> Float[Tensor, "clips dim"]:
-    """Returns the mean token of each clip that has any, in the order of the batch."""
-    some = lens[lens > 0]
-    clip = torch.repeat_interleave(torch.arange(len(some)), some)
-    total = torch.zeros(len(some), tokens.shape[1]).index_add(0, clip, tokens)
-    return total / some[:, None]
+@dataclass(frozen=True)
+class Packed:
+    """The tokens of one modality of a batch of clips, clip after clip, in order of time.
+
+    Args:
+        tokens: of all clips; only real ones.
+        lens: tokens of each clip, 0 where it has none; stays on the CPU, since shapes follow from
+            it.
+        times: time of each token in its clip, in seconds.
+    """
+
+    tokens: Float[Tensor, "total dim"]
+    lens: Int[Tensor, " batch"]
+    times: Float[Tensor, " total"]
+
+    def __post_init__(self) -> None:
+        if not len(self.tokens) == len(self.times) == int(self.lens.sum()):
+            raise TCAFError(
+                f"lengths sum to {int(self.lens.sum())}, but there are {len(self.tokens)} tokens "
+                f"and {len(self.times)} times"
+            )
+
+    @classmethod
+    def from_padded(
+        cls,
+        tokens: Float[Tensor, "batch len dim"],
+        lens: Int[Tensor, " batch"],
+        times: Float[Tensor, "batch len"],
+    ) -> "Packed":
+        """Packs a padded array: of clip i, the first `lens[i]` tokens are real.
+
+        Raises:
+            TCAFError: a length is negative or beyond the padded one.
+        """
+        lens = lens.cpu()
+        if bool((lens < 0).any()) or bool((lens > tokens.shape[1]).any()):
+            raise TCAFError(f"lengths must lie in 0..{tokens.shape[1]}, got {lens.tolist()}")
+        real = (torch.arange(tokens.shape[1]) < lens[:, None]).to(tokens.device)
+        return cls(tokens[real], lens, times.to(tokens.device, tokens.dtype)[real])
+
+    @cached_property
+    def packing(self) -> Packing:
+        """Where the tokens of each clip lie."""
+        return Packing(self.lens, self.tokens.device)
+
+    def to(self, device: torch.device | str) -> "Packed":
+        """Moves tokens and times to a device; lengths stay on the CPU."""
+        return Packed(self.tokens.to(device), self.lens, self.times.to(device))
+
+    def with_tokens(self, tokens: Float[Tensor, "total other_dim"]) -> "Packed":
+        """Returns other tokens in the same places, such as these after an encoder."""
+        found = replace(self, tokens=tokens)
+        vars(found)["packing"] = self.packing  # its places are worked out once
+        return found
+
+    def mean(self) -> Float[Tensor, "batch dim"]:
+        """Returns the mean token of each clip; 0 for a clip without tokens."""
+        return mean_token(self)
+
+    def averaged(self) -> "Packed":
+        """Returns one token for each clip that has any: their mean, at time 0."""
+        some = self.lens > 0
+        tokens = self.mean()[some.to(self.tokens.device)]
+        return Packed(tokens, self.lens.clamp_max(1), tokens.new_zeros(len(tokens)))
+
+
+def mean_token(*groups: Packed) -> Float[Tensor, "batch dim"]:
+    """Returns the mean over all tokens that each clip has in some groups; 0 where it has none."""
+    total = torch.stack([group.packing.sum(group.tokens) for group in groups]).sum(dim=0)
+    count = torch.stack([group.lens for group in groups]).sum(dim=0)
+    return total / count.clamp_min(1).to(total.device, total.dtype)[:, None]

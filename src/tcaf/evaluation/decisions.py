@@ -47,7 +47,7 @@ _CLASSES = ("class", "predicted", "nearest_seen", "nearest_unseen")
 
 
 @dataclass(frozen=True)
-class Predictions:
+class ClipDecisions:
     """What one model decided for the clips of one test.
 
     Args:
@@ -98,14 +98,14 @@ class Predictions:
         return score(self.decisions, gamma=self.gamma)
 
 
-def write_predictions(path: Path, predictions: Predictions) -> None:
-    """Writes predictions as a Parquet file, whole or not at all.
+def write_decisions(path: Path, decided: ClipDecisions) -> None:
+    """Writes decisions as a Parquet file, whole or not at all.
 
     Columns: `id`; `class`, the true one; `seen`, whether that is a seen class; `predicted` at
     gamma; `nearest_seen` and `nearest_unseen`, which gamma decides between; `margin`, the distance
     of the nearest unseen class minus that of the nearest seen one.
     """
-    decisions, names = predictions.decisions, pa.array(predictions.classes.names, pa.string())
+    decisions, names = decided.decisions, pa.array(decided.classes.names, pa.string())
 
     def named(ids: Int[np.ndarray, " clips"]) -> Any:
         return pa.DictionaryArray.from_arrays(pa.array(ids, pa.int32()), names)
@@ -113,16 +113,16 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     header = {
         "format": FORMAT,
         "version": VERSION,
-        "classes": list(predictions.classes.names),
-        "seen": sorted(predictions.classes.seen),
-        "gamma": predictions.gamma,
-        "clips": len(predictions.ids),
+        "classes": list(decided.classes.names),
+        "seen": sorted(decided.classes.seen),
+        "gamma": decided.gamma,
+        "clips": len(decided.ids),
     }
     columns = {
-        "id": pa.array(predictions.ids, pa.string()),
+        "id": pa.array(decided.ids, pa.string()),
         "class": named(decisions.labels),
         "seen": pa.array(decisions.is_seen),
-        "predicted": named(decisions.predictions(predictions.gamma)),
+        "predicted": named(decisions.predicted(decided.gamma)),
         "nearest_seen": named(decisions.nearest_seen),
         "nearest_unseen": named(decisions.nearest_unseen),
         "margin": pa.array(decisions.margin, pa.float64()),
@@ -133,8 +133,8 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
         pq.write_table(table, temporary, use_dictionary=list(_CLASSES), write_page_checksum=True)
 
 
-def read_predictions(path: Path) -> Predictions:
-    """Reads what `write_predictions` wrote; decisions are equal to the last bit.
+def read_decisions(path: Path) -> ClipDecisions:
+    """Reads what `write_decisions` wrote; decisions are equal to the last bit.
 
     Raises:
         TCAFError: the file is missing, damaged, of another format or of another version of it.
@@ -170,7 +170,7 @@ def _read_header(path: Path, metadata: dict[bytes, bytes] | None) -> dict[str, A
     return header
 
 
-def _from_table(header: dict[str, Any], table: pa.Table) -> Predictions:
+def _from_table(header: dict[str, Any], table: pa.Table) -> ClipDecisions:
     classes = ClassSet(tuple(header["classes"]), frozenset(header["seen"]))
     columns = {name: table.column(name).cast(type_) for name, type_ in _COLUMNS.items()}
     names = pa.array(classes.names, pa.string())
@@ -195,7 +195,7 @@ def _from_table(header: dict[str, Any], table: pa.Table) -> Predictions:
         num_classes=len(classes),
     )
     gamma = float(header["gamma"])
-    predictions = Predictions(tuple(columns["id"].to_pylist()), classes, decisions, gamma)
-    if (decisions.predictions(gamma) != ids("predicted")).any():
+    decided = ClipDecisions(tuple(columns["id"].to_pylist()), classes, decisions, gamma)
+    if (decisions.predicted(gamma) != ids("predicted")).any():
         raise ValueError("what is predicted does not follow from margin and gamma")
-    return predictions
+    return decided

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
@@ -55,6 +56,13 @@ class Decisions:
     nearest_unseen: Int[np.ndarray, " clips"]
     num_classes: int
 
+    @property
+    def empty_half(self) -> Literal["seen", "unseen"] | None:
+        """The half that no clip is of; None if both have clips."""
+        if self.is_seen.all():
+            return "unseen"
+        return None if self.is_seen.any() else "seen"
+
     @cached_property
     def weights(self) -> Float[np.ndarray, " clips"]:
         """Each clip's share in the mean class accuracy of its half: 1 / (clips x classes)."""
@@ -64,7 +72,7 @@ class Decisions:
             share[half] /= max(len(np.unique(self.labels[half])), 1)
         return share
 
-    def predictions(self, gamma: float) -> Int[np.ndarray, " clips"]:
+    def predicted(self, gamma: float) -> Int[np.ndarray, " clips"]:
         """Returns the predicted class of each clip."""
         return np.where(self.margin >= gamma, self.nearest_seen, self.nearest_unseen)
 
@@ -85,7 +93,7 @@ class Decisions:
 
     def zsl(self) -> float:
         """Returns the mean class accuracy of unseen clips among unseen classes; NaN without any."""
-        if self.is_seen.all():
+        if self.empty_half == "unseen":
             return float("nan")
         right = ~self.is_seen & (self.nearest_unseen == self.labels)
         return float(self.weights[right].sum())
@@ -150,7 +158,7 @@ class GZSLResult:
     def confusion(self) -> Int[np.ndarray, "num_classes num_classes"]:
         """Number of clips of each true class (row) by predicted class (column) at `gamma`."""
         num = self.decisions.num_classes
-        cells = self.decisions.labels * num + self.decisions.predictions(self.gamma)
+        cells = self.decisions.labels * num + self.decisions.predicted(self.gamma)
         return np.bincount(cells, minlength=num * num).reshape(num, num)
 
     @cached_property
@@ -161,7 +169,7 @@ class GZSLResult:
     @property
     def curve_area(self) -> float:
         """Area under the seen-unseen curve, S over U; NaN where one half has no clips."""
-        if self.decisions.is_seen.all() or not self.decisions.is_seen.any():
+        if self.decisions.empty_half:
             return float("nan")
         seen, unseen = self.curve
         return float(np.trapezoid(seen, unseen))
@@ -265,8 +273,11 @@ def score(
     """
     if gamma is not None and not np.isfinite(gamma):
         raise TCAFError(f"gamma must be a finite number, got {gamma}")
-    if gamma is None and (decisions.is_seen.all() or not decisions.is_seen.any()):
-        raise TCAFError("searching for gamma needs clips of seen and of unseen classes")
+    if gamma is None and (missing := decisions.empty_half):
+        raise TCAFError(
+            "searching for gamma needs clips of seen and of unseen classes, and there are none of "
+            f"{missing} ones"
+        )
     grid = np.array(gammas if gamma is None else [gamma], float)
     seen, unseen = decisions.seen_unseen(grid)
     means = harmonic_mean(seen, unseen)

@@ -1,6 +1,6 @@
 """What several runs say together: mean and spread, intervals, accuracy by class, the mean curve.
 
-Owns the arithmetic between runs, from their predictions. The scores of one run are in `gzsl.py`.
+Owns the arithmetic between runs, from their decisions. The scores of one run are in `gzsl.py`.
 Runs of one system differ in their seed alone; runs that are compared or averaged here have the
 same candidate classes and the same test clips, in any order.
 """
@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 
 from tcaf.data.classes import ClassSet
 from tcaf.errors import TCAFError, shorten
-from tcaf.evaluation.decisions import Predictions
+from tcaf.evaluation.decisions import ClipDecisions
 from tcaf.evaluation.gzsl import Decisions, harmonic_mean
 from tcaf.seeding import derive_seed
 
@@ -77,8 +77,8 @@ class PairedComparison:
 
 
 def paired_bootstrap(
-    first: Sequence[Predictions],
-    second: Sequence[Predictions],
+    first: Sequence[ClipDecisions],
+    second: Sequence[ClipDecisions],
     *,
     score: ScoreName = "harmonic_mean",
     num_samples: int = 2000,
@@ -103,7 +103,7 @@ def paired_bootstrap(
     in the results' tables. The same arguments give the same numbers, whatever the order of clips.
 
     Args:
-        first: predictions of one system, one for each seed.
+        first: decisions of one system, one for each seed.
         second: of the other, for the same seeds in the same order.
         score: what to compare.
         num_samples: bootstrap samples.
@@ -166,18 +166,18 @@ class ClassAccuracy:
     std: float
 
 
-def class_accuracies(predictions: Sequence[Predictions]) -> list[ClassAccuracy]:
+def class_accuracies(runs: Sequence[ClipDecisions]) -> list[ClassAccuracy]:
     """Returns the accuracy of every candidate class over seeds: seen classes first, then by name.
 
     Raises:
         TCAFError: there are no runs, or they differ in test clips or candidate classes.
     """
-    classes, decisions = _aligned(predictions)
+    classes, decisions = _aligned(runs)
     labels = decisions[0].labels
     clips = np.bincount(labels, minlength=len(classes))
     right = [
-        np.bincount(labels[d.predictions(run.gamma) == labels], minlength=len(classes))
-        for d, run in zip(decisions, predictions, strict=True)
+        np.bincount(labels[d.predicted(run.gamma) == labels], minlength=len(classes))
+        for d, run in zip(decisions, runs, strict=True)
     ]
     rows = []
     for number, name in enumerate(classes.names):
@@ -187,14 +187,14 @@ def class_accuracies(predictions: Sequence[Predictions]) -> list[ClassAccuracy]:
     return sorted(rows, key=lambda row: not row.seen)
 
 
-def _aligned(runs: Sequence[Predictions]) -> tuple[ClassSet, list[Decisions]]:
+def _aligned(runs: Sequence[ClipDecisions]) -> tuple[ClassSet, list[Decisions]]:
     """Returns the classes in order of name, and each run's decisions in order of class, then id.
 
     Raises:
         TCAFError: there are no runs, or they differ in candidate classes or test clips.
     """
     if not len(runs):
-        raise TCAFError("expected the predictions of at least one run, got none")
+        raise TCAFError("expected the decisions of at least one run, got none")
     reference = runs[0]
     seen, names = reference.classes.seen, frozenset(reference.classes.names)
     classes = ClassSet.of(seen, names - seen)
@@ -227,7 +227,7 @@ def _aligned(runs: Sequence[Predictions]) -> tuple[ClassSet, list[Decisions]]:
     return classes, found
 
 
-def _by_id(run: Predictions) -> Int[np.ndarray, " clips"]:
+def _by_id(run: ClipDecisions) -> Int[np.ndarray, " clips"]:
     """Returns the order of clips by id."""
     return np.array(sorted(range(len(run.ids)), key=run.ids.__getitem__), np.int64)
 
@@ -297,7 +297,7 @@ def _scores(runs: Sequence[Decisions], gammas: Sequence[float], score: ScoreName
 
     def shares(name: str) -> Float[np.ndarray, "runs clips"]:
         answers = [
-            run.nearest_unseen if name == "zsl" else run.predictions(gamma)
+            run.nearest_unseen if name == "zsl" else run.predicted(gamma)
             for run, gamma in zip(runs, gammas, strict=True)
         ]
         right = np.stack(answers) == runs[0].labels

@@ -97,13 +97,13 @@ def prepare(
 ) -> Float[Tensor, "num_windows 3 16 112 112"]:
     """Returns what the network sees of windows of 1 to 16 RGB frames; zeros follow the frames."""
     top, left = ((size - SIDE) // 2 for size in windows.shape[2:4])
-    seen = windows[:, :, top : top + SIDE, left : left + SIDE, ::-1]
+    cut = windows[:, :, top : top + SIDE, left : left + SIDE, ::-1]
     if colours.is_inverted:
         # Eight bits without a sign wrap: 0 stays 0, as in the release.
-        seen = np.negative(seen)
+        cut = np.negative(cut)
     prepared = np.zeros((len(windows), 3, NUM_FRAMES, SIDE, SIDE), np.float32)
     for channel in range(3):
-        values = seen[..., channel].astype(np.float32)
+        values = cut[..., channel].astype(np.float32)
         values -= np.float32(colours.mean[channel])
         values /= np.float32(colours.std[channel])
         prepared[:, channel, : values.shape[1]] = values

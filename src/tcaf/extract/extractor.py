@@ -51,11 +51,11 @@ class Extractor:
         Raises:
             TCAFError: no such backbone, a missing package, or weights that cannot be had.
         """
-        heard = open_backbone(audio, "audio", audio_weights)
-        seen = open_backbone(visual, "visual", visual_weights)
-        assert isinstance(heard, AudioBackbone), "`open_backbone` checks the modality"
-        assert isinstance(seen, VisualBackbone), "`open_backbone` checks the modality"
-        return cls(heard, seen)
+        audio_backbone = open_backbone(audio, "audio", audio_weights)
+        visual_backbone = open_backbone(visual, "visual", visual_weights)
+        assert isinstance(audio_backbone, AudioBackbone), "`open_backbone` checks the modality"
+        assert isinstance(visual_backbone, VisualBackbone), "`open_backbone` checks the modality"
+        return cls(audio_backbone, visual_backbone)
 
     @property
     def spec(self) -> FeatureSpec:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from tcaf.answers.classifier import Answer, Prediction, ZeroShotClassifier
+from tcaf.answers.classifier import Answer, Ranking, ZeroShotClassifier
 from tcaf.answers.clips import Answered, Unanswered
 from tcaf.data.batches import LoadedClips, load_batch
 from tcaf.data.features import FeatureSpec, VideoFeatures
@@ -165,16 +165,16 @@ def clip_attention(classifier: ZeroShotClassifier, video: VideoFeatures) -> Clip
     timed = load_batch(LoadedClips([video], spec), np.arange(1), windows)
     weights = replace(
         attention_map(model, classifier.batch(video)),
-        audio_times=timed.audio_times.double().numpy(),
-        visual_times=timed.visual_times.double().numpy(),
+        audio_times=timed.audio.times.double().numpy(),
+        visual_times=timed.visual.times.double().numpy(),
     )
     if windows.average:
         spec = replace(spec, audio_step_s=None, visual_step_s=None)
     return ClipAttention(weights, spec)
 
 
-def prediction_timeline(
-    prediction: Prediction, attention: ClipAttention | None = None, view: ClipView | None = None
+def answer_timeline(
+    ranking: Ranking, attention: ClipAttention | None = None, view: ClipView | None = None
 ) -> Figure:
     """Draws a clip over time and its answers beside.
 
@@ -182,7 +182,7 @@ def prediction_timeline(
     tokens, each as a multiple of an even look. What there is not is left out.
 
     Args:
-        prediction: the answers.
+        ranking: the answers.
         attention: from `clip_attention`.
         view: from `view_clip`.
 
@@ -196,17 +196,17 @@ def prediction_timeline(
         rows.append("sound")
     if attention is not None:
         rows.append("attention")
-    bars = 0.5 + 0.42 * len(prediction.answers)
+    bars = 0.5 + 0.42 * len(ranking.answers)
     with styled():
         figure = new_figure("wide", 0.75 + max(sum(ROWS[row] for row in rows), bars))
-        figure.suptitle(shortened(prediction.id, 110), x=0.012, ha="left", fontsize=10.5)
+        figure.suptitle(shortened(ranking.id, 110), x=0.012, ha="left", fontsize=10.5)
         widths = [2.5, 1] if rows else [1]
         parts = figure.subfigures(1, len(widths), squeeze=False, width_ratios=widths)[0]
         if rows:
             ratio = [ROWS[row] for row in rows]
             axes = parts[0].subplots(len(rows), height_ratios=ratio, squeeze=False, sharex=True)
             _draw_rows(dict(zip(rows, axes[:, 0], strict=True)), attention, view)
-        _draw_answers(parts[-1].subplots(), prediction.answers, SHORT if rows else LONG)
+        _draw_answers(parts[-1].subplots(), ranking.answers, SHORT if rows else LONG)
         if view is not None and "frames" in rows:
             # How many frames fit is known once the layout is.
             figure.draw_without_rendering()
@@ -381,7 +381,7 @@ def draw_timelines(
         assert one.video is not None, "features are kept where timelines are asked for"
         place = path if len(found) == 1 else path.with_stem(f"{path.stem}_{number}")
         view = None if one.file is None else view_clip(one.file)
-        figure = prediction_timeline(one.prediction, clip_attention(classifier, one.video), view)
+        figure = answer_timeline(one.prediction, clip_attention(classifier, one.video), view)
         save_timeline(place, figure)
         written.append(place)
     return written

@@ -71,14 +71,14 @@ def attention_weights(
         )
     found: Weights = {}
     for group in queries:
-        seen = [other for other in SEES[attention.pattern][group] if other in tokens]
-        if not seen:
+        keys = [other for other in SEES[attention.pattern][group] if other in tokens]
+        if not keys:
             continue
         query = heads[group][0]
-        key = torch.cat([heads[other][1] for other in seen], dim=1)
+        key = torch.cat([heads[other][1] for other in keys], dim=1)
         weights = (query @ key.mT / query.shape[2] ** 0.5).softmax(dim=2)
-        parts = weights.split([len(tokens[other]) for other in seen], dim=2)
-        found[group] = dict(zip(seen, parts, strict=True))
+        parts = weights.split([len(tokens[other]) for other in keys], dim=2)
+        found[group] = dict(zip(keys, parts, strict=True))
     return found
 
 
@@ -118,7 +118,7 @@ def attention_map(model: TCAF, batch: FeatureBatch) -> AttentionMap:
 
 
 def _mean_over_heads(layers: list[Weights], batch: FeatureBatch) -> AttentionMap:
-    lens = {"class": 1, "audio": len(batch.audio_times), "visual": len(batch.visual_times)}
+    lens = {"class": 1, "audio": len(batch.audio.times), "visual": len(batch.visual.times)}
 
     def stacked(query: Group, key: Group) -> Float[np.ndarray, "layers queries keys"]:
         means = [
@@ -129,8 +129,8 @@ def _mean_over_heads(layers: list[Weights], batch: FeatureBatch) -> AttentionMap
         return np.stack(means) if means else np.zeros((0, lens[query], lens[key]))
 
     return AttentionMap(
-        audio_times=batch.audio_times.double().cpu().numpy(),
-        visual_times=batch.visual_times.double().cpu().numpy(),
+        audio_times=batch.audio.times.double().cpu().numpy(),
+        visual_times=batch.visual.times.double().cpu().numpy(),
         class_to_class=stacked("class", "class")[:, 0, 0],
         class_to_audio=_class_rows(stacked("class", "class"), stacked("class", "audio")),
         class_to_visual=_class_rows(stacked("class", "class"), stacked("class", "visual")),

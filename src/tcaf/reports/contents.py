@@ -61,7 +61,7 @@ class ComparisonRow:
         first: name of a model.
         second: of the one it is compared with.
         measure: what is compared, such as HM.
-        difference: first minus second.
+        difference: first minus second; None where it cannot be computed.
         low: lower end of its interval; None where there is none.
         high: upper end.
         remark: anything else, such as the number of pairs.
@@ -70,7 +70,7 @@ class ComparisonRow:
     first: str
     second: str
     measure: str
-    difference: float
+    difference: float | None
     low: float | None = None
     high: float | None = None
     remark: str = ""

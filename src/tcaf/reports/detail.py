@@ -15,7 +15,7 @@ from tcaf.data.batches import FeatureBatch, load_batch
 from tcaf.data.features import MODALITIES
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
-from tcaf.evaluation.decisions import FILE, Predictions, read_predictions
+from tcaf.evaluation.decisions import FILE, ClipDecisions, read_decisions
 from tcaf.evaluation.gzsl import GZSLResult
 from tcaf.evaluation.parts import evaluation_windows
 from tcaf.files.atomic import read_json
@@ -25,7 +25,6 @@ from tcaf.reports.embedding_map import MapPanel, embedding_map
 from tcaf.reports.projection import choose_classes, choose_clips, tsne, tsne_with_classes
 from tcaf.reports.timelines import attention_over_time
 from tcaf.settings.experiment import Experiment
-from tcaf.systems.blocks import averaged
 from tcaf.systems.tcaf import TCAF
 from tcaf.training.model_file import TrainedModel, load_model
 from tcaf.training.run import Run
@@ -60,14 +59,14 @@ class Series:
         return str(origin["data"]["fingerprint"])
 
     @cached_property
-    def predictions(self) -> tuple[Predictions, ...]:
+    def clip_decisions(self) -> tuple[ClipDecisions, ...]:
         """What each run decided about the test clips."""
-        return tuple(read_predictions(run.path / FILE) for run in self.runs.values())
+        return tuple(read_decisions(run.path / FILE) for run in self.runs.values())
 
     @cached_property
     def results(self) -> tuple[GZSLResult, ...]:
         """Each run's test scores, from its decisions."""
-        return tuple(predictions.result for predictions in self.predictions)
+        return tuple(decided.result for decided in self.clip_decisions)
 
 
 @dataclass(frozen=True)
@@ -94,9 +93,9 @@ class Detail:
         return load_model(self.run.path)
 
     @property
-    def predictions(self) -> Predictions:
+    def clip_decisions(self) -> ClipDecisions:
         """The run's decisions."""
-        return self.series.predictions[0]
+        return self.series.clip_decisions[0]
 
     @property
     def name(self) -> str:
@@ -104,26 +103,28 @@ class Detail:
         return f"{self.series.name}, seed {(self.run.result or {})['seed']}"
 
     def load(self, clips: Sequence[int]) -> FeatureBatch:
-        """Reads test clips, by their number in the predictions, as the model is evaluated."""
+        """Reads test clips, by their number in the decisions, as the model is evaluated."""
         assert self.store is not None
         row_of = {name: row for row, name in enumerate(self.store.ids)}
-        missing = [self.predictions.ids[i] for i in clips if self.predictions.ids[i] not in row_of]
+        ids = [self.clip_decisions.ids[i] for i in clips]
+        missing = [id_ for id_ in ids if id_ not in row_of]
         if missing:
             raise TCAFError(f"store {self.store.path} has no clip {missing[0]!r}")
-        rows = np.array([row_of[self.predictions.ids[i]] for i in clips], np.int64)
+        rows = np.array([row_of[id_] for id_ in ids], np.int64)
         return load_batch(self.store, rows, evaluation_windows(self.series.experiment))
 
     @torch.no_grad()
     def embedding_map(self) -> PageFigure:
         """Draws Figure 3 of the paper for this run."""
-        classes, labels = self.predictions.classes, self.predictions.decisions.labels
+        classes, labels = self.clip_decisions.classes, self.clip_decisions.decisions.labels
         chosen = choose_classes(classes, labels, self.classes or None)
         clips, shown = choose_clips(classes, labels, chosen, per_class=CLIPS_PER_CLASS, seed=0)
         batch = self.load(clips.tolist())
         panels = []
         for modality in MODALITIES:
-            there = (batch.lens(modality) > 0).numpy()
-            inputs = averaged(batch, modality, "none").numpy()[there]
+            packed = batch.modality(modality)
+            there = (packed.lens > 0).numpy()
+            inputs = packed.mean().numpy()[there]
             panels.append(MapPanel(f"{modality} inputs", tsne(inputs, 0), shown[there]))
         text = self.trained.text_embedding[classes.ids(chosen.names)]
         output = self.trained.model(batch)
@@ -151,10 +152,10 @@ class Detail:
         if not isinstance(self.trained.model, TCAF):
             raise TCAFError(f"{self.series.name} has no attention over time to show")
         number = self._clip_number()
-        name = self.predictions.ids[number]
-        true = self.predictions.classes.names[self.predictions.decisions.labels[number]]
+        name = self.clip_decisions.ids[number]
+        true = self.clip_decisions.classes.names[self.clip_decisions.decisions.labels[number]]
         batch = self.load([number])
-        if int(batch.audio_lens[0]) + int(batch.visual_lens[0]) < 3:
+        if int(batch.audio.lens[0] + batch.visual.lens[0]) < 3:
             raise TCAFError("clips of one token per modality have no time to attend over")
         found = attention_map(self.trained.model, batch)
         return PageFigure.of(
@@ -169,15 +170,14 @@ class Detail:
     def _clip_number(self) -> int:
         """Returns the clip wanted, or one of an unseen class: the one most clearly called unseen.
 
-        Clips that are named rightly come first.
+        Clips that are named rightly come first; without clips of unseen classes it is a seen one.
         """
         if self.clip:
-            if self.clip not in self.predictions.ids:
+            if self.clip not in self.clip_decisions.ids:
                 raise TCAFError(f"no test clip has the id {self.clip!r}")
-            return self.predictions.ids.index(self.clip)
-        decisions = self.predictions.decisions
-        right = decisions.predictions(self.predictions.gamma) == decisions.labels
-        wanted = right & ~decisions.is_seen
-        if not wanted.any():
-            wanted = ~decisions.is_seen
+            return self.clip_decisions.ids.index(self.clip)
+        decisions = self.clip_decisions.decisions
+        right = decisions.predicted(self.clip_decisions.gamma) == decisions.labels
+        choices = (right & ~decisions.is_seen, ~decisions.is_seen, right)
+        wanted = next((choice for choice in choices if choice.any()), ~right)
         return int(np.where(wanted, decisions.margin, np.inf).argmin())

@@ -134,8 +134,10 @@ def _note(*sentences: str) -> str:
     return f"<p>{escape(' '.join(filter(None, sentences)))}</p>\n"
 
 
-def _points(difference: float) -> str:
+def _points(difference: float | None) -> str:
     """Returns a difference in percentage points, with its sign."""
+    if difference is None:
+        return "–"
     return f"{100 * difference:+.2f}".replace("-", "−")
 
 

@@ -35,6 +35,8 @@ from tcaf.reports.theme import (
 MOST_BARS = 60
 """Classes up to which `class_accuracy_bars` shows all."""
 
+HALVES = ("seen", "unseen")
+
 MOST_CELLS: dict[Width, int] = {"wide": 25, "narrow": 10}
 """Classes up to which `unseen_confusion` shows all."""
 
@@ -173,17 +175,15 @@ def class_accuracy_bars(
     The figure grows with the classes. Beyond `most` of them each half shows as many of its best as
     of its worst, and says how many lie between; the halves share the room evenly, unless one
     needs less. The mean of a half is over all its classes. Whiskers are one standard deviation
-    over the runs.
+    over the runs. Classes without clips are left out.
 
     Raises:
-        TCAFError: there is no class, or matplotlib is not installed.
+        TCAFError: no class has clips, or matplotlib is not installed.
     """
+    classes = sorted((c for c in classes if c.clips), key=lambda c: (-c.accuracy, c.name))
     if not classes:
-        raise TCAFError("the figure of accuracy by class needs at least one class")
-    halves = [
-        ("seen", sorted((c for c in classes if c.seen), key=lambda c: (-c.accuracy, c.name))),
-        ("unseen", sorted((c for c in classes if not c.seen), key=lambda c: (-c.accuracy, c.name))),
-    ]
+        raise TCAFError("the figure of accuracy by class needs at least one class with clips")
+    halves = [(kind, [c for c in classes if c.seen == (kind == "seen")]) for kind in HALVES]
     halves = [(kind, rows) for kind, rows in halves if rows]
     fewest = min(len(rows) for _, rows in halves)
     room = max(most - fewest, most // len(halves))

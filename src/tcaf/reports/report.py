@@ -120,11 +120,16 @@ def _told_apart(series: list[Series]) -> list[Series]:
     return named
 
 
+def _known(value: float) -> float | None:
+    """Returns a number that can be shown; None for one that cannot be computed."""
+    return None if np.isnan(value) else value
+
+
 def _score(values: Sequence[float], paper: float | None = None) -> Score | None:
     if np.isnan(values).any():
         return None
     mean, std = mean_and_std(np.array(values, float))
-    return Score(mean, None if np.isnan(std) else std, paper)
+    return Score(mean, _known(std), paper)
 
 
 def _paper(one: Series, store: FeatureStore | None) -> PaperScores | None:
@@ -165,23 +170,24 @@ def _comparisons(series: Sequence[Series], notes: list[str]) -> tuple[Comparison
         except TCAFError as error:
             notes.append(f"{first.name} and {other.name} are not compared: {error}.")
             continue
-        rows += [
-            ComparisonRow(
-                *(first.name, other.name, COMPARED[score]),
-                *(comparison.difference, comparison.low, comparison.high),
-                remark=f"ahead in {100 * comparison.wins:.0f} % of the samples",
+        for score, comparison in found.items():
+            ends = _known(comparison.low), _known(comparison.high)
+            difference, wins = _known(comparison.difference), _known(comparison.wins)
+            remark = "" if wins is None else f"ahead in {100 * wins:.0f} % of the samples"
+            rows.append(
+                ComparisonRow(
+                    first.name, other.name, COMPARED[score], difference, *ends, remark=remark
+                )
             )
-            for score, comparison in found.items()
-        ]
     return tuple(rows)
 
 
 def _figures(series: Sequence[Series], detail: Detail, notes: list[str]) -> tuple[PageFigure, ...]:
     """Draws all figures that the runs and the clips at hand allow."""
-    first, run = detail.series, detail.run
-    figures = [_curves(series)] if not np.isnan(first.results[0].curve_area) else []
-    accuracies = [row for row in class_accuracies(first.predictions) if row.clips]
-    figures.append(
+    first = detail.series
+    accuracies = class_accuracies(first.clip_decisions)
+    figures = [
+        *_curves(series, notes),
         PageFigure.of(
             "classes",
             lambda width: class_accuracy_bars(accuracies, width=width),
@@ -189,39 +195,10 @@ def _figures(series: Sequence[Series], detail: Detail, notes: list[str]) -> tupl
             caption=f"Share of a class's test clips that {first.name} names rightly among all "
             "classes, seen and unseen; whiskers are one standard deviation over seeds.",
             alt="Bars of accuracy by class.",
-        )
-    )
-    classes = first.predictions[0].classes
-    counts = np.sum(
-        [unseen_counts(p.decisions, p.classes.unseen_ids) for p in first.predictions], axis=0
-    )
-    names = [classes.names[i] for i in classes.unseen_ids]
-    figures.append(
-        PageFigure.of(
-            "confusion",
-            lambda width: unseen_confusion(counts, names, width=width),
-            title="Confusion of unseen classes",
-            caption=f"Test clips of unseen classes by the nearest unseen class, {first.name}: "
-            "percent of the row.",
-            alt="Confusion matrix of the unseen classes.",
-        )
-    )
-    # Ridge tells its regulariser beside its loss; it is none.
-    records = [
-        replace(r, losses={k: v for k, v in r.losses.items() if k != "lambda"})
-        for r in run.records()
+        ),
+        *_confusion(first, notes),
+        _training(detail),
     ]
-    chosen = (run.result or {})["choice"]["epoch"]
-    figures.append(
-        PageFigure.of(
-            "training",
-            lambda width: training_curves(records, chosen_epoch=chosen, width=width),
-            title="Training",
-            caption=f"Losses, validation scores and learning rate of {detail.name}; the line marks "
-            "the epoch that validation chose.",
-            alt="Losses and validation scores over epochs.",
-        )
-    )
     if detail.store is None:
         return tuple(figures)
     wanted: list[tuple[str, Callable[[], PageFigure], bool]] = [
@@ -240,12 +217,20 @@ def _figures(series: Sequence[Series], detail: Detail, notes: list[str]) -> tupl
     return tuple(figures)
 
 
-def _curves(series: Sequence[Series]) -> PageFigure:
-    curves = [
-        CurveSeries(one.name, tuple(SeenUnseenCurve.of(result) for result in one.results))
-        for one in series
-    ]
-    return PageFigure.of(
+def _curves(series: Sequence[Series], notes: list[str]) -> list[PageFigure]:
+    """Returns the figure of seen-unseen curves, of the series whose clips are of both halves."""
+    curves = []
+    for one in series:
+        if missing := one.clip_decisions[0].decisions.empty_half:
+            notes.append(
+                f"{one.name} has no seen-unseen curve: no test clip is of {missing} classes."
+            )
+            continue
+        runs = tuple(SeenUnseenCurve.of(result) for result in one.results)
+        curves.append(CurveSeries(one.name, runs))
+    if not curves:
+        return []
+    figure = PageFigure.of(
         "curves",
         lambda width: seen_unseen_curves(curves, width=width),
         title="Seen-unseen curve",
@@ -253,20 +238,58 @@ def _curves(series: Sequence[Series]) -> PageFigure:
         "the gamma that validation chose. A ranking by area does not hang on it.",
         alt="Curves of accuracy on seen classes over accuracy on unseen classes.",
     )
+    return [figure]
+
+
+def _confusion(one: Series, notes: list[str]) -> list[PageFigure]:
+    """Returns the confusion of unseen classes over all runs of a series, if clips are of such."""
+    decided = one.clip_decisions
+    if decided[0].decisions.empty_half == "unseen":
+        notes.append(
+            "The confusion of unseen classes is left out: no test clip is of unseen classes."
+        )
+        return []
+    counts = np.sum([unseen_counts(d.decisions, d.classes.unseen_ids) for d in decided], axis=0)
+    names = [decided[0].classes.names[i] for i in decided[0].classes.unseen_ids]
+    figure = PageFigure.of(
+        "confusion",
+        lambda width: unseen_confusion(counts, names, width=width),
+        title="Confusion of unseen classes",
+        caption=f"Test clips of unseen classes by the nearest unseen class, {one.name}: "
+        "percent of the row.",
+        alt="Confusion matrix of the unseen classes.",
+    )
+    return [figure]
+
+
+def _training(detail: Detail) -> PageFigure:
+    """Returns the training of the run that is shown in detail."""
+    # Ridge tells its regulariser beside its loss; it is none.
+    records = [
+        replace(r, losses={k: v for k, v in r.losses.items() if k != "lambda"})
+        for r in detail.run.records()
+    ]
+    chosen = (detail.run.result or {})["choice"]["epoch"]
+    return PageFigure.of(
+        "training",
+        lambda width: training_curves(records, chosen_epoch=chosen, width=width),
+        title="Training",
+        caption=f"Losses, validation scores and learning rate of {detail.name}; the line marks "
+        "the epoch that validation chose.",
+        alt="Losses and validation scores over epochs.",
+    )
 
 
 def _class_rows(series: Sequence[Series]) -> tuple[ClassRow, ...]:
     """Returns each class's accuracy in all series that know it."""
-    tables = [{row.name: row for row in class_accuracies(one.predictions)} for one in series]
+    tables = [{row.name: row for row in class_accuracies(one.clip_decisions)} for one in series]
     rows = []
     for name, row in tables[0].items():
         if not row.clips:
             continue
         found = [table.get(name) for table in tables]
         scores = tuple(
-            Score(one.accuracy, None if np.isnan(one.std) else one.std)
-            if one is not None and one.clips
-            else None
+            Score(one.accuracy, _known(one.std)) if one is not None and one.clips else None
             for one in found
         )
         rows.append(ClassRow(name, row.seen, row.clips, scores))
@@ -350,14 +373,14 @@ def build_report(
     opened = open_store(first, store, notes)
     detail = Detail(first, first.first, opened, tuple(classes), clip)
     runs = [run for one in series for run in one.runs.values()]
-    clips = len(first.predictions[0].ids)
-    candidates = first.predictions[0].classes
+    clips = len(first.clip_decisions[0].ids)
+    candidates = first.clip_decisions[0].classes
     several = len(series) > 1
     return ReportPage(
         title="Audio-visual zero-shot classification: " + (first.name if not several else "runs"),
         summary=(
             f"{len(runs)} run{'s' if len(runs) > 1 else ''} of {len(series)} "
-            f"configuration{'s' if several else ''}, tested on {clips:,} clips of "
+            f"configuration{'s' if several else ''}, tested on {clips:,} clips among "
             f"{len(candidates.seen)} seen and {len(candidates.unseen_ids)} unseen classes.",
         ),
         results=tuple(_result_row(one, opened) for one in series),

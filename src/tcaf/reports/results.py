@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tcaf.errors import TCAFError
-from tcaf.evaluation.decisions import FILE, read_predictions
+from tcaf.evaluation.decisions import FILE, read_decisions
 from tcaf.evaluation.gzsl import SCORES
 from tcaf.evaluation.statistics import (
     PairedComparison,
@@ -156,9 +156,7 @@ def compare_runs(
     seeds = [seed for seed in first if seed in second]
     if not seeds:
         raise TCAFError("they have no seed in common")
-    pair = [
-        [read_predictions(runs[seed].path / FILE) for seed in seeds] for runs in (first, second)
-    ]
+    pair = [[read_decisions(runs[seed].path / FILE) for seed in seeds] for runs in (first, second)]
     return {
         "harmonic_mean": paired_bootstrap(*pair, score="harmonic_mean"),
         AREA: paired_bootstrap(*pair, score="curve_area"),
@@ -191,7 +189,7 @@ def per_class_csv(rows: Sequence[RowResult]) -> str:
         if not row.runs:
             continue
         predictions = [
-            read_predictions(run.path / "predictions.parquet") for run in row.runs.values()
+            read_decisions(run.path / "predictions.parquet") for run in row.runs.values()
         ]
         for entry in class_accuracies(predictions):
             if entry.clips:

@@ -1,241 +1,46 @@
-"""What a run is made of: every setting, its default, and its unit.
+"""One run's settings as a whole: as JSON, in layers, and what differs from the defaults.
 
-Owns the sections of a configuration file, and laying several over one another. A section's fields
-are the only settings there are: unknown ones are refused here and where command lines are read.
-Defaults are the paper's for UCF-GZSL (Mercea et al., ECCV 2022, Sec. 4.1); a preset lists only what
-differs. One subject, so longer than most modules.
+Owns `Experiment`. Which layers there are and in what order is `experiments.layers`.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, get_type_hints
+from dataclasses import asdict, fields, replace
+from typing import Any
+
+from pydantic import Field
 
 from tcaf.errors import TCAFError, did_you_mean
-from tcaf.settings.checks import check_settings, check_type
 from tcaf.settings.fidelity import Fidelity
+from tcaf.settings.sections import (
+    DataSettings,
+    EvaluationSettings,
+    ModelSettings,
+    ObjectiveSettings,
+    TextSettings,
+    TrainingSettings,
+)
+from tcaf.settings.validation import settings
 
-
-@dataclass(frozen=True)
-class TextSettings:
-    """What the text embedding of a class is made from.
-
-    Args:
-        source: where vectors come from. `stored`: embeddings that came with the features, by class
-            name. `sentence`: a sentence encoder on the CPU, which embeds any phrase. `clip`,
-            `clap`: the text half of such a model, likewise; the other half is the backbone of that
-            name. `word2vec`, `glove`: the mean of the words' vectors in a file. `npy`: the authors'
-            .npy file of named vectors. `attributes`: a CSV with the class in the first column and
-            numbers in the others, under a header.
-        name: which of the embeddings kept in the store `stored` takes; by default the only ones.
-        path: the file for `word2vec` (.bin or text), `glove`, `npy` or `attributes`; the folder
-            of the transformers model for `clip` or `clap`; for `sentence` the folder of another
-            sentence-transformers model, by default the packaged all-MiniLM-L6-v2 (384 numbers).
-        phrases: kinds of phrases kept in the store that are embedded and averaged per class, such
-            as name, verticals, description. `name` is the class name itself where the store has no
-            other wording.
-        phrases_file: a CSV with the columns name and phrase, several rows per class allowed, whose
-            phrases are embedded in place of the store's.
-        normalise: whether each phrase's vector and each class's mean are scaled to length 1; if
-            not, the mean of the vectors is taken as they are.
-    """
-
-    source: Literal[
-        "stored", "sentence", "clip", "clap", "word2vec", "glove", "npy", "attributes"
-    ] = "stored"
-    name: str = ""
-    path: str = ""
-    phrases: tuple[str, ...] = ("name",)
-    phrases_file: str = ""
-    normalise: bool = True
-
-
-AttentionPattern = Literal["cross", "self", "full"]
-Modalities = Literal["both", "audio", "visual"]
 Option = bool | int | float | str
 """A setting of one system."""
 
-
-MOST_GAMMAS = 10_000
-
-
-@dataclass(frozen=True)
-class DataSettings:
-    """Which clips a run uses.
-
-    Args:
-        split: name of the class partition in the store; `cls` in the paper's tables.
-        average: give the model the mean over time of each clip's features in place of their
-            sequence, one token per modality at time 0, as methods before TCaF did.
-    """
-
-    split: str = "cls"
-    average: bool = False
-
-    def __post_init__(self) -> None:
-        check_settings("data", self)
+SECTIONS: dict[str, type] = {
+    "data": DataSettings,
+    "text": TextSettings,
+    "model": ModelSettings,
+    "fidelity": Fidelity,
+    "objective": ObjectiveSettings,
+    "training": TrainingSettings,
+    "evaluation": EvaluationSettings,
+}
+"""The sections by name, as TOML files and options call them."""
 
 
-@dataclass(frozen=True)
-class ModelSettings:
-    """The size and shape of TCaF (Sec. 3.2); dimensions of the inputs come from the data.
-
-    Args:
-        num_layers: transformer layers, L in the paper.
-        num_heads: attention heads per layer, H.
-        head_dim: size of one attention head, d_head.
-        token_dim: size of a token inside the transformer, d_dim.
-        joint_dim: size of the space shared by clips and class names, d_out.
-        encoder_hidden_dim: hidden size of A_enc and V_enc, d_fhidd.
-        projection_hidden_dim: hidden size of O_proj and D_o, d_fhidd.
-        feed_forward_dim: hidden size of the feed-forward function, d_ff.
-        position_dim: size of a token's position, d_pos; even.
-        fourier_scale: standard deviation of the random frequencies of time, in 1/s before the
-            factor 2 pi; small values see slow changes.
-        attention: `cross` lets a modality see the other one, `self` itself, `full` both; the class
-            token sees and is seen by all (Table 3).
-        class_token: read the clip from a learnt class token; without it, from the mean over the
-            output tokens (Table 3).
-        modalities: which inputs are used (Table 4).
-        dropout_encoder: dropout of A_enc and V_enc, drop_enc.
-        dropout_position: dropout after positions are added, drop_prob,pos.
-        dropout_transformer: dropout inside the transformer layers, drop_prob.
-        dropout_text_projection: dropout of W_proj and D_w, drop_proj_w.
-        dropout_video_projection: dropout of O_proj and D_o, drop_proj_o.
-    """
-
-    num_layers: int = 6
-    num_heads: int = 8
-    head_dim: int = 64
-    token_dim: int = 300
-    joint_dim: int = 64
-    encoder_hidden_dim: int = 512
-    projection_hidden_dim: int = 512
-    feed_forward_dim: int = 128
-    position_dim: int = 64
-    fourier_scale: float = 10.0
-    attention: AttentionPattern = "cross"
-    class_token: bool = True
-    modalities: Modalities = "both"
-    dropout_encoder: float = 0.3
-    dropout_position: float = 0.2
-    dropout_transformer: float = 0.3
-    dropout_text_projection: float = 0.1
-    dropout_video_projection: float = 0.1
-
-    def __post_init__(self) -> None:
-        check_settings("model", self)
-        if self.position_dim % 2:
-            raise TCAFError(f"model.position_dim must be even, got {self.position_dim}")
-        if self.attention == "cross" and self.modalities != "both" and not self.class_token:
-            raise TCAFError(
-                f"model.attention 'cross' with model.modalities {self.modalities!r} and no class "
-                "token leaves nothing to attend to; use 'self' or keep the class token"
-            )
-
-
-@dataclass(frozen=True)
-class ObjectiveSettings:
-    """Which terms the training objective sums (Eq. 15, Table 2).
-
-    Args:
-        cross_entropy: over the seen classes of the stage (Eq. 16).
-        regression: distance of a clip from its class (Eq. 17).
-        reconstruction: distance of the decoded embeddings from the class's text (Eq. 18).
-    """
-
-    cross_entropy: bool = True
-    regression: bool = True
-    reconstruction: bool = True
-
-    def __post_init__(self) -> None:
-        check_settings("objective", self)
-        if not (self.cross_entropy or self.regression or self.reconstruction):
-            raise TCAFError("objective: every term is off; there is nothing to train on")
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How a stage is trained.
-
-    Args:
-        epochs: epochs of stage 1; stage 2 takes as many as the best one needed.
-        batches_per_epoch: batches in an epoch.
-        batch_size: clips in a batch.
-        learning_rate: of Adam.
-        weight_decay: of Adam.
-        beta1: Adam's running average of gradients.
-        beta2: Adam's running average of squared gradients.
-        schedule: `plateau` multiplies the learning rate by `plateau_factor` when validation HM has
-            not risen for `fidelity.plateau_epochs`; `constant` leaves it.
-        plateau_factor: what the learning rate is multiplied by.
-        sampling: `balanced` draws a class, then one of its clips, with replacement; `uniform` draws
-            clips.
-        window_s: longest stretch of a clip used in training, in seconds, at a random place; null
-            uses whole clips.
-        device: where to compute: `cpu`, `cuda`, or `auto` for a GPU where there is one.
-    """
-
-    epochs: int = 50
-    batches_per_epoch: int = 300
-    batch_size: int = 64
-    learning_rate: float = 7e-5
-    weight_decay: float = 1e-5
-    beta1: float = 0.9
-    beta2: float = 0.999
-    schedule: Literal["plateau", "constant"] = "plateau"
-    plateau_factor: float = 0.1
-    sampling: Literal["balanced", "uniform"] = "balanced"
-    window_s: float | None = None
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-
-    def __post_init__(self) -> None:
-        check_settings("training", self)
-        if self.batch_size < 2:
-            raise TCAFError(
-                f"training.batch_size must be at least 2, got {self.batch_size}: batch "
-                "normalisation has no statistics of a single clip"
-            )
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """How a model is evaluated.
-
-    Args:
-        window_s: longest stretch of a clip used, in seconds, from its middle; null: whole clips.
-        batch_size: clips in a batch; changes speed and memory, and nothing beyond rounding.
-        gamma_max: largest gamma that calibrated stacking tries.
-        gamma_step: distance between the gammas tried, from 0 up.
-    """
-
-    window_s: float | None = None
-    batch_size: int = 256
-    gamma_max: float = 3.0
-    gamma_step: float = 0.2
-
-    def __post_init__(self) -> None:
-        check_settings("evaluation", self)
-        if self.gamma_max / self.gamma_step > MOST_GAMMAS:
-            raise TCAFError(
-                f"evaluation: at most {MOST_GAMMAS} gammas are tried, got gamma_max "
-                f"{self.gamma_max} in steps of {self.gamma_step}"
-            )
-
-    @property
-    def gammas(self) -> tuple[float, ...]:
-        """The gammas tried: 0, `gamma_step`, ... up to `gamma_max`."""
-        # Multiples are rounded so that 3 x 0.2 reads 0.6 in every report.
-        count = int(self.gamma_max / self.gamma_step + 1e-6)
-        return tuple(round(i * self.gamma_step, 10) for i in range(count + 1))
-
-
-@dataclass(frozen=True)
+@settings("")
 class Experiment:
     """One run: system, data, text, model, objective, training, evaluation, seed.
 
     Args:
-        system: name of what is trained (`tcaf.systems.registry`).
-        options: settings of that system alone, by name.
         data: which clips.
         text: where class text embeddings come from.
         model: size and shape of TCaF, and of the systems that share its encoders.
@@ -244,56 +49,42 @@ class Experiment:
         training: optimiser, batches, windows.
         evaluation: windows, gammas.
         seed: all randomness follows from it.
+        system: name of what is trained (`systems.registry`).
+        options: settings of that system alone, by name.
     """
 
-    data: DataSettings = field(default_factory=DataSettings)
-    text: TextSettings = field(default_factory=TextSettings)
-    model: ModelSettings = field(default_factory=ModelSettings)
-    fidelity: Fidelity = field(default_factory=Fidelity)
-    objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
-    training: TrainingSettings = field(default_factory=TrainingSettings)
-    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    data: DataSettings = Field(default_factory=DataSettings)
+    text: TextSettings = Field(default_factory=TextSettings)
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    fidelity: Fidelity = Field(default_factory=Fidelity)
+    objective: ObjectiveSettings = Field(default_factory=ObjectiveSettings)
+    training: TrainingSettings = Field(default_factory=TrainingSettings)
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
     seed: int = 0
     system: str = "tcaf"
-    options: Mapping[str, Option] = field(default_factory=dict)
+    options: Mapping[str, Option] = Field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the settings as plain JSON values, by section."""
+        """Returns all settings as plain JSON values, by section."""
         value = asdict(self)
         value["text"]["phrases"] = list(self.text.phrases)
         return value
 
+    def changes(self) -> dict[str, Any]:
+        """Returns what differs from the defaults, as a TOML file would nest it.
+
+        What is equal here is one experiment, whatever settings later releases have added.
+        """
+        return _differing(self.to_json(), Experiment().to_json())
+
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Experiment":
-        """Rebuilds what `to_json` returned.
+    def from_json(cls, value: Mapping[str, Any]) -> "Experiment":
+        """Rebuilds what `to_json` or `changes` returned; what is missing has its default.
 
         Raises:
             TCAFError: a section or field is unknown or has a value that is not allowed.
         """
-        try:
-            check_type("seed", value["seed"], int)
-            check_type("system", value["system"], str)
-            # A word alone is a tuple of its letters.
-            phrases = value["text"]["phrases"]
-            check_type("text.phrases", phrases, list)
-            text = {**value["text"], "phrases": tuple(phrases)}
-            for name, hint in get_type_hints(TextSettings).items():
-                if name != "phrases" and name in text:
-                    check_type(f"text.{name}", text[name], hint)
-            for name, option in value["options"].items():
-                check_type(f"options.{name}", option, Option)
-            sections = {n: kind(**value[n]) for n, kind in _SECTIONS.items() if n != "text"}
-            return cls(
-                **sections,
-                text=TextSettings(**text),
-                seed=value["seed"],
-                system=value["system"],
-                options=value["options"],
-            )
-        except (KeyError, TypeError) as error:
-            raise TCAFError(
-                f"the stored configuration does not fit this release: {error}"
-            ) from None
+        return cls.from_layers(value)
 
     @classmethod
     def from_layers(cls, *layers: Mapping[str, Any]) -> "Experiment":
@@ -305,34 +96,31 @@ class Experiment:
         Raises:
             TCAFError: a section or field is unknown or has a value that is not allowed.
         """
-        value = cls().to_json()
+        known = {field.name for field in fields(cls)}
+        merged: dict[str, Any] = {}
         for layer in layers:
             for section, content in layer.items():
-                if section not in value:
-                    hint = did_you_mean(section, value)
-                    raise TCAFError(f"there is no setting {section!r}{hint}")
-                if not isinstance(value[section], dict):
-                    value[section] = content
+                if section not in known:
+                    raise TCAFError(f"there is no setting {section}{did_you_mean(section, known)}")
+                if section not in (*SECTIONS, "options"):
+                    merged[section] = content
                     continue
                 if not isinstance(content, Mapping):
                     raise TCAFError(f"{section} is a section of settings, got {content!r}")
-                for name in content:
-                    if section != "options" and name not in value[section]:
-                        near = did_you_mean(name, value[section])
-                        raise TCAFError(f"there is no setting {section}.{name}{near}")
-                value[section] = {**value[section], **content}
-        return cls.from_json(value)
+                merged[section] = {**merged.get(section, {}), **content}
+        sections = {n: kind(**merged[n]) for n, kind in SECTIONS.items() if n in merged}
+        return cls(**{**merged, **sections})
 
 
-_SECTIONS: dict[str, Any] = {
-    "data": DataSettings,
-    "text": TextSettings,
-    "model": ModelSettings,
-    "fidelity": Fidelity,
-    "objective": ObjectiveSettings,
-    "training": TrainingSettings,
-    "evaluation": EvaluationSettings,
-}
+def _differing(value: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, own in value.items():
+        if isinstance(own, Mapping) and isinstance(default.get(name), Mapping):
+            if inner := _differing(own, default[name]):
+                found[name] = inner
+        elif name not in default or own != default[name]:
+            found[name] = own
+    return found
 
 
 def text_settings(experiment: Experiment) -> TextSettings:

@@ -1,16 +1,17 @@
 """Where the paper and the authors' release part: one setting for each side that can be taken."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from tcaf.settings.checks import check_settings
+from pydantic import Field
+
+from tcaf.settings.validation import Count, settings
 
 AudioScaling = Literal["divide_255", "l2", "none"]
 VisualScaling = Literal["l2", "l2_over_time", "none"]
 LayerNormKind = Literal["separate", "shared"]
 
 
-@dataclass(frozen=True)
+@settings("fidelity")
 class Fidelity:
     """Where the paper and the authors' release part: one field for each side that can be taken.
 
@@ -53,17 +54,14 @@ class Fidelity:
     window_times: Literal["absolute", "restart"] = "absolute"
     audio_window: Literal["seconds", "release"] = "seconds"
     layer_norm: LayerNormKind = "separate"
-    batch_norm_momentum: float = 0.1
+    batch_norm_momentum: Annotated[float, Field(gt=0, le=1)] = 0.1
     text_statistics: Literal["classes", "clips"] = "classes"
     squared_error: Literal["mean", "sum"] = "mean"
-    plateau_epochs: int = 3
+    plateau_epochs: Count = 3
     stage_2_schedule: Literal["replay", "validation"] = "replay"
     stage_2_epochs: Literal["best", "release"] = "best"
     cjme_attention: Literal["per_clip", "separate_means"] = "per_clip"
     avca_modality_tokens: Literal["learnt", "fixed"] = "learnt"
-
-    def __post_init__(self) -> None:
-        check_settings("fidelity", self)
 
     @classmethod
     def official(cls) -> "Fidelity":

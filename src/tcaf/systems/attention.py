@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tcaf.data.packed import Packing
-from tcaf.settings.experiment import AttentionPattern
+from tcaf.settings.sections import AttentionPattern
 
 Group = Literal["class", "audio", "visual"]
 Tokens = dict[Group, Float[Tensor, "_ token_dim"]]
@@ -99,8 +99,8 @@ class CrossModalAttention(nn.Module):
         }
         attended = []
         for group in queries:
-            seen = [other for other in SEES[self.pattern][group] if other in tokens]
-            attended.append(packings[group].pack(self._attend(heads, packings, group, seen)))
+            keys = [other for other in SEES[self.pattern][group] if other in tokens]
+            attended.append(packings[group].pack(self._attend(heads, packings, group, keys)))
         output = self.dropout(self.to_out(torch.cat(attended)))
         parts = output.split([len(part) for part in attended])
         return dict(zip(queries, parts, strict=True))
@@ -115,21 +115,21 @@ class CrossModalAttention(nn.Module):
         heads: dict[Group, list[Tensor]],
         packings: dict[Group, Packing],
         group: Group,
-        seen: list[Group],
+        keys: list[Group],
     ) -> Float[Tensor, "batch longest inner"]:
-        """Returns one rectangle of attention: the queries of `group` over the keys of `seen`."""
+        """Returns one rectangle of attention: the queries of `group` over the tokens of `keys`."""
         query = heads[group][0]
-        if not seen:
+        if not keys:
             return torch.zeros_like(rearrange(query, "b h l d -> b l (h d)"))
-        key = torch.cat([heads[other][-2] for other in seen], dim=2)
-        value = torch.cat([heads[other][-1] for other in seen], dim=2)
+        key = torch.cat([heads[other][-2] for other in keys], dim=2)
+        value = torch.cat([heads[other][-1] for other in keys], dim=2)
         mask = None
-        if not all(packings[other].dense for other in seen):
-            mask = torch.cat([packings[other].real for other in seen], dim=1)
+        if not all(packings[other].dense for other in keys):
+            mask = torch.cat([packings[other].real for other in keys], dim=1)
         out = F.scaled_dot_product_attention(
             query, key, value, attn_mask=None if mask is None else mask[:, None, None, :]
         )
-        if mask is not None and "class" not in seen:
+        if mask is not None and "class" not in keys:
             # A clip without any key: what the kernel returns for an empty softmax is undefined.
             out = out.masked_fill(~mask.any(dim=1)[:, None, None, None], 0.0)
         return rearrange(out, "b h l d -> b l (h d)")

@@ -15,8 +15,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
-from tcaf.data.features import Modality
-from tcaf.data.packed import Packing
 from tcaf.systems.joint_space import JointSpaceModel, TCAFConfig
 
 
@@ -36,17 +34,10 @@ class AttentionFusion(JointSpaceModel):
 
     def embed_video(self, batch: FeatureBatch) -> Float[Tensor, "batch joint_dim"]:
         """Returns theta_o, the weighted sum of both modalities' embeddings."""
-        tokens = {m: self._mean(batch, m) for m in self.modalities}
+        tokens = {m: self.encoded(batch, m).mean() for m in self.modalities}
         logits = self.attention(torch.cat(list(tokens.values()), dim=1))
-        there = torch.stack([batch.lens(m) > 0 for m in self.modalities], dim=1)
+        there = torch.stack([batch.modality(m).lens > 0 for m in self.modalities], dim=1)
         # A clip's only modality has all the weight.
         weights = logits.masked_fill(~there.to(logits.device), -torch.inf).softmax(dim=1)
         embeddings = torch.stack([self.projections[m](tokens[m]) for m in self.modalities], dim=1)
         return (weights[:, :, None] * embeddings).sum(dim=1)
-
-    def _mean(self, batch: FeatureBatch, modality: Modality) -> Float[Tensor, "batch token_dim"]:
-        """Returns phi_m averaged over the real tokens of each clip; 0 where there are none."""
-        lens = batch.lens(modality)
-        packing = Packing(lens, self.attention.weight.device)
-        total = packing.sum(self.encoded(batch, modality, packing))
-        return total / lens.clamp_min(1).to(total.device, total.dtype)[:, None]

@@ -26,16 +26,15 @@ from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
 from tcaf.data.features import MODALITIES
-from tcaf.settings.checks import check_settings
-from tcaf.settings.experiment import Experiment
-from tcaf.systems.blocks import Block, averaged, check_dims, check_text, euclidean_distances
-from tcaf.systems.interface import InputConfig
+from tcaf.settings.validation import Count, Fraction, settings
+from tcaf.systems.averaging import AveragingModel, TripletConfig, triplet_objective
+from tcaf.systems.blocks import Block, check_text
 from tcaf.systems.joint_space import TextOutput
-from tcaf.systems.losses import SummedLosses, squared_error, triplet
+from tcaf.systems.losses import Losses, squared_error, triplet
 
 
-@dataclass(frozen=True, kw_only=True)
-class AVCAConfig(InputConfig):
+@settings("options", kw_only=True)
+class AVCAConfig(TripletConfig):
     """What `AVCA` is built from.
 
     Args:
@@ -45,29 +44,22 @@ class AVCAConfig(InputConfig):
         head_dim: size of one attention head.
         feed_forward_dim: hidden size of the transformer block's feed-forward function.
         projection_hidden_dim: hidden size of A_proj and V_proj.
-        joint_dim: size of the space shared by both modalities and class names.
         dropout_encoder: of A_enc, V_enc and the transformer block, r_enc.
         dropout_projection: of A_proj and V_proj, r_proj.
         dropout_decoder: of W_proj, D, A_rec and V_rec, r_dec.
-        margin: of the triplet losses.
         avca_modality_tokens: see `Fidelity`.
     """
 
-    encoder_hidden_dim: int = 512
-    token_dim: int = 300
-    num_heads: int = 3
-    head_dim: int = 100
-    feed_forward_dim: int = 64
-    projection_hidden_dim: int = 512
-    joint_dim: int = 64
-    dropout_encoder: float = 0.2
-    dropout_projection: float = 0.3
-    dropout_decoder: float = 0.5
-    margin: float = 1.0
+    encoder_hidden_dim: Count = 512
+    token_dim: Count = 300
+    num_heads: Count = 3
+    head_dim: Count = 100
+    feed_forward_dim: Count = 64
+    projection_hidden_dim: Count = 512
+    dropout_encoder: Fraction = 0.2
+    dropout_projection: Fraction = 0.3
+    dropout_decoder: Fraction = 0.5
     avca_modality_tokens: Literal["learnt", "fixed"] = "learnt"
-
-    def __post_init__(self) -> None:
-        check_settings("options", self)
 
 
 @dataclass(frozen=True)
@@ -142,7 +134,7 @@ class CrossAttention(nn.Module):
         return tokens + self.feed_forward(tokens)
 
 
-class AVCA(nn.Module):
+class AVCA(AveragingModel):
     """Audio-visual cross-attention.
 
     Args:
@@ -152,9 +144,7 @@ class AVCA(nn.Module):
     modality_tokens: Float[Tensor, "2 token_dim"]
 
     def __init__(self, config: AVCAConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.modalities = MODALITIES
+        super().__init__(config)
         token, joint, momentum = config.token_dim, config.joint_dim, config.batch_norm_momentum
         hidden, rate = config.encoder_hidden_dim, config.dropout_encoder
         self.encoders = nn.ModuleDict(
@@ -182,11 +172,8 @@ class AVCA(nn.Module):
             TCAFError: features of other dimensions than the model's, or a training batch too small
                 for batch norm.
         """
-        check_dims(batch, self.config)
-        phi = torch.stack(
-            [self.encoders[m](averaged(batch, m, self.config.scaling(m))) for m in MODALITIES],
-            dim=1,
-        )
+        means = self.means(batch)
+        phi = torch.stack([self.encoders[m](mean) for m, mean in means.items()], dim=1)
         attended = phi + self.attention(phi + self.modality_tokens)
         # In the order of MODALITIES: audio, visual.
         audio, visual = (
@@ -213,12 +200,6 @@ class AVCA(nn.Module):
         embedding = self.text_projection(text_embedding)
         return TextOutput(embedding, self.text_decoder(embedding))
 
-    def scores(
-        self, batch: FeatureBatch, class_embedding: Float[Tensor, "num_classes joint_dim"]
-    ) -> Float[Tensor, "batch num_classes"]:
-        """Returns the distance of each clip's visual embedding from each class."""
-        return euclidean_distances(self(batch).video_embedding, class_embedding)
-
 
 def _two_blocks(
     in_dim: int, hidden_dim: int, out_dim: int, dropout: float, momentum: float
@@ -236,7 +217,7 @@ def avca_losses(
     text_embedding: Float[Tensor, "batch text_dim"],
     *,
     margin: float = 1.0,
-) -> SummedLosses:
+) -> Losses:
     """Computes the objective from embeddings.
 
     Its terms are `reconstruction` l_rec, `cross_triplet` l_ct, `text_triplet` l_w,
@@ -255,7 +236,7 @@ def avca_losses(
     v, other_v = clips.visual_embedding, others.visual_embedding
     rho_a, other_rho_a = clips.audio_reconstruction, others.audio_reconstruction
     rho_v, other_rho_v = clips.visual_reconstruction, others.visual_reconstruction
-    return SummedLosses(
+    return Losses(
         {
             "reconstruction": squared_error(rho_v, text_embedding)
             + squared_error(rho_a, text_embedding)
@@ -278,30 +259,4 @@ def avca_losses(
     )
 
 
-def avca_objective(
-    model: AVCA,
-    batch: FeatureBatch,
-    negatives: FeatureBatch,
-    text_embedding: Float[Tensor, "num_seen text_dim"],
-    experiment: Experiment,
-) -> SummedLosses:
-    """Computes AVCA's loss on a batch.
-
-    Args:
-        model: in training mode.
-        batch: with labels that index `text_embedding`.
-        negatives: clip i, labelled likewise, is of another class than clip i of `batch`.
-        text_embedding: of the seen classes of the stage.
-        experiment: not read; all settings are the model's own.
-    """
-    labels, other_labels = batch.labels, negatives.labels
-    assert labels is not None, "training batches carry labels"
-    assert other_labels is not None, "training batches carry labels"
-    return avca_losses(
-        model(batch),
-        model(negatives),
-        model.embed_text(text_embedding[labels]),
-        model.embed_text(text_embedding[other_labels]),
-        text_embedding[labels],
-        margin=model.config.margin,
-    )
+avca_objective = triplet_objective(avca_losses)

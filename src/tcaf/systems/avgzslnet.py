@@ -25,36 +25,28 @@ from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
 from tcaf.data.features import MODALITIES
-from tcaf.settings.checks import check_settings
-from tcaf.settings.experiment import Experiment
-from tcaf.systems.blocks import Block, averaged, check_dims, check_text, euclidean_distances
-from tcaf.systems.interface import InputConfig
+from tcaf.settings.validation import Count, Fraction, settings
+from tcaf.systems.averaging import AveragingModel, TripletConfig, triplet_objective
+from tcaf.systems.blocks import Block, check_text, euclidean_distances
 from tcaf.systems.joint_space import TextOutput
-from tcaf.systems.losses import SummedLosses, triplet
+from tcaf.systems.losses import Losses, triplet
 
 
-@dataclass(frozen=True, kw_only=True)
-class AVGZSLNetConfig(InputConfig):
+@settings("options", kw_only=True)
+class AVGZSLNetConfig(TripletConfig):
     """What `AVGZSLNet` is built from.
 
     Args:
         hidden_dim: hidden size of f_a and f_v; f_t's is that of the text embedding.
-        joint_dim: size of the space shared by both modalities and class names.
         decoder_hidden_dim: hidden size of g.
         dropout_embedder: of f_a, f_v and f_t.
         dropout_decoder: of g.
-        margin: of the triplet losses.
     """
 
-    hidden_dim: int = 1024
-    joint_dim: int = 64
-    decoder_hidden_dim: int = 64
-    dropout_embedder: float = 0.8
-    dropout_decoder: float = 0.5
-    margin: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_settings("options", self)
+    hidden_dim: Count = 1024
+    decoder_hidden_dim: Count = 64
+    dropout_embedder: Fraction = 0.8
+    dropout_decoder: Fraction = 0.5
 
 
 @dataclass(frozen=True)
@@ -79,7 +71,7 @@ class AVGZSLNetOutput:
         return (self.audio_embedding + self.visual_embedding) / 2
 
 
-class AVGZSLNet(nn.Module):
+class AVGZSLNet(AveragingModel):
     """Embeddings of both modalities and of class names, with a decoder that they share.
 
     Args:
@@ -87,9 +79,7 @@ class AVGZSLNet(nn.Module):
     """
 
     def __init__(self, config: AVGZSLNetConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.modalities = MODALITIES
+        super().__init__(config)
         joint, text, momentum = config.joint_dim, config.text_dim, config.batch_norm_momentum
         dropout = config.dropout_embedder
         self.embedders = nn.ModuleDict(
@@ -110,10 +100,7 @@ class AVGZSLNet(nn.Module):
             TCAFError: features of other dimensions than the model's, or a training batch too small
                 for batch norm.
         """
-        check_dims(batch, self.config)
-        audio, visual = (
-            self.embedders[m](averaged(batch, m, self.config.scaling(m))) for m in MODALITIES
-        )
+        audio, visual = (self.embedders[m](mean) for m, mean in self.means(batch).items())
         return AVGZSLNetOutput(audio, visual, self.decode(audio), self.decode(visual))
 
     def embed_text(self, text_embedding: Float[Tensor, "num_classes text_dim"]) -> TextOutput:
@@ -163,7 +150,7 @@ def avgzslnet_losses(
     text_embedding: Float[Tensor, "batch text_dim"],
     *,
     margin: float = 1.0,
-) -> SummedLosses:
+) -> Losses:
     """Computes the objective from embeddings.
 
     Args:
@@ -179,7 +166,7 @@ def avgzslnet_losses(
     v, other_v = clips.visual_embedding, others.visual_embedding
     g_a, other_g_a = clips.audio_reconstruction, others.audio_reconstruction
     g_v, other_g_v = clips.visual_reconstruction, others.visual_reconstruction
-    return SummedLosses(
+    return Losses(
         {
             "composite_triplet": triplet(t, a, other_a, margin)
             + triplet(a, t, other_t, margin)
@@ -194,30 +181,4 @@ def avgzslnet_losses(
     )
 
 
-def avgzslnet_objective(
-    model: AVGZSLNet,
-    batch: FeatureBatch,
-    negatives: FeatureBatch,
-    text_embedding: Float[Tensor, "num_seen text_dim"],
-    experiment: Experiment,
-) -> SummedLosses:
-    """Computes AVGZSLNet's loss on a batch.
-
-    Args:
-        model: in training mode.
-        batch: with labels that index `text_embedding`.
-        negatives: clip i, labelled likewise, is of another class than clip i of `batch`.
-        text_embedding: of the seen classes of the stage.
-        experiment: not read; all settings are the model's own.
-    """
-    labels, other_labels = batch.labels, negatives.labels
-    assert labels is not None, "training batches carry labels"
-    assert other_labels is not None, "training batches carry labels"
-    return avgzslnet_losses(
-        model(batch),
-        model(negatives),
-        model.embed_text(text_embedding[labels]),
-        model.embed_text(text_embedding[other_labels]),
-        text_embedding[labels],
-        margin=model.config.margin,
-    )
+avgzslnet_objective = triplet_objective(avgzslnet_losses)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
 from tcaf.data.features import MODALITIES, Modality
-from tcaf.data.packed import Packing
+from tcaf.data.packed import Packed
 from tcaf.errors import TCAFError
 from tcaf.settings.fidelity import AudioScaling, VisualScaling
 from tcaf.systems.interface import InputConfig
@@ -47,35 +47,30 @@ class Block(nn.Module):
         return hidden
 
 
-def scaled_tokens(
-    tokens: Float[Tensor, "total dim"],
-    scaling: AudioScaling | VisualScaling,
-    packing: Packing,
-) -> Float[Tensor, "total dim"]:
+def scaled(packed: Packed, scaling: AudioScaling | VisualScaling) -> Float[Tensor, "total dim"]:
     """Scales input features as `Fidelity.audio_scaling` and `Fidelity.visual_scaling` say."""
+    tokens = packed.tokens
     if scaling == "divide_255":
         return tokens / 255
     if scaling == "l2":
         return F.normalize(tokens, dim=1)
     if scaling == "l2_over_time":
         # The same floor as torch's `normalize`: a feature that is always 0 stays 0.
-        norms = packing.sum(tokens.square()).sqrt().clamp_min(1e-12)
-        return tokens / norms[packing.clip_of]
+        norms = packed.packing.sum(tokens.square()).sqrt().clamp_min(1e-12)
+        return tokens / norms[packed.packing.clip_of]
     return tokens
 
 
-def averaged(
-    batch: FeatureBatch, modality: Modality, scaling: AudioScaling | VisualScaling
+def scaled_mean(
+    packed: Packed, scaling: AudioScaling | VisualScaling
 ) -> Float[Tensor, "batch dim"]:
-    """Returns each clip's mean token, scaled; 0 for a clip without this modality.
+    """Returns each clip's mean token, scaled; 0 for a clip without any.
 
     What the methods before TCaF see of a clip.
     """
-    tokens = batch.tokens(modality)
-    lens = batch.lens(modality)
-    total = Packing(lens, tokens.device).sum(tokens)
-    mean = total / lens.clamp_min(1).to(total.device, total.dtype)[:, None]
-    return scaled_tokens(mean, scaling, Packing(torch.ones_like(lens), tokens.device))
+    mean = packed.mean()
+    alone = Packed(mean, torch.ones_like(packed.lens), mean.new_zeros(len(mean)))
+    return scaled(alone, scaling)
 
 
 def check_dims(
@@ -87,7 +82,7 @@ def check_dims(
         TCAFError: features of another size, or no clip at all.
     """
     for modality in modalities:
-        wanted, got = config.dim(modality), batch.tokens(modality).shape[1]
+        wanted, got = config.dim(modality), batch.modality(modality).tokens.shape[1]
         if got != wanted:
             raise TCAFError(f"expected {modality} features of size {wanted}, got {got}")
     if not len(batch):

@@ -26,11 +26,12 @@ from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
 from tcaf.data.features import MODALITIES
-from tcaf.settings.checks import check_settings
 from tcaf.settings.experiment import Experiment
-from tcaf.systems.blocks import Block, averaged, check_dims, check_text, euclidean_distances
-from tcaf.systems.interface import ClassEmbeddings, InputConfig
-from tcaf.systems.losses import SummedLosses, squared_error, triplets
+from tcaf.settings.validation import Count, Fraction, settings
+from tcaf.systems.averaging import AveragingModel, TripletConfig
+from tcaf.systems.blocks import Block, check_text
+from tcaf.systems.interface import ClassEmbeddings
+from tcaf.systems.losses import Losses, squared_error, triplets
 
 CJMEAttention = Literal["per_clip", "separate_means"]
 
@@ -38,26 +39,19 @@ CLEAR_LEAD = 0.1
 """By how many nats a modality's entropy must be the lower one to count as surer."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class CJMEConfig(InputConfig):
+@settings("options", kw_only=True)
+class CJMEConfig(TripletConfig):
     """What `CJME` is built from.
 
     Args:
         hidden_dim: hidden size of f_a and f_v; f_t's is that of the text embedding.
-        joint_dim: size of the space shared by both modalities and class names.
         dropout: of f_a, f_v and f_t.
-        margin: of the triplet loss.
         cjme_attention: see `Fidelity`.
     """
 
-    hidden_dim: int = 1024
-    joint_dim: int = 64
-    dropout: float = 0.2
-    margin: float = 1.0
+    hidden_dim: Count = 1024
+    dropout: Fraction = 0.2
     cjme_attention: CJMEAttention = "per_clip"
-
-    def __post_init__(self) -> None:
-        check_settings("options", self)
 
 
 @dataclass(frozen=True)
@@ -84,17 +78,17 @@ class CJMEOutput:
         return torch.where(is_visual, self.visual_embedding, self.audio_embedding)
 
 
-class CJME(nn.Module):
+class CJME(AveragingModel):
     """Coordinated joint multimodal embeddings.
 
     Args:
         config: sizes and settings; dimensions of the inputs are part of it.
     """
 
+    config: CJMEConfig
+
     def __init__(self, config: CJMEConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.modalities = MODALITIES
+        super().__init__(config)
         self.embedders = nn.ModuleDict(
             {m: _embedder(config.dim(m), config.hidden_dim, config) for m in MODALITIES}
         )
@@ -113,11 +107,10 @@ class CJME(nn.Module):
             TCAFError: features of other dimensions than the model's, or a training batch too small
                 for batch norm.
         """
-        check_dims(batch, self.config)
-        means = {m: averaged(batch, m, self.config.scaling(m)) for m in MODALITIES}
+        means = self.means(batch)
         # The embedders come first: their batch norms refuse a single clip in words.
-        embeddings = {m: self.embedders[m](means[m]) for m in MODALITIES}
-        weight = self.modality_attention(torch.cat([means[m] for m in MODALITIES], dim=1))
+        embeddings = {m: self.embedders[m](mean) for m, mean in means.items()}
+        weight = self.modality_attention(torch.cat(list(means.values()), dim=1))
         return CJMEOutput(
             audio_embedding=embeddings["audio"],
             visual_embedding=embeddings["visual"],
@@ -132,15 +125,6 @@ class CJME(nn.Module):
         """
         check_text(text_embedding, self.config)
         return ClassEmbeddings(self.text_embedder(text_embedding))
-
-    def scores(
-        self, batch: FeatureBatch, class_embedding: Float[Tensor, "num_classes joint_dim"]
-    ) -> Float[Tensor, "batch num_classes"]:
-        """Returns the distance of each clip's weightier modality from each class.
-
-        It is (1 - alpha) d(a, t) + alpha d(v, t) with alpha rounded to 0 or 1.
-        """
-        return euclidean_distances(self(batch).video_embedding, class_embedding)
 
 
 def _embedder(in_dim: int, hidden_dim: int, config: CJMEConfig) -> nn.Sequential:
@@ -179,7 +163,7 @@ def cjme_losses(
     *,
     attention: CJMEAttention = "per_clip",
     margin: float = 1.0,
-) -> SummedLosses:
+) -> Losses:
     """Computes the objective from embeddings.
 
     Args:
@@ -199,7 +183,7 @@ def cjme_losses(
         # A column of weights times a row of losses is every weight times every loss.
         triplet = (1 - alpha.mean()) * audio.mean() + alpha.mean() * visual.mean()
     y = attention_target(clips.audio_embedding, clips.visual_embedding, class_embedding)
-    return SummedLosses(
+    return Losses(
         {
             "triplet": triplet,
             "alignment": squared_error(clips.audio_embedding, clips.visual_embedding),
@@ -214,7 +198,7 @@ def cjme_objective(
     negatives: FeatureBatch,
     text_embedding: Float[Tensor, "num_seen text_dim"],
     experiment: Experiment,
-) -> SummedLosses:
+) -> Losses:
     """Computes CJME's loss on a batch.
 
     Args:
@@ -224,8 +208,7 @@ def cjme_objective(
         text_embedding: of the seen classes of the stage.
         experiment: not read; all settings are the model's own.
     """
-    labels = batch.labels
-    assert labels is not None, "training batches carry labels"
+    labels = batch.known_labels
     clips, others = model(batch), model(negatives)
     text = model.embed_text(text_embedding[labels]).class_embedding
     # As in the release, the classes are embedded in training mode too, dropout included.

@@ -5,9 +5,10 @@ Owns what everything above the systems may know of them.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
@@ -15,9 +16,11 @@ from tcaf.data.features import Modality
 from tcaf.errors import TCAFError
 from tcaf.settings.experiment import Experiment
 from tcaf.settings.fidelity import AudioScaling, VisualScaling
+from tcaf.settings.validation import Count, settings
+from tcaf.systems.losses import Losses
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("model", kw_only=True)
 class InputConfig:
     """What every system's configuration holds besides its own settings: inputs, as data decides.
 
@@ -30,12 +33,12 @@ class InputConfig:
         batch_norm_momentum: see `Fidelity`.
     """
 
-    audio_dim: int
-    visual_dim: int
-    text_dim: int
+    audio_dim: Count
+    visual_dim: Count
+    text_dim: Count
     audio_scaling: AudioScaling = "divide_255"
     visual_scaling: VisualScaling = "l2"
-    batch_norm_momentum: float = 0.1
+    batch_norm_momentum: Annotated[float, Field(gt=0, le=1)] = 0.1
 
     def dim(self, modality: Modality) -> int:
         """Returns the feature size of a modality."""
@@ -82,7 +85,9 @@ class ZeroShotModel(Protocol):
         ...
 
 
-Objective = Callable[[Any, FeatureBatch, Any, Float[Tensor, "num_seen text_dim"], Experiment], Any]
+Objective = Callable[
+    [Any, FeatureBatch, Any, Float[Tensor, "num_seen text_dim"], Experiment], Losses
+]
 """(model, batch, negatives, text_embedding, experiment) to `Losses`, as `tcaf_objective`."""
 
 

@@ -12,15 +12,16 @@ from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
 from tcaf.data.features import MODALITIES, Modality
-from tcaf.data.packed import Packing
+from tcaf.data.packed import Packed
 from tcaf.errors import TCAFError
-from tcaf.settings.experiment import ModelSettings
 from tcaf.settings.fidelity import LayerNormKind
-from tcaf.systems.blocks import Block, check_dims, check_text, euclidean_distances, scaled_tokens
+from tcaf.settings.sections import ModelSettings
+from tcaf.settings.validation import settings
+from tcaf.systems.blocks import Block, check_dims, check_text, euclidean_distances, scaled
 from tcaf.systems.interface import ClassEmbeddings, InputConfig
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("model", kw_only=True)
 class TCAFConfig(InputConfig, ModelSettings):
     """All that `TCAF` is built from: its settings, and what data and fidelity decide.
 
@@ -133,7 +134,7 @@ class JointSpaceModel(nn.Module):
                 modality that the model uses, or a training batch too small for batch norm.
         """
         check_dims(batch, self.config, self.modalities)
-        total = torch.stack([batch.lens(modality) for modality in self.modalities]).sum(dim=0)
+        total = torch.stack([batch.modality(m).lens for m in self.modalities]).sum(dim=0)
         if bool((total == 0).any()):
             clip = int((total == 0).nonzero()[0])
             used = " or ".join(self.modalities)
@@ -157,10 +158,8 @@ class JointSpaceModel(nn.Module):
         """Returns the distance of each clip from each class; the nearest is the answer (Eq. 14)."""
         return euclidean_distances(self(batch).video_embedding, class_embedding)
 
-    def encoded(
-        self, batch: FeatureBatch, modality: Modality, packing: Packing
-    ) -> Float[Tensor, "total token_dim"]:
+    def encoded(self, batch: FeatureBatch, modality: Modality) -> Packed:
         """Returns phi: the scaled tokens of a modality after its encoder."""
-        scaled = scaled_tokens(batch.tokens(modality), self.config.scaling(modality), packing)
-        tokens: Tensor = self.encoders[modality](scaled)
-        return tokens
+        packed = batch.modality(modality)
+        inputs = scaled(packed, self.config.scaling(modality))
+        return packed.with_tokens(self.encoders[modality](inputs))

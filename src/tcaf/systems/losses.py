@@ -6,78 +6,49 @@ compared with it share. Knows nothing of models, batches or optimisers.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from functools import reduce
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tcaf.settings.experiment import ObjectiveSettings
+from tcaf.errors import TCAFError
+from tcaf.settings.sections import ObjectiveSettings
 
 SquaredError = Literal["mean", "sum"]
 
 
-@runtime_checkable
-class Losses(Protocol):
-    """One batch's loss: what is minimised, and what it is made of."""
-
-    @property
-    def total(self) -> Float[Tensor, ""]:
-        """What is minimised."""
-        ...
-
-    def terms(self) -> dict[str, Float[Tensor, ""]]:
-        """Returns the total, as `loss`, and its terms by name, detached."""
-        ...
-
-
 @dataclass(frozen=True)
-class SummedLosses:
-    """A loss that is the plain sum of its terms.
+class Losses:
+    """One batch's loss: the plain sum of its terms.
 
     Args:
-        named: the terms, at least one.
+        named: the terms, at least one; a term that is switched off is not there.
+
+    Raises:
+        TCAFError: no term, or one called `loss`, which is the name of their sum.
     """
 
     named: Mapping[str, Float[Tensor, ""]]
 
+    def __post_init__(self) -> None:
+        if not self.named or "loss" in self.named:
+            raise TCAFError(
+                "a loss needs at least one term, none of them called 'loss' (their sum), got "
+                f"{list(self.named)}"
+            )
+
     @property
     def total(self) -> Float[Tensor, ""]:
         """What is minimised."""
-        return torch.stack(list(self.named.values())).sum()
+        return reduce(torch.add, self.named.values())
 
     def terms(self) -> dict[str, Float[Tensor, ""]]:
-        """Returns total and terms by name, detached."""
-        detached = {name: term.detach() for name, term in self.named.items()}
-        return {"loss": torch.stack(list(detached.values())).sum(), **detached}
-
-
-@dataclass(frozen=True)
-class TCAFLosses:
-    """One batch's loss. A term that is switched off is None and was not computed.
-
-    Args:
-        total: what is minimised, the sum of the terms that are on.
-        cross_entropy: l_ce, Eq. 16.
-        regression: l_reg, Eq. 17.
-        reconstruction: l_rec, Eq. 18.
-    """
-
-    total: Float[Tensor, ""]
-    cross_entropy: Float[Tensor, ""] | None
-    regression: Float[Tensor, ""] | None
-    reconstruction: Float[Tensor, ""] | None
-
-    def terms(self) -> dict[str, Float[Tensor, ""]]:
-        """Returns total and terms by name, those that are on."""
-        named = {
-            "loss": self.total,
-            "cross_entropy": self.cross_entropy,
-            "regression": self.regression,
-            "reconstruction": self.reconstruction,
-        }
-        return {name: term.detach() for name, term in named.items() if term is not None}
+        """Returns the total, as `loss`, and the terms by name, detached."""
+        named = {"loss": self.total, **self.named}
+        return {name: term.detach() for name, term in named.items()}
 
 
 def cross_entropy(
@@ -142,8 +113,10 @@ def tcaf_losses(
     clip_text_reconstruction: Float[Tensor, "batch text_dim"] | None = None,
     terms: ObjectiveSettings = ObjectiveSettings(),  # noqa: B008 - frozen
     reduction: SquaredError = "mean",
-) -> TCAFLosses:
+) -> Losses:
     """Computes the objective l = l_ce + l_reg + l_rec (Eq. 15).
+
+    Its terms are `cross_entropy` l_ce, `regression` l_reg and `reconstruction` l_rec.
 
     Args:
         video_embedding: theta_o.
@@ -162,14 +135,14 @@ def tcaf_losses(
         clip_class_embedding = class_embedding[labels]
     if clip_text_reconstruction is None:
         clip_text_reconstruction = text_reconstruction[labels]
-    ce = reg = rec = None
+    named = {}
     if terms.cross_entropy:
-        ce = cross_entropy(video_embedding, class_embedding, labels)
+        named["cross_entropy"] = cross_entropy(video_embedding, class_embedding, labels)
     if terms.regression:
-        reg = squared_error(video_embedding, clip_class_embedding, reduction)
+        named["regression"] = squared_error(video_embedding, clip_class_embedding, reduction)
     if terms.reconstruction:
         target = text_embedding[labels]
-        rec = squared_error(video_reconstruction, target, reduction)
-        rec = rec + squared_error(clip_text_reconstruction, target, reduction)
-    on = [term for term in (ce, reg, rec) if term is not None]
-    return TCAFLosses(sum(on[1:], on[0]), ce, reg, rec)
+        video = squared_error(video_reconstruction, target, reduction)
+        text = squared_error(clip_text_reconstruction, target, reduction)
+        named["reconstruction"] = video + text
+    return Losses(named)

@@ -6,8 +6,6 @@ one another, each followed by a feed-forward function; the mean over the latents
 is trained with TCaF's objective, optimiser and settings.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -16,12 +14,12 @@ from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
 from tcaf.data.packed import Packing
-from tcaf.errors import TCAFError
+from tcaf.settings.validation import Count, settings
 from tcaf.systems.joint_space import JointSpaceModel, TCAFConfig, feed_forward
 from tcaf.systems.tcaf import PositionEncoder
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("options", kw_only=True)
 class PerceiverConfig(TCAFConfig):
     """What `Perceiver` is built from; `attention` and `class_token` play no part in it.
 
@@ -29,13 +27,7 @@ class PerceiverConfig(TCAFConfig):
         num_latents: latent tokens, of TCaF's token size.
     """
 
-    num_latents: int = 64
-
-    def __post_init__(self) -> None:
-        # First: the check of all fields would call it a setting of the model.
-        if self.num_latents < 1:
-            raise TCAFError(f"options.num_latents must be at least 1, got {self.num_latents}")
-        super().__post_init__()
+    num_latents: Count = 64
 
 
 class LatentAttention(nn.Module):
@@ -144,10 +136,9 @@ class Perceiver(JointSpaceModel):
         """Returns theta_o: O_proj of the mean over the latents."""
         tokens, packings = [], []
         for modality in self.modalities:
-            packing = Packing(batch.lens(modality), self.latents.device)
-            encoded = self.encoded(batch, modality, packing)
-            tokens.append(self.positions(encoded, batch.times(modality), modality))
-            packings.append(packing)
+            encoded = self.encoded(batch, modality)
+            tokens.append(self.positions(encoded.tokens, encoded.times, modality))
+            packings.append(encoded.packing)
         mask = None
         if not all(packing.dense for packing in packings):
             mask = torch.cat([packing.real for packing in packings], dim=1)[:, None, None, :]

@@ -14,12 +14,13 @@ import importlib.util
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from tcaf.data.features import Modality
 from tcaf.errors import TCAFError, did_you_mean
-from tcaf.settings.checks import check_type
-from tcaf.settings.experiment import Experiment, ModelSettings
+from tcaf.settings.experiment import Experiment
+from tcaf.settings.sections import ModelSettings
+from tcaf.settings.validation import check_values
 from tcaf.systems.attention_fusion import AttentionFusion
 from tcaf.systems.avca import AVCA, AVCAConfig, avca_objective
 from tcaf.systems.avgzslnet import AVGZSLNet, AVGZSLNetConfig, avgzslnet_objective
@@ -114,7 +115,6 @@ def configure(
     if system.averages and given.get("visual_scaling") == "l2_over_time":
         given["visual_scaling"] = "l2"  # averages have no time: every feature would become its sign
     own = [name for name in names if name not in given]
-    hints = get_type_hints(system.config)
     for name, value in experiment.options.items():
         if name not in own:
             offered = ", ".join(own) or "none"
@@ -122,8 +122,8 @@ def configure(
                 f"system {system.name!r} has no option {name!r}; it has {offered}"
                 f"{did_you_mean(name, own)}"
             )
-        check_type(f"options.{name}", value, hints[name])
         given[name] = value
+    check_values(system.config, given, "options")
     return system.config(**given)
 
 

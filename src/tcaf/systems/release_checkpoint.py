@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from tcaf.errors import TCAFError, did_you_mean, shorten
-from tcaf.settings.experiment import AttentionPattern
 from tcaf.settings.fidelity import Fidelity
+from tcaf.settings.sections import AttentionPattern
 from tcaf.systems.joint_space import TCAFConfig
 from tcaf.systems.tcaf import TCAF
 

@@ -15,22 +15,22 @@ of a falling sequence, and the epoch with the best validation HM is the regulari
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
 from tcaf.data.features import MODALITIES
-from tcaf.errors import TCAFError
-from tcaf.settings.checks import check_settings
-from tcaf.systems.blocks import averaged, check_dims, check_text
+from tcaf.settings.validation import Positive, settings
+from tcaf.systems.blocks import check_dims, check_text
 from tcaf.systems.interface import ClassEmbeddings, InputConfig
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("options", kw_only=True)
 class RidgeConfig(InputConfig):
     """What `Ridge` is built from.
 
@@ -41,12 +41,9 @@ class RidgeConfig(InputConfig):
             the training clips, or from the `origin`.
     """
 
-    strongest: float = 1.0
-    ratio: float = 0.5
+    strongest: Positive = 1.0
+    ratio: Annotated[float, Field(gt=0, lt=1)] = 0.5
     cosine_from: Literal["mean_text", "origin"] = "mean_text"
-
-    def __post_init__(self) -> None:
-        check_settings("options", self)
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,7 @@ class Ridge(nn.Module):
         """
         check_dims(batch, self.config)
         # Unit length makes any other scaling of the features immaterial.
-        return torch.cat([F.normalize(averaged(batch, m, "none"), dim=1) for m in MODALITIES], 1)
+        return torch.cat([F.normalize(batch.modality(m).mean(), dim=1) for m in MODALITIES], 1)
 
     def forward(self, batch: FeatureBatch) -> RidgeOutput:
         """Maps clips into the space of class text."""
@@ -120,6 +117,9 @@ class RidgeFit:
         model: whose weights are set.
         batches: all clips once, with labels.
         text_embedding: of the seen classes, by label.
+
+    Raises:
+        TCAFError: a batch without labels.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class RidgeFit:
         sum_x, clips = zero.new_zeros(feature_dim), 0
         counts = zero.new_zeros(len(text_embedding))
         for batch in batches:
-            labels = _labels(batch)
+            labels = batch.known_labels
             x = model.features(batch).double()
             gram += x.T @ x
             cross += x.T @ text_embedding[labels].double()
@@ -170,9 +170,3 @@ class RidgeFit:
         if config.cosine_from == "mean_text":
             self.model.centre.copy_(self.mean_w)
         return {"loss": float(self.power_w - explained), "lambda": strength}
-
-
-def _labels(batch: FeatureBatch) -> Int[Tensor, " batch"]:
-    if batch.labels is None:
-        raise TCAFError("a regression is fitted to labelled clips, got a batch without labels")
-    return batch.labels

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
 from tcaf.data.features import Modality
-from tcaf.data.packed import Packing
+from tcaf.data.packed import Packed, Packing, mean_token
 from tcaf.settings.experiment import Experiment
 from tcaf.systems.attention import CrossModalAttention, Group, Tokens
 from tcaf.systems.joint_space import JointSpaceModel, TCAFConfig, feed_forward, used_modalities
-from tcaf.systems.losses import TCAFLosses, tcaf_losses
+from tcaf.systems.losses import Losses, tcaf_losses
 
 
 def tcaf_objective(
@@ -33,7 +33,7 @@ def tcaf_objective(
     negatives: FeatureBatch | None,
     text_embedding: Float[Tensor, "num_seen text_dim"],
     experiment: Experiment,
-) -> TCAFLosses:
+) -> Losses:
     """Computes TCaF's loss on a batch (Eq. 15); Attention Fusion and the Perceiver share it.
 
     Args:
@@ -43,8 +43,7 @@ def tcaf_objective(
         text_embedding: of the seen classes of the stage.
         experiment: which terms are on, and how faithful to the release they are.
     """
-    labels = batch.labels
-    assert labels is not None, "training batches carry labels"
+    labels = batch.known_labels
     video = model(batch)
     text = model.embed_text(text_embedding)
     clips = None
@@ -172,16 +171,17 @@ class TCAF(JointSpaceModel):
 
     def _transform(self, batch: FeatureBatch) -> Float[Tensor, "batch token_dim"]:
         """Runs encoders, positions and transformer; returns c_o, or the mean over output tokens."""
-        device = self.positions.frequencies.device
         packings: dict[Group, Packing] = {}
         tokens: Tokens = {}
         if self.class_token is not None:
-            packings["class"] = Packing(torch.ones(len(batch), dtype=torch.long), device)
+            ones = torch.ones(len(batch), dtype=torch.long)
+            packings["class"] = Packing(ones, self.class_token.device)
             tokens["class"] = self.class_token.expand(len(batch), -1)
+        encoded: dict[Modality, Packed] = {}
         for modality in self.modalities:
-            packings[modality] = Packing(batch.lens(modality), device)
-            encoded = self.encoded(batch, modality, packings[modality])
-            tokens[modality] = self.positions(encoded, batch.times(modality), modality)
+            encoded[modality] = packed = self.encoded(batch, modality)
+            packings[modality] = packed.packing
+            tokens[modality] = self.positions(packed.tokens, packed.times, modality)
         everything = tuple(tokens)
         last = len(self.layers) - 1
         for number, layer in enumerate(self.layers):
@@ -190,6 +190,4 @@ class TCAF(JointSpaceModel):
             tokens = layer(tokens, packings, ("class",) if only_class else everything)
         if self.class_token is not None:
             return tokens["class"]
-        total = torch.stack([packings[m].sum(tokens[m]) for m in self.modalities]).sum(dim=0)
-        count = torch.stack([batch.lens(m) for m in self.modalities]).sum(dim=0)
-        return total / count.to(device, total.dtype)[:, None]
+        return mean_token(*(packed.with_tokens(tokens[m]) for m, packed in encoded.items()))

@@ -6,7 +6,7 @@ from pathlib import Path
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.files.csv_tables import csv_rows
-from tcaf.settings.experiment import TextSettings
+from tcaf.settings.sections import TextSettings
 
 BY_CLASS_NAME = ("stored", "attributes")
 """The sources that hold one vector per class, so that phrases play no part."""

@@ -28,7 +28,7 @@ from torch import nn
 from tcaf.data.classes import ClassSet
 from tcaf.data.store import FeatureStore, read_text_embeddings, write_text_embeddings
 from tcaf.errors import TCAFError
-from tcaf.evaluation.decisions import Predictions, write_predictions
+from tcaf.evaluation.decisions import FILE, ClipDecisions, write_decisions
 from tcaf.evaluation.gzsl import GZSLResult
 from tcaf.files.atomic import new_folder, read_json, write_json, write_text
 from tcaf.settings.experiment import Experiment, text_settings
@@ -232,12 +232,12 @@ def train(
         else:
             keep("model.safetensors", event.model, event.choice, protocol.split.stage_2)
             rows = store.rows(experiment.data.split, "test")
-            predictions = Predictions(
+            decided = ClipDecisions(
                 tuple(store.ids[row] for row in rows),
                 protocol.split.stage_2,
                 event.result.decisions,
                 event.result.gamma,
             )
-            write_predictions(run.path / "predictions.parquet", predictions)
+            write_decisions(run.path / FILE, decided)
             return run.write_result(event, experiment, progress.records)
     raise AssertionError("the protocol ends with `Finished`")

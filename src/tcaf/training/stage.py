@@ -209,7 +209,7 @@ class DescentStage:
         batch = self._load(chosen, starts)
         negatives = None if others is None else self._load(others, starts)
         assert self.system.objective is not None, "systems without one are fitted"
-        losses: Losses = self.system.objective(
+        losses = self.system.objective(
             self.model, batch, negatives, self.text_embedding, self.experiment
         )
         self.optimizer.zero_grad()

@@ -1,0 +1,210 @@
+"""The sections of a run's settings: every field, its default, its unit, its range.
+
+A section's fields are the only settings there are. Defaults are the paper's for UCF-GZSL (Mercea et
+al., ECCV 2022, Sec. 4.1); presets list only what differs. Where paper and release part is
+`fidelity`.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tcaf.errors import TCAFError
+from tcaf.settings.validation import Count, Fraction, NotNegative, Positive, settings
+
+AttentionPattern = Literal["cross", "self", "full"]
+Modalities = Literal["both", "audio", "visual"]
+
+MOST_GAMMAS = 10_000
+"""How many gammas calibrated stacking may try."""
+
+
+@settings("data")
+class DataSettings:
+    """Which clips a run uses.
+
+    Args:
+        split: name of the class partition in the store; `cls` in the paper's tables.
+        average: give the model the mean over time of each clip's features in place of their
+            sequence, one token per modality at time 0, as methods before TCaF did.
+    """
+
+    split: str = "cls"
+    average: bool = False
+
+
+@settings("text")
+class TextSettings:
+    """What the text embedding of a class is made from.
+
+    Args:
+        source: where vectors come from. `stored`: embeddings that came with the features, by class
+            name. `sentence`: a sentence encoder on the CPU, which embeds any phrase. `clip`,
+            `clap`: the text half of such a model, likewise; the other half is the backbone of that
+            name. `word2vec`, `glove`: the mean of the words' vectors in a file. `npy`: the authors'
+            .npy file of named vectors. `attributes`: a CSV with the class in the first column and
+            numbers in the others, under a header.
+        name: which of the embeddings kept in the store `stored` takes; by default the only ones.
+        path: the file for `word2vec` (.bin or text), `glove`, `npy` or `attributes`; the folder
+            of the transformers model for `clip` or `clap`; for `sentence` the folder of another
+            sentence-transformers model, by default the packaged all-MiniLM-L6-v2 (384 numbers).
+        phrases: kinds of phrases kept in the store that are embedded and averaged per class, such
+            as name, verticals, description. `name` is the class name itself where the store has no
+            other wording.
+        phrases_file: a CSV with the columns name and phrase, several rows per class allowed, whose
+            phrases are embedded in place of the store's.
+        normalise: whether each phrase's vector and each class's mean are scaled to length 1; if
+            not, the mean of the vectors is taken as they are.
+    """
+
+    source: Literal[
+        "stored", "sentence", "clip", "clap", "word2vec", "glove", "npy", "attributes"
+    ] = "stored"
+    name: str = ""
+    path: str = ""
+    phrases: Annotated[tuple[str, ...], Field(strict=False)] = ("name",)
+    phrases_file: str = ""
+    normalise: bool = True
+
+
+@settings("model")
+class ModelSettings:
+    """The size and shape of TCaF (Sec. 3.2); dimensions of the inputs come from the data.
+
+    Args:
+        num_layers: transformer layers, L in the paper.
+        num_heads: attention heads per layer, H.
+        head_dim: size of one attention head, d_head.
+        token_dim: size of a token inside the transformer, d_dim.
+        joint_dim: size of the space shared by clips and class names, d_out.
+        encoder_hidden_dim: hidden size of A_enc and V_enc, d_fhidd.
+        projection_hidden_dim: hidden size of O_proj and D_o, d_fhidd.
+        feed_forward_dim: hidden size of the feed-forward function, d_ff.
+        position_dim: size of a token's position, d_pos; even.
+        fourier_scale: standard deviation of the random frequencies of time, in 1/s before the
+            factor 2 pi; small values see slow changes.
+        attention: `cross` lets a modality see the other one, `self` itself, `full` both; the class
+            token sees and is seen by all (Table 3).
+        class_token: read the clip from a learnt class token; without it, from the mean over the
+            output tokens (Table 3).
+        modalities: which inputs are used (Table 4).
+        dropout_encoder: dropout of A_enc and V_enc, drop_enc.
+        dropout_position: dropout after positions are added, drop_prob,pos.
+        dropout_transformer: dropout inside the transformer layers, drop_prob.
+        dropout_text_projection: dropout of W_proj and D_w, drop_proj_w.
+        dropout_video_projection: dropout of O_proj and D_o, drop_proj_o.
+    """
+
+    num_layers: Count = 6
+    num_heads: Count = 8
+    head_dim: Count = 64
+    token_dim: Count = 300
+    joint_dim: Count = 64
+    encoder_hidden_dim: Count = 512
+    projection_hidden_dim: Count = 512
+    feed_forward_dim: Count = 128
+    position_dim: Count = 64
+    fourier_scale: Positive = 10.0
+    attention: AttentionPattern = "cross"
+    class_token: bool = True
+    modalities: Modalities = "both"
+    dropout_encoder: Fraction = 0.3
+    dropout_position: Fraction = 0.2
+    dropout_transformer: Fraction = 0.3
+    dropout_text_projection: Fraction = 0.1
+    dropout_video_projection: Fraction = 0.1
+
+    def __post_init__(self) -> None:
+        if self.position_dim % 2:
+            raise TCAFError(f"model.position_dim must be even, got {self.position_dim}")
+        if self.attention == "cross" and self.modalities != "both" and not self.class_token:
+            raise TCAFError(
+                f"model.attention 'cross' with model.modalities {self.modalities!r} and no class "
+                "token leaves nothing to attend to; use 'self' or keep the class token"
+            )
+
+
+@settings("objective")
+class ObjectiveSettings:
+    """Which terms the training objective sums (Eq. 15, Table 2).
+
+    Args:
+        cross_entropy: over the seen classes of the stage (Eq. 16).
+        regression: distance of a clip from its class (Eq. 17).
+        reconstruction: distance of the decoded embeddings from the class's text (Eq. 18).
+    """
+
+    cross_entropy: bool = True
+    regression: bool = True
+    reconstruction: bool = True
+
+    def __post_init__(self) -> None:
+        if not (self.cross_entropy or self.regression or self.reconstruction):
+            raise TCAFError("objective: every term is off; there is nothing to train on")
+
+
+@settings("training")
+class TrainingSettings:
+    """How a stage is trained.
+
+    Args:
+        epochs: epochs of stage 1; stage 2 takes as many as the best one needed.
+        batches_per_epoch: batches in an epoch.
+        batch_size: clips in a batch; of one alone batch normalisation has no statistics.
+        learning_rate: of Adam.
+        weight_decay: of Adam.
+        beta1: Adam's running average of gradients.
+        beta2: Adam's running average of squared gradients.
+        schedule: `plateau` multiplies the learning rate by `plateau_factor` when validation HM has
+            not risen for `fidelity.plateau_epochs`; `constant` leaves it.
+        plateau_factor: what the learning rate is multiplied by.
+        sampling: `balanced` draws a class, then one of its clips, with replacement; `uniform` draws
+            clips.
+        window_s: longest stretch of a clip used in training, in seconds, at a random place; null
+            uses whole clips.
+        device: where to compute: `cpu`, `cuda`, or `auto` for a GPU where there is one.
+    """
+
+    epochs: Count = 50
+    batches_per_epoch: Count = 300
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    learning_rate: Positive = 7e-5
+    weight_decay: NotNegative = 1e-5
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.999
+    schedule: Literal["plateau", "constant"] = "plateau"
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    sampling: Literal["balanced", "uniform"] = "balanced"
+    window_s: Positive | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+@settings("evaluation")
+class EvaluationSettings:
+    """How a model is evaluated.
+
+    Args:
+        window_s: longest stretch of a clip used, in seconds, from its middle; null: whole clips.
+        batch_size: clips in a batch; changes speed and memory, and nothing beyond rounding.
+        gamma_max: largest gamma that calibrated stacking tries.
+        gamma_step: distance between the gammas tried, from 0 up.
+    """
+
+    window_s: Positive | None = None
+    batch_size: Count = 256
+    gamma_max: NotNegative = 3.0
+    gamma_step: Positive = 0.2
+
+    def __post_init__(self) -> None:
+        if self.gamma_max / self.gamma_step > MOST_GAMMAS:
+            raise TCAFError(
+                f"evaluation: at most {MOST_GAMMAS} gammas are tried, got gamma_max "
+                f"{self.gamma_max} in steps of {self.gamma_step}"
+            )
+
+    @property
+    def gammas(self) -> tuple[float, ...]:
+        """The gammas tried: 0, `gamma_step`, ... up to `gamma_max`."""
+        # Multiples are rounded so that 3 x 0.2 reads 0.6 in every report.
+        count = int(self.gamma_max / self.gamma_step + 1e-6)
+        return tuple(round(i * self.gamma_step, 10) for i in range(count + 1))
