@@ -129,8 +129,8 @@ class StoreWriter:
         """
         self._flush()
         if not self._shards:
-            told = "; ".join(f"{len(names)} left out: {r}" for r, names in self.left_out.items())
-            raise TCAFError(f"no clip to store{': ' + told if told else ''}")
+            reasons = "; ".join(f"{len(n)} left out: {r}" for r, n in self.left_out.items())
+            raise TCAFError(f"no clip to store{': ' + reasons if reasons else ''}")
         manifest = Manifest(
             self.spec,
             self.dtype,

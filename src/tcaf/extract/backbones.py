@@ -190,7 +190,7 @@ def register_backbone(name: str, info: BackboneInfo) -> BackboneInfo:
     A plugin that has changed and is run again replaces its own.
 
     Raises:
-        TCAFError: the name is taken, or cannot be told from options.
+        TCAFError: the name is taken, or has signs that part names from options.
     """
     if not name or set(name) & set(":,= ") or not name.isprintable():
         raise TCAFError(f"expected a name without : , = and spaces for a backbone, got {name!r}")

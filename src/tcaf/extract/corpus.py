@@ -85,7 +85,7 @@ class MediaFile:
         return hashlib.sha256(self.id.encode()).hexdigest()[:32]
 
     def state(self) -> dict[str, int]:
-        """What tells that the file has not changed; empty where there is none."""
+        """What changes when the file does; empty where there is none."""
         try:
             status = self.path.stat()
         except OSError:
@@ -95,7 +95,7 @@ class MediaFile:
 
 
 def _content(state: dict[str, int]) -> dict[str, int]:
-    """Returns what of a state tells of the content alone: permissions and names may change."""
+    """Returns what of a state is of the content alone: permissions and names may change."""
     return {key: value for key, value in state.items() if key != "ctime_ns"}
 
 
@@ -198,14 +198,14 @@ class WorkFolder:
         try:
             if clip.is_file():
                 with safetensors.safe_open(clip, framework="numpy") as opened:
-                    told = json.loads((opened.metadata() or {})["tcaf"])
-                if told["state"] == _content(file.state()):
-                    missing, notes = tuple(told["missing"]), tuple(told["notes"])
-                    return Extracted(file.id, clip, missing, notes, tuple(told["backbones"]))
+                    record = json.loads((opened.metadata() or {})["tcaf"])
+                if record["state"] == _content(file.state()):
+                    missing, notes = tuple(record["missing"]), tuple(record["notes"])
+                    return Extracted(file.id, clip, missing, notes, tuple(record["backbones"]))
             elif reject.is_file():
-                told = read_json(reject, "a reject")
-                if told["state"] == file.state():
-                    return Reject(file.id, told["reason"], told["detail"])
+                record = read_json(reject, "a reject")
+                if record["state"] == file.state():
+                    return Reject(file.id, record["reason"], record["detail"])
         except (TCAFError, safetensors.SafetensorError, KeyError, ValueError):
             pass  # damaged by others: done again
         return None
@@ -228,15 +228,15 @@ class WorkFolder:
         state = _content(file.state() if state is None else state)
         missing = [modality for modality in MODALITIES if not len(clip.tokens(modality))]
         notes = [*notes, *(f"no {modality} track" for modality in missing)]
-        told = {"id": file.id, "state": state, "missing": missing, "notes": notes}
-        told["backbones"] = [clip.backbone(modality) for modality in MODALITIES]
+        record = {"id": file.id, "state": state, "missing": missing, "notes": notes}
+        record["backbones"] = [clip.backbone(modality) for modality in MODALITIES]
         tensors: dict[str, np.ndarray] = {}
         for modality in MODALITIES:
             tensors[modality] = np.ascontiguousarray(clip.tokens(modality))
         (self.rejects / f"{file.key}.json").unlink(missing_ok=True)
         with replacing(self.clips / f"{file.key}.safetensors") as temporary:
             # `save_file` has errors of its own for a full disk.
-            temporary.write_bytes(safetensors.numpy.save(tensors, {"tcaf": json.dumps(told)}))
+            temporary.write_bytes(safetensors.numpy.save(tensors, {"tcaf": json.dumps(record)}))
 
     def reject(
         self, file: MediaFile, reason: str, detail: str, state: dict[str, int] | None = None
@@ -250,9 +250,9 @@ class WorkFolder:
             state: of the file before it was read; by default the present one.
         """
         state = file.state() if state is None else state
-        told = {"id": file.id, "state": state, "reason": reason, "detail": detail}
+        record = {"id": file.id, "state": state, "reason": reason, "detail": detail}
         (self.clips / f"{file.key}.safetensors").unlink(missing_ok=True)
-        write_json(self.rejects / f"{file.key}.json", told)
+        write_json(self.rejects / f"{file.key}.json", record)
 
 
 def _open_worker(backbones: Backbones, folder: Path) -> Callable[[MediaFile], Reject | None]:

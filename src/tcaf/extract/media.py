@@ -7,12 +7,12 @@ part of it that grows with its length is ever in memory. Does not cut into windo
 
 Time stamps are believed within limits. A step of more than `MAX_JUMP_S` forwards or `MAX_BACK_S`
 backwards is taken for damage, and the track goes on from where it was. So is a step by which those
-beyond the length that the file tells would add up to more than `MAX_JUMP_S`: damage must not make
+beyond the length that the file states would add up to more than `MAX_JUMP_S`: damage must not make
 hours of a few frames. A file whose tracks both start hours late starts at 0 all the same.
 
 Pixels are taken to be square, and interlaced frames are not parted.
 
-Longer than other modules, for what is odd about media files is told nowhere else.
+Longer than other modules, for what is odd about media files is written nowhere else.
 """
 
 import math
@@ -39,7 +39,7 @@ MAX_JUMP_S = 300.0
 """The longest step forwards between two time stamps that is believed, in seconds."""
 
 STILL_S = 1.0
-"""Seconds that each frame may last in a file that tells no length, without counting as a step."""
+"""Seconds that each frame may last in a file that states no length, without counting as a step."""
 
 MAX_BACK_S = 1.0
 """The longest step backwards that is believed, in seconds: what comes late by less is dropped."""
@@ -51,7 +51,7 @@ PRIMING_S = 0.1
 """A start up to this far below 0 is an encoder's delay, which decoders cut off, and counts as 0."""
 
 TAIL_S = 0.5
-"""Seconds that may be missing of the length that a file tells before it counts as cut short."""
+"""Seconds that may be missing of the length that a file states before it counts as cut short."""
 
 MAX_FAILURES = 100
 """Failures to read a packet, one after the other, after which the rest of a file is given up."""
@@ -59,8 +59,8 @@ MAX_FAILURES = 100
 MAX_PIXELS = 2**26
 """Pixels of the largest picture that is decoded: twice 8K. More of them is a damaged header."""
 
-_TELL_LENGTH = ("mov,", "matroska,", "avi")
-"""Beginnings of the formats whose header tells the length; others have it guessed from a rate."""
+_STATE_LENGTH = ("mov,", "matroska,", "avi")
+"""Beginnings of the formats whose header states the length; others have it guessed from a rate."""
 
 _GUESS_LENGTH = ("mpeg",)
 """Beginnings of the formats without a length, which FFmpeg guesses from their last time stamps."""
@@ -100,11 +100,11 @@ class BrokenMediaWarning(UserWarning):
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """What the header of a media file tells; what it does not tell is None.
+    """What the header of a media file says; what it does not say is None.
 
     Args:
         path: of the file.
-        duration_s: seconds, of the container or, where it tells none, of the longest track.
+        duration_s: seconds, of the container or, where it states none, of the longest track.
         has_audio: whether there is a sound track.
         has_video: whether there is a picture track; a cover is none.
         width: of a frame as shown, in pixels.
@@ -340,7 +340,7 @@ class _Placed(NamedTuple):
 
 
 class _Track:
-    """Decodes a track, tells when each frame starts, and warns once of what is damaged.
+    """Decodes a track, finds when each frame starts, and warns once of what is damaged.
 
     Args:
         path: of the file, for messages.
@@ -360,7 +360,7 @@ class _Track:
         self._path, self._container, self._stream = path, container, stream
         self._origin_s, self._shift_s, self._slack_s = origin_s, -origin_s, slack_s
         self._nominal_s = _nominal_s(stream)
-        self._told_s = _told_s(container)
+        self._stated_s = _stated_s(container)
         self._played_s: dict[int, float] = {}
         self._furthest_s = self._beyond_s = 0.0
         self._is_damaged = False
@@ -412,13 +412,13 @@ class _Track:
         """Returns how long a frame may last, in seconds, wherever the file is said to end."""
         if hasattr(frame, "samples"):
             return duration_s
-        return STILL_S if self._told_s is None else min(self._nominal_s, STILL_S)
+        return STILL_S if self._stated_s is None else min(self._nominal_s, STILL_S)
 
     def _is_believed(self, end_s: float, free_s: float) -> bool:
         """Judges a frame's end by what is left of the steps beyond the length of the file."""
-        # In a file that tells none, the other tracks go on for as long as they have packets.
+        # In a file that states none, the other tracks go on for as long as they have packets.
         length_s = max(self._played_s.values(), default=0.0)
-        length_s = length_s if self._told_s is None else self._told_s
+        length_s = length_s if self._stated_s is None else self._stated_s
         step_s = end_s - max(self._furthest_s, length_s) - free_s
         if self._beyond_s + max(step_s, 0.0) > MAX_JUMP_S:
             return False
@@ -499,16 +499,16 @@ class _Track:
             )
 
     def check_end(self, nothing: str) -> None:
-        """Warns if the file ends before the length that it tells.
+        """Warns if the file ends before the length that it states.
 
         Raises:
             TrackError: no frame has come; the reason is `nothing`.
         """
         if not self._num_frames:
             raise TrackError(self._path, nothing)
-        told_s = (self._container.duration or 0) / 1e6
+        stated_s = (self._container.duration or 0) / 1e6
         name = self._container.format.name
-        is_short = name.startswith(_TELL_LENGTH) and self._read_s < told_s - TAIL_S
+        is_short = name.startswith(_STATE_LENGTH) and self._read_s < stated_s - TAIL_S
         if is_short or _is_cut_riff(self._path):
             self.warn()
 
@@ -522,17 +522,17 @@ def _is_cut_riff(path: Path) -> bool:
     return head[:4] == b"RIFF" and path.stat().st_size < size < 0x7FFF_FFF0
 
 
-def _told_s(container: Any) -> float | None:
-    """Returns the least length in seconds that container or tracks tell; None if none does."""
+def _stated_s(container: Any) -> float | None:
+    """Returns the least length in seconds that container or tracks state; None if none does."""
     if container.format.name.startswith(_GUESS_LENGTH):
         return None
-    told = [container.duration / 1e6] if container.duration and container.duration > 0 else []
+    stated = [container.duration / 1e6] if container.duration and container.duration > 0 else []
     tracks = [float(t.duration * t.time_base) for t in container.streams if t.duration]
-    return min([*told, *([max(tracks)] if tracks else [])], default=None)
+    return min([*stated, *([max(tracks)] if tracks else [])], default=None)
 
 
 def _nominal_s(stream: Any) -> float:
-    """Returns the duration of a frame that tells none, in seconds."""
+    """Returns the duration of a frame that states none, in seconds."""
     rate = getattr(stream, "average_rate", None) if stream.type == "video" else None
     return 1 / float(rate) if rate and rate * MAX_JUMP_S > 1 else 0.0
 
