@@ -25,8 +25,9 @@ ROOMS = {
     "settings": ("validation", "fidelity", "sections", "experiment"),
     "text": ("words", "encoders", "sources", "phrases", "class_text", "candidates"),
     "extract": (
-        *("backbones", "media", "waveform", "vggish", "logmel", "c3d", "efficientnet", "clip"),
-        *("clap", "extractor", "corpus"),
+        *("backbones", "tracks", "conversion", "media", "waveform"),
+        *("vggish", "logmel", "c3d", "efficientnet", "clip", "clap"),
+        *("extractor", "corpus"),
     ),
     "systems": (
         *("losses", "interface", "blocks", "attention", "joint_space", "tcaf"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from damaged import box, spoil, write_clip
 from tcaf.extract.backbones import AudioBackbone, FrameSize, VisualBackbone
 from tcaf.extract.extractor import WINDOWS, Extractor, audio_tokens, visual_tokens
-from tcaf.extract.media import BrokenMediaWarning, MediaError
+from tcaf.extract.tracks import BrokenMediaWarning, MediaError
 
 SIZE = FrameSize(5, 7)
 

@@ -26,7 +26,8 @@ from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.errors import TCAFError
 from tcaf.execution.processes import Crash, Killed, answers
 from tcaf.extract.extractor import Extractor
-from tcaf.extract.media import BrokenMediaWarning, MediaError, require_decoder
+from tcaf.extract.media import require_decoder
+from tcaf.extract.tracks import BrokenMediaWarning, MediaError
 from tcaf.files.atomic import read_json, replacing, write_json
 from tcaf.plugins import run_plugin
 from tcaf.progress import Track, silent
