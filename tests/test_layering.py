@@ -14,6 +14,7 @@ ROOMS = {
     "errors": (),
     "seeding": (),
     "progress": (),
+    "plugins": (),
     "files": ("atomic", "safe_pickle", "csv_tables"),
     "execution": ("devices", "memory", "processes"),
     "data": (
@@ -24,7 +25,8 @@ ROOMS = {
     "settings": ("validation", "fidelity", "sections", "experiment"),
     "text": ("words", "encoders", "sources", "phrases", "class_text", "candidates"),
     "extract": (
-        *("backbones", "media", "vggish", "logmel", "c3d", "efficientnet", "clip", "clap"),
+        *("backbones", "tracks", "conversion", "media", "waveform"),
+        *("vggish", "logmel", "c3d", "efficientnet", "clip", "clap"),
         *("extractor", "corpus"),
     ),
     "systems": (
@@ -33,7 +35,7 @@ ROOMS = {
         *("registry", "reads", "release_checkpoint"),
     ),
     "sources": (
-        *("tfrecord", "youtube8m", "official_lists", "official", "videos"),
+        *("tfrecord", "youtube8m", "official_lists", "official", "labels", "videos"),
         *("world", "scenes", "rendered", "synthetic"),
     ),
     "evaluation": ("scores", "gzsl", "temperature", "parts", "decisions", "statistics"),

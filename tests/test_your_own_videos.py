@@ -5,13 +5,17 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tcaf.commands import entry as cli
 from tcaf.experiments.layers import experiment_layers, resolve
-from tcaf.extract.backbones import BACKBONES, parse_name
+from tcaf.extract.backbones import BACKBONES, open_backbone, parse_name
 from tcaf.extract.c3d import COLOURS as C3D_COLOURS
-from tcaf.sources.videos import PARTS_OF, prepare_videos
+from tcaf.extract.extractor import audio_tokens
+from tcaf.plugins import run_plugin
+from tcaf.sources.labels import PARTS_OF
+from tcaf.sources.videos import prepare_videos
 from write_clip_run import COLOURS, KINDS, write_clip, write_run
 from write_words import write_glove
 
@@ -19,6 +23,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 TEXT = (DOCS / "your-own-videos.md").read_text(encoding="utf-8")
 FIDELITY = (DOCS / "fidelity.md").read_text(encoding="utf-8")
 COMMANDS = [line.strip() for line in TEXT.splitlines() if line.startswith("    tcaf ")]
+CODE = re.findall(r"```python\n(.*?)```", TEXT, flags=re.S)
 SETTINGS = re.search(r"```toml\n(.*?)```", TEXT, re.S)[1]
 
 
@@ -101,9 +106,20 @@ def test_links_lead_somewhere():
         assert (DOCS / target).exists(), target
 
 
+def test_the_backbone_is_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("tcaf.extract.backbones.BACKBONES", dict(BACKBONES))
+    code, _ = CODE
+    (tmp_path / "loudness.py").write_text(code, encoding="utf-8")
+    run_plugin(tmp_path / "loudness.py")
+    samples = np.repeat(np.arange(23, dtype=np.float32) / 32, 1600)
+    tokens = audio_tokens(open_backbone("loudness", "audio"), [samples])
+    # 2.3 s are two tokens of ten tenths; what is left over is dropped.
+    np.testing.assert_allclose(tokens.ravel(), np.arange(20) / 32, rtol=1e-6)
+
+
 def test_the_python_example_runs(tmp_path, tiny_experiment, monkeypatch, capsys):
     pytest.importorskip("av")
-    (code,) = re.findall(r"```python\n(.*?)```", TEXT, flags=re.S)
+    _, code = CODE
     monkeypatch.setitem(BACKBONES, "colours", COLOURS)
     monkeypatch.chdir(tmp_path)
     phrases = [*KINDS, *re.findall(r'"([a-z ]+)"', code)]

@@ -24,6 +24,7 @@ class Colours:
     dim = 6
     step_s = 0.64
     fps = 3.125
+    takes_incomplete_windows = False
     window_frames = 2
     frame_size = FrameSize(5, 7)
 

@@ -201,6 +201,26 @@ def test_a_model_of_one_modality_refuses_clips_without_it(
     assert heard.classify(other) == heard.classify(bare)
 
 
+def test_features_of_another_backbone_are_refused(classifier, clips):
+    """Even if they have the size of the model's own."""
+    own = classifier.trained.spec.audio_backbone
+    assert clips[0].audio_backbone == own
+    for modality, message in (
+        ("audio", f"expected audio features of '{own}', got those of 'logmel'"),
+        ("visual", "expected visual features of '.*', got those of 'logmel'"),
+    ):
+        other = replace(clips[0], **{f"{modality}_backbone": "logmel"})
+        with pytest.raises(TCAFError, match=f"clip '{clips[0].id}': {message}"):
+            classifier.classify(other)
+    # Of features whose origin nobody knows the size is all that can be looked at.
+    unknown = replace(clips[0], audio_backbone="", visual_backbone="")
+    assert classifier.classify(unknown) == classifier.classify(clips[0])
+    # Nothing was made by the backbone of a modality that is not there.
+    bare = replace(clips[0], audio=clips[0].audio[:0])
+    deaf = replace(bare, audio_backbone="logmel")
+    assert classifier.classify(deaf) == classifier.classify(bare)
+
+
 @pytest.mark.parametrize(
     ("modality", "other", "codec", "head", "kind"),
     [

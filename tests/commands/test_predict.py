@@ -251,7 +251,7 @@ def test_pictures(predict, world, tmp_path):
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.filterwarnings("ignore::tcaf.extract.media.BrokenMediaWarning")
+@pytest.mark.filterwarnings("ignore::tcaf.extract.tracks.BrokenMediaWarning")
 def test_a_clip_without_a_usable_track_is_drawn_as_the_others(predict, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     import damaged

@@ -79,6 +79,7 @@ def test_reads_what_was_written(tmp_path, dtype, shard_bytes):
     assert store.dtype == dtype
     for clip, kept in zip(clips, store, strict=True):
         assert (kept.id, kept.class_name, kept.part) == (clip.id, clip.class_name, clip.part)
+        assert (kept.audio_backbone, kept.visual_backbone) == ("ears", "eyes")
         for m in MODALITIES:
             assert kept.tokens(m).dtype == dtype
             np.testing.assert_array_equal(kept.tokens(m), clip.tokens(m).astype(dtype))

@@ -3,13 +3,15 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tcaf.data.features import FeatureSpec, VideoFeatures
+from tcaf.data.splits import Split
 from tcaf.data.store import FeatureStore
-from tcaf.data.writer import new_store
+from tcaf.data.writer import append_store, new_store
 from tcaf.errors import TCAFError
 
 SPEC = FeatureSpec(3, 5, 0.5, 0.25, "ears", "eyes")
@@ -39,6 +41,10 @@ BAD = [
     (clip("bad", audio_value=-70000), "'bad': audio value 70000 does not fit float16; .*float32"),
     (clip("bad", audio=(0, 3), visual=(0, 5)), "'bad' is empty"),
     (clip("bad", visual=(2, 7)), r"'bad': expected visual tokens of shape \(len, 5\), got \(2, 7"),
+    (
+        replace(clip("bad"), visual_backbone="ears"),
+        "'bad': expected visual features of 'eyes', got those of 'ears'",
+    ),
     (clip("good"), "'good' was added twice"),
 ]
 
@@ -183,3 +189,147 @@ def test_killed_writer(tmp_path):
     leftover.rename(tmp_path / f".fresh.{os.getpid()}.partial")
     assert FeatureStore.open(write(fresh, clip("new"))).ids == ["new"]
     assert sorted(p.name for p in fresh.iterdir()) == ["shard-00000.arrow", "store.json"]
+
+
+def files(path):
+    """Every file of a store, and what is in it."""
+    return {file.name: file.read_bytes() for file in sorted(path.iterdir()) if file.is_file()}
+
+
+def append(path, *clips, **options):
+    with append_store(path, **options) as writer:
+        for one in clips:
+            writer.add(one)
+
+
+@pytest.fixture
+def two(tmp_path):
+    """A store of two clips in two shards, with a split and a clip that was left out."""
+    with new_store(tmp_path / "two", SPEC, dtype="float32", shard_bytes=1) as writer:
+        writer.add(clip("a"))
+        writer.add(clip("b", audio_value=3))
+        writer.splits["cls"] = Split(("ant",), ("bee",), ("cat",))
+        writer.leave_out("too short", "x")
+        writer.phrases["ant"] = {"name": ["ant"]}
+        writer.source["kind"] = "test"
+    return tmp_path / "two"
+
+
+def test_appended_clips_come_after_the_old_ones(two):
+    before, opened = files(two), FeatureStore.open(two)
+    with append_store(two, shard_bytes=1) as writer:
+        # 1 + 1e-5 is 1 in float16: the store's own type is kept.
+        writer.add(clip("c", audio_value=1 + 1e-5))
+        writer.add(clip("d"))
+        writer.leave_out("too short", "y")
+        writer.phrases["bee"] = {"name": ["bee"]}
+    store = FeatureStore.open(two)
+    store.verify()
+    assert store.ids == ["a", "b", "c", "d"]
+    assert store[2].audio[-1, 1] == np.float32(1 + 1e-5)
+    assert store.splits == opened.splits
+    assert store.left_out == {"too short": ["x", "y"]}
+    assert set(store.phrases) == {"ant", "bee"}
+    assert store.source == {"kind": "test"}
+    after = files(two)
+    assert {name: after[name] for name in before if name != "store.json"} == {
+        name: content for name, content in before.items() if name != "store.json"
+    }
+    assert set(after) - set(before) == {"shard-00002.arrow", "shard-00003.arrow"}
+    # Who had it open goes on reading what there was.
+    assert (opened.ids, opened[1].audio[-1, 1]) == (["a", "b"], 3)
+
+
+def test_a_store_that_grew_equals_one_written_at_once(two, tmp_path):
+    append(two, clip("c"), clip("d"), shard_bytes=1)
+    clips = [clip("a"), clip("b", audio_value=3), clip("c"), clip("d")]
+    at_once = write(tmp_path / "once", *clips, dtype="float32", shard_bytes=1)
+    assert FeatureStore.open(two).fingerprint == FeatureStore.open(at_once).fingerprint
+
+
+def test_known_clips_are_refused_or_passed_over(two):
+    before = files(two)
+    with pytest.raises(TCAFError, match=r"clip 'b' is in store .*two already"):
+        append(two, clip("c"), clip("b"), shard_bytes=1)
+    assert files(two) == before
+    append(two, clip("b", audio_value=7), clip("c"), skip_known=True)
+    store = FeatureStore.open(two)
+    assert store.ids == ["a", "b", "c"]
+    assert store[1].audio[-1, 1] == 3
+    with pytest.raises(TCAFError, match="clip 'd' was added twice"):
+        append(two, clip("d"), clip("d"), skip_known=True)
+
+
+@pytest.mark.parametrize(("bad", "message"), BAD[:5])
+def test_a_bad_clip_leaves_the_store_as_it_was(two, bad, message):
+    if "float16" in message:
+        bad, message = clip("bad", audio_value=1e39, dtype=np.float64), "does not fit float32"
+    before = files(two)
+    with pytest.raises(TCAFError, match=message):
+        append(two, clip("c"), bad, shard_bytes=1)
+    assert files(two) == before
+
+
+def test_nothing_but_what_is_said_of_the_store_may_change(two):
+    before = FeatureStore.open(two).fingerprint
+    with append_store(two) as writer:
+        writer.splits["cls"] = Split(("ant",), ("bee",), ("cat", "dog"))
+    store = FeatureStore.open(two)
+    assert store.split("cls").test_unseen == ("cat", "dog")
+    assert store.fingerprint == before
+
+
+def test_only_a_store_is_added_to(tmp_path):
+    with pytest.raises(TCAFError, match=r"no feature store at .*gone"):
+        append(tmp_path / "gone", clip())
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "shard-1.arrow").touch()
+    with pytest.raises(TCAFError, match="expected the list of shards"):
+        append(tmp_path / "photos", clip())
+    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["shard-1.arrow"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks of files")
+def test_one_process_at_a_time_adds(two):
+    with append_store(two) as writer:
+        writer.add(clip("c"))
+        with pytest.raises(TCAFError, match=r"another process is writing to .*two"):
+            append(two, clip("d"))
+    assert FeatureStore.open(two).ids == ["a", "b", "c"]
+
+
+APPENDER = """
+import sys, time
+import numpy as np
+from tcaf.data.features import VideoFeatures
+from tcaf.data.writer import append_store
+
+with append_store(sys.argv[1], shard_bytes=1) as writer:
+    writer.add(VideoFeatures("c", np.ones((2, 3), "f4"), np.ones((7, 5), "f4")))
+    (writer.folder / ".store.json.7.partial").touch()
+    print(len(list(writer.folder.glob("*.arrow"))), flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+def test_killed_while_adding(two):
+    before = files(two)
+    command = [sys.executable, "-c", APPENDER, str(two)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "3\n"
+        finally:
+            process.send_signal(signal.SIGKILL)
+    left = files(two)
+    assert set(left) - set(before) == {"shard-00002.arrow", ".store.json.7.partial"}
+    assert {name: left[name] for name in before} == before
+    store = FeatureStore.open(two)
+    store.verify()
+    assert store.ids == ["a", "b"]
+    # The next has the place to itself, and clears what was left.
+    append(two, clip("d"), clip("e"))
+    store = FeatureStore.open(two)
+    store.verify()
+    assert store.ids == ["a", "b", "d", "e"]
+    assert sorted(files(two)) == [f"shard-0000{i}.arrow" for i in range(3)] + ["store.json"]

@@ -1,5 +1,6 @@
 """Names of backbones, and what is said before any weights are looked for."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,13 @@ from tcaf.errors import TCAFError
 from tcaf.extract.backbones import (
     BACKBONES,
     AudioBackbone,
+    BackboneInfo,
     VisualBackbone,
     canonical_name,
+    frames_option,
     open_backbone,
     parse_name,
+    register_backbone,
 )
 from tcaf.pretrained import weights as weights_module
 
@@ -100,5 +104,76 @@ def test_weights_of_ones_own_are_not_looked_for_elsewhere(name, monkeypatch):
 def test_the_table_names_modules_and_modalities():
     assert {info.modality for info in BACKBONES.values()} == set(MODALITIES)
     for name, info in BACKBONES.items():
-        assert info.module.startswith("tcaf.extract."), name
+        assert info.to_json()["open"].startswith("tcaf.extract."), name
         assert all(parse_name(f"{name}:{key}={value}") for key, value in info.options.items())
+
+
+class Named:
+    """An audio backbone in all but what is taken away."""
+
+    dim, step_s, sample_rate, window_samples, hop_samples = 1, 0.5, 8, 4, 4
+
+    def __init__(self, name):
+        self.name = name
+
+    def embed(self, windows):
+        return windows[:, :1]
+
+
+def info_of(opened, **more):
+    return BackboneInfo("audio", opened, "1", 0.5, "none", "none needed", **more)
+
+
+@pytest.fixture
+def table(monkeypatch):
+    """A table of one's own to register in."""
+    copy = dict(BACKBONES)
+    monkeypatch.setattr("tcaf.extract.backbones.BACKBONES", copy)
+    return copy
+
+
+def test_a_registered_backbone_is_one_of_them(table):
+    def opened(options, weights):
+        return Named(canonical_name("mine", {"width": "3", **options}))
+
+    register_backbone("mine", info_of(opened, options={"width": "3"}))
+    assert parse_name("mine:width=5") == ("mine", {"width": "5"})
+    assert open_backbone("mine", "audio").name == "mine"
+    assert open_backbone("mine:width=5", "audio").name == "mine:width=5"
+    with pytest.raises(TCAFError, match=r"got 'wide=5'; did you mean 'width'\?"):
+        open_backbone("mine:wide=5", "audio")
+    with pytest.raises(TCAFError, match="'mine' is audio"):
+        open_backbone("mine", "visual")
+    with pytest.raises(TCAFError, match=r"no backbone 'min'; .* logmel.*mine; did you mean 'mine'"):
+        open_backbone("min", "audio")
+    assert json.loads(json.dumps(table["mine"].to_json()))["open"] == __name__
+
+
+def test_a_name_that_is_taken(table):
+    with pytest.raises(TCAFError, match="there is a backbone 'vggish' already"):
+        register_backbone("vggish", info_of(lambda *_: Named("vggish")))
+    for name in ("", "a:b", "a,b", "a=b", "a b"):
+        with pytest.raises(TCAFError, match="expected a name without"):
+            register_backbone(name, info_of(lambda *_: Named("mine")))
+    assert table == BACKBONES
+    # A plugin that has changed replaces its own.
+    register_backbone("mine", info_of(lambda *_: Named("mine")))
+    register_backbone("mine", info_of(lambda *_: Named("mine:x=1")))
+    assert open_backbone("mine", "audio").name == "mine:x=1"
+
+
+def test_what_is_opened_must_be_a_backbone(table):
+    register_backbone("mine", info_of(lambda *_: object()))
+    with pytest.raises(TCAFError, match=r"'mine' opens has no .*sample_rate.*embed; see .*\.Audio"):
+        open_backbone("mine", "audio")
+    register_backbone("mine", info_of(lambda *_: Named("yours")))
+    with pytest.raises(TCAFError, match="'mine' calls itself 'yours'; expected that name"):
+        open_backbone("mine", "audio")
+
+
+def test_frames_are_read_in_one_place():
+    assert frames_option("clip", {}) == 2
+    assert frames_option("efficientnet_lite0", {}) == 16
+    assert frames_option("clip", {"frames": "8"}) == 8
+    with pytest.raises(TCAFError, match=r"clip: expected frames to be one of 1, 2, .*, got '3'"):
+        frames_option("clip", {"frames": "3"})

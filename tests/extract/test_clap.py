@@ -165,7 +165,7 @@ def test_damaged_folders_are_told(copy, monkeypatch):
     path = copy / "preprocessor_config.json"
     told = json.loads(path.read_text())
     path.write_text(json.dumps({**told, "max_length_s": 0.5}))
-    refused(r"hears 0\.5 s at most")
+    refused(r"takes 0\.5 s at most")
     path.write_text(json.dumps({**told, "feature_size": 17}))
     refused("makes 17 mel bins, the model takes 16")
     path.write_text("{")

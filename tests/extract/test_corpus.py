@@ -39,6 +39,8 @@ def clip_of(file, audio_len=2):
         file.id,
         rng.normal(size=(audio_len, 3)).astype(np.float32),
         rng.normal(size=(7, 5)).astype(np.float32),
+        audio_backbone="listen",
+        visual_backbone="look",
     )
 
 
@@ -56,6 +58,7 @@ def test_features_come_back(tmp_path, work):
     assert (found.id, found.missing, found.notes) == (file.id, (), ("a note",))
     clip = found.features("dog", "val_seen")
     assert (clip.id, clip.class_name, clip.part) == (file.id, "dog", "val_seen")
+    assert (clip.audio_backbone, clip.visual_backbone) == ("listen", "look")
     assert np.array_equal(clip.audio, clip_of(file).audio)
     assert np.array_equal(clip.visual, clip_of(file).visual)
 

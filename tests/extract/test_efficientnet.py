@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tcaf.errors import MissingExtraError, TCAFError
-from tcaf.extract.backbones import BACKBONES, FrameSize, VisualBackbone, open_backbone
+from tcaf.extract.backbones import BACKBONES, FRAMES, FrameSize, VisualBackbone, open_backbone
 
 pytest.importorskip("efficientnet_lite_pytorch", reason="needs the extra `video`")
 
@@ -73,7 +73,7 @@ def test_backbone(backbone):
     assert backbone.frame_size == FrameSize(224, 224, keep_aspect=True)
 
 
-@pytest.mark.parametrize("frames", efficientnet.FRAMES)
+@pytest.mark.parametrize("frames", FRAMES)
 def test_frames_fill_a_token(monkeypatch, frames):
     monkeypatch.setattr(efficientnet, "build_network", lambda *_, **__: None)
     backbone = efficientnet.open_backbone({"frames": frames}, None)
@@ -110,7 +110,7 @@ def test_weights_of_ones_own(tmp_path, backbone):
 
 
 def test_what_a_user_can_get_wrong(tmp_path, monkeypatch):
-    with pytest.raises(TCAFError, match="expected frames of 1, 2, 4, 8, 16, got '3'"):
+    with pytest.raises(TCAFError, match="expected frames to be one of 1, 2, 4, 8, 16, got '3'"):
         open_backbone("efficientnet_lite0:frames=3", "visual")
     torch.save({"_conv_stem.weight": torch.ones(7)}, tmp_path / "w.pth")
     with pytest.raises(TCAFError, match=r"EfficientNet-Lite0 in .*w.pth are not .*missing: _bn0"):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from damaged import box, spoil, write_clip
 from tcaf.extract.backbones import AudioBackbone, FrameSize, VisualBackbone
 from tcaf.extract.extractor import WINDOWS, Extractor, audio_tokens, visual_tokens
-from tcaf.extract.media import BrokenMediaWarning, MediaError
+from tcaf.extract.tracks import BrokenMediaWarning, MediaError
 
 SIZE = FrameSize(5, 7)
 
@@ -133,6 +133,7 @@ def test_a_file_becomes_a_clip(tmp_path):
     path = write_clip(tmp_path / "a.mp4", 1.2)
     clip = EXTRACTOR.extract(path)
     assert clip.id == "a.mp4"
+    assert (clip.audio_backbone, clip.visual_backbone) == ("first_and_last", "corners")
     # AAC's blocks of 64 ms end at 1.28 s: (140 samples - 13) / 11 + 1; 6 frames / 3.
     assert (clip.audio.shape, clip.visual.shape) == ((12, 2), (2, 2))
     assert EXTRACTOR.extract(path, "dog/a").id == "dog/a"

@@ -26,15 +26,8 @@ from damaged import (
 )
 from tcaf.errors import TCAFError
 from tcaf.extract.backbones import FrameSize
-from tcaf.extract.media import (
-    MAX_JUMP_S,
-    BrokenMediaWarning,
-    MediaError,
-    TrackError,
-    probe,
-    read_audio,
-    read_frames,
-)
+from tcaf.extract.media import probe, read_audio, read_frames
+from tcaf.extract.tracks import MAX_JUMP_S, BrokenMediaWarning, MediaError, TrackError
 
 SMALL = FrameSize(11, 13)
 RATE = 16_000

@@ -128,8 +128,13 @@ def test_a_tone_is_loudest_in_its_band():
 @pytest.mark.parametrize(
     ("waveform", "rate", "message"),
     [
-        (noise(7), 44_100, "VGGish hears 16000 samples per second, the sound has 44100; resample"),
-        (noise(14).reshape(7, 2), 16_000, r"mono samples in one dimension, found shape \(7, 2\)"),
+        (noise(7), 0, "expected a sample rate of at least 1, got 0"),
+        (noise(8).reshape(2, 2, 2), 16_000, r"\(samples, channels\), found \(2, 2, 2\)"),
+        (noise(0).reshape(7, 0), 16_000, r"\(samples, channels\), found \(7, 0\)"),
+        (noise(130).reshape(2, 65), 16_000, r"found \(2, 65\), which has 65 channels; transpose"),
+        ([0.1, 0.2], 16_000, "expected a numpy array or a tensor, got list"),
+        (torch.zeros(7, dtype=torch.int32), 16_000, "expected int16 or floating .* found int32"),
+        (torch.full((7,), 2.0), 16_000, r"samples in -1..1, found 2 to 2"),
         (np.zeros(7, np.int32), 16_000, "expected int16 or floating samples, found int32"),
         (
             noise(7) * 20_000,
@@ -142,6 +147,60 @@ def test_a_tone_is_loudest_in_its_band():
 def test_sound_of_another_kind(unchecked, waveform, rate, message):
     with pytest.raises(TCAFError, match=message):
         vggish.log_mel_examples(waveform, rate)
+
+
+def test_arrays_and_tensors_of_every_kind_are_the_same_sound():
+    whole = (noise(16_000) * 20_000).astype(np.int16)
+    expected = vggish.log_mel_examples(whole, 16_000)
+    assert expected.shape == (1, 96, 64)
+    floating = whole / np.float32(32768)
+    both = np.stack([floating, floating], axis=1)
+    # Two channels whose mean is the sound.
+    apart = np.stack([floating * 1.5, floating * 0.5], axis=1)
+    for same in (
+        floating,
+        torch.from_numpy(whole),
+        torch.from_numpy(floating),
+        torch.from_numpy(floating).requires_grad_(),
+        torch.from_numpy(floating).double(),
+        both,
+        whole[:, None],
+        torch.from_numpy(both),
+        np.stack([whole, whole], axis=1),
+    ):
+        np.testing.assert_array_equal(vggish.log_mel_examples(same, 16_000), expected)
+    np.testing.assert_allclose(
+        vggish.log_mel_examples(apart / 2, 16_000),
+        vggish.log_mel_examples(floating / 2, 16_000),
+        atol=1e-4,
+    )
+    rough = vggish.log_mel_examples(torch.from_numpy(floating).bfloat16(), 16_000)
+    np.testing.assert_allclose(rough, expected, atol=0.1)
+
+
+@pytest.mark.parametrize("rate", [8000, 22_050, 44_100, 48_000])
+def test_sound_of_another_rate(rate):
+    """A chord below 3.5 kHz, which all of the rates hold."""
+
+    def chord(rate, seconds):
+        times = np.arange(round(seconds * rate)) / rate
+        return sum(0.2 * np.sin(2 * np.pi * hertz * times) for hertz in (173, 997, 2503, 3301))
+
+    expected = vggish.log_mel_examples(chord(16_000, 3), 16_000)
+    found = vggish.log_mel_examples(chord(rate, 3), rate)
+    assert found.shape == expected.shape == (3, 96, 64)
+    # Where the sound begins and ends there is silence beside it.
+    inside = np.s_[:, 3:-3]
+    np.testing.assert_allclose(found[inside], expected[inside], atol=0.02)
+
+
+def test_the_coding_takes_tensors():
+    rng = np.random.default_rng(3)
+    embedding, vectors, means = rng.normal(size=(7, 128)), rng.normal(size=(128, 128)), np.ones(128)
+    expected = vggish.quantise(embedding, vectors, means)
+    assert len(np.unique(expected)) > 50
+    tensors = (torch.from_numpy(a) for a in (embedding, vectors, means))
+    np.testing.assert_array_equal(vggish.quantise(*tensors), expected)
 
 
 def test_network_flattens_time_band_channel(backbone):

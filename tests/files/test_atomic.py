@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from tcaf.errors import TCAFError
-from tcaf.files.atomic import new_folder, read_json, replacing, write_json, write_text
+from tcaf.files.atomic import (
+    new_folder,
+    only_writer,
+    read_json,
+    replacing,
+    write_json,
+    write_text,
+)
 
 
 class Boom(Exception):
@@ -228,3 +235,24 @@ def test_a_file_that_only_its_owner_could_read_follows_the_umask(tmp_path):
     finally:
         os.umask(before)
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks of files")
+def test_one_writer_at_a_time(tmp_path):
+    for _ in range(2):  # the first lets go of it
+        with (
+            only_writer(tmp_path),
+            pytest.raises(TCAFError, match="another process is writing"),
+            only_writer(tmp_path),
+        ):
+            pytest.fail("the body must not run")
+    with pytest.raises(Boom), only_writer(tmp_path):
+        raise Boom
+    with only_writer(tmp_path):
+        assert names(tmp_path) == []
+
+
+def test_without_locks_nobody_is_kept_out(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with only_writer(tmp_path), only_writer(tmp_path):
+        pass

@@ -16,7 +16,8 @@ from tcaf.data.store import FeatureStore
 from tcaf.errors import MissingExtraError
 from tcaf.extract import corpus
 from tcaf.extract.corpus import Backbones, MediaFile, Reject, extract_files
-from tcaf.sources.videos import find_clips, prepare_videos
+from tcaf.sources.labels import find_clips
+from tcaf.sources.videos import prepare_videos
 
 av = pytest.importorskip("av")
 pytest.importorskip("efficientnet_lite_pytorch")

@@ -1,24 +1,31 @@
-"""Your own clips to a store: files, classes, splits. Extraction itself is in the slow tests."""
+"""Your own clips to a store, and more of them: tables, parts, what is there already.
+
+Clips are real; they are extracted in the test's own process, and damage is for the slow tests.
+"""
 
 import csv
-from collections import Counter
+import hashlib
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tcaf.data.splits import Split
+from tcaf.data.splits import PARTS, Split
+from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
-from tcaf.extract.corpus import MediaFile
-from tcaf.sources.videos import (
-    PARTS_OF,
-    Clip,
-    _deal_out,
-    find_clips,
-    prepare_videos,
-    read_split,
-    split_by_parts,
-    split_by_rule,
-)
+from tcaf.extract import corpus
+from tcaf.extract.backbones import BACKBONES
+from tcaf.sources.labels import find_clips
+from tcaf.sources.videos import prepare_videos
+
+pytest.importorskip("av")
+pytest.importorskip("efficientnet_lite_pytorch")
+
+LIGHT = "efficientnet_lite0:frames=1,weights=random"
 
 
 def touch(folder, *names):
@@ -33,147 +40,9 @@ def write_csv(path, *rows):
     return path
 
 
-def test_classes_are_the_sub_folders(tmp_path):
-    touch(tmp_path, "dog/1.mp4", "dog/deep/2.MKV", "a cat/1.webm", "loose.wav", "notes.txt")
-    touch(tmp_path, ".Trash/1.mp4", "dog/._1.mp4")
-    found = [(clip.file.id, clip.class_name) for clip in find_clips(tmp_path)]
-    assert found == [
-        ("a cat/1.webm", "a cat"),
-        ("dog/1.mp4", "dog"),
-        ("dog/deep/2.MKV", "dog"),
-        ("loose.wav", ""),
-    ]
-
-
-def test_no_folder_and_no_media(tmp_path):
-    with pytest.raises(TCAFError, match=r"expected a folder with media files at .*gone"):
-        find_clips(tmp_path / "gone")
-    touch(tmp_path, "a.txt", "b.jpg")
-    with pytest.raises(TCAFError, match=r"no media file in .* \(2 other files\)"):
-        find_clips(tmp_path)
-
-
-def test_labels(tmp_path):
-    touch(tmp_path, "x/1.mp4", "2.avi", "3.avi")
-    labels = write_csv(
-        tmp_path / "labels.csv",
-        ("class", "file", "part"),
-        ("dog", "x/1.mp4", "val_seen"),
-        ("cat", "2.avi", "test_seen"),
-        ("cat", "gone.avi", "stage_1_train"),
-    )
-    found = {clip.file.id: (clip.class_name, clip.part) for clip in find_clips(tmp_path, labels)}
-    assert found == {
-        "x/1.mp4": ("dog", "val_seen"),
-        "2.avi": ("cat", "test_seen"),
-        "gone.avi": ("cat", "stage_1_train"),
-    }
-
-
-@pytest.mark.parametrize(
-    ("rows", "told"),
-    [
-        ([("name", "class"), ("a", "b")], "expected the columns file, class, found name, class"),
-        ([("file", "class"), ("1.mp4", "")], "line 2: expected a class, found none"),
-        ([("file", "class"), ("1.mp4", "a", " b")], "line 2: expected 2 cells .* found 3"),
-        (
-            [("file", "class", "split"), ("1.mp4", "a", "train")],
-            "no column 'split' is known; there may be file, class, part",
-        ),
-        ([("file", "class"), ("1.mp4", "a"), ("1.mp4", "b")], "line 3: '1.mp4' is listed twice"),
-        (
-            [("file", "class", "part"), ("1.mp4", "a", "test_sen")],
-            "no part 'test_sen'.*did you mean 'test_seen'",
-        ),
-        (
-            [("file", "class", "part"), ("1.mp4", "a", "val_seen"), ("2.mp4", "a", "")],
-            "1 rows have a part, '2.mp4' none",
-        ),
-        ([("file", "class")], "expected rows of file and class, found none"),
-        ([("file", "class"), ("2.mp4", "a")], "none of 1 files is in .*2.mp4"),
-    ],
-)
-def test_bad_labels(tmp_path, rows, told):
-    touch(tmp_path, "1.mp4")
-    with pytest.raises(TCAFError, match=told):
-        find_clips(tmp_path, write_csv(tmp_path / "labels.csv", *rows))
-
-
-def test_split_file(tmp_path):
-    rows = [("class", "subset"), ("b", "train"), ("a", "train"), ("c", "val_unseen")]
-    path = write_csv(tmp_path / "split.csv", *rows, ("d", "test_unseen"))
-    assert read_split(path) == Split(("a", "b"), ("c",), ("d",))
-    with pytest.raises(TCAFError, match="no class is test_unseen"):
-        read_split(write_csv(path, *rows))
-    with pytest.raises(TCAFError, match="no subset 'test'"):
-        read_split(write_csv(path, *rows, ("d", "test")))
-    with pytest.raises(TCAFError, match="split overlap: 'a' in both train and test_unseen"):
-        read_split(write_csv(path, *rows, ("a", "test_unseen")))
-    with pytest.raises(TCAFError, match="found none"):
-        read_split(tmp_path / "gone.csv")
-
-
-def test_rule_holds_out_classes():
-    names = [f"c{i:02}" for i in range(20) for _ in range(7)]
-    split = split_by_rule(names, 0.2, 0)
-    assert split is not None
-    assert (len(split.train), len(split.val_unseen), len(split.test_unseen)) == (12, 4, 4)
-    assert split_by_rule(names[::-1], 0.2, 0) == split
-    assert split_by_rule(names, 0.2, 1) != split
-
-
-@pytest.mark.parametrize("names", [[], [""] * 20, ["a", "b", "c"] * 9, list("abcdef") * 2])
-def test_too_few_for_a_split(names):
-    assert split_by_rule(names, 0.2, 0) is None
-
-
-def clips_of(counts):
-    return [
-        Clip(MediaFile(f"{name}/{i}", Path(name)), name, "")
-        for name, count in counts.items()
-        for i in range(count)
-    ]
-
-
-def test_dealing_out():
-    split = Split(("a", "b"), ("c",), ("d",))
-    clips = clips_of({"a": 20, "b": 3, "c": 20, "d": 5, "e": 4, "": 2})
-    parts = _deal_out(clips, split, 0)
-    counts = Counter((clip.class_name, part) for clip, part in zip(clips, parts, strict=True))
-    assert counts == {
-        ("a", "stage_1_train"): 14,
-        ("a", "val_seen"): 3,
-        ("a", "test_seen"): 3,
-        # Each part at least one clip.
-        ("b", "stage_1_train"): 1,
-        ("b", "val_seen"): 1,
-        ("b", "test_seen"): 1,
-        ("c", "val_unseen"): 17,
-        ("c", "test_seen"): 3,
-        ("d", "test_unseen"): 5,
-        ("e", ""): 4,
-        ("", ""): 2,
-    }
-    # By lot, and not by the order of the names.
-    assert parts != sorted(parts)
-    assert all(sum(shares.values()) == pytest.approx(1) for shares in PARTS_OF.values())
-
-
-def test_a_part_that_is_given_stays():
-    clips = [Clip(c.file, c.class_name, "test_seen") for c in clips_of({"a": 3})]
-    assert _deal_out(clips, Split(("a",), ("b",), ("c",)), 0) == ["test_seen"] * 3
-    assert _deal_out(clips, None, 0) == [""] * 3
-
-
-def test_parts_imply_the_split():
-    parts = {"a": "stage_1_train", "b": "val_seen", "c": "val_unseen", "d": "test_unseen"}
-    clips = [
-        Clip(c.file, c.class_name, parts[c.class_name]) for c in clips_of(dict.fromkeys(parts, 2))
-    ]
-    assert split_by_parts(clips) == Split(("a", "b"), ("c",), ("d",))
-    both = [*clips, Clip(clips[0].file, "a", "test_unseen")]
-    with pytest.raises(TCAFError, match="split overlap: 'a' in both train and test_unseen"):
-        split_by_parts(both)
+def rows_of(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return [tuple(row.values()) for row in csv.DictReader(file)]
 
 
 @pytest.mark.parametrize(
@@ -191,20 +60,24 @@ def test_parts_imply_the_split():
             [("a", "val_unseen"), ("b", "train"), ("c", "test_unseen")],
             "clip 'b/1.mp4' stands in test_unseen, but its class 'b' is not",
         ),
+        (
+            [("a", "train"), ("b", "val_unseen")],
+            "no class is test_unseen",
+        ),
     ],
 )
-def test_tables_that_do_not_fit_are_told_before_any_work(tmp_path, rows, told):
+def test_tables_that_do_not_fit_are_refused_before_any_work(tmp_path, rows, told):
     parts = {"a/1.mp4": "val_unseen", "b/1.mp4": "test_unseen", "c/1.mp4": "test_seen"}
     touch(tmp_path, *parts)
     parts["c/1.mp4"] = "test_unseen"
     labels = [("file", "class", "part"), *((file, file[0], part) for file, part in parts.items())]
-    split = write_csv(tmp_path / "split.csv", ("class", "subset"), *rows)
+    classes = write_csv(tmp_path / "classes.csv", ("class", "subset"), *rows)
     with pytest.raises(TCAFError, match=told):
         prepare_videos(
             tmp_path,
             tmp_path / "out",
             labels=write_csv(tmp_path / "labels.csv", *labels),
-            split=split,
+            classes=classes,
         )
     assert not list(tmp_path.glob("out*"))
 
@@ -216,6 +89,8 @@ def test_tables_that_do_not_fit_are_told_before_any_work(tmp_path, rows, told):
         ({"seed": -1}, "seed from 0 on; got unseen 0.2, seed -1"),
         ({"overwrite": True}, "is no feature store; it will not be overwritten"),
         ({}, "exists already"),
+        ({"append": True}, "expected the list of shards of a feature store"),
+        ({"append": True, "overwrite": True}, "replaced or added to, not both"),
     ],
 )
 def test_what_is_wrong_is_said_before_any_work(tmp_path, options, told):
@@ -224,3 +99,308 @@ def test_what_is_wrong_is_said_before_any_work(tmp_path, options, told):
     with pytest.raises(TCAFError, match=told):
         prepare_videos(tmp_path, out, **options)
     assert not (tmp_path / "out.extracted").exists()
+
+
+def in_this_process(jobs, open_worker, opened, workers):
+    """Takes the place of what starts processes."""
+    work = open_worker(*opened)
+    for job in jobs:
+        EXTRACTED.append(job.id)
+        yield job, work(job)
+
+
+EXTRACTED = []
+"""Ids of the files that were extracted in a test."""
+
+
+@pytest.fixture(autouse=True)
+def _one_process(monkeypatch):
+    EXTRACTED.clear()
+    monkeypatch.setattr(corpus, "answers", in_this_process)
+
+
+def prepare(folder, out, **options):
+    return prepare_videos(folder, out, visual=LIGHT, workers=1, **options)
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    """Clips of a third of a second, to be copied."""
+    from damaged import write_clip
+
+    folder = tmp_path_factory.mktemp("sounds")
+    return [
+        write_clip(folder / f"{n}.wav", 0, num_samples=5000 + n, audio_codec="pcm_s16le")
+        for n in range(2)
+    ]
+
+
+@pytest.fixture
+def folder(tmp_path, sounds):
+    """Four classes of four clips each."""
+    put(tmp_path / "clips", sounds, *(f"{name}/{n}.wav" for name in "abcd" for n in range(4)))
+    return tmp_path / "clips"
+
+
+def put(folder, sounds, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(sounds[len(name) % 2].read_bytes())
+
+
+def known(store):
+    """Class and part by clip."""
+    return dict(zip(store.ids, zip(store.class_names, store.parts, strict=True), strict=True))
+
+
+def test_new_clips_are_added_and_the_old_ones_stay(tmp_path, folder, sounds):
+    (folder / "a" / "broken.wav").write_text("no sound")
+    (folder / "a" / "mended.wav").write_text("no sound yet")
+    first = prepare(folder, tmp_path / "store")
+    before, split = known(first), first.split("cls")
+    assert len(before) == 16
+    assert set(split.classes) == set("abcd")
+    name = split.train[0]
+    put(folder, sounds, *(f"{name}/new{n}.wav" for n in range(10)), "a/mended.wav")
+    EXTRACTED.clear()
+    store = prepare(folder, tmp_path / "store", append=True)
+    store.verify()
+    new = [f"{name}/new{n}.wav" for n in range(10)]
+    assert sorted(EXTRACTED) == sorted([*new, "a/broken.wav", "a/mended.wav"])
+    after = known(store)
+    assert store.ids[:16] == first.ids
+    assert {clip: after[clip] for clip in before} == before
+    assert set(after) - set(before) == {*new, "a/mended.wav"}
+    assert store.splits == first.splits
+    # 15 % of 10 (or, with the mended clip, 11) are 2 for validation and 2 for the test.
+    parts = [after[clip][1] for clip in after if clip not in before and after[clip][0] == name]
+    assert (parts.count("val_seen"), parts.count("test_seen")) == (2, 2)
+    assert set(parts) == {"stage_1_train", "val_seen", "test_seen"}
+    # What was left out before and is in now is left out no more.
+    assert list(first.left_out.values()) == [["a/broken.wav", "a/mended.wav"]]
+    assert list(store.left_out.values()) == [["a/broken.wav"]]
+    assert [row[0] for row in rows_of(store.path / "rejects.csv")] == ["a/broken.wav"]
+    assert [row[0] for row in rows_of(store.path / "notes.csv")] == store.ids
+    call = {"folder": str(folder), "seed": 0}
+    assert store.source == {"kind": "videos", **call, "appended": [{**call, "after": 16}]}
+    assert not (tmp_path / "store.extracted").exists()
+    # Nothing is new but the broken file, which is tried again and changes nothing.
+    again = prepare(folder, tmp_path / "store", append=True)
+    assert (again.fingerprint, again.left_out) == (store.fingerprint, store.left_out)
+
+
+def test_with_nothing_new_nothing_is_done(tmp_path, folder):
+    first = prepare(folder, tmp_path / "store")
+    EXTRACTED.clear()
+    content = (first.path / "store.json").read_bytes()
+    assert prepare(folder, tmp_path / "store", append=True).ids == first.ids
+    assert EXTRACTED == []
+    assert (first.path / "store.json").read_bytes() == content
+
+
+def test_new_classes_need_a_place(tmp_path, folder, sounds):
+    first = prepare(folder, tmp_path / "store")
+    content = (first.path / "store.json").read_bytes()
+    put(folder, sounds, "e/1.wav", "f/1.wav", "g/1.wav", "loose.wav")
+    EXTRACTED.clear()
+    with pytest.raises(
+        TCAFError, match=r"split of store .*store has no place for 'e', 'f', 'g'; a"
+    ):
+        prepare(folder, tmp_path / "store", append=True)
+    rows = [("class", "subset"), ("e", "train"), ("f", "test_unseen")]
+    table = write_csv(tmp_path / "new.csv", *rows)
+    with pytest.raises(TCAFError, match=r"new\.csv has no place for 'g'"):
+        prepare(folder, tmp_path / "store", append=True, classes=table)
+    taken = first.split("cls").train[0]
+    write_csv(table, *rows, ("g", "val_unseen"), (taken, "test_unseen"))
+    with pytest.raises(TCAFError, match=f"class '{taken}' is to be test_unseen, but in the split"):
+        prepare(folder, tmp_path / "store", append=True, classes=table)
+    assert EXTRACTED == []
+    assert (first.path / "store.json").read_bytes() == content
+    write_csv(table, *rows, ("g", "val_unseen"), (taken, "train"))
+    store = prepare(folder, tmp_path / "store", append=True, classes=table)
+    old, new = first.split("cls"), store.split("cls")
+    assert set(new.train) == {*old.train, "e"}
+    assert set(new.test_unseen) == {*old.test_unseen, "f"}
+    assert set(new.val_unseen) == {*old.val_unseen, "g"}
+    after = known(store)
+    assert after["e/1.wav"] == ("e", "stage_1_train")
+    assert after["f/1.wav"] == ("f", "test_unseen")
+    assert after["g/1.wav"] == ("g", "val_unseen")
+    # A clip of no class serves to predict alone.
+    assert after["loose.wav"] == ("", "")
+    assert store.phrases["e"] == {"name": ["e"]}
+
+
+def test_parts_of_a_table_say_the_place_of_new_classes(tmp_path, folder, sounds):
+    first = prepare(folder, tmp_path / "store")
+    train = first.split("cls").train[0]
+    put(folder, sounds, "e/1.wav", "e/2.wav", f"{train}/new.wav")
+    rows = [("e/1.wav", "e", "val_unseen"), ("e/2.wav", "e", "test_seen")]
+    rows += [(f"{train}/new.wav", train, "test_seen")]
+    # What it says of a clip that is in the store counts no more.
+    rows += [(first.ids[0], "e", "val_unseen")]
+    table = write_csv(tmp_path / "labels.csv", ("file", "class", "part"), *rows)
+    store = prepare(folder, tmp_path / "store", append=True, labels=table)
+    after = known(store)
+    assert [after[row[0]] for row in rows[:3]] == [row[1:] for row in rows[:3]]
+    assert after[first.ids[0]] == known(first)[first.ids[0]]
+    assert set(store.split("cls").val_unseen) == {*first.split("cls").val_unseen, "e"}
+    put(folder, sounds, f"{train}/late.wav")
+    write_csv(table, ("file", "class", "part"), (f"{train}/late.wav", train, "val_unseen"))
+    with pytest.raises(TCAFError, match=f"class '{train}' is to be val_unseen, but in the split"):
+        prepare(folder, tmp_path / "store", append=True, labels=table)
+
+
+@pytest.mark.filterwarnings("ignore:.*the store has no split")
+def test_a_store_without_a_split(tmp_path, sounds, recwarn):
+    put(tmp_path / "clips", sounds, "a/1.wav")
+    prepare(tmp_path / "clips", tmp_path / "store")
+    put(tmp_path / "clips", sounds, "b/1.wav")
+    recwarn.clear()
+    store = prepare(tmp_path / "clips", tmp_path / "store", append=True)
+    assert known(store) == {"a/1.wav": ("a", ""), "b/1.wav": ("b", "")}
+    # That it has none was said when it was made.
+    assert not recwarn.list
+    # Clips of every part make it one that can be trained on.
+    new = [(f"{n}.wav", name, PARTS[n]) for n, name in enumerate("aacad")]
+    put(tmp_path / "clips", sounds, *(row[0] for row in new))
+    table = write_csv(tmp_path / "labels.csv", ("file", "class", "part"), *new)
+    store = prepare(tmp_path / "clips", tmp_path / "store", append=True, labels=table)
+    assert store.split("cls") == Split(("a",), ("c",), ("d",))
+    assert known(store)["a/1.wav"] == ("a", "")
+
+
+def test_other_backbones_are_refused(tmp_path, folder, sounds):
+    prepare(folder, tmp_path / "store")
+    put(folder, sounds, "a/new.wav")
+    message = r"expected the backbones logmel and efficientnet_lite0:frames=1,weights=random, whose"
+    with pytest.raises(TCAFError, match=message):
+        prepare_videos(
+            folder,
+            tmp_path / "store",
+            visual="efficientnet_lite0:frames=2,weights=random",
+            append=True,
+        )
+    assert not (tmp_path / "store.extracted").exists()
+
+
+def test_equal_names_in_another_folder_are_named(tmp_path, folder, sounds):
+    prepare(folder, tmp_path / "store")
+    put(tmp_path / "more", sounds, "a/0.wav", "a/9.wav")
+    with pytest.warns(UserWarning, match=r"1 files of .*more are passed over: .* \('a/0\.wav'\)"):
+        store = prepare(tmp_path / "more", tmp_path / "store", append=True)
+    assert store.ids[16:] == ["a/9.wav"]
+    # Now it is one of the store's folders.
+    assert prepare(tmp_path / "more", tmp_path / "store", append=True).ids == store.ids
+
+
+def test_a_table_that_leaves_out_a_class_is_refused(tmp_path, folder):
+    rows = [("class", "subset"), ("a", "train"), ("b", "val_unseen"), ("c", "test_unseen")]
+    table = write_csv(tmp_path / "classes.csv", *rows)
+    with pytest.raises(TCAFError, match=r"classes\.csv has no place for 'd'; a table of classes"):
+        prepare(folder, tmp_path / "store", classes=table)
+    assert EXTRACTED == []
+
+
+PLUGIN = """
+import numpy as np
+from tcaf.extract.backbones import BackboneInfo, register_backbone
+
+class Peak:
+    name, dim, step_s = "peak", 1, 0.1
+    sample_rate, window_samples, hop_samples = 16_000, 1600, 1600
+
+    def embed(self, windows):
+        return np.abs(windows).max(axis=1, keepdims=True).astype(np.float32)
+
+info = BackboneInfo("audio", lambda options, weights: Peak(), "1", 0.1, "none", "none needed")
+register_backbone("peak", info)
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    monkeypatch.setattr("tcaf.extract.backbones.BACKBONES", dict(BACKBONES))
+    monkeypatch.setattr("tcaf.plugins._RUN", set())
+    (tmp_path / "peak.py").write_text(PLUGIN, encoding="utf-8")
+    return tmp_path / "peak.py"
+
+
+def test_a_backbone_of_ones_own(tmp_path, folder, plugin):
+    with pytest.raises(TCAFError, match="no backbone 'peak'"):
+        prepare(folder, tmp_path / "store", audio="peak")
+    store = prepare(folder, tmp_path / "store", audio="peak", plugin=plugin)
+    assert (store.spec.audio_backbone, store.spec.audio_dim) == ("peak", 1)
+    # A tone of loudness 0.5 for 5000 samples.
+    assert store[0].audio.shape == (3, 1)
+    np.testing.assert_allclose(store[0].audio, 0.5, atol=0.01)
+    sha256 = hashlib.sha256(PLUGIN.encode()).hexdigest()
+    assert store.source["plugin_sha256"] == sha256
+
+
+def test_an_extraction_is_not_taken_up_with_a_changed_plugin(tmp_path, folder, plugin):
+    backbones = corpus.Backbones("peak", LIGHT, plugin=plugin)
+    files = [clip.file for clip in find_clips(folder)]
+    corpus.extract_files(files[:2], backbones, tmp_path / "store.extracted", workers=1)
+    plugin.write_text(PLUGIN + "# changed")
+    with pytest.raises(TCAFError, match=r"with peak and .* of another plugin file, now it is peak"):
+        prepare(folder, tmp_path / "store", audio="peak", plugin=plugin)
+
+
+@pytest.mark.slow  # starts processes
+def test_processes_know_the_backbones_of_a_plugin(tmp_path, folder, plugin, monkeypatch):
+    monkeypatch.undo()
+    out = tmp_path / "store"
+    store = prepare_videos(folder, out, audio="peak", visual=LIGHT, plugin=plugin, workers=2)
+    BACKBONES.pop("peak")
+    assert len(store) == 16
+    np.testing.assert_allclose(store[15].audio, 0.5, atol=0.01)
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+sys.path[:0] = sys.argv[3:]
+from test_videos import in_this_process, prepare
+from tcaf.data import writer
+from tcaf.extract import corpus
+from tcaf.extract.backbones import BACKBONES
+from tcaf.sources.labels import find_clips
+
+def wait(self):
+    self._flush()
+    print("added", flush=True)
+    time.sleep(60)
+
+corpus.answers = in_this_process
+writer.StoreWriter.finish = wait
+prepare(Path(sys.argv[1]), Path(sys.argv[2]), append=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+def test_killed_while_adding(tmp_path, folder, sounds, monkeypatch):
+    first = prepare(folder, tmp_path / "store")
+    put(folder, sounds, "a/new.wav", "b/new.wav")
+    tests = Path(__file__).parent
+    command = [sys.executable, "-c", KILLED, str(folder), str(tmp_path / "store")]
+    command += [str(tests), str(tests.parent)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "added\n"
+        finally:
+            process.send_signal(signal.SIGKILL)
+    store = FeatureStore.open(tmp_path / "store")
+    store.verify()
+    assert (store.ids, store.fingerprint) == (first.ids, first.fingerprint)
+    assert len(list(store.path.glob("*.arrow"))) == 2
+    # The same command carries on, and extracts nothing twice.
+    EXTRACTED.clear()
+    store = prepare(folder, tmp_path / "store", append=True)
+    store.verify()
+    assert EXTRACTED == []
+    assert store.ids == [*first.ids, "a/new.wav", "b/new.wav"]
+    assert np.isfinite(store[17].audio).all()
+    assert not (tmp_path / "store.extracted").exists()

@@ -275,6 +275,7 @@ def test_clips_without_a_modality_are_named(tmp_path, tables):
         "no rgb features": ["bb"],
         "no audio and rgb features": ["cc"],
         "shard without a record": ["b.tfrecord"],
+        "class without a video": ["Cake", "Dog", "Drifting"],
     }
 
 

@@ -16,7 +16,7 @@ from tcaf.data.features import VideoFeatures
 from tcaf.data.splits import PARTS, UNIONS
 from tcaf.data.store import FeatureStore
 from tcaf.errors import MissingExtraError, TCAFError
-from tcaf.sources.videos import SUFFIXES
+from tcaf.sources.labels import SUFFIXES
 
 
 @dataclass(frozen=True)

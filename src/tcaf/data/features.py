@@ -44,6 +44,10 @@ class FeatureSpec:
         """Returns the seconds per token of a modality."""
         return self.audio_step_s if modality == "audio" else self.visual_step_s
 
+    def backbone(self, modality: Modality) -> str:
+        """Returns the name of what made the tokens of a modality."""
+        return self.audio_backbone if modality == "audio" else self.visual_backbone
+
 
 @dataclass(frozen=True)
 class VideoFeatures:
@@ -55,6 +59,8 @@ class VideoFeatures:
         visual: visual tokens; an empty sequence where the clip has no picture.
         class_name: the class, if known.
         part: one of `splits.PARTS`, if the clip belongs to a benchmark.
+        audio_backbone: name of what made the audio tokens, if known.
+        visual_backbone: name of what made the visual tokens, if known.
     """
 
     id: str
@@ -62,19 +68,33 @@ class VideoFeatures:
     visual: Float[np.ndarray, "visual_len visual_dim"]
     class_name: str = ""
     part: str = ""
+    audio_backbone: str = ""
+    visual_backbone: str = ""
 
     def tokens(self, modality: Modality) -> Float[np.ndarray, "len dim"]:
         """Returns the tokens of a modality."""
         return self.audio if modality == "audio" else self.visual
 
+    def backbone(self, modality: Modality) -> str:
+        """Returns the name of what made the tokens of a modality; empty if not known."""
+        return self.audio_backbone if modality == "audio" else self.visual_backbone
+
     def check(self, spec: FeatureSpec) -> None:
         """Checks the clip against what a store holds.
 
         Raises:
-            TCAFError: wrong dimensions, no token at all, NaN or infinite values.
+            TCAFError: features of another backbone, where both names are known, wrong dimensions,
+                no token at all, NaN or infinite values.
         """
         for modality in MODALITIES:
             tokens, dim = self.tokens(modality), spec.dim(modality)
+            expected, found = spec.backbone(modality), self.backbone(modality)
+            # Where there is no token, it does not matter what would have made it.
+            if len(tokens) and expected and found and found != expected:
+                raise TCAFError(
+                    f"clip {self.id!r}: expected {modality} features of {expected!r}, got those of "
+                    f"{found!r}"
+                )
             if tokens.ndim != 2 or tokens.shape[1] != dim:
                 raise TCAFError(
                     f"clip {self.id!r}: expected {modality} tokens of shape (len, {dim}), "

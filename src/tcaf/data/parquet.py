@@ -42,7 +42,7 @@ def to_parquet(
         store_path: a feature store.
         out: folder to make.
         overwrite: replace such a folder that is there already.
-        track: told of progress.
+        track: shows progress.
 
     Raises:
         TCAFError: no store there or a damaged one; something is at `out` and `overwrite` is false,
@@ -82,7 +82,7 @@ def from_parquet(
         out: folder to make.
         dtype: how tokens are kept on disk; as they were by default.
         overwrite: replace a store that is there already.
-        track: told of progress.
+        track: shows progress.
 
     Returns:
         The store, opened.

@@ -182,7 +182,8 @@ class FeatureStore:
         id_, class_name, part = (
             shard.batch.column(c)[local].as_py() for c in ("id", "class", "part")
         )
-        return VideoFeatures(id_, audio, visual, class_name, part)
+        names = (self.spec.audio_backbone, self.spec.visual_backbone)
+        return VideoFeatures(id_, audio, visual, class_name, part, *names)
 
     def tensor(self, row: int, modality: Modality) -> Float[Tensor, "len dim"]:
         """Returns the tokens of one clip as a tensor that shares the file's memory: read only."""

@@ -1,11 +1,11 @@
-"""Writing a feature store, whole or not at all.
+"""Writing a feature store, and adding to one, whole or not at all.
 
 Owns the checks that every clip passes on its way to disk, and the cutting into shards.
 """
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from jaxtyping import Float
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.data.shards import Dtype, Manifest, file_sha256, shard_schema
 from tcaf.data.splits import Split
-from tcaf.data.store import write_text_embeddings
+from tcaf.data.store import FeatureStore, write_text_embeddings
 from tcaf.errors import TCAFError
-from tcaf.files.atomic import new_folder, replacing, write_json
+from tcaf.files.atomic import new_folder, only_writer, replacing, write_json
 
 SHARD_BYTES = 256 * 2**20
 """Tokens gathered in memory before a shard is written."""
@@ -26,13 +26,16 @@ SHARD_BYTES = 256 * 2**20
 
 @dataclass
 class StoreWriter:
-    """Gathers clips and writes them as shards; `new_store` makes one.
+    """Gathers clips and writes them as shards; `new_store` and `append_store` make one.
 
     Args:
-        folder: an empty folder.
+        folder: an empty folder, or the store that is added to.
         spec: what every clip is checked against.
         dtype: how tokens are kept on disk.
         shard_bytes: tokens gathered before a shard is written.
+        splits: what `FeatureStore` says of them; so do the three that follow.
+        known: ids of the clips that the store has already.
+        skip_known: pass over a clip that is known; otherwise it is an error.
     """
 
     folder: Path
@@ -43,6 +46,8 @@ class StoreWriter:
     phrases: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     left_out: dict[str, list[str]] = field(default_factory=dict)
     source: dict[str, Any] = field(default_factory=dict)
+    known: frozenset[str] = frozenset()
+    skip_known: bool = False
     _shards: list[dict[str, Any]] = field(default_factory=list)
     _clips: list[VideoFeatures] = field(default_factory=list)
     _bytes: int = 0
@@ -55,6 +60,10 @@ class StoreWriter:
             TCAFError: the clip does not fit the spec, is empty, has a NaN or infinite value, a
                 value too large for the dtype, or an id that was added before.
         """
+        if clip.id in self.known:
+            if self.skip_known:
+                return
+            raise TCAFError(f"clip {clip.id!r} is in store {self.folder} already")
         clip.check(self.spec)
         if clip.id in self._ids:
             raise TCAFError(f"clip {clip.id!r} was added twice; ids must be unique")
@@ -67,7 +76,7 @@ class StoreWriter:
                 )
         audio, visual = (np.asarray(clip.tokens(m), self.dtype) for m in MODALITIES)
         self._ids.add(clip.id)
-        self._clips.append(VideoFeatures(clip.id, audio, visual, clip.class_name, clip.part))
+        self._clips.append(replace(clip, audio=audio, visual=visual))
         self._bytes += audio.nbytes + visual.nbytes
         if self._bytes >= self.shard_bytes:
             self._flush()
@@ -120,8 +129,8 @@ class StoreWriter:
         """
         self._flush()
         if not self._shards:
-            told = "; ".join(f"{len(names)} left out: {r}" for r, names in self.left_out.items())
-            raise TCAFError(f"no clip to store{': ' + told if told else ''}")
+            reasons = "; ".join(f"{len(n)} left out: {r}" for r, n in self.left_out.items())
+            raise TCAFError(f"no clip to store{': ' + reasons if reasons else ''}")
         manifest = Manifest(
             self.spec,
             self.dtype,
@@ -174,3 +183,56 @@ def new_store(
         writer = StoreWriter(folder, spec, dtype, shard_bytes)
         yield writer
         writer.finish()
+
+
+@contextmanager
+def append_store(
+    path: str | Path, *, skip_known: bool = False, shard_bytes: int = SHARD_BYTES
+) -> Iterator[StoreWriter]:
+    """Yields a writer that adds to a store; when the body ends all clips are in it, or none.
+
+    The writer begins with what the store says of splits, phrases, what was left out and where clips
+    come from; what is changed there counts. New clips go into new shards, in the store's dtype; the
+    old shards are not touched, so that whoever has the store open goes on reading it. `store.json`
+    is replaced last. What a killed process has left is cleared by the next that adds.
+
+    Args:
+        path: a feature store.
+        skip_known: pass over clips whose id the store has; otherwise such a clip is an error.
+        shard_bytes: tokens gathered in memory before a shard is written.
+
+    Raises:
+        TCAFError: no store there, a damaged one, or another process is adding to it.
+    """
+    path = Path(path)
+    Manifest.read(path)
+    with only_writer(path):
+        manifest = Manifest.read(path)
+        known = frozenset(FeatureStore.open(path).ids)
+        _clear_unlisted(path)
+        writer = StoreWriter(
+            path,
+            manifest.spec,
+            manifest.dtype,
+            shard_bytes,
+            manifest.splits,
+            manifest.phrases,
+            manifest.left_out,
+            manifest.source,
+            known,
+            skip_known,
+            manifest.shards,
+        )
+        try:
+            yield writer
+            writer.finish()
+        finally:
+            _clear_unlisted(path)
+
+
+def _clear_unlisted(store: Path) -> None:
+    """Removes shards that `store.json` does not list, and what was being written."""
+    listed = {entry["file"] for entry in Manifest.read(store).shards}
+    for path in (*store.glob("shard-*.arrow"), *store.glob(".*.partial")):
+        if path.name not in listed:
+            path.unlink()

@@ -1,5 +1,5 @@
 """From media files to features: decoding, backbones, weights (extra `video`).
 
-Nothing else in the package imports it but `sources.videos`, `classifier` and the pictures of
+Nothing else in the package imports it but `sources`, `answers` and the pictures of
 `reports.answer_timeline`.
 """

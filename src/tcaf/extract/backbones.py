@@ -1,7 +1,8 @@
 """Backbones: networks and transforms that turn a window of sound or picture into one token.
 
 Owns what a backbone is, the table of those that there are, and their names. The decoding of files
-is `media`, the cutting into windows `extractor`; each backbone has a module of its own.
+is `media`, the cutting into windows `extractor`; each backbone has a module of its own, or comes
+with a plugin that calls `register_backbone`.
 
 A name carries all that features depend on, so that features of two kinds are never mixed:
 `efficientnet_lite0`, `efficientnet_lite0:frames=4`, `c3d:colours=release,weights=5d1c0f3a9b77`.
@@ -10,10 +11,10 @@ of their SHA-256.
 """
 
 import importlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, get_type_hints, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -40,21 +41,30 @@ class FrameSize:
 
 
 @runtime_checkable
-class AudioBackbone(Protocol):
-    """Makes a token of each window of sound.
+class Backbone(Protocol):
+    """What both kinds have.
 
     Attributes:
-        name: canonical, with options that differ from the defaults.
+        name: canonical, with options that differ from the defaults (`canonical_name`).
         dim: size of a token.
-        step_s: seconds from one token to the next: `hop_samples / sample_rate`.
-        sample_rate: samples per second that it wants, mono.
-        window_samples: samples that one token is made from.
-        hop_samples: samples from the start of one window to the next.
+        step_s: seconds from one token to the next.
     """
 
     name: str
     dim: int
     step_s: float
+
+
+@runtime_checkable
+class AudioBackbone(Backbone, Protocol):
+    """Makes a token of each window of sound; `step_s` is `hop_samples / sample_rate`.
+
+    Attributes:
+        sample_rate: samples per second that it wants, mono.
+        window_samples: samples that one token is made from.
+        hop_samples: samples from the start of one window to the next.
+    """
+
     sample_rate: int
     window_samples: int
     hop_samples: int
@@ -67,24 +77,21 @@ class AudioBackbone(Protocol):
 
 
 @runtime_checkable
-class VisualBackbone(Protocol):
-    """Makes a token of each window of frames.
+class VisualBackbone(Backbone, Protocol):
+    """Makes a token of each window of frames; `step_s` is `window_frames / fps`.
 
     Attributes:
-        name: canonical, with options that differ from the defaults.
-        dim: size of a token.
-        step_s: seconds from one token to the next: `window_frames / fps`.
         fps: frames per second that it wants.
         window_frames: frames that one token is made from; windows do not overlap.
         frame_size: how frames are scaled.
+        takes_incomplete_windows: whether what is left over at the end of a clip is embedded too, as
+            a window of fewer frames.
     """
 
-    name: str
-    dim: int
-    step_s: float
     fps: float
     window_frames: int
     frame_size: FrameSize
+    takes_incomplete_windows: bool
 
     def embed(
         self, windows: UInt8[np.ndarray, "num_windows window_frames height width 3"]
@@ -93,7 +100,8 @@ class VisualBackbone(Protocol):
         ...
 
 
-Backbone = AudioBackbone | VisualBackbone
+OpenBackbone = Callable[[Mapping[str, str], Path | None], Backbone]
+"""Loads a backbone: options of its name, and a file or folder in place of its known weights."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +109,8 @@ class BackboneInfo:
     """What is known of a backbone before it is loaded.
 
     Args:
-        modality: what it listens to or looks at.
-        module: where its `open_backbone(name, weights, options)` lies.
+        modality: what its tokens are made of.
+        open: what loads it, or the module whose `open_backbone` does.
         dim: size of a token; `the model` where it depends on the weights.
         step_s: seconds per token.
         weights: where they come from.
@@ -111,12 +119,17 @@ class BackboneInfo:
     """
 
     modality: Modality
-    module: str
+    open: OpenBackbone | str
     dim: str
     step_s: float
     weights: str
     licence: str
     options: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what is known as JSON values; a function is the name of its module."""
+        opened = self.open if isinstance(self.open, str) else self.open.__module__
+        return {**asdict(self), "options": dict(self.options), "open": opened}
 
 
 BACKBONES: dict[str, BackboneInfo] = {
@@ -167,6 +180,41 @@ BACKBONES: dict[str, BackboneInfo] = {
 }
 """The backbones by name."""
 
+FRAMES = ("1", "2", "4", "8", "16")
+"""What there is for the option `frames`, of backbones that look at some frames of 16."""
+
+
+def register_backbone(name: str, info: BackboneInfo) -> BackboneInfo:
+    """Adds a backbone of the user's own to the table; a plugin calls it (`plugins.run_plugin`).
+
+    A plugin that has changed and is run again replaces its own.
+
+    Raises:
+        TCAFError: the name is taken, or has signs that part names from options.
+    """
+    if not name or set(name) & set(":,= ") or not name.isprintable():
+        raise TCAFError(f"expected a name without : , = and spaces for a backbone, got {name!r}")
+    known = BACKBONES.get(name)
+    if known is not None and known.to_json()["open"] != info.to_json()["open"]:
+        raise TCAFError(f"there is a backbone {name!r} already; choose another name")
+    BACKBONES[name] = info
+    return info
+
+
+def frames_option(name: str, options: Mapping[str, str]) -> int:
+    """Returns how many frames of a window a backbone looks at.
+
+    Raises:
+        TCAFError: not one of `FRAMES`.
+    """
+    frames = options.get("frames", BACKBONES[name].options["frames"])
+    if frames not in FRAMES:
+        raise TCAFError(
+            f"{name}: expected frames to be one of {', '.join(FRAMES)}, got {frames!r}"
+            f"{did_you_mean(frames, FRAMES)}"
+        )
+    return int(frames)
+
 
 def parse_name(text: str) -> tuple[str, dict[str, str]]:
     """Splits `c3d:colours=release` into the backbone and its options.
@@ -195,8 +243,8 @@ def parse_name(text: str) -> tuple[str, dict[str, str]]:
 def canonical_name(name: str, options: Mapping[str, str]) -> str:
     """Returns a backbone's name with the options that differ from their defaults, sorted."""
     defaults = BACKBONES[name].options
-    told = [f"{k}={v}" for k, v in sorted(options.items()) if defaults.get(k) != v]
-    return f"{name}:{','.join(told)}" if told else name
+    named = [f"{k}={v}" for k, v in sorted(options.items()) if defaults.get(k) != v]
+    return f"{name}:{','.join(named)}" if named else name
 
 
 def open_backbone(text: str, modality: Modality, weights: Path | None = None) -> Backbone:
@@ -208,8 +256,8 @@ def open_backbone(text: str, modality: Modality, weights: Path | None = None) ->
         weights: a file or folder, in place of the weights that the name stands for.
 
     Raises:
-        TCAFError: no such backbone, one of the other modality, a missing package, or weights that
-            are missing, damaged, or others than the name says.
+        TCAFError: no such backbone, one of the other modality, a missing package, weights that are
+            missing, damaged, or others than the name says, or a plugin's that is no backbone.
     """
     name, options = parse_name(text)
     info = BACKBONES[name]
@@ -222,10 +270,32 @@ def open_backbone(text: str, modality: Modality, weights: Path | None = None) ->
         raise TCAFError(
             f"{text!r} needs its own weights: give their path with --{modality}_weights"
         )
-    backbone: Backbone = importlib.import_module(info.module).open_backbone(options, weights)
+    opened: OpenBackbone = (
+        importlib.import_module(info.open).open_backbone
+        if isinstance(info.open, str)
+        else info.open
+    )
+    backbone = opened(options, weights)
+    _check(name, modality, backbone)
     wanted = canonical_name(name, options)
     if "weights" in options and backbone.name != wanted:
         raise TCAFError(
             f"expected the weights of {wanted!r}, {weights} are those of {backbone.name!r}"
         )
     return backbone
+
+
+def _check(name: str, modality: Modality, backbone: Any) -> None:
+    """Checks that what was opened under a name is a backbone of that name."""
+    kind = AudioBackbone if modality == "audio" else VisualBackbone
+    needed = (*get_type_hints(kind), "embed")
+    if missing := [attribute for attribute in needed if not hasattr(backbone, attribute)]:
+        raise TCAFError(
+            f"what backbone {name!r} opens has no {', '.join(missing)}; see {kind.__module__}."
+            f"{kind.__name__}"
+        )
+    if backbone.name.partition(":")[0] != name:
+        raise TCAFError(
+            f"backbone {name!r} calls itself {backbone.name!r}; expected that name, with options "
+            "behind a colon"
+        )

@@ -219,8 +219,8 @@ def open_backbone(options: Mapping[str, str], weights: Path | None) -> C3DBackbo
         path = find_weights(WEIGHTS, weights)
         load_into(network, _renamed(read_state_dict(path)), f"the weights of C3D in {path}")
         mark = weights_mark(path, WEIGHTS)
-    told = {"colours": colours} | ({"weights": mark} if mark else {})
-    return C3DBackbone(canonical_name("c3d", told), network, COLOURS[colours])
+    named = {"colours": colours} | ({"weights": mark} if mark else {})
+    return C3DBackbone(canonical_name("c3d", named), network, COLOURS[colours])
 
 
 def _renamed(

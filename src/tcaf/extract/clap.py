@@ -56,7 +56,7 @@ class ClapBackbone:
         if self._features.nb_max_samples < self.window_samples:
             # The extractor would cut a random part out of each window.
             raise TCAFError(
-                f"the model in {folder} hears {self._features.max_length_s} s at most; expected "
+                f"the model in {folder} takes {self._features.max_length_s} s at most; expected "
                 f"one for windows of {WINDOW_S} s"
             )
 
@@ -88,9 +88,9 @@ def _load_features(folder: Path) -> Any:
     try:
         return ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # noqa: BLE001 - whatever a foreign folder makes transformers raise
-        told = str(error).strip() or type(error).__name__
+        reason = str(error).strip() or type(error).__name__
         raise TCAFError(
-            f"the feature extractor in {folder} does not load: {told.splitlines()[0]}"
+            f"the feature extractor in {folder} does not load: {reason.splitlines()[0]}"
         ) from None
 
 

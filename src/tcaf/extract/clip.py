@@ -15,17 +15,14 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from tcaf.errors import TCAFError, did_you_mean
-from tcaf.extract.backbones import FrameSize, canonical_name
+from tcaf.errors import TCAFError
+from tcaf.extract.backbones import FrameSize, canonical_name, frames_option
 from tcaf.files.atomic import read_json
 from tcaf.pretrained.towers import load_tower, model_files, need_folder
 from tcaf.pretrained.weights import weights_mark
 
 WINDOW_S = 0.64
 """Seconds per token, as of the other visual backbones: 16 frames at 25 per second."""
-
-FRAMES = ("1", "2", "4", "8", "16")
-"""How many frames of a window can be looked at: the divisors of 16."""
 
 BATCH = 64
 """Frames that go through the network together."""
@@ -59,9 +56,9 @@ class Preprocessing:
         path = folder / "preprocessor_config.json"
         if not path.is_file() and (folder / "processor_config.json").is_file():
             path = folder / "processor_config.json"
-        told = read_json(path, "the settings of an image processor")
+        settings = read_json(path, "the settings of an image processor")
         try:
-            return cls._of(told.get("image_processor", told))
+            return cls._of(settings.get("image_processor", settings))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise TCAFError(
                 f"{path}: expected the settings of a CLIP image processor, with size, crop_size, "
@@ -69,22 +66,22 @@ class Preprocessing:
             ) from None
 
     @classmethod
-    def _of(cls, told: Mapping[str, Any]) -> "Preprocessing":
-        size, crop = told["size"], told.get("crop_size", told["size"])
+    def _of(cls, settings: Mapping[str, Any]) -> "Preprocessing":
+        size, crop = settings["size"], settings.get("crop_size", settings["size"])
         # Older files give the side of a square as a plain number.
         edge = size if isinstance(size, int) else size.get("shortest_edge")
         frames = FrameSize(edge, edge, True) if edge else FrameSize(size["height"], size["width"])
         if isinstance(crop, int):
             crop = {"height": crop, "width": crop}
         kept = (frames.height, frames.width)
-        if told.get("do_center_crop", True):
+        if settings.get("do_center_crop", True):
             kept = (int(crop["height"]), int(crop["width"]))
         if kept[0] > frames.height or kept[1] > frames.width:
             raise ValueError(f"crop_size {kept} is larger than size {size}")
-        mean, std = (tuple(float(x) for x in told[key]) for key in ("image_mean", "image_std"))
+        mean, std = (tuple(float(x) for x in settings[key]) for key in ("image_mean", "image_std"))
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise ValueError(f"image_mean {mean}, image_std {std}")
-        return cls(frames, kept, float(told.get("rescale_factor", 1 / 255)), mean, std)
+        return cls(frames, kept, float(settings.get("rescale_factor", 1 / 255)), mean, std)
 
     def __call__(
         self, frames: UInt8[Tensor, "num_frames height width 3"]
@@ -112,6 +109,7 @@ class ClipBackbone:
     """
 
     step_s = WINDOW_S
+    takes_incomplete_windows = False
 
     def __init__(self, folder: Path, frames: int) -> None:
         self._model = load_tower(folder, "clip", "vision")
@@ -152,16 +150,11 @@ def open_backbone(options: Mapping[str, str], weights: Path | None) -> ClipBackb
     """Loads the visual half of a CLIP model.
 
     Args:
-        options: `frames`, 2 unless told.
+        options: `frames`, 2 by default.
         weights: the model's folder.
 
     Raises:
         TCAFError: no folder, not such a model, a missing package, or an impossible `frames`.
     """
-    frames = options.get("frames", "2")
-    if frames not in FRAMES:
-        raise TCAFError(
-            f"backbone 'clip': expected frames to be one of {', '.join(FRAMES)}, got {frames!r}"
-            f"{did_you_mean(frames, FRAMES)}"
-        )
-    return ClipBackbone(need_folder("clip", "--visual_weights", options, weights), int(frames))
+    frames = frames_option("clip", options)
+    return ClipBackbone(need_folder("clip", "--visual_weights", options, weights), frames)

@@ -26,8 +26,10 @@ from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.errors import TCAFError
 from tcaf.execution.processes import Crash, Killed, Send, answers
 from tcaf.extract.extractor import Extractor
-from tcaf.extract.media import BrokenMediaWarning, MediaError, require_decoder
+from tcaf.extract.media import require_decoder
+from tcaf.extract.tracks import BrokenMediaWarning, MediaError
 from tcaf.files.atomic import read_json, replacing, write_json
+from tcaf.plugins import run_plugin
 from tcaf.progress import Track, silent
 
 VERSION = 1
@@ -42,15 +44,22 @@ class Backbones:
         visual: name with options.
         audio_weights: a file or folder in place of the known weights.
         visual_weights: the same for the visual backbone.
+        plugin: a Python file that registers backbones, run in each process first.
     """
 
     audio: str
     visual: str
     audio_weights: Path | None = None
     visual_weights: Path | None = None
+    plugin: Path | None = None
+
+    def run_plugin(self) -> str:
+        """Makes the plugin's backbones known; returns its SHA-256, empty where there is none."""
+        return run_plugin(self.plugin) if self.plugin is not None else ""
 
     def open(self) -> Extractor:
         """Loads them."""
+        self.run_plugin()
         return Extractor.open(
             self.audio,
             self.visual,
@@ -77,7 +86,7 @@ class MediaFile:
         return hashlib.sha256(self.id.encode()).hexdigest()[:32]
 
     def state(self) -> dict[str, int]:
-        """What tells that the file has not changed; empty where there is none."""
+        """What changes when the file does; empty where there is none."""
         try:
             status = self.path.stat()
         except OSError:
@@ -87,7 +96,7 @@ class MediaFile:
 
 
 def _content(state: dict[str, int]) -> dict[str, int]:
-    """Returns what of a state tells of the content alone: permissions and names may change."""
+    """Returns what of a state is of the content alone: permissions and names may change."""
     return {key: value for key, value in state.items() if key != "ctime_ns"}
 
 
@@ -115,17 +124,20 @@ class Extracted:
         path: of the file that holds its features.
         missing: modalities that the file does not have.
         notes: what is amiss with a file that is kept all the same, one line each.
+        backbones: names of what made the audio and the visual tokens.
     """
 
     id: str
     path: Path
     missing: tuple[Modality, ...]
     notes: tuple[str, ...]
+    backbones: tuple[str, str]
 
     def features(self, class_name: str = "", part: str = "") -> VideoFeatures:
         """Reads the features."""
         tensors = safetensors.numpy.load_file(self.path)
-        return VideoFeatures(self.id, tensors["audio"], tensors["visual"], class_name, part)
+        audio, visual = (tensors[modality] for modality in MODALITIES)
+        return VideoFeatures(self.id, audio, visual, class_name, part, *self.backbones)
 
 
 @dataclass(frozen=True)
@@ -139,22 +151,30 @@ class WorkFolder:
     path: Path
 
     @classmethod
-    def open(cls, path: Path, spec: FeatureSpec) -> "WorkFolder":
+    def open(cls, path: Path, spec: FeatureSpec, plugin_sha256: str = "") -> "WorkFolder":
         """Makes the folder, or takes up an unfinished one.
+
+        Args:
+            path: of the folder.
+            spec: what the features mean.
+            plugin_sha256: of the file that registered the backbones, if one did.
 
         Raises:
             TCAFError: it holds features of other backbones, or something else.
         """
         work = cls(path)
         job = {"format": "tcaf-extraction", "version": VERSION, "spec": asdict(spec)}
+        job |= {"plugin_sha256": plugin_sha256} if plugin_sha256 else {}
         file = path / "job.json"
         if path.exists() and not file.is_file() and any(path.iterdir()):
             raise TCAFError(f"{path} exists and is no unfinished extraction; name another --out")
         if file.is_file() and (found := read_json(file, "an unfinished extraction")) != job:
             kept = [found.get("spec", {}).get(f"{m}_backbone") for m in MODALITIES]
+            now = [spec.backbone(m) for m in MODALITIES]
+            changed = " of another plugin file" if now == kept else ""
             raise TCAFError(
-                f"{path} holds an unfinished extraction with {kept[0]} and {kept[1]}, now it is "
-                f"{spec.audio_backbone} and {spec.visual_backbone}; remove it or name another --out"
+                f"{path} holds an unfinished extraction with {kept[0]} and {kept[1]}{changed}, now "
+                f"it is {now[0]} and {now[1]}; remove it or name another --out"
             )
         for folder in (work.clips, work.rejects):
             folder.mkdir(parents=True, exist_ok=True)
@@ -179,13 +199,14 @@ class WorkFolder:
         try:
             if clip.is_file():
                 with safetensors.safe_open(clip, framework="numpy") as opened:
-                    told = json.loads((opened.metadata() or {})["tcaf"])
-                if told["state"] == _content(file.state()):
-                    return Extracted(file.id, clip, tuple(told["missing"]), tuple(told["notes"]))
+                    record = json.loads((opened.metadata() or {})["tcaf"])
+                if record["state"] == _content(file.state()):
+                    missing, notes = tuple(record["missing"]), tuple(record["notes"])
+                    return Extracted(file.id, clip, missing, notes, tuple(record["backbones"]))
             elif reject.is_file():
-                told = read_json(reject, "a reject")
-                if told["state"] == file.state():
-                    return Reject(file.id, told["reason"], told["detail"])
+                record = read_json(reject, "a reject")
+                if record["state"] == file.state():
+                    return Reject(file.id, record["reason"], record["detail"])
         except (TCAFError, safetensors.SafetensorError, KeyError, ValueError):
             pass  # damaged by others: done again
         return None
@@ -208,14 +229,15 @@ class WorkFolder:
         state = _content(file.state() if state is None else state)
         missing = [modality for modality in MODALITIES if not len(clip.tokens(modality))]
         notes = [*notes, *(f"no {modality} track" for modality in missing)]
-        told = json.dumps({"id": file.id, "state": state, "missing": missing, "notes": notes})
+        record = {"id": file.id, "state": state, "missing": missing, "notes": notes}
+        record["backbones"] = [clip.backbone(modality) for modality in MODALITIES]
         tensors: dict[str, np.ndarray] = {}
         for modality in MODALITIES:
             tensors[modality] = np.ascontiguousarray(clip.tokens(modality))
         (self.rejects / f"{file.key}.json").unlink(missing_ok=True)
         with replacing(self.clips / f"{file.key}.safetensors") as temporary:
             # `save_file` has errors of its own for a full disk.
-            temporary.write_bytes(safetensors.numpy.save(tensors, {"tcaf": told}))
+            temporary.write_bytes(safetensors.numpy.save(tensors, {"tcaf": json.dumps(record)}))
 
     def reject(
         self, file: MediaFile, reason: str, detail: str, state: dict[str, int] | None = None
@@ -229,9 +251,9 @@ class WorkFolder:
             state: of the file before it was read; by default the present one.
         """
         state = file.state() if state is None else state
-        told = {"id": file.id, "state": state, "reason": reason, "detail": detail}
+        record = {"id": file.id, "state": state, "reason": reason, "detail": detail}
         (self.clips / f"{file.key}.safetensors").unlink(missing_ok=True)
-        write_json(self.rejects / f"{file.key}.json", told)
+        write_json(self.rejects / f"{file.key}.json", record)
 
 
 def _open_worker(backbones: Backbones, folder: Path) -> Callable[[MediaFile, Send], Reject | None]:
@@ -288,6 +310,7 @@ def extract_files(
     folder: Path,
     *,
     workers: int,
+    expected: FeatureSpec | None = None,
     track: Track = silent,
 ) -> tuple[FeatureSpec, list[Extracted | Reject]]:
     """Extracts all files that are not done yet; returns the spec and what became of each, in order.
@@ -297,17 +320,24 @@ def extract_files(
         backbones: with which.
         folder: where features gather (see above); one that a killed run left is taken up.
         workers: processes; each loads the backbones and has its share of the cores.
+        expected: what the features must mean; by default what the backbones give.
         track: shows progress.
 
     Raises:
-        TCAFError: a backbone cannot be opened, or the folder is of another extraction.
+        TCAFError: a backbone cannot be opened or is not the one expected, or the folder is of
+            another extraction.
         MissingExtraError: PyAV is not installed.
         OSError: the folder cannot be written to, as on a full disk; what is done stays.
     """
     require_decoder()
     # Opened here first: what is wrong with weights is said once, before any process starts.
     spec = backbones.open().spec
-    work = WorkFolder.open(folder, spec)
+    if expected is not None and spec != expected:
+        raise TCAFError(
+            f"expected the backbones {expected.audio_backbone} and {expected.visual_backbone}, "
+            f"whose features the store has, got {spec.audio_backbone} and {spec.visual_backbone}"
+        )
+    work = WorkFolder.open(folder, spec, backbones.run_plugin())
     found = {file.id: work.find(file) for file in files}
     waiting = [file for file in files if found[file.id] is None]
     passing = _extract_waiting(waiting, backbones, work, workers, track) if waiting else {}

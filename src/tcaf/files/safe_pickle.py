@@ -200,9 +200,9 @@ class _Unpickler(pickle.Unpickler):
             return _ALLOWED[module_name, global_name]
         except KeyError:
             name = f"{module_name}.{global_name}"[:100]
-            told = name if name.isprintable() else ascii(name)
+            shown = name if name.isprintable() else ascii(name)
             raise TCAFError(
-                f"{self._path} would import {told} when read; "
+                f"{self._path} would import {shown} when read; "
                 "only numpy arrays and plain containers are read"
             ) from None
 
@@ -220,9 +220,9 @@ def _load(file: BinaryIO, path: Path) -> Any:
         raise
     except _DAMAGE as error:
         reason = str(error) or type(error).__name__
-        told = reason if reason.isprintable() else ascii(reason)
+        shown = reason if reason.isprintable() else ascii(reason)
         raise TCAFError(
-            f"expected a pickle of numpy arrays at {path}, found a damaged file ({told:.120})"
+            f"expected a pickle of numpy arrays at {path}, found a damaged file ({shown:.120})"
         ) from None
 
 

@@ -59,8 +59,8 @@ def _no_report() -> Iterator[None]:
 
 def first_line(error: Exception) -> str:
     """Returns the first line of what a foreign library says is wrong."""
-    told = str(error).strip()
-    return told.splitlines()[0] if told else type(error).__name__
+    reason = str(error).strip()
+    return reason.splitlines()[0] if reason else type(error).__name__
 
 
 def load_tower(folder: Path, family: Family, part: str) -> Any:
@@ -85,8 +85,8 @@ def load_tower(folder: Path, family: Family, part: str) -> Any:
             f"expected {what} at {folder}, found no config.json there; get one by "
             f"{HOW_TO_GET[family]}"
         )
-    told = read_json(folder / "config.json", what)
-    kind = told.get("model_type") if isinstance(told, dict) else None
+    config = read_json(folder / "config.json", what)
+    kind = config.get("model_type") if isinstance(config, dict) else None
     if kind not in (family, f"{family}_{part}_model"):
         raise TCAFError(f"expected {what} at {folder}, found one of the type {kind!r}")
     try:

@@ -226,12 +226,12 @@ def _digest(path: Path) -> str:
 def weights_mark(
     path: Path, file: WeightsFile | None, only: Sequence[Path] | None = None
 ) -> str | None:
-    """Returns what tells weights from others in the name of a backbone.
+    """Returns what parts weights from others in the name of a backbone.
 
     Args:
         path: a file or folder of weights.
         file: the published file that the backbone's name stands for.
-        only: the files of the folder that count; all of them unless told.
+        only: the files of the folder that count; all of them by default.
 
     Returns:
         None where `path` has the content of `file`, else the first `MARK_DIGITS` digits of its
@@ -327,9 +327,9 @@ def load_into(network: nn.Module, state: Mapping[str, Shaped[Tensor, "..."]], wh
             ],
         ),
     ]
-    told = [f"{kind}: {_some(names)}" for kind, names in wrong if names]
-    if told:
-        raise TCAFError(f"{what} are not weights of this network; {'; '.join(told)}")
+    found = [f"{kind}: {_some(names)}" for kind, names in wrong if names]
+    if found:
+        raise TCAFError(f"{what} are not weights of this network; {'; '.join(found)}")
     network.load_state_dict(state)
 
 

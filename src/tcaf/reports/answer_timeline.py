@@ -20,7 +20,8 @@ from tcaf.data.features import FeatureSpec, VideoFeatures
 from tcaf.errors import TCAFError
 from tcaf.extract.backbones import FrameSize
 from tcaf.extract.extractor import until_unusable
-from tcaf.extract.media import BrokenMediaWarning, probe, read_audio, read_frames
+from tcaf.extract.media import probe, read_audio, read_frames
+from tcaf.extract.tracks import BrokenMediaWarning
 from tcaf.files.atomic import replacing
 from tcaf.reports.attention_maps import AttentionMap, attention_map
 from tcaf.reports.theme import SERIES, Figure, extra, light, new_figure, shortened, styled

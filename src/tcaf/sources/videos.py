@@ -1,69 +1,42 @@
 """Your own clips: a folder of media files to a feature store, by way of `extract`.
 
-Owns which files are clips, which class each has, and the rule that makes a zero-shot benchmark of
-them where no file says how.
+Owns making such a store and adding to one. Which files are clips, and the class and part of each,
+is `labels`.
 """
 
 import csv
 import io
-import os
 import shutil
 import warnings
-import zlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from tcaf.data.features import MODALITIES, Modality
 from tcaf.data.shards import Dtype
 from tcaf.data.splits import PARTS, Split
 from tcaf.data.store import FeatureStore
-from tcaf.data.writer import check_place, new_store
+from tcaf.data.writer import StoreWriter, append_store, check_place, new_store
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.execution.processes import usable_cores
-from tcaf.extract.corpus import Backbones, Extracted, MediaFile, Reject, extract_files
+from tcaf.extract.corpus import Backbones, Extracted, Reject, extract_files
 from tcaf.files.atomic import write_text
-from tcaf.files.csv_tables import csv_rows
 from tcaf.progress import Track, silent
-
-# fmt: off
-SUFFIXES = frozenset({
-    ".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts",
-    ".webm", ".wmv",
-    ".aac", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".wma",
-})
-# fmt: on
-"""What media files end with; other files in a folder are passed over."""
-
-SUBSETS = ("train", "val_unseen", "test_unseen")
-"""What a class can be in a split file."""
-
-PARTS_OF = {
-    "train": {"stage_1_train": 0.7, "val_seen": 0.15, "test_seen": 0.15},
-    "val_unseen": {"val_unseen": 0.85, "test_seen": 0.15},
-    "test_unseen": {"test_unseen": 1.0},
-}
-"""Shares in which the clips of a class are dealt out to parts."""
+from tcaf.sources.labels import (
+    SUBSETS,
+    Clip,
+    check_parts,
+    deal_out,
+    find_clips,
+    read_split,
+    readable,
+    split_by_parts,
+    split_by_rule,
+    words,
+)
 
 NO_SPLIT = "the store has no split for training and test, and serves to predict alone"
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A media file and what is known of it.
-
-    Args:
-        file: the file.
-        class_name: its class; empty if not known.
-        part: one of `splits.PARTS`; empty if not known.
-    """
-
-    file: MediaFile
-    class_name: str
-    part: str
 
 
 def prepare_videos(
@@ -73,16 +46,18 @@ def prepare_videos(
     audio: str = "logmel",
     visual: str = "efficientnet_lite0",
     labels: Path | None = None,
-    split: Path | None = None,
+    classes: Path | None = None,
     unseen: float = 0.2,
     seed: int = 0,
     require_audio: bool = False,
     require_visual: bool = False,
     audio_weights: Path | None = None,
     visual_weights: Path | None = None,
+    plugin: Path | None = None,
     workers: int | None = None,
     dtype: Dtype = "float16",
     overwrite: bool = False,
+    append: bool = False,
     track: Track = silent,
 ) -> FeatureStore:
     """Extracts features from your own videos into a feature store.
@@ -96,14 +71,20 @@ def prepare_videos(
     and named in rejects.csv in the store; one that is kept though something is amiss (a damaged
     part, no sound, no picture) in notes.csv.
 
+    With `append` the files that the store does not have yet are added to it, those left out before
+    are tried again, and no other is looked at. Clips in the store keep their class and part. New
+    ones are dealt out by the store's split, which stays as it is; classes that it does not have
+    need a place in it, by `classes` or by the parts in `labels`.
+
     Args:
         folder: folder with media files, in sub-folders or not.
-        out: folder of the store to make.
+        out: folder of the store to make, or to add to.
         audio: backbone for sound: AUDIO_BACKBONES; `tcaf backbones` tells more.
         visual: backbone for frames: VISUAL_BACKBONES.
         labels: a CSV with the columns file (as seen from the folder), class, and perhaps part
             (stage_1_train, val_seen, val_unseen, test_seen, test_unseen); only these are taken.
-        split: a CSV with the columns class and subset (train, val_unseen, test_unseen).
+        classes: a CSV with the columns class and subset (train, val_unseen, test_unseen) that names
+            every class; with `append` the new ones are enough.
         unseen: share of the classes that the rule holds out, for validation and again for the test.
         seed: of the rule.
         require_audio: leave out clips without sound, in place of an empty sequence.
@@ -111,241 +92,178 @@ def prepare_videos(
         audio_weights: a file or folder in place of the audio backbone's known weights; `clap` and
             `clip` have none, and need it.
         visual_weights: the same for the visual backbone.
+        plugin: a Python file that registers backbones of your own.
         workers: processes that extract; by default one for each core.
-        dtype: how tokens are kept on disk.
+        dtype: how tokens are kept on disk; with `append` as they are in the store.
         overwrite: replace a store that is there already.
+        append: add to a store that is there already, with the same backbones.
         track: shows progress.
 
     Raises:
-        TCAFError: no media file, a table that does not fit the files, a backbone that cannot be
-            opened, or no clip with features.
+        TCAFError: no media file, a table that does not fit the files or leaves out a class, a
+            backbone that cannot be opened or is not the store's, or no clip with features.
     """
-    clips = find_clips(folder, labels)
-    partition = None if split is None else read_split(split)
-    check_place(out, overwrite=overwrite)
     if not 0 < unseen < 0.5 or seed < 0:
         raise TCAFError(
             f"unseen must lie between 0 and 0.5, seed from 0 on; got unseen {unseen}, seed {seed}"
         )
-    _check_tables(clips, partition, split)
-    backbones = Backbones(audio, visual, audio_weights, visual_weights)
+    if append and overwrite:
+        raise TCAFError("a store is replaced or added to, not both; leave out overwrite or append")
+    clips = find_clips(folder, labels)
+    store = FeatureStore.open(out) if append else None
+    if store is None:
+        check_place(out, overwrite=overwrite)
+    else:
+        clips = _not_in(store, clips, folder)
+        if not clips:
+            return store
+    split = _read_partition(clips, classes, store)
+    backbones = Backbones(audio, visual, audio_weights, visual_weights, plugin)
     work = out.with_name(f"{out.name}.extracted")
-    files = [clip.file for clip in clips]
     spec, found = extract_files(
-        files, backbones, work, workers=workers or usable_cores(), track=track
+        [clip.file for clip in clips],
+        backbones,
+        work,
+        workers=workers or usable_cores(),
+        expected=store.spec if store else None,
+        track=track,
     )
     required = {"audio": require_audio, "visual": require_visual}
     outcome = _sort_out(found, [m for m in MODALITIES if required[m]])
     outcome.write(work)
-    if not outcome.kept:
+    if not outcome.kept and store is None:
         raise TCAFError(
             f"none of {len(clips)} files can be used: {outcome.rejects[0].detail}; "
             f"{work}/rejects.csv names all of them"
         )
     by_id = {clip.file.id: clip for clip in clips}
     chosen = [by_id[extracted.id] for extracted in outcome.kept]
-    if partition is None and chosen[0].part:
-        partition = split_by_parts(chosen)
-    elif partition is None:
-        partition = split_by_rule([clip.class_name for clip in chosen], unseen, seed)
-    parts = _deal_out(chosen, partition, seed)
-    with new_store(out, spec, dtype=dtype, overwrite=overwrite) as writer:
-        writer.source = {"kind": "videos", "folder": _readable(folder.resolve()), "seed": seed}
-        if partition is not None and set(PARTS) <= set(parts):
-            writer.splits["cls"] = partition
-        else:
-            empty = [part for part in PARTS if part not in parts]
-            warnings.warn(f"no clips for {', '.join(empty)}: {NO_SPLIT}", stacklevel=2)
-        for extracted, clip, part in zip(outcome.kept, chosen, parts, strict=True):
-            try:
-                writer.add(extracted.features(clip.class_name, part))
-            except TCAFError as error:  # a value that float16 does not hold
-                outcome.rejects.append(Reject(extracted.id, "unusable features", str(error)))
-                continue
-            if clip.class_name:
-                writer.phrases.setdefault(clip.class_name, {"name": [words(clip.class_name)]})
-        for reject in outcome.rejects:
-            writer.leave_out(reject.reason, reject.id)
+    if classes is None and chosen and chosen[0].part:
+        split = _joined(store, split_by_parts(chosen))
+    elif split is None and store is None:
+        split = split_by_rule([clip.class_name for clip in chosen], unseen, seed)
+    parts = deal_out(chosen, split, seed)
+    call = {"folder": readable(folder.resolve()), "seed": seed}
+    call |= {"plugin_sha256": backbones.run_plugin()} if plugin else {}
+    opened = append_store(out) if store else new_store(out, spec, dtype=dtype, overwrite=overwrite)
+    with opened as writer:
+        _note_source(writer, call)
+        _keep_split(writer, split, {*parts, *(store.parts if store else ())})
+        _add(writer, outcome, chosen, parts)
         outcome.write(writer.folder)
     shutil.rmtree(work)
     return FeatureStore.open(out)
 
 
-def _check_tables(clips: Sequence[Clip], split: Split | None, path: Path | None) -> None:
-    """Checks that what tables say of classes and clips fits together, before hours go into them.
+def _not_in(store: FeatureStore, clips: Sequence[Clip], folder: Path) -> list[Clip]:
+    """Returns the clips that a store does not have, by name; warns of equal names elsewhere."""
+    known = set(store.ids)
+    passed = [clip.file.id for clip in clips if clip.file.id in known]
+    calls = [store.source, *store.source.get("appended", [])]
+    if passed and readable(folder.resolve()) not in [call.get("folder") for call in calls]:
+        warnings.warn(
+            f"{len(passed)} files of {folder} are passed over: store {store.path} has clips of "
+            f"these names, from another folder ({shorten(passed)})",
+            stacklevel=3,
+        )
+    return [clip for clip in clips if clip.file.id not in known]
+
+
+def _read_partition(
+    clips: Sequence[Clip], path: Path | None, store: FeatureStore | None
+) -> Split | None:
+    """Returns the partition of classes that tables and the store give, or None.
+
+    All that may be wrong with it is found here, before hours go into the files.
 
     Raises:
-        TCAFError: the split names a class that no clip has, or a clip stands in a part that its
-            class must not reach.
+        TCAFError: the table names a class that no clip has, or lacks one; or a clip stands in a
+            part that its class must not reach.
     """
-    names = {clip.class_name for clip in clips}
-    for name in split.classes if split else ():
+    names = {clip.class_name for clip in clips} | set(store.class_names if store else ())
+    listed = None if path is None else read_split(path, is_whole=store is None)
+    for name in listed.classes if listed else ():
         if name not in names:
             raise TCAFError(f"{path}: no clip is of the class {name!r}{did_you_mean(name, names)}")
-    if not clips[0].part:
-        return
-    partition = split or split_by_parts(clips)
-    partition.check_clips(
-        [clip.file.id for clip in clips],
-        [clip.class_name for clip in clips],
-        [clip.part for clip in clips],
-    )
-    for clip in clips:
-        if clip.part == "test_unseen" and clip.class_name not in partition.test_unseen:
-            raise TCAFError(
-                f"clip {clip.file.id!r} stands in test_unseen, but its class {clip.class_name!r} "
-                "is not among the unseen ones of the test"
-            )
-
-
-def words(class_name: str) -> str:
-    """Returns a class name as words: folders are often called `playing_harmonica`."""
-    return class_name.replace("_", " ").strip() or class_name
-
-
-def find_clips(folder: Path, labels: Path | None = None) -> list[Clip]:
-    """Lists the media files of a folder, sorted by name; the class is the first sub-folder.
-
-    Args:
-        folder: where they lie.
-        labels: a table of the files wanted, with the columns file, class and perhaps part.
-
-    Raises:
-        TCAFError: no such folder, no media file in it, or a table that is not such a one.
-    """
-    if not folder.is_dir():
-        raise TCAFError(f"expected a folder with media files at {folder}, found none")
-    if labels is not None:
-        return _listed(folder, labels)
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if (not path.is_dir() or path.suffix.lower() in SUFFIXES)
-        # Hidden ones are the system's: thumbnails, waste baskets.
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
-    media = [path for path in files if path.suffix.lower() in SUFFIXES]
-    if not media:
-        raise TCAFError(
-            f"no media file in {folder} ({len(files)} other files); known are "
-            f"{', '.join(sorted(SUFFIXES))}"
-        )
-    clips = []
-    for path in media:
-        name = _readable(path.relative_to(folder))
-        class_name, is_inside, _ = name.partition("/")
-        clips.append(Clip(MediaFile(name, path), class_name if is_inside else "", ""))
-    return clips
-
-
-def _readable(path: Path) -> str:
-    """Returns a path as text; what is not UTF-8 in it, as in names of old archives, is escaped."""
-    return os.fsencode(path.as_posix()).decode(errors="backslashreplace")
-
-
-def _listed(folder: Path, labels: Path) -> list[Clip]:
-    clips: dict[str, Clip] = {}
-    for row in csv_rows(labels, ("file", "class"), optional=("part",)):
-        name, part = row["file"], row["part"]
-        if part and part not in PARTS:
-            hint = did_you_mean(part, PARTS)
-            raise TCAFError(f"{row.where}: no part {part!r}; there are {', '.join(PARTS)}{hint}")
-        if name in clips:
-            raise TCAFError(f"{row.where}: {name!r} is listed twice")
-        clips[name] = Clip(MediaFile(name, folder / name), row["class"], part)
-    bare = [name for name, clip in clips.items() if not clip.part]
-    if 0 < len(bare) < len(clips):
-        raise TCAFError(
-            f"{labels}: {len(clips) - len(bare)} rows have a part, {shorten(bare)} none; give all "
-            "or none of them one"
-        )
-    present = [clip for clip in clips.values() if clip.file.path.exists()]
-    if not present:
-        first = next(iter(clips.values())).file.path
-        raise TCAFError(f"{labels}: none of {len(clips)} files is in {folder}; expected {first}")
-    return list(clips.values())
-
-
-def read_split(path: Path) -> Split:
-    """Reads which classes are seen and unseen, from a CSV with the columns class and subset.
-
-    Raises:
-        TCAFError: not such a file, a subset that there is none of, or a class in two of them.
-    """
-    lists: dict[str, list[str]] = {subset: [] for subset in SUBSETS}
-    for row in csv_rows(path, ("class", "subset")):
-        subset = row["subset"]
-        if subset not in lists:
-            hint = did_you_mean(subset, SUBSETS)
-            raise TCAFError(
-                f"{row.where}: no subset {subset!r}; there are {', '.join(SUBSETS)}{hint}"
-            )
-        lists[subset].append(row["class"])
-    if empty := [subset for subset, names in lists.items() if not names]:
-        raise TCAFError(f"{path}: no class is {empty[0]}; there must be some in each of the three")
-    return Split(**{subset: tuple(sorted(names)) for subset, names in lists.items()})
-
-
-def split_by_parts(clips: Sequence[Clip]) -> Split:
-    """Returns the partition of classes that the parts of the clips imply.
-
-    Raises:
-        TCAFError: clips of one class stand in parts that exclude each other.
-    """
-    parts_of: dict[str, set[str]] = {}
-    for clip in clips:
-        parts_of.setdefault(clip.class_name, set()).add(clip.part)
-    telling = {"stage_1_train": "train", "val_seen": "train"}
-    lists = {
-        subset: tuple(
-            sorted(n for n, ps in parts_of.items() if subset in {telling.get(p, p) for p in ps})
-        )
-        for subset in SUBSETS
-    }
-    return Split(**lists)
-
-
-def split_by_rule(class_names: Sequence[str], unseen: float, seed: int) -> Split | None:
-    """Draws which classes are unseen; None where there are too few with three clips.
-
-    Args:
-        class_names: of each clip; clips without one do not count.
-        unseen: share held out for validation, and again for the test; at least one class each.
-        seed: of the draw.
-    """
-    counts = Counter(name for name in class_names if name)
-    names = sorted(counts)
-    num_unseen = max(1, round(unseen * len(names)))
-    drawn = [names[i] for i in np.random.default_rng([seed, 1]).permutation(len(names))]
-    val_unseen, test_unseen = drawn[:num_unseen], drawn[num_unseen : 2 * num_unseen]
-    train = drawn[2 * num_unseen :]
-    # Below, training, validation and test cannot all have clips of seen classes.
-    if len(train) < 2 or max(counts[name] for name in train) < 3:
+    has_parts = bool(clips[0].part)
+    split = _joined(store, listed or (split_by_parts(clips) if has_parts else None))
+    if split is None:
         return None
-    return Split(tuple(sorted(train)), tuple(sorted(val_unseen)), tuple(sorted(test_unseen)))
+    of_clips = {clip.class_name for clip in clips if clip.class_name}
+    missing = sorted(of_clips - set(split.classes))
+    if missing and (path is not None or not has_parts):
+        where = path or f"the split of store {store.path if store else ''}"
+        raise TCAFError(
+            f"{where} has no place for {shorten(missing)}; a table of classes says of each whether "
+            f"it is {', '.join(SUBSETS)}"
+        )
+    if has_parts:
+        check_parts(clips, split)
+    return split
 
 
-def _deal_out(clips: Sequence[Clip], split: Split | None, seed: int) -> list[str]:
-    """Returns the part of each clip: the one it has, or one by its class and by lot."""
-    subset_of = {n: s for s in SUBSETS for n in (getattr(split, s) if split else ())}
-    by_class: dict[str, list[int]] = {}
-    for index, clip in enumerate(clips):
-        if not clip.part:
-            by_class.setdefault(clip.class_name, []).append(index)
-    parts = [clip.part if split else "" for clip in clips]
-    for name, indices in sorted(by_class.items()):
-        wanted = PARTS_OF.get(subset_of.get(name, ""), {})
-        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        order = [indices[i] for i in rng.permutation(len(indices))]
-        # The first part has what the others leave.
-        for part, share in list(wanted.items())[1:]:
-            count = max(1, round(share * len(indices))) if len(indices) >= 3 else 0
-            for index in order[:count]:
-                parts[index] = part
-            order = order[count:]
-        for index in order:
-            parts[index] = next(iter(wanted), "")
-    return parts
+def _joined(store: FeatureStore | None, split: Split | None) -> Split | None:
+    """Returns a store's split with the classes of another.
+
+    Raises:
+        TCAFError: they contradict each other.
+    """
+    kept = store.splits.get("cls") if store else None
+    if store is None or kept is None or split is None:
+        return split if kept is None else kept
+    for subset in SUBSETS:
+        for name in getattr(split, subset):
+            if name in kept.classes and name not in getattr(kept, subset):
+                raise TCAFError(
+                    f"class {name!r} is to be {subset}, but in the split of store {store.path} it "
+                    "is not, and clips in a store keep their part"
+                )
+    return Split(
+        **{
+            subset: tuple(sorted({*getattr(kept, subset), *getattr(split, subset)}))
+            for subset in SUBSETS
+        }
+    )
+
+
+def _note_source(writer: StoreWriter, call: dict[str, Any]) -> None:
+    """Notes where the clips come from; of a store that is added to, beside what it says already."""
+    if not writer.known:
+        writer.source = {"kind": "videos", **call}
+        return
+    writer.source = {
+        **writer.source,
+        "appended": [*writer.source.get("appended", []), {**call, "after": len(writer.known)}],
+    }
+
+
+def _keep_split(writer: StoreWriter, split: Split | None, parts: set[str]) -> None:
+    """Keeps a split if every part has clips, and warns otherwise."""
+    empty = [part for part in PARTS if part not in parts]
+    if split is not None and not empty:
+        writer.splits["cls"] = split
+    elif split is not None or not writer.known:
+        warnings.warn(f"no clips for {', '.join(empty)}: {NO_SPLIT}", stacklevel=3)
+
+
+def _add(
+    writer: StoreWriter, outcome: "_Outcome", clips: Sequence[Clip], parts: Sequence[str]
+) -> None:
+    """Adds the clips of the files that are kept, and notes the others as left out."""
+    for extracted, clip, part in zip(outcome.kept, clips, parts, strict=True):
+        try:
+            writer.add(extracted.features(clip.class_name, part))
+        except TCAFError as error:  # a value that float16 does not hold
+            outcome.rejects.append(Reject(extracted.id, "unusable features", str(error)))
+            continue
+        if clip.class_name:
+            writer.phrases.setdefault(clip.class_name, {"name": [words(clip.class_name)]})
+    # What was left out before and is tried again has a new outcome.
+    tried = outcome.ids
+    left = ((r, [n for n in names if n not in tried]) for r, names in writer.left_out.items())
+    writer.left_out = {reason: names for reason, names in left if names}
+    for reject in outcome.rejects:
+        writer.leave_out(reject.reason, reject.id)
 
 
 @dataclass(frozen=True)
@@ -360,17 +278,34 @@ class _Outcome:
     kept: list[Extracted]
     rejects: list[Reject]
 
+    @property
+    def ids(self) -> set[str]:
+        """Every file's."""
+        return {one.id for one in self.kept} | {one.id for one in self.rejects}
+
     def write(self, folder: Path) -> None:
-        """Writes rejects.csv, and notes.csv about files kept though something is amiss."""
+        """Writes rejects.csv, and notes.csv about files kept though something is amiss.
+
+        What such tables in the folder say of other files stays.
+        """
         rejects = [(reject.id, reject.reason, reject.detail) for reject in self.rejects]
         notes = [(extracted.id, note) for extracted in self.kept for note in extracted.notes]
+        tried = self.ids
         for name, header, rows in (
             ("rejects.csv", ("file", "reason", "detail"), rejects),
             ("notes.csv", ("file", "note"), notes),
         ):
+            before = _table_rows(folder / name) if (folder / name).is_file() else []
+            others = [row for row in before if row[0] not in tried]
             text = io.StringIO()
-            csv.writer(text, lineterminator="\n").writerows([header, *rows])
+            csv.writer(text, lineterminator="\n").writerows([header, *others, *rows])
             write_text(folder / name, text.getvalue())
+
+
+def _table_rows(path: Path) -> list[list[str]]:
+    """Returns the rows of a table that `_Outcome` wrote, which may have none."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))[1:]
 
 
 def _sort_out(found: Sequence[Extracted | Reject], required: Sequence[Modality]) -> _Outcome:

@@ -93,7 +93,8 @@ def prepare_youtube8m(
 
     A video belongs to a class if exactly one of the listed labels is among its labels. Video-level
     files give one token a modality, frame-level files one a second; which they are is seen in them.
-    A video without sound or picture is left out, counted and named.
+    A video without sound or picture is left out, counted and named, and so is a class without any
+    video.
 
     Args:
         shards: folder of .tfrecord files as published, or one file.
@@ -109,7 +110,7 @@ def prepare_youtube8m(
             store's `source` records what was applied.
         dtype: how tokens are kept on disk.
         overwrite: replace a store that is there already.
-        track: told of progress.
+        track: shows progress.
 
     Returns:
         The store, opened.
@@ -139,6 +140,7 @@ def prepare_youtube8m(
         )
         for path in empty:
             writer.leave_out("shard without a record", path.name)
+        with_clips = set()
         rows = [(name, clip) for name in sorted(kept) for clip in kept[name]]
         for class_name, clip in track(rows, "Reading tokens"):
             own_level, audio, visual = _features(clip)
@@ -155,6 +157,9 @@ def prepare_youtube8m(
                 continue
             part = _part(clip.id, benchmark.partitions[class_name])
             writer.add(VideoFeatures(clip.id, audio, visual, class_name, part))
+            with_clips.add(class_name)
+        for class_name in sorted(set(kept) - with_clips):
+            writer.leave_out("class without a video", class_name)
     return FeatureStore.open(out)
 
 

@@ -1,0 +1,181 @@
+"""Decoded frames to what backbones take: samples of one rate and channel, pictures of one size.
+
+Owns how FFmpeg's converters are used, and how pictures are turned. Pixels are taken to be square,
+and interlaced frames are not parted.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int32, UInt8
+
+from tcaf.extract.backbones import FrameSize
+from tcaf.extract.tracks import TrackError, import_av
+
+
+class Resampler:
+    """Makes samples of one rate and one channel from frames of any.
+
+    Args:
+        sample_rate: of what comes out.
+        complain: called for a frame whose channels cannot be mixed; silence takes its place.
+    """
+
+    def __init__(self, sample_rate: int, complain: Callable[[], None]) -> None:
+        self.sample_rate = sample_rate
+        self.is_used = False
+        self._complain = complain
+        self._resampler: Any = None
+        self._source: tuple[Any, ...] = ()
+
+    def push(self, frame: Any) -> Iterator[Float[np.ndarray, " samples"]]:
+        """Yields the samples that are ready once `frame` has come."""
+        from av.audio.resampler import AudioResampler
+
+        source = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if source != self._source:
+            yield from self.flush()
+        if self._resampler is None:
+            self._source = source
+            # Without the limit swresample adds two floating-point channels up to 1.41.
+            options = {"rematrix_maxval": "1.0"}
+            self._resampler = AudioResampler("flt", "mono", self.sample_rate, options=options)
+        # Stamps have done their work; the filter must not judge them again.
+        frame.pts = None
+        try:
+            blocks = self._resampler.resample(frame)
+        except (import_av().FFmpegError, ValueError):
+            # swresample has no weights for unusual channels, which damaged headers tell of.
+            self._resampler = None
+            self._complain()
+            yield np.zeros(round(frame.samples / frame.sample_rate * self.sample_rate), np.float32)
+            return
+        self.is_used = True
+        for block in blocks:
+            yield _samples(block)
+
+    def flush(self) -> Iterator[Float[np.ndarray, " samples"]]:
+        """Yields the samples that were held back, and forgets all."""
+        resampler, self._resampler = self._resampler, None
+        for block in resampler.resample(None) if resampler is not None else ():
+            if block is not None:
+                yield _samples(block)
+
+
+def _samples(block: Any) -> Float[np.ndarray, " samples"]:
+    samples = np.clip(block.to_ndarray().reshape(-1), -1, 1)
+    return np.nan_to_num(samples, copy=False, nan=0.0)
+
+
+def display_matrix(frame: Any) -> Int32[np.ndarray, "3 3"]:
+    """Returns the matrix by which a frame is turned to be shown, in 16.16 fixed point.
+
+    A pixel at column p and row q is shown at column a p + c q and row b p + d q, give or take a
+    shift, for a matrix that begins with a, b in its first row and c, d in its second (ISO/IEC
+    14496-12, matrix of the track header).
+    """
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None or len(bytes(data)) < 36:
+        return np.diag(np.array([1 << 16, 1 << 16, 1 << 30], np.int32))
+    return np.frombuffer(bytes(data), np.int32, 9).reshape(3, 3)
+
+
+def turns(matrix: Int32[np.ndarray, "3 3"]) -> tuple[bool, bool, bool]:
+    """Returns whether rows and columns change places, and then run from right and from below."""
+    (a, b), (c, d) = matrix[:2, :2].tolist()
+    is_turned = abs(b) + abs(c) > abs(a) + abs(d)
+    return (True, c < 0, b < 0) if is_turned else (False, a < 0, d < 0)
+
+
+def rotation(matrix: Int32[np.ndarray, "3 3"]) -> int:
+    """Returns the nearest right angle clockwise, in degrees, behind the mirror if there is one."""
+    (a, b), (c, d) = matrix[:2, :2].tolist()
+    mirror = -1 if a * d - b * c < 0 else 1
+    return round(math.atan2(mirror * b, mirror * a) / (math.pi / 2)) * 90 % 360
+
+
+class Scaler:
+    """Cuts, scales and turns frames of any size and pixel format to one size.
+
+    Args:
+        path: of the file, for messages.
+        size: of what comes out.
+    """
+
+    def __init__(self, path: Path, size: FrameSize) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self._path, self._size = path, size
+        # One for all frames: swscale's tables are then made once.
+        self._reformatter: Any = VideoReformatter()
+        self._cutter: Any = None
+        self._source: tuple[Any, ...] = ()
+
+    def scale(self, frame: Any) -> UInt8[np.ndarray, "height width 3"]:
+        """Returns a frame as shown, in RGB.
+
+        Raises:
+            TrackError: FFmpeg cannot scale pixels of this format.
+        """
+        try:
+            return self._scaled(frame)
+        except (import_av().FFmpegError, ValueError) as error:
+            detail = f"{frame.format.name}: {getattr(error, 'strerror', None) or error}"
+            raise TrackError(self._path, "picture cannot be scaled", detail) from None
+
+    def _scaled(self, frame: Any) -> UInt8[np.ndarray, "height width 3"]:
+        is_turned, from_right, from_below = turns(display_matrix(frame))
+        height, width = self._size.height, self._size.width
+        if is_turned:
+            height, width = width, height
+        if self._size.keep_aspect:
+            frame = self._cut(frame, height, width)
+        frame = self._reformatter.reformat(
+            frame, width, height, "rgb24", interpolation="BILINEAR", threads=1
+        )
+        picture = frame.to_ndarray()
+        if is_turned:
+            picture = picture.transpose(1, 0, 2)
+        if from_right:
+            picture = picture[:, ::-1]
+        if from_below:
+            picture = picture[::-1]
+        return np.ascontiguousarray(picture)
+
+    def _cut(self, frame: Any, height: int, width: int) -> Any:
+        """Cuts out the middle that scales to `height` x `width` as `FrameSize` says."""
+        sides = (frame.height, frame.width)
+        scale = max(self._size.height / min(sides), height / sides[0], width / sides[1])
+        tall = min(sides[0], max(1, round(height / scale)))
+        wide = min(sides[1], max(1, round(width / scale)))
+        if (tall, wide) == sides:
+            return frame
+        source = (*sides, frame.format.name)
+        if source != self._source:
+            self._source = source
+            self._cutter = _cutter(frame, tall, wide)
+        self._cutter.push(frame)
+        return self._cutter.pull()
+
+
+def _cutter(frame: Any, tall: int, wide: int) -> Any:
+    """Returns a filter that cuts the middle out of frames like `frame`, without copying."""
+    from av.filter import Graph
+
+    # At an even place, so that colours of half the resolution stay with their pixels.
+    left, top = (frame.width - wide) // 2 & ~1, (frame.height - tall) // 2 & ~1
+    graph = Graph()
+    graph.link_nodes(
+        graph.add_buffer(
+            width=frame.width,
+            height=frame.height,
+            format=frame.format,
+            time_base=frame.time_base,
+        ),
+        graph.add("crop", f"{wide}:{tall}:{left}:{top}:exact=1"),
+        graph.add("buffersink"),
+    ).configure()
+    return graph
