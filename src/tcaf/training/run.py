@@ -39,7 +39,7 @@ from tcaf.training.model_file import load_tensors as load_tensors
 from tcaf.training.model_file import save_tensors as save_tensors
 from tcaf.training.observers import EpochRecord, Observer
 from tcaf.training.protocol import Choice, EpochDone, Finished, Progress, TwoStages, choose
-from tcaf.training.provenance import provenance, split_sha256
+from tcaf.training.provenance import provenance, split_sha256, text_sha256
 
 UNIMPORTANT = {"training": ("device",), "evaluation": ("batch_size",)}
 """Settings by section that may change when a run is taken up again."""
@@ -125,6 +125,14 @@ class Run:
             )
         if data.get("fingerprint") != store.fingerprint or not same_split:
             raise TCAFError(f"cannot resume {self.path}: store {store.path} holds other data")
+        kept_text, text = data.get("class_text"), text_sha256(experiment, store)
+        # Runs of older releases hold no hash; and a run goes on with the embeddings that it keeps
+        # where what they were made from is gone.
+        if kept_text and text and kept_text != text:
+            raise TCAFError(
+                f"cannot resume {self.path}: what class text is made from "
+                f"({experiment.text.path or experiment.text.source}) has changed since"
+            )
 
     def _progress(self) -> Progress:
         file = self.path / "checkpoint.safetensors"
