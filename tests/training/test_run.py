@@ -202,6 +202,53 @@ def test_resuming_on_other_data_is_refused(whole, tmp_path, experiment):
         train(experiment, other_store, whole, resume=True)
 
 
+@pytest.mark.parametrize(
+    "change", [{"evaluation": {"batch_size": 7}}, {"training": {"device": "auto"}}]
+)
+def test_what_changes_no_result_may_change_on_the_way(
+    store, whole, tmp_path, experiment, change, monkeypatch
+):
+    monkeypatch.setattr("tcaf.execution.devices.torch.cuda.is_available", lambda: False)
+    with pytest.raises(KeyboardInterrupt):
+        train(experiment, store, tmp_path / "r", observer=StopAfter(1, in_batch=True))
+    sections = {name: replace(getattr(experiment, name), **new) for name, new in change.items()}
+    other = replace(experiment, **sections)
+    assert other != experiment
+    train(other, store, tmp_path / "r", resume=True)
+    assert_same(weights(tmp_path / "r"), weights(whole))
+
+
+def test_provenance_says_how_a_run_was_taken_up_again(
+    store, whole, tmp_path, experiment, monkeypatch
+):
+    run, file = Run(tmp_path / "r"), tmp_path / "r" / "provenance.json"
+    with pytest.raises(KeyboardInterrupt):
+        train(experiment, store, run.path, observer=StopAfter(1, in_batch=True))
+    first = json.loads(file.read_text())
+    assert "resumed" not in first
+    monkeypatch.setattr("sys.argv", ["tcaf", "train", "--resume"])
+    with pytest.raises(KeyboardInterrupt):
+        train(experiment, store, run.path, resume=True, observer=StopAfter(1, in_batch=True))
+    threads = torch.get_num_threads() + 1
+    monkeypatch.setattr("torch.get_num_threads", lambda: threads)
+    monkeypatch.setattr("sys.argv", ["tcaf", "train", "again"])
+    train(experiment, store, run.path, resume=True)
+    # A run that is over is not taken up.
+    train(experiment, store, run.path, resume=True)
+    found = json.loads(file.read_text())
+    resumed = found.pop("resumed")
+    assert found == first
+    assert [again["command"][1:] for again in resumed] == [
+        ["train", "--resume"],
+        ["train", "again"],
+    ]
+    assert [again["threads"] for again in resumed] == [threads - 1, threads]
+    for again in resumed:
+        assert again["started"] >= first["started"]
+        kept = ("versions", "commit", "machine", "device")
+        assert {name: again[name] for name in kept} == {name: first[name] for name in kept}
+
+
 def test_resuming_with_other_class_text_is_refused(store, whole, tmp_path, experiment):
     run = shutil.copytree(whole, tmp_path / "r")
     origin = json.loads((run / "provenance.json").read_text())

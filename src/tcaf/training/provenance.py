@@ -25,7 +25,24 @@ from tcaf.text.class_text import text_origin
 
 def provenance(experiment: Experiment, store: FeatureStore) -> dict[str, Any]:
     """Returns where a result comes from: code, versions, machine, seed, data."""
-    on_gpu = pick_device(experiment.training.device).type == "cuda"
+    return {
+        **circumstances(experiment),
+        "plugin": PLUGIN_SHA256.get(experiment.system),
+        "seed": experiment.seed,
+        "store": str(store.path.resolve()),
+        "data": {
+            **store.source,
+            "clips": len(store),
+            "fingerprint": store.fingerprint,
+            "split": split_sha256(store, experiment),
+            "class_text": text_sha256(experiment, store),
+        },
+    }
+
+
+def circumstances(experiment: Experiment) -> dict[str, Any]:
+    """Returns what may change when a run is taken up again: code, versions, machine, device."""
+    device = pick_device(experiment.training.device).type
     packages = ("tcaf", "torch", "numpy", "pyarrow", "safetensors")
     return {
         "commit": _commit(),
@@ -37,17 +54,8 @@ def provenance(experiment: Experiment, store: FeatureStore) -> dict[str, Any]:
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if on_gpu else None,
-        "plugin": PLUGIN_SHA256.get(experiment.system),
-        "seed": experiment.seed,
-        "store": str(store.path.resolve()),
-        "data": {
-            **store.source,
-            "clips": len(store),
-            "fingerprint": store.fingerprint,
-            "split": split_sha256(store, experiment),
-            "class_text": text_sha256(experiment, store),
-        },
+        "device": device,
+        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
     }
 
 
