@@ -36,6 +36,6 @@ def shorten(names: Iterable[str], limit: int = 3) -> str:
     return ", ".join(repr(name) for name in listed[:limit]) + more
 
 
-def missing_extra(package: str) -> TCAFError:
+def missing_extra(package: str) -> MissingExtraError:
     """Returns the error for a package that the extra `text` would have brought."""
-    return TCAFError(f"{package} is not installed; pip install 'tcaf[text]'")
+    return MissingExtraError(f"{package} is not installed; pip install 'tcaf[text]'")

@@ -8,9 +8,11 @@ import pytest
 
 from tcaf.errors import TCAFError
 from tcaf.reports.theme import (
+    _MARKS,
     COLOURS,
     HEAT,
     SERIES,
+    _styled_once,
     css_variables,
     extra,
     heat,
@@ -62,6 +64,37 @@ def test_colours_follow_the_page():
     # A colour of nobody's stays what it is; the figure's background is the page.
     assert "#123456" in svg
     assert f"fill: var(--paper, {light('paper')})" not in svg
+
+
+def test_marks_of_one_look_say_it_once():
+    with styled():
+        figure = new_figure("narrow", 2.0)
+        figure.subplots().scatter([0, 1, 1 / 3], [0, 1, 1 / 3], color=SERIES[0], alpha=0.5)
+    root, svg = ET.fromstring(to_svg(figure, "a", "alt")), "{http://www.w3.org/2000/svg}"
+    (group,) = (g for g in root.iter(f"{svg}g") if len(g.findall(f"{svg}use")) == 3)
+    assert group.get("style").startswith(f"fill: var(--series-1, {SERIES[0]}); fill-opacity: 0.5")
+    assert [use.get("style") for use in group] == [None] * 3
+    # Places are written to a hundredth of a point.
+    places = [use.get(axis) for use in group for axis in "xy"]
+    assert all(re.fullmatch(r"\d+(\.\d{1,2})?", place) for place in places)
+
+
+@pytest.mark.parametrize(
+    "looks",
+    [
+        # Of two looks neither is the group's; and a group's opacity is that of all its marks at
+        # once, where two that overlap are as light as one.
+        ("fill: red", "fill: blue"),
+        ("fill: red; opacity: 0.5", "fill: red; opacity: 0.5"),
+    ],
+)
+def test_other_marks_keep_their_look(looks):
+    marks = "".join(f'<use x="1" style="{look}"/>\n' for look in looks)
+    group = f'<g clip-path="url(#a)">\n{marks}</g>'
+    assert _MARKS.sub(_styled_once, group) == group
+    assert (
+        _MARKS.sub(_styled_once, group.replace("blue", "red").replace("opacity", "stroke")) != group
+    )
 
 
 def test_an_svg_names_no_other_place():

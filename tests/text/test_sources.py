@@ -300,6 +300,13 @@ def test_embeddings_of_classes_are_kept_with_the_store(
     with monkeypatch.context() as patch:
         patch.setattr(encoders, "load_tower", refuse)
         np.testing.assert_array_equal(embed_classes(settings, ["a", "dog"], store), first[::-1])
-        os.utime(copy / "model.safetensors", (0, 0))
+        # A copy of the same content is the same model; of another content it is another, whatever
+        # its size and the time of its last writing say.
+        weights = copy / "model.safetensors"
+        os.utime(weights, (0, 0))
+        np.testing.assert_array_equal(embed_classes(settings, ["dog", "a"], store), first)
+        content = weights.read_bytes()
+        weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        os.utime(weights, (0, 0))
         with pytest.raises(AssertionError, match="again"):
             embed_classes(settings, ["a", "dog"], store)

@@ -2,22 +2,26 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
+from tcaf.settings.experiment import TextSettings
 from tcaf.settings.fidelity import Fidelity
 from tcaf.sources.synthetic import prepare_synthetic
 from tcaf.training.model_file import load_model, save_model
 from tcaf.training.observers import Silence
+from tcaf.training.provenance import text_sha256
 from tcaf.training.run import Run, train
 
 
@@ -196,6 +200,84 @@ def test_resuming_on_other_data_is_refused(whole, tmp_path, experiment):
     )
     with pytest.raises(TCAFError, match="holds other data"):
         train(experiment, other_store, whole, resume=True)
+
+
+@pytest.mark.parametrize(
+    "change", [{"evaluation": {"batch_size": 7}}, {"training": {"device": "auto"}}]
+)
+def test_what_changes_no_result_may_change_on_the_way(
+    store, whole, tmp_path, experiment, change, monkeypatch
+):
+    monkeypatch.setattr("tcaf.execution.devices.torch.cuda.is_available", lambda: False)
+    with pytest.raises(KeyboardInterrupt):
+        train(experiment, store, tmp_path / "r", observer=StopAfter(1, in_batch=True))
+    sections = {name: replace(getattr(experiment, name), **new) for name, new in change.items()}
+    other = replace(experiment, **sections)
+    assert other != experiment
+    train(other, store, tmp_path / "r", resume=True)
+    assert_same(weights(tmp_path / "r"), weights(whole))
+
+
+def test_provenance_says_how_a_run_was_taken_up_again(
+    store, whole, tmp_path, experiment, monkeypatch
+):
+    run, file = Run(tmp_path / "r"), tmp_path / "r" / "provenance.json"
+    with pytest.raises(KeyboardInterrupt):
+        train(experiment, store, run.path, observer=StopAfter(1, in_batch=True))
+    first = json.loads(file.read_text())
+    assert "resumed" not in first
+    monkeypatch.setattr("sys.argv", ["tcaf", "train", "--resume"])
+    with pytest.raises(KeyboardInterrupt):
+        train(experiment, store, run.path, resume=True, observer=StopAfter(1, in_batch=True))
+    threads = torch.get_num_threads() + 1
+    monkeypatch.setattr("torch.get_num_threads", lambda: threads)
+    monkeypatch.setattr("sys.argv", ["tcaf", "train", "again"])
+    train(experiment, store, run.path, resume=True)
+    # A run that is over is not taken up.
+    train(experiment, store, run.path, resume=True)
+    found = json.loads(file.read_text())
+    resumed = found.pop("resumed")
+    assert found == first
+    assert [again["command"][1:] for again in resumed] == [
+        ["train", "--resume"],
+        ["train", "again"],
+    ]
+    assert [again["threads"] for again in resumed] == [threads - 1, threads]
+    for again in resumed:
+        assert again["started"] >= first["started"]
+        kept = ("versions", "commit", "machine", "device")
+        assert {name: again[name] for name in kept} == {name: first[name] for name in kept}
+
+
+def test_resuming_with_other_class_text_is_refused(store, whole, tmp_path, experiment):
+    run = shutil.copytree(whole, tmp_path / "r")
+    origin = json.loads((run / "provenance.json").read_text())
+    assert origin["data"]["class_text"] == text_sha256(experiment, store)
+
+    def resume_after(kept):
+        data = {**origin["data"], "class_text": kept}
+        if kept is None:
+            del data["class_text"]  # as in runs of older releases
+        (run / "provenance.json").write_text(json.dumps({**origin, "data": data}))
+        return train(experiment, store, run, resume=True)
+
+    with pytest.raises(TCAFError, match=r"class text is made from \(stored\) has changed since"):
+        resume_after("0" * 64)
+    assert resume_after(None) == Run(whole).result
+
+
+def test_a_run_goes_on_where_its_text_files_are_gone(store, tmp_path, experiment):
+    table = tmp_path / "vectors.npy"
+    np.save(table, store.text("attributes"), allow_pickle=True)
+    own = replace(experiment, text=TextSettings(source="npy", path=str(table)))
+    with pytest.raises(KeyboardInterrupt):
+        train(own, store, tmp_path / "r", observer=StopAfter(1, in_batch=True))
+    content = table.read_bytes()
+    table.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(TCAFError, match=rf"class text is made from \({table}\) has changed"):
+        train(own, store, tmp_path / "r", resume=True)
+    table.unlink()
+    assert train(own, store, tmp_path / "r", resume=True)["test"]
 
 
 def test_resume_without_a_run_starts_one(store, whole, tmp_path, experiment):

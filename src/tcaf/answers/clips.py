@@ -1,6 +1,7 @@
 """From what was typed to answers: which clips are meant, and the answers of those that can be read.
 
-Owns the steps of `tcaf predict` between its arguments and its output. What answers is `classifier`.
+Owns the steps of `tcaf predict` between its arguments and its output, for whoever asks: the
+command, a page, a service. What answers is `classifier`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +17,9 @@ from tcaf.data.features import VideoFeatures
 from tcaf.data.splits import PARTS, UNIONS
 from tcaf.data.store import FeatureStore
 from tcaf.errors import MissingExtraError, TCAFError
+from tcaf.progress import Track, silent
 from tcaf.sources.labels import SUFFIXES
+from tcaf.text.candidates import read_names, split_names
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,28 @@ class Unanswered:
 
     id: str
     reason: str
+
+
+def choose_classes(
+    classifier: ZeroShotClassifier, classes: str = "", classes_file: Path | None = None
+) -> None:
+    """Sets the classes to choose from as people name them; without names they stay as they are.
+
+    Args:
+        classifier: whose classes are set.
+        classes: names in one line (`candidates.split_names`); those that the run knows may hold
+            commas.
+        classes_file: a file of names, one a line (`candidates.read_names`), in their place.
+
+    Raises:
+        TCAFError: names both in a line and in a file, or see `ZeroShotClassifier.set_classes`.
+    """
+    if classes and classes_file is not None:
+        raise TCAFError("--classes and --classes_file exclude each other; give one of them")
+    if classes_file is not None:
+        classifier.set_classes(read_names(classes_file))
+    elif classes:
+        classifier.set_classes(split_names(classes, classifier.known))
 
 
 def find_media(words: Sequence[str]) -> list[Path]:
@@ -168,6 +193,55 @@ def answer_files(
             yield Unanswered(str(file), " ".join(str(error).split()))
             continue
         yield Answered(ranking, video if keep_features else None, file)
+
+
+def answer_clips(
+    classifier: ZeroShotClassifier,
+    words: Sequence[str],
+    *,
+    store: Path | None = None,
+    top_k: int = 5,
+    seen_bias: float = 0.0,
+    keep_features: bool = False,
+    track: Track = silent,
+) -> Iterable[Answered | Unanswered]:
+    """Answers the clips that words name: files and folders, or clips of a store.
+
+    Args:
+        classifier: that answers.
+        words: see `find_media`; with a store see `select_rows`, in the split of the run.
+        store: folder of the feature store that holds the clips, in place of files.
+        top_k: see `ZeroShotClassifier.classify`.
+        seen_bias: see there.
+        keep_features: what `draw_timelines` needs, and much memory for many clips.
+        track: shows how many files are done.
+
+    Returns:
+        What became of each clip, in their order; each file is read when it is asked for.
+
+    Raises:
+        TCAFError: words that name no clip, at once; see `answer_store` and `answer_files`.
+    """
+    if store is None:
+        files = track(find_media(words), "predicting")
+        return answer_files(classifier, files, top_k, seen_bias, keep_features=keep_features)
+    opened = FeatureStore.open(store)
+    rows = select_rows(opened, words, classifier.experiment.data.split)
+    return answer_store(classifier, opened, rows, top_k, seen_bias, keep_features=keep_features)
+
+
+def check_answered(found: Sequence[Answered | Unanswered]) -> None:
+    """Checks that all clips have answers.
+
+    Raises:
+        TCAFError: the only clip has none, with the reason; or some of several have none, with how
+            many.
+    """
+    failed = [one for one in found if isinstance(one, Unanswered)]
+    if len(failed) == len(found) == 1:
+        raise TCAFError(failed[0].reason)
+    if failed:
+        raise TCAFError(f"{len(failed)} of {len(found)} clips have no answer")
 
 
 def answers_json(

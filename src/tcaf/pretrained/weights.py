@@ -10,7 +10,7 @@ import os
 import pickle
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -45,6 +45,9 @@ TIMEOUT_S = 30.0
 
 MARK_DIGITS = 12
 """Hexadecimal digits of a SHA-256 that tell weights apart in the name of a backbone."""
+
+SETTLED_NS = 2 * 10**9
+"""Nanoseconds since a file's last change from which on its SHA-256 is kept."""
 
 _CHUNK = 1 << 20
 _OFFLINE = ("TCAF_OFFLINE", "HF_HUB_OFFLINE")
@@ -120,11 +123,11 @@ def find_weights(file: WeightsFile, given: Path | None, bar: Bar = terminal_bar)
     path = cache_folder() / "weights" / file.name
     if not path.is_file():
         _fetch(file, path, bar)
-    elif not _digest(path).startswith(file.sha256):
+    elif not file_digest(path).startswith(file.sha256):
         raise TCAFError(
             f"{path} is not {file.name} as published: expected a SHA-256 that starts with "
-            f"{file.sha256[:MARK_DIGITS]}, found {_digest(path)[:MARK_DIGITS]}; delete it, and it "
-            "is fetched anew"
+            f"{file.sha256[:MARK_DIGITS]}, found {file_digest(path)[:MARK_DIGITS]}; delete it, and "
+            "it is fetched anew"
         )
     return path
 
@@ -211,16 +214,36 @@ def _download(file: WeightsFile, target: Path, bar: Bar) -> None:
         )
 
 
-@lru_cache(maxsize=64)
-def _digest_of_version(path: Path, size: int, modified_ns: int) -> str:
+def _read_digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _digest(path: Path) -> str:
-    """Returns the SHA-256 of a file; one that did not change is read once in a process."""
+@lru_cache(maxsize=512)
+def _digest_of_version(path: Path, inode: int, size: int, modified_ns: int, changed_ns: int) -> str:
+    return _read_digest(path)
+
+
+def file_digest(path: Path) -> str:
+    """Returns the SHA-256 of a file's content in hexadecimal.
+
+    A file that did not change is read once in a process. What tells is the time of its last change
+    of any kind, which no program can set back, beside its size and the time of its last writing.
+    """
     status = path.stat()
-    return _digest_of_version(path, status.st_size, status.st_mtime_ns)
+    if time.time_ns() - status.st_ctime_ns < SETTLED_NS:
+        # Clocks of file systems are coarse: another write may come at the same time.
+        return _read_digest(path)
+    times = status.st_mtime_ns, status.st_ctime_ns
+    return _digest_of_version(path, status.st_ino, status.st_size, *times)
+
+
+def files_digest(folder: Path, files: Iterable[Path]) -> str:
+    """Returns the SHA-256 of names and contents of files below a folder, by name."""
+    hashed = hashlib.sha256()
+    for name, file in sorted((file.relative_to(folder).as_posix(), file) for file in files):
+        hashed.update(f"{len(name)} {name} {file_digest(file)}\n".encode())
+    return hashed.hexdigest()
 
 
 def weights_mark(
@@ -238,13 +261,10 @@ def weights_mark(
         SHA-256: for a folder, of the names and contents of its files, in the order of the names.
     """
     if not path.is_dir():
-        digest = _digest(path)
+        digest = file_digest(path)
         return None if file and digest.startswith(file.sha256) else digest[:MARK_DIGITS]
     files = only if only is not None else [each for each in path.rglob("*") if each.is_file()]
-    hashed = hashlib.sha256()
-    for name, each in sorted((each.relative_to(path).as_posix(), each) for each in files):
-        hashed.update(f"{len(name)} {name} {_digest(each)}\n".encode())
-    return hashed.hexdigest()[:MARK_DIGITS]
+    return files_digest(path, files)[:MARK_DIGITS]
 
 
 def read_state_dict(path: Path) -> dict[str, Shaped[Tensor, "..."]]:

@@ -98,7 +98,11 @@ class PageFigure:
     def of(
         cls, name: str, draw: Callable[[Width], Figure], *, title: str, caption: str, alt: str
     ) -> "PageFigure":
-        """Draws a figure for both widths; `alt` says in words what it shows."""
+        """Draws a figure for both widths; `alt` says in words what it shows.
+
+        No SVG serves both: text keeps its size, so that the two differ in the shape of what is
+        drawn, in where panels and legends stand, and in how much of a name or matrix is shown.
+        """
         wide = to_svg(draw("wide"), f"{name}-wide", alt)
         return cls(name, title, caption, wide, to_svg(draw("narrow"), f"{name}-narrow", alt))
 

@@ -312,6 +312,8 @@ def _provenance(one: Series) -> list[Provenance]:
             "data": f"{data.get('kind')}, {data['clips']:,} clips, {data['fingerprint'][:12]}",
             "training": f"{(run.result or {})['seconds']:.0f} s",
         }
+        if resumed := origin.get("resumed"):
+            facts["taken up again"] = ", ".join(again["started"] for again in resumed)
         if cost is not None:
             facts["whole process"] = f"{cost['seconds']:.0f} s, {cost['peak_mib']:.0f} MiB"
         found.append(Provenance(f"{one.name}, seed {origin['seed']}", tuple(facts.items())))

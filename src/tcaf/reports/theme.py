@@ -206,6 +206,8 @@ def to_svg(figure: Figure, name: str, alt: str) -> str:
     referred = dict.fromkeys(re.findall(r'(?:url\(#|href="#)([^")]+)', svg))
     used = {identifier: f"{name}-{number}" for number, identifier in enumerate(referred)}
     svg = re.sub(r"<[^>]+>", partial(_mend_tag, used=used), svg)
+    svg = re.sub(r"\n\s*", "\n", svg)
+    svg = _MARKS.sub(_styled_once, svg)
     view = re.search(r'viewBox="[^"]*"', svg)
     assert view is not None, "matplotlib writes a viewBox"
     root = (
@@ -214,7 +216,23 @@ def to_svg(figure: Figure, name: str, alt: str) -> str:
         'style="font-family: var(--font, system-ui, sans-serif); '
         'stroke-linejoin: round; stroke-linecap: butt">'
     )
-    return re.sub(r"\n\s*", "\n", re.sub(r"^<svg[^>]*>", lambda _: root, svg)).strip()
+    return re.sub(r"^<svg[^>]*>", lambda _: root, svg).strip()
+
+
+_MARKS = re.compile(
+    r'<g(?P<clip>[^>]*)>\n(?P<marks><use [^>]*? style="(?P<style>[^"]*)"/>\n'
+    r'(?:<use [^>]*? style="(?P=style)"/>\n)+)</g>'
+)
+"""A group of marks of one look, such as the clips of a class in a map."""
+
+
+def _styled_once(group: re.Match[str]) -> str:
+    """Gives the look of equal marks to their group, which they inherit it from."""
+    clip, marks, style = group["clip"], group["marks"], group["style"]
+    if "style=" in clip or re.search(r"(^|\s)opacity:", style):
+        return group[0]  # the opacity of a group is that of all its marks together
+    bare = marks.replace(f' style="{style}"', "")
+    return f'<g{clip} style="{style}">\n{bare}</g>'
 
 
 def _mend_tag(match: re.Match[str], used: Mapping[str, str]) -> str:
@@ -227,11 +245,17 @@ def _mend_tag(match: re.Match[str], used: Mapping[str, str]) -> str:
     tag = match[0]
     tag = re.sub(r'style="([^"]*)"', lambda style: f'style="{_mend_style(style[1])}"', tag)
     tag = re.sub(r'(url\(#|href="#)([^")]+)', lambda ref: ref[1] + used[ref[2]], tag)
+    # A hundredth of a point is nothing that anybody sees.
+    tag = re.sub(r' (?:d|x|y)="[^"]*"', _rounded, tag)
 
     def identifier(found: re.Match[str]) -> str:
         return f' id="{used[found[1]]}"' if found[1] in used else ""
 
     return re.sub(r' id="([^"]*)"', identifier, tag)
+
+
+def _rounded(place: re.Match[str]) -> str:
+    return re.sub(r"-?\d+\.\d{3,}", lambda number: str(round(float(number[0]), 2)), place[0])
 
 
 def _mend_style(style: str) -> str:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 
 from tcaf.data.store import CACHE_PREFIX, FeatureStore
 from tcaf.errors import TCAFError, did_you_mean, shorten
+from tcaf.pretrained.weights import file_digest, files_digest
 from tcaf.settings.sections import TextSettings
 from tcaf.text.encoders import PACKAGED_MODEL, SentenceEncoder, TowerEncoder, packaged_model
 from tcaf.text.phrases import BY_CLASS_NAME as BY_CLASS_NAME
@@ -157,16 +158,17 @@ def embed_classes(
     phrases_of = class_phrases(settings, class_names, store, phrases)
     if source is not None:
         return average_phrases(source, phrases_of, settings.normalise)
+    if store is None or settings.source not in _KEPT:
+        return average_phrases(open_text_source(settings, store), phrases_of, settings.normalise)
     key = _cache_key(settings, phrases_of)
-    if store is not None and settings.source in _KEPT and key in store.text_names:
+    if key in store.text_names:
         # A damaged file of ours is computed anew, not shown to the user.
         with suppress(ValueError):
             kept = store.text(key)
             return np.stack([kept[name] for name in class_names])
     matrix = average_phrases(open_text_source(settings, store), phrases_of, settings.normalise)
-    if store is not None and settings.source in _KEPT:
-        with suppress(OSError, SafetensorError):
-            store.add_text(key, dict(zip(phrases_of, matrix, strict=True)))
+    with suppress(OSError, SafetensorError):
+        store.add_text(key, dict(zip(phrases_of, matrix, strict=True)))
     return matrix
 
 
@@ -220,7 +222,7 @@ def _cache_key(settings: TextSettings, phrases_of: Mapping[str, Sequence[str]]) 
     content: dict[str, Any] = {
         "version": _CACHE_VERSION,
         "source": settings.source,
-        "origin": _origin(settings),
+        "origin": text_origin(settings),
         "normalise": settings.normalise,
         "phrases": phrases_of,
     }
@@ -228,16 +230,32 @@ def _cache_key(settings: TextSettings, phrases_of: Mapping[str, Sequence[str]]) 
     return CACHE_PREFIX + hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _origin(settings: TextSettings) -> list[Any]:
-    """Returns what tells a file or model from another without reading it."""
-    if not settings.path:
-        return [PACKAGED_MODEL, packaged_model()[1]] if settings.source == "sentence" else []
-    path = Path(settings.path)
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    told: list[Any] = []
-    for file in files:
-        if file.is_file():
-            status = file.stat()
-            name = file.relative_to(path).as_posix() if file != path else file.name
-            told.append([name, status.st_size, status.st_mtime_ns])
-    return told
+def text_origin(settings: TextSettings) -> list[str]:
+    """Returns what tells the file or model that a source reads from any other: its content.
+
+    Of a folder all files count but hidden ones, Python's caches and notes in Markdown, which no
+    encoder reads.
+
+    Returns:
+        The SHA-256 of the content, behind name and version of a model that comes as a package;
+        nothing for a source that reads none, or where none is there.
+
+    Raises:
+        TCAFError: the package of the sentence encoder is not installed.
+    """
+    path, package = Path(settings.path), []
+    if settings.source == "sentence" and not settings.path:
+        path, version = packaged_model()
+        package = [PACKAGED_MODEL, version]
+    elif not settings.path:
+        return []
+    if not path.is_dir():
+        return [file_digest(path)] if path.is_file() else []
+    files = [
+        file
+        for file in path.rglob("*")
+        if file.is_file()
+        and file.suffix.lower() != ".md"
+        and not any(part.startswith((".", "__")) for part in file.relative_to(path).parts)
+    ]
+    return [*package, files_digest(path, files)]

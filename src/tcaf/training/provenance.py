@@ -15,14 +15,34 @@ from typing import Any
 import torch
 
 from tcaf.data.store import CACHE_PREFIX, FeatureStore
+from tcaf.errors import MissingExtraError
 from tcaf.execution.devices import pick_device
+from tcaf.pretrained.weights import file_digest
 from tcaf.settings.experiment import Experiment, text_settings
 from tcaf.systems.registry import PLUGIN_SHA256
+from tcaf.text.class_text import text_origin
 
 
 def provenance(experiment: Experiment, store: FeatureStore) -> dict[str, Any]:
     """Returns where a result comes from: code, versions, machine, seed, data."""
-    on_gpu = pick_device(experiment.training.device).type == "cuda"
+    return {
+        **circumstances(experiment),
+        "plugin": PLUGIN_SHA256.get(experiment.system),
+        "seed": experiment.seed,
+        "store": str(store.path.resolve()),
+        "data": {
+            **store.source,
+            "clips": len(store),
+            "fingerprint": store.fingerprint,
+            "split": split_sha256(store, experiment),
+            "class_text": text_sha256(experiment, store),
+        },
+    }
+
+
+def circumstances(experiment: Experiment) -> dict[str, Any]:
+    """Returns what may change when a run is taken up again: code, versions, machine, device."""
+    device = pick_device(experiment.training.device).type
     packages = ("tcaf", "torch", "numpy", "pyarrow", "safetensors")
     return {
         "commit": _commit(),
@@ -34,16 +54,8 @@ def provenance(experiment: Experiment, store: FeatureStore) -> dict[str, Any]:
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if on_gpu else None,
-        "plugin": PLUGIN_SHA256.get(experiment.system),
-        "seed": experiment.seed,
-        "store": str(store.path.resolve()),
-        "data": {
-            **store.source,
-            "clips": len(store),
-            "fingerprint": store.fingerprint,
-            "split": split_sha256(store, experiment),
-        },
+        "device": device,
+        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
     }
 
 
@@ -53,14 +65,23 @@ def split_sha256(store: FeatureStore, experiment: Experiment) -> str:
     return hashlib.sha256(json.dumps(split, sort_keys=True).encode()).hexdigest()
 
 
-def text_sha256(experiment: Experiment, store: FeatureStore) -> str:
-    """Returns a hash of what class text is made from: files named, and what the store keeps."""
+def text_sha256(experiment: Experiment, store: FeatureStore) -> str | None:
+    """Returns a hash of what class text is made from: files, models, what the store keeps.
+
+    Of files and models the contents count, wherever they lie; None if one is not there.
+    """
     settings = text_settings(experiment)
     digest = hashlib.sha256()
-    for path in (settings.path, settings.phrases_file):
-        if path and Path(path).is_file():
-            with Path(path).open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+    try:
+        origin = text_origin(settings)
+        phrases = [file_digest(Path(settings.phrases_file))] if settings.phrases_file else []
+    except (MissingExtraError, OSError):
+        return None
+    if settings.path and not origin:
+        return None
+    for part in (*origin, *phrases):
+        # A file's SHA-256 counts as bytes, so that the hashes of kept runs stay what they are.
+        digest.update(bytes.fromhex(part) if len(part) == 64 else part.encode())
     kept = sorted((store.path / "text").glob("*.safetensors"))
     for file_path in kept if settings.source == "stored" else ():
         if not file_path.name.startswith(CACHE_PREFIX):

@@ -1,7 +1,8 @@
 """The run directory: what a training leaves behind, and what is needed to carry on or to predict.
 
     config.json            every setting, resolved
-    provenance.json        versions, device, commit, seed, fingerprint of the data
+    provenance.json        versions, device, commit, seed, fingerprint of the data; versions, device
+                           and commit once more for each time that the run was taken up again
     text/classes.safetensors   text embedding of every class
     metrics.jsonl          one line an epoch
     checkpoint.safetensors weights and Adam's averages after the last epoch, until the run is over
@@ -39,7 +40,7 @@ from tcaf.training.model_file import load_tensors as load_tensors
 from tcaf.training.model_file import save_tensors as save_tensors
 from tcaf.training.observers import EpochRecord, Observer
 from tcaf.training.protocol import Choice, EpochDone, Finished, Progress, TwoStages, choose
-from tcaf.training.provenance import provenance, split_sha256
+from tcaf.training.provenance import circumstances, provenance, split_sha256, text_sha256
 
 UNIMPORTANT = {"training": ("device",), "evaluation": ("batch_size",)}
 """Settings by section that may change when a run is taken up again."""
@@ -79,6 +80,8 @@ class Run:
                     "another place with --out"
                 )
             self._check_same(experiment, store)
+            if self.result is None:
+                self._note_resumption(experiment)
             for unfinished in self.path.glob(".*.partial"):
                 unfinished.unlink()  # a killed process was writing it
             progress = self._progress()
@@ -97,6 +100,13 @@ class Run:
             write_json(folder / "provenance.json", provenance(experiment, store))
             write_json(folder / "config.json", experiment.to_json())
         return Progress()
+
+    def _note_resumption(self, experiment: Experiment) -> None:
+        """Adds to the provenance what the run is carried on with."""
+        file = self.path / "provenance.json"
+        origin = read_json(file, "the provenance of a run")
+        resumed = [*origin.get("resumed", []), circumstances(experiment)]
+        write_json(file, {**origin, "resumed": resumed})
 
     def _check_same(self, experiment: Experiment, store: FeatureStore) -> None:
         written = read_json(self.path / "config.json", "the configuration of a run")
@@ -126,6 +136,14 @@ class Run:
             )
         if data.get("fingerprint") != store.fingerprint or not same_split:
             raise TCAFError(f"cannot resume {self.path}: store {store.path} holds other data")
+        kept_text, text = data.get("class_text"), text_sha256(experiment, store)
+        # Runs of older releases hold no hash; and a run goes on with the embeddings that it keeps
+        # where what they were made from is gone.
+        if kept_text and text and kept_text != text:
+            raise TCAFError(
+                f"cannot resume {self.path}: what class text is made from "
+                f"({experiment.text.path or experiment.text.source}) has changed since"
+            )
 
     def _progress(self) -> Progress:
         file = self.path / "checkpoint.safetensors"
