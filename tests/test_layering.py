@@ -28,7 +28,7 @@ ROOMS = {
         *("extractor", "corpus"),
     ),
     "systems": (
-        *("losses", "interface", "blocks", "attention", "joint_space", "tcaf"),
+        *("losses", "stages", "interface", "blocks", "attention", "joint_space", "tcaf"),
         *("attention_fusion", "perceiver", "averaging", "cjme", "avgzslnet", "avca", "ridge"),
         *("registry", "release_checkpoint"),
     ),
@@ -37,7 +37,7 @@ ROOMS = {
         *("world", "scenes", "rendered", "synthetic"),
     ),
     "evaluation": ("gzsl", "temperature", "parts", "decisions", "statistics"),
-    "training": ("observers", "stage", "protocol", "model_file", "provenance", "run", "evaluate"),
+    "training": ("observers", "protocol", "model_file", "provenance", "run", "evaluate"),
     "answers": ("classifier", "clips"),
     "experiments": ("presets", "tables", "reproduce"),
     "reports": (

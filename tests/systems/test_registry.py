@@ -6,9 +6,9 @@ from dataclasses import dataclass, fields, replace
 import pytest
 from torch import nn
 
+from tcaf.data.windows import Windows
 from tcaf.errors import TCAFError
-from tcaf.evaluation.parts import evaluation_windows
-from tcaf.settings.experiment import Experiment, ModelSettings
+from tcaf.settings.experiment import DataSettings, Experiment, ModelSettings
 from tcaf.settings.fidelity import Fidelity
 from tcaf.systems.avca import AVCAConfig
 from tcaf.systems.cjme import CJMEConfig
@@ -70,7 +70,45 @@ def test_order_and_what_each_is_told():
 
 @pytest.mark.parametrize("name", list(SYSTEMS))
 def test_a_system_that_averages_is_shown_averages(name):
-    assert evaluation_windows(Experiment(system=name)).average == SYSTEMS[name].averages
+    system, experiment = SYSTEMS[name], Experiment(system=name)
+    for training in (True, False):
+        assert system.windows(experiment, training=training).average == system.averages
+    assert system.reads_time(experiment) == (not system.averages)
+    averaged = replace(experiment, data=DataSettings(average=True))
+    assert not system.reads_time(averaged)
+    assert system.windows(averaged, training=False).average
+
+
+def test_windows_of_an_experiment(tiny_experiment):
+    def windows(**changes):
+        """In training and at evaluation."""
+        own, made = find_system("tcaf"), tiny_experiment(**changes)
+        return own.windows(made, training=True), own.windows(made, training=False)
+
+    assert windows() == (Windows(place="random"), Windows())
+    lengths = {"training": {"window_s": 3.0}, "evaluation": {"window_s": 5.0}}
+    assert windows(**lengths) == (Windows(3.0, "random"), Windows(5.0))
+    # Training has always counted seconds, also in the release.
+    found = Windows(times="index", restart=True, release_audio_len=True, average=True)
+    official = windows(fidelity=Fidelity.official(), data={"average": True})
+    assert official == (replace(found, place="random", times="seconds"), found)
+
+
+def test_windows_of_a_fit(tiny_experiment):
+    """Whole clips, timed as at evaluation."""
+    own = mine(objective=None, fit=RidgeFit)
+    window = {"window_s": 3.0}
+    official = tiny_experiment(fidelity=Fidelity.official(), training=window, evaluation=window)
+    expected = Windows(times="index", restart=True, release_audio_len=True)
+    assert own.windows(official, training=True) == expected
+    assert own.windows(official, training=False) == replace(expected, window_s=3.0)
+
+
+def test_epochs_of_stage_1(tiny_experiment):
+    experiment = tiny_experiment(training={"epochs": 3})
+    assert find_system("tcaf").stage_1_epochs(experiment) == 3
+    assert find_system("ridge").stage_1_epochs(experiment) == 3
+    assert mine(objective=None, training_free=True).stage_1_epochs(experiment) == 1
 
 
 def test_finding(registry):
@@ -93,16 +131,23 @@ def test_registering(registry):
     assert registry["mine"] is system
 
 
-@pytest.mark.parametrize("changes", [{"objective": None}, {"fit": RidgeFit}])
-def test_either_an_objective_or_a_fit(changes):
-    with pytest.raises(TCAFError, match="system 'mine' needs either an objective or a fit"):
+@pytest.mark.parametrize(
+    ("changes", "got"),
+    [
+        ({"objective": None}, "none"),
+        ({"fit": RidgeFit}, "objective and fit"),
+        ({"objective": None, "fit": RidgeFit, "training_free": True}, "fit and training_free"),
+    ],
+)
+def test_one_way_to_learn(changes, got):
+    message = f"'mine' needs exactly one of objective, fit and training_free, got {got}$"
+    with pytest.raises(TCAFError, match=message):
         mine(**changes)
-    assert mine(objective=None, fit=RidgeFit, averages=True).fit is RidgeFit
 
 
-def test_a_fit_sees_averages():
-    with pytest.raises(TCAFError, match="'mine': a fit sees averages; set averages=True"):
-        mine(objective=None, fit=RidgeFit)
+def test_negatives_without_an_objective():
+    with pytest.raises(TCAFError, match="'mine': negatives go to an objective, and it has none"):
+        mine(objective=None, fit=RidgeFit, negatives=True)
 
 
 @pytest.mark.parametrize("name", ["my-model", "my model", "", "3d"])
@@ -290,6 +335,8 @@ def test_an_average_is_not_scaled_over_time(name):
     experiment = Experiment(system=name, fidelity=Fidelity(visual_scaling="l2_over_time"))
     found = configure(experiment, **DIMS).visual_scaling
     assert found == ("l2" if SYSTEMS[name].averages else "l2_over_time")
+    averaged = replace(experiment, data=DataSettings(average=True))
+    assert configure(averaged, **DIMS).visual_scaling == "l2"
 
 
 def test_options_of_the_ranges():

@@ -17,7 +17,6 @@ from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
 from tcaf.evaluation.decisions import FILE, Predictions, read_predictions
 from tcaf.evaluation.gzsl import GZSLResult
-from tcaf.evaluation.parts import evaluation_windows
 from tcaf.files.atomic import read_json
 from tcaf.reports.attention_maps import attention_map
 from tcaf.reports.contents import PageFigure
@@ -25,6 +24,7 @@ from tcaf.reports.embedding_map import MapPanel, embedding_map
 from tcaf.reports.projection import choose_classes, choose_clips, tsne, tsne_with_classes
 from tcaf.reports.timelines import attention_over_time
 from tcaf.settings.experiment import Experiment
+from tcaf.systems.registry import find_system
 from tcaf.systems.tcaf import TCAF
 from tcaf.training.model_file import TrainedModel, load_model
 from tcaf.training.run import Run
@@ -110,7 +110,8 @@ class Detail:
         if missing:
             raise TCAFError(f"store {self.store.path} has no clip {missing[0]!r}")
         rows = np.array([row_of[self.predictions.ids[i]] for i in clips], np.int64)
-        return load_batch(self.store, rows, evaluation_windows(self.series.experiment))
+        windows = find_system(self.trained.system).windows(self.series.experiment, training=False)
+        return load_batch(self.store, rows, windows)
 
     @torch.no_grad()
     def embedding_map(self) -> PageFigure:

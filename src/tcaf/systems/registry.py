@@ -111,7 +111,7 @@ def configure(
     }
     if issubclass(system.config, ModelSettings):
         given |= vars(experiment.model)
-    if system.averages and given.get("visual_scaling") == "l2_over_time":
+    if not system.reads_time(experiment) and given.get("visual_scaling") == "l2_over_time":
         given["visual_scaling"] = "l2"  # averages have no time: every feature would become its sign
     own = [name for name in names if name not in given]
     hints = get_type_hints(system.config)

@@ -6,11 +6,14 @@ gamma, which changes no score. Stage 2 starts anew, trains on all of these for a
 is tested once.
 
 Owns what chooses what. Everything a run decides follows from the records of its epochs, so a run
-is taken up again from those, the weights and Adam's averages. Knows nothing of files.
+is taken up again from those, the weights and the optimiser's averages. Knows nothing of files.
 """
 
-from collections.abc import Generator, Iterator, Mapping
+import math
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,15 +25,15 @@ from tcaf.data.splits import NAMED_PARTS
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
 from tcaf.evaluation.gzsl import GZSLResult
-from tcaf.evaluation.parts import EvaluationPart, distances, evaluate_part, evaluation_windows
+from tcaf.evaluation.parts import EvaluationPart, distances, evaluate_part
 from tcaf.evaluation.temperature import fit_temperature
 from tcaf.execution.devices import pick_device
 from tcaf.seeding import seeded
 from tcaf.settings.experiment import Experiment
 from tcaf.systems.interface import ZeroShotModel
 from tcaf.systems.registry import configure, find_system, modalities
+from tcaf.systems.stages import Stage, TrainingPart
 from tcaf.training.observers import EpochRecord, Observer, Silence
-from tcaf.training.stage import Stage, TrainingPart, new_stage, plateau_rate, timed_epoch
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,35 @@ def choose(records: tuple[EpochRecord, ...]) -> Choice:
     )
 
 
+def timed_epoch(
+    stage: Stage,
+    epoch: int,
+    learning_rate: float,
+    observer: Observer,
+    validate: Callable[[], dict[str, float | bool]] | None,
+) -> EpochRecord:
+    """Runs an epoch and, where `validate` is given, a validation after it."""
+    start = time.perf_counter()
+    losses = stage.run_epoch(epoch, learning_rate, partial(observer.batch_done, epoch))
+    validation = validate() if validate else None
+    seconds = time.perf_counter() - start
+    return EpochRecord(stage.number, epoch, learning_rate, losses, validation, seconds)
+
+
+def plateau_rate(scores: Sequence[float], rate: float, factor: float, patience: int) -> float:
+    """Returns the learning rate after epochs with these validation scores.
+
+    The rate is multiplied by `factor` each time `patience` epochs in a row brought no new best.
+    """
+    best, stale = -math.inf, 0
+    for value in scores:
+        stale = 0 if value > best else stale + 1
+        best = max(best, value)
+        if stale == patience:
+            rate, stale = rate * factor, 0
+    return rate
+
+
 class TwoStages:
     """One run of the protocol.
 
@@ -136,12 +168,13 @@ class TwoStages:
         text: Mapping[str, Float[np.ndarray, " text_dim"]],
     ) -> None:
         self.experiment = experiment
+        self.system = find_system(experiment.system)
         self.store = store
         self.text = text
         self.device = pick_device(experiment.training.device)
         self.split = store.split(experiment.data.split)
         self._check_clips()
-        self.windows = evaluation_windows(experiment)
+        self.windows = self.system.windows(experiment, training=False)
         self.validation = self.evaluation_part("val", self.split.stage_1)
 
     def _check_clips(self) -> None:
@@ -195,15 +228,16 @@ class TwoStages:
             text_dim=text.shape[1],
         )
         with seeded(self.experiment.seed, "init", f"stage_{number}"):
-            model = find_system(self.experiment.system).model(config)
+            model = self.system.model(config)
         if not isinstance(model, nn.Module) or not isinstance(model, ZeroShotModel):
             raise TCAFError(
                 f"system {self.experiment.system!r}: expected a torch module with config, "
                 f"modalities, embed_text and scores, got {type(model).__name__} without all of them"
             )
         model = model.to(self.device)
-        training_part = TrainingPart(self.store, rows, labels, text)
-        return new_stage(model, training_part, self.experiment, number, self.device)
+        windows = self.system.windows(self.experiment, training=True)
+        own = TrainingPart(self.store, rows, labels, text.to(self.device), windows, self.device)
+        return self.system.stage(model, own, self.experiment, number)
 
     def evaluate(self, model: nn.Module, part: EvaluationPart, gamma: float | None) -> GZSLResult:
         """Evaluates weights on a part; gamma None searches the grid."""
@@ -244,15 +278,6 @@ class TwoStages:
             scores, settings.learning_rate, settings.plateau_factor, fidelity.plateau_epochs
         )
 
-    def stage_2_epochs(self, choice: Choice) -> int:
-        """Returns how long stage 2 trains."""
-        # Of a closed form an epoch is a regulariser, and the one chosen is the last to be solved.
-        descends = find_system(self.experiment.system).fit is None
-        release = self.experiment.fidelity.stage_2_epochs == "release"
-        if release and descends and choice.epoch == 1:
-            return self.experiment.training.epochs
-        return choice.epoch
-
     def run(
         self, progress: Progress | None = None, observer: Observer | None = None
     ) -> Iterator[EpochDone | Finished]:
@@ -266,11 +291,11 @@ class TwoStages:
             `EpochDone` after each epoch, `Finished` at the end.
         """
         progress, observer = progress or Progress(), observer or Silence()
-        epochs = self.experiment.training.epochs
+        epochs = self.system.stage_1_epochs(self.experiment)
         if len(progress.of_stage(1)) < epochs:
             _, progress = yield from self._run_stage(1, epochs, progress, observer)
         choice = choose(progress.of_stage(1))
-        epochs = self.stage_2_epochs(choice)
+        epochs = self.system.stage_2_epochs(self.experiment, choice.epoch)
         stage, progress = yield from self._run_stage(2, epochs, progress, observer)
         test = self.evaluation_part("test", self.split.stage_2)
         yield Finished(stage.model, choice, self.evaluate(stage.model, test, choice.gamma))
