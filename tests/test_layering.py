@@ -28,7 +28,16 @@ ROOMS = {
         *("extractor", "corpus"),
     ),
     "systems": (
-        *("losses", "stages", "interface", "blocks", "attention", "joint_space", "tcaf"),
+        *(
+            "losses",
+            "optimisers",
+            "stages",
+            "interface",
+            "blocks",
+            "attention",
+            "joint_space",
+            "tcaf",
+        ),
         *("attention_fusion", "perceiver", "averaging", "cjme", "avgzslnet", "avca", "ridge"),
         *("registry", "release_checkpoint"),
     ),

@@ -160,8 +160,9 @@ def rates(world, experiment):
     protocol = world.protocol(experiment)
     falling = records(*[0.5] + [0.1] * 9)
     later = falling + records(0.5, 0.4, stage=2)
-    return [protocol.learning_rate(1, falling[:n], n + 1) for n in range(10)], [
-        protocol.learning_rate(2, later, 3)
+    first, second = protocol.new_stage(1), protocol.new_stage(2)
+    return [protocol.learning_rate(first, falling[:n], n + 1) for n in range(10)], [
+        protocol.learning_rate(second, later, 3)
     ]
 
 
@@ -282,11 +283,14 @@ TABLE: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "training.epochs": (num_epochs, 1, {}),
     "training.batches_per_epoch": (num_batches, 5, {}),
     "training.batch_size": (one_epoch, 13, {}),
+    "training.optimiser": (one_epoch, "adamw", {}),
     "training.learning_rate": (rates, 2e-3, {}),
     "training.weight_decay": (one_epoch, 0.1, {}),
     "training.beta1": (one_epoch, 0.5, {}),
     "training.beta2": (one_epoch, 0.5, {}),
     "training.schedule": (rates, "constant", {}),
+    "training.warmup_epochs": (rates, 1, {}),
+    "training.clip_norm": (one_epoch, 0.1, {}),
     "training.plateau_factor": (rates, 0.5, {}),
     "training.sampling": (one_epoch, "uniform", {}),
     "training.window_s": (one_epoch, 3.0, {}),

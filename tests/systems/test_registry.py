@@ -145,9 +145,12 @@ def test_one_way_to_learn(changes, got):
         mine(**changes)
 
 
-def test_negatives_without_an_objective():
-    with pytest.raises(TCAFError, match="'mine': negatives go to an objective, and it has none"):
-        mine(objective=None, fit=RidgeFit, negatives=True)
+@pytest.mark.parametrize(
+    ("name", "value"), [("negatives", True), ("optimiser", lambda model, experiment: None)]
+)
+def test_what_goes_with_an_objective(name, value):
+    with pytest.raises(TCAFError, match=f"'mine' has {name} but no objective to go with"):
+        mine(objective=None, fit=RidgeFit, **{name: value})
 
 
 @pytest.mark.parametrize("name", ["my-model", "my model", "", "3d"])

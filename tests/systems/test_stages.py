@@ -1,4 +1,5 @@
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -7,14 +8,16 @@ import torch
 from tcaf.data.batches import load_batch
 from tcaf.data.windows import Windows
 from tcaf.errors import TCAFError
+from tcaf.settings.experiment import Experiment
 from tcaf.settings.fidelity import Fidelity
 from tcaf.systems.interface import System
 from tcaf.systems.losses import tcaf_losses
+from tcaf.systems.optimisers import Optimiser
 from tcaf.systems.registry import SYSTEMS, find_system
 from tcaf.systems.ridge import Ridge, RidgeConfig, RidgeFit
 from tcaf.systems.stages import ClosedFormStage, DescentStage, Stage, TrainingFreeStage
 from tcaf.systems.tcaf import tcaf_objective
-from tcaf.training.protocol import TwoStages, plateau_rate
+from tcaf.training.protocol import TwoStages
 
 
 @pytest.fixture(scope="module")
@@ -45,49 +48,6 @@ def train(stage, epochs=(1, 2), rate=1e-3):
 def same(one, other):
     assert list(one) == list(other)
     return all(torch.equal(value, other[name]) for name, value in one.items())
-
-
-@pytest.mark.parametrize(
-    ("scores", "steps"),
-    [
-        ([], 0),
-        ([0.1, 0.2, 0.3], 0),
-        ([0.3, 0.2, 0.2], 0),
-        ([0.3, 0.2, 0.2, 0.3], 1),  # an equal score is no improvement
-        ([0.3, 0.2, 0.2, 0.4, 0.1, 0.1], 0),  # a new best starts the count anew
-        ([0.3] + [0.1] * 5, 1),
-        ([0.3] + [0.1] * 6, 2),  # after a step three more epochs are waited for
-        ([0.3, 0.2, 0.25, 0.29], 1),  # rising, but below the best
-        ([0.0] * 3, 0),
-        ([0.0] * 4, 1),
-    ],
-)
-def test_plateau_by_hand(scores, steps):
-    assert plateau_rate(scores, 0.7, 0.1, patience=3) == pytest.approx(0.7 * 0.1**steps)
-
-
-def test_plateau_waits_for_as_many_epochs_as_it_is_told():
-    scores = [0.3] + [0.1] * 4
-    assert [plateau_rate(scores, 8.0, 0.5, patience=n) for n in (1, 2, 3, 4, 5)] == [
-        0.5,
-        2.0,
-        4.0,
-        4.0,
-        8.0,
-    ]
-
-
-def test_plateau_agrees_with_torch():
-    scores = torch.rand(97, generator=torch.Generator().manual_seed(0)).tolist()
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    # torch steps when more than `patience` epochs were bad, and must count equals as bad.
-    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimizer, mode="max", factor=0.5, patience=3, threshold=0.0, eps=0.0
-    )
-    for epoch, value in enumerate(scores, start=1):
-        scheduler.step(value)
-        rate = optimizer.param_groups[0]["lr"]
-        assert plateau_rate(scores[:epoch], 1.0, 0.5, patience=4) == rate
 
 
 def test_same_seed_same_weights(stage):
@@ -149,9 +109,60 @@ def test_state_names_everything_that_training_changes(stage):
         f"model.{name}" for name in made.model.state_dict()
     }
     parameters = [p for p in made.model.parameters() if p.grad is not None]
-    averages = [name for name in state if name.startswith("adam.")]
+    averages = [name for name in state if name.startswith("optimiser.")]
     assert len(averages) == 3 * len(parameters)
     assert {name.rpartition(".")[2] for name in averages} == {"step", "exp_avg", "exp_avg_sq"}
+
+
+MODERN = {
+    "optimiser": "adamw",
+    "weight_decay": 0.1,
+    "schedule": "cosine",
+    "warmup_epochs": 1,
+    "clip_norm": 0.5,
+    "epochs": 5,
+}
+
+
+def test_going_on_with_another_optimiser_changes_nothing(stage):
+    whole, taken_up = stage(training=MODERN), stage(training=MODERN)
+
+    def rated(made, epochs):
+        return [made.run_epoch(epoch, made.learning_rate(epoch, [])) for epoch in epochs]
+
+    rated(whole, [1, 2])
+    taken_up.load_state(whole.state())
+    assert rated(whole, [3, 4]) == rated(taken_up, [3, 4])
+    assert same(taken_up.state(), whole.state())
+
+
+def test_a_state_of_before_there_was_a_choice(stage):
+    """The averages were named after Adam, the only optimiser there was."""
+    whole, taken_up = stage(), stage()
+    train(whole, [1])
+    old = {re.sub("^optimiser", "adam", name): t for name, t in whole.state().items()}
+    assert "adam.0.exp_avg" in old
+    taken_up.load_state(old)
+    train(whole, [2])
+    train(taken_up, [2])
+    assert same(taken_up.state(), whole.state())
+
+
+def test_a_system_brings_its_own_optimiser(stage, monkeypatch):
+    """Gradient descent with momentum, at a rate of its own choice."""
+
+    def own(model, experiment):
+        steps = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9)
+        return Optimiser(steps, lambda epoch, scores: 0.01 * epoch + len(scores))
+
+    monkeypatch.setitem(SYSTEMS, "tcaf", replace(SYSTEMS["tcaf"], optimiser=own))
+    whole, taken_up = stage(), stage()
+    assert whole.learning_rate(3, [0.5]) == pytest.approx(1.03)
+    train(whole, [1])
+    assert "optimiser.0.momentum_buffer" in whole.state()
+    taken_up.load_state(whole.state())
+    assert train(whole, [2]) == train(taken_up, [2])
+    assert same(taken_up.state(), whole.state())
 
 
 def test_training_lowers_the_loss(stage):
@@ -436,7 +447,7 @@ def test_a_fit_may_read_sequences_with_their_times(stage, tiny_store, monkeypatc
 
 
 def test_a_stage_without_training(stage):
-    made = TrainingFreeStage(stage().model, 2)
+    made = TrainingFreeStage(stage().model, 2, Experiment())
     assert isinstance(made, Stage)
     before = {name: value.clone() for name, value in made.model.state_dict().items()}
     diary = Diary()
@@ -444,6 +455,6 @@ def test_a_stage_without_training(stage):
     assert diary.batches == []
     kept = made.state()
     assert same({name.removeprefix("model."): value for name, value in kept.items()}, before)
-    other = TrainingFreeStage(stage(seed=1).model, 2)
+    other = TrainingFreeStage(stage(seed=1).model, 2, Experiment())
     other.load_state(kept)
     assert same(other.state(), kept)

@@ -180,12 +180,13 @@ def test_stage_2_replays_the_learning_rates_or_watches_validation(store, protoco
     stage_1 = tuple(record(e, hm) for e, hm in enumerate((0.5, 0.4, 0.3, 0.2), start=1))
     rate = protocol(store).experiment.training.learning_rate
     own = protocol(store)
-    assert own.learning_rate(1, stage_1[:3], 4) == rate
-    assert own.learning_rate(1, stage_1, 5) == pytest.approx(rate / 10)
+    first, second = own.new_stage(1), own.new_stage(2)
+    assert own.learning_rate(first, stage_1[:3], 4) == rate
+    assert own.learning_rate(first, stage_1, 5) == pytest.approx(rate / 10)
     dropped = (*stage_1, record(5, 0.6, rate=0.25))
-    assert own.learning_rate(2, dropped, 5) == 0.25
+    assert own.learning_rate(second, dropped, 5) == 0.25
     watching = protocol(store, fidelity=Fidelity(stage_2_schedule="validation"))
-    assert watching.learning_rate(2, dropped, 5) == rate
+    assert watching.learning_rate(watching.new_stage(2), dropped, 5) == rate
 
 
 def test_test_clips_are_looked_at_once_and_last(store, monkeypatch, protocol):

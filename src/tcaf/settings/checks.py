@@ -43,6 +43,8 @@ _RANGES = {
     "beta2": _FRACTION,
     "plateau_factor": _Range(0.0, least_open=True, below=1.0),
     "window_s": _POSITIVE,
+    "warmup_epochs": _Range(0.0),
+    "clip_norm": _POSITIVE,
     "gamma_max": _Range(0.0),
     "gamma_step": _POSITIVE,
     "strongest": _POSITIVE,

@@ -161,12 +161,17 @@ class TrainingSettings:
         epochs: epochs of stage 1; stage 2 takes as many as the best one needed.
         batches_per_epoch: batches in an epoch.
         batch_size: clips in a batch.
-        learning_rate: of Adam.
-        weight_decay: of Adam.
-        beta1: Adam's running average of gradients.
-        beta2: Adam's running average of squared gradients.
+        optimiser: `adam` adds weight decay to the gradients; `adamw` takes it from the weights.
+        learning_rate: of the optimiser, before the schedule.
+        weight_decay: of the optimiser.
+        beta1: the optimiser's running average of gradients.
+        beta2: the optimiser's running average of squared gradients.
         schedule: `plateau` multiplies the learning rate by `plateau_factor` when validation HM has
-            not risen for `fidelity.plateau_epochs`; `constant` leaves it.
+            not risen for `fidelity.plateau_epochs`; `cosine` lowers it along half a cosine over all
+            epochs; `constant` leaves it.
+        warmup_epochs: epochs in which the learning rate rises linearly, before the schedule.
+        clip_norm: gradients whose norm over all weights is larger are scaled down to it; null
+            leaves them.
         plateau_factor: what the learning rate is multiplied by.
         sampling: `balanced` draws a class, then one of its clips, with replacement; `uniform` draws
             clips.
@@ -178,11 +183,14 @@ class TrainingSettings:
     epochs: int = 50
     batches_per_epoch: int = 300
     batch_size: int = 64
+    optimiser: Literal["adam", "adamw"] = "adam"
     learning_rate: float = 7e-5
     weight_decay: float = 1e-5
     beta1: float = 0.9
     beta2: float = 0.999
-    schedule: Literal["plateau", "constant"] = "plateau"
+    schedule: Literal["plateau", "constant", "cosine"] = "plateau"
+    warmup_epochs: int = 0
+    clip_norm: float | None = None
     plateau_factor: float = 0.1
     sampling: Literal["balanced", "uniform"] = "balanced"
     window_s: float | None = None
@@ -194,6 +202,11 @@ class TrainingSettings:
             raise TCAFError(
                 f"training.batch_size must be at least 2, got {self.batch_size}: batch "
                 "normalisation has no statistics of a single clip"
+            )
+        if self.warmup_epochs >= self.epochs:
+            raise TCAFError(
+                f"training.warmup_epochs must be below training.epochs ({self.epochs}), got "
+                f"{self.warmup_epochs}"
             )
 
 

@@ -16,6 +16,7 @@ from tcaf.data.windows import Windows
 from tcaf.errors import TCAFError
 from tcaf.settings.experiment import Experiment
 from tcaf.settings.fidelity import AudioScaling, VisualScaling
+from tcaf.systems.optimisers import NewOptimiser, new_optimiser
 from tcaf.systems.stages import (
     ClosedFormStage,
     DescentStage,
@@ -109,6 +110,8 @@ class System:
         objective: the loss on a batch.
         negatives: whether the objective is given a second batch, clip i of which is of a random
             other class than clip i of the first, for triplet losses.
+        optimiser: makes the model's optimiser and schedule; by default they follow from the section
+            training (`new_optimiser`).
         fit: all clips of a stage, whole, to a `Fit`: one solution for each epoch's regulariser.
         training_free: the model is ready as it is built; validation chooses gamma alone.
         averages: the model sees nothing but the mean over time of whole clips, so that windows and
@@ -126,6 +129,7 @@ class System:
     model: Callable[[Any], nn.Module]
     objective: Objective | None = None
     negatives: bool = False
+    optimiser: NewOptimiser | None = None
     fit: NewFit | None = None
     training_free: bool = False
     averages: bool = False
@@ -143,8 +147,9 @@ class System:
                 f"system {self.name!r} needs exactly one of objective, fit and training_free, got "
                 f"{got}"
             )
-        if self.negatives and self.objective is None:
-            raise TCAFError(f"system {self.name!r}: negatives go to an objective, and it has none")
+        for name in ("negatives", "optimiser"):
+            if getattr(self, name) and self.objective is None:
+                raise TCAFError(f"system {self.name!r} has {name} but no objective to go with")
         if not self.name.isidentifier():
             raise TCAFError(f"a system's name is one word like my_model, got {self.name!r}")
 
@@ -194,12 +199,18 @@ class System:
         """
         part.check(number)
         if self.objective is not None:
-            objective, negatives = self.objective, self.negatives
-            return DescentStage(model, part, number, experiment, objective, negatives=negatives)
+            return DescentStage(
+                model,
+                part,
+                number,
+                experiment,
+                self.objective,
+                (self.optimiser or new_optimiser)(model, experiment),
+                negatives=self.negatives,
+            )
         if self.fit is not None:
-            batch_size = experiment.evaluation.batch_size
-            return ClosedFormStage(model, part, number, self.fit, batch_size)
-        return TrainingFreeStage(model, number)
+            return ClosedFormStage(model, part, number, experiment, self.fit)
+        return TrainingFreeStage(model, number, experiment)
 
     def stage_1_epochs(self, experiment: Experiment) -> int:
         """Returns how long stage 1 lasts: without training, for the one epoch to be validated."""

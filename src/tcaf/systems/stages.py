@@ -24,6 +24,7 @@ from tcaf.errors import TCAFError
 from tcaf.seeding import generator, seeded
 from tcaf.settings.experiment import Experiment
 from tcaf.systems.losses import Losses
+from tcaf.systems.optimisers import Optimiser
 
 SHOW_EVERY = 10
 """Batches between two reports of the running losses: reading a loss waits for the device."""
@@ -104,6 +105,10 @@ class Stage(Protocol):
     number: int
     model: nn.Module
 
+    def learning_rate(self, epoch: int, scores: Sequence[float]) -> float:
+        """Returns an epoch's learning rate, given the validation HM of the epochs before it."""
+        ...
+
     def run_epoch(
         self, epoch: int, learning_rate: float, report: Report = unwatched
     ) -> dict[str, float]:
@@ -119,31 +124,40 @@ class Stage(Protocol):
         ...
 
 
-def _copied(model: nn.Module) -> dict[str, Tensor]:
-    """Returns copies of a model's weights, named as a stage's state names them."""
-    return {f"{_MODEL}{name}": tensor.clone() for name, tensor in model.state_dict().items()}
+class _WithWeights:
+    """What all stages have: a model, and its weights as their state."""
+
+    def __init__(self, model: nn.Module, number: int, experiment: Experiment) -> None:
+        self.model = model
+        self.number = number
+        self.experiment = experiment
+
+    def learning_rate(self, epoch: int, scores: Sequence[float]) -> float:
+        """Returns the learning rate of the settings, which records show and nothing else reads."""
+        return self.experiment.training.learning_rate
+
+    def state(self) -> dict[str, Tensor]:
+        """Returns copies of the weights, by name."""
+        return {f"model.{name}": t.clone() for name, t in self.model.state_dict().items()}
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes up what `state` returned."""
+        self.model.load_state_dict(_under("model.", tensors))
 
 
-def _take_up(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Gives a model the weights that a stage's state holds."""
-    weights = {n.removeprefix(_MODEL): t for n, t in tensors.items() if n.startswith(_MODEL)}
-    model.load_state_dict(weights)
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the tensors whose name begins with a prefix, by the rest of their name."""
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
-_MODEL = "model."
-
-
-class TrainingFreeStage:
+class TrainingFreeStage(_WithWeights):
     """A model that has nothing to learn; its one epoch is there to be validated.
 
     Args:
         model: already on its device.
         number: 1 or 2.
+        experiment: all settings.
     """
-
-    def __init__(self, model: nn.Module, number: int) -> None:
-        self.model = model
-        self.number = number
 
     def run_epoch(
         self, epoch: int, learning_rate: float, report: Report = unwatched
@@ -151,16 +165,8 @@ class TrainingFreeStage:
         """Leaves the model as it is."""
         return {"loss": 0.0}
 
-    def state(self) -> dict[str, Tensor]:
-        """Returns copies of the weights, by name."""
-        return _copied(self.model)
 
-    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes up what `state` returned."""
-        _take_up(self.model, tensors)
-
-
-class ClosedFormStage:
+class ClosedFormStage(_WithWeights):
     """A model solved in closed form: one regulariser an epoch.
 
     All clips are read once, when the first epoch is asked for; epoch `e` solves for the e-th
@@ -170,18 +176,21 @@ class ClosedFormStage:
         model: with initial weights, already on its device.
         part: what to fit.
         number: 1 or 2.
+        experiment: all settings.
         new_fit: all clips to what solves for a regulariser.
-        batch_size: clips that are read at once; changes nothing beyond rounding.
     """
 
     def __init__(
-        self, model: nn.Module, part: TrainingPart, number: int, new_fit: NewFit, batch_size: int
+        self,
+        model: nn.Module,
+        part: TrainingPart,
+        number: int,
+        experiment: Experiment,
+        new_fit: NewFit,
     ) -> None:
-        self.model = model
+        super().__init__(model, number, experiment)
         self.part = part
-        self.number = number
         self.new_fit = new_fit
-        self.batch_size = batch_size
         self.fit: Fit | None = None
 
     @torch.no_grad()
@@ -195,23 +204,15 @@ class ClosedFormStage:
         return self.fit.solve(epoch)
 
     def _batches(self, report: Report) -> Iterator[FeatureBatch]:
-        order = np.arange(len(self.part.rows))
-        count = -(-len(order) // self.batch_size)
-        for number, chosen in enumerate(in_order(order, self.batch_size), start=1):
+        order, batch_size = np.arange(len(self.part.rows)), self.experiment.evaluation.batch_size
+        count = -(-len(order) // batch_size)
+        for number, chosen in enumerate(in_order(order, batch_size), start=1):
             yield self.part.load(chosen)
             report(number, count, {})
 
-    def state(self) -> dict[str, Tensor]:
-        """Returns a copy of the solution; the next epoch does not depend on it."""
-        return _copied(self.model)
 
-    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes up what `state` returned."""
-        _take_up(self.model, tensors)
-
-
-class DescentStage:
-    """A model trained by Adam: weights, running averages, and how to run the next epoch.
+class DescentStage(_WithWeights):
+    """A model trained by descent: weights, optimiser, and how to run the next epoch.
 
     Args:
         model: with initial weights, already on its device.
@@ -219,6 +220,7 @@ class DescentStage:
         number: 1 or 2; part of every random stream's name.
         experiment: all settings.
         objective: the loss on a batch.
+        optimiser: of the model's weights.
         negatives: whether the objective is given clips of other classes too.
     """
 
@@ -229,24 +231,20 @@ class DescentStage:
         number: int,
         experiment: Experiment,
         objective: Objective,
+        optimiser: Optimiser,
         *,
         negatives: bool,
     ) -> None:
-        settings = experiment.training
-        self.model = model
+        super().__init__(model, number, experiment)
         self.part = part
-        self.number = number
-        self.experiment = experiment
         self.objective = objective
         self.negatives = negatives
-        self.sampler = Sampler(part.labels, settings.sampling)
-        self.optimizer = torch.optim.Adam(
-            model.parameters(),
-            lr=settings.learning_rate,
-            betas=(settings.beta1, settings.beta2),
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
+        self.optimiser = optimiser
+        self.sampler = Sampler(part.labels, experiment.training.sampling)
+
+    def learning_rate(self, epoch: int, scores: Sequence[float]) -> float:
+        """Returns an epoch's learning rate, given the validation HM of the epochs before it."""
+        return self.optimiser.schedule(epoch, scores)
 
     def run_epoch(
         self, epoch: int, learning_rate: float, report: Report = unwatched
@@ -264,13 +262,12 @@ class DescentStage:
         others: Sequence[np.ndarray | None] = [None] * len(drawn)
         if self.negatives:
             others = list(self.sampler.draw_others(drawn, generator(seed, "negatives", *purpose)))
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
         self.model.train()
         sums: dict[str, Tensor] = {}
         with seeded(seed, "dropout", *purpose):
             for number, (chosen, other) in enumerate(zip(drawn, others, strict=True), start=1):
-                losses = self._step(chosen, other, starts)
+                losses = self._losses(chosen, other, starts)
+                self.optimiser.step(losses.total, learning_rate)
                 for name, value in losses.terms().items():
                     sums[name] = sums[name] + value if name in sums else value
                 if number % SHOW_EVERY == 0 or number == len(drawn):
@@ -283,7 +280,7 @@ class DescentStage:
             )
         return means
 
-    def _step(
+    def _losses(
         self,
         chosen: Int[np.ndarray, " batch"],
         others: Int[np.ndarray, " batch"] | None,
@@ -291,29 +288,17 @@ class DescentStage:
     ) -> Losses:
         batch = self.part.load(chosen, starts)
         negatives = None if others is None else self.part.load(others, starts)
-        losses = self.objective(
+        return self.objective(
             self.model, batch, negatives, self.part.text_embedding, self.experiment
         )
-        self.optimizer.zero_grad()
-        losses.total.backward()
-        self.optimizer.step()
-        return losses
 
     def state(self) -> dict[str, Tensor]:
-        """Returns copies of the weights and Adam's averages, by name."""
-        tensors = _copied(self.model)
-        for index, averages in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{index}.{n}": value.clone() for n, value in averages.items()}
-        return tensors
+        """Returns copies of the weights and of the optimiser's averages, by name."""
+        averages = self.optimiser.state()
+        return {**super().state(), **{f"optimiser.{name}": t for name, t in averages.items()}}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Takes up what `state` returned."""
-        _take_up(self.model, tensors)
-        averages: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            if name.startswith("adam."):
-                _, index, average = name.split(".")
-                # A copy: the optimiser keeps the tensor itself and writes into it.
-                averages.setdefault(int(index), {})[average] = tensor.clone()
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": averages, "param_groups": groups})
+        super().load_state(tensors)
+        # Before there was a choice, the averages were named adam.<index>.<name>.
+        self.optimiser.load_state(_under("adam.", tensors) or _under("optimiser.", tensors))

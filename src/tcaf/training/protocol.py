@@ -9,9 +9,8 @@ Owns what chooses what. Everything a run decides follows from the records of its
 is taken up again from those, the weights and the optimiser's averages. Knows nothing of files.
 """
 
-import math
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -134,20 +133,6 @@ def timed_epoch(
     return EpochRecord(stage.number, epoch, learning_rate, losses, validation, seconds)
 
 
-def plateau_rate(scores: Sequence[float], rate: float, factor: float, patience: int) -> float:
-    """Returns the learning rate after epochs with these validation scores.
-
-    The rate is multiplied by `factor` each time `patience` epochs in a row brought no new best.
-    """
-    best, stale = -math.inf, 0
-    for value in scores:
-        stale = 0 if value > best else stale + 1
-        best = max(best, value)
-        if stale == patience:
-            rate, stale = rate * factor, 0
-    return rate
-
-
 class TwoStages:
     """One run of the protocol.
 
@@ -265,18 +250,13 @@ class TwoStages:
         )
         return fit_temperature(found, part.labels, seen=part.classes.seen_ids, gamma=gamma)
 
-    def learning_rate(self, stage: int, records: tuple[EpochRecord, ...], epoch: int) -> float:
+    def learning_rate(self, stage: Stage, records: tuple[EpochRecord, ...], epoch: int) -> float:
         """Returns the learning rate of a stage's epoch, from the records before it."""
-        settings, fidelity = self.experiment.training, self.experiment.fidelity
-        if settings.schedule == "constant":
-            return settings.learning_rate
-        own = [record for record in records if record.stage == stage]
-        if stage == 2 and fidelity.stage_2_schedule == "replay":
+        if stage.number == 2 and self.experiment.fidelity.stage_2_schedule == "replay":
             return records[epoch - 1].learning_rate
-        scores = [float(r.validation["harmonic_mean"]) for r in own if r.validation is not None]
-        return plateau_rate(
-            scores, settings.learning_rate, settings.plateau_factor, fidelity.plateau_epochs
-        )
+        own = [record.validation for record in records if record.stage == stage.number]
+        scores = [float(validation["harmonic_mean"]) for validation in own if validation]
+        return stage.learning_rate(epoch, scores)
 
     def run(
         self, progress: Progress | None = None, observer: Observer | None = None
@@ -321,7 +301,7 @@ class TwoStages:
 
         watches = number == 1 or self.experiment.fidelity.stage_2_schedule == "validation"
         for epoch in range(done + 1, epochs + 1):
-            rate = self.learning_rate(number, progress.records, epoch)
+            rate = self.learning_rate(stage, progress.records, epoch)
             record = timed_epoch(stage, epoch, rate, observer, validate if watches else None)
             progress = Progress((*progress.records, record), stage.state())
             observer.epoch_done(record)
