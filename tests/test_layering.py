@@ -28,17 +28,9 @@ ROOMS = {
         *("extractor", "corpus"),
     ),
     "systems": (
-        *(
-            "losses",
-            "optimisers",
-            "stages",
-            "interface",
-            "blocks",
-            "attention",
-            "joint_space",
-            "tcaf",
-        ),
-        *("attention_fusion", "perceiver", "averaging", "cjme", "avgzslnet", "avca", "ridge"),
+        *("losses", "optimisers", "stages", "interface", "blocks"),
+        *("attention", "attention_map", "joint_space", "tcaf", "attention_fusion", "perceiver"),
+        *("averaging", "cjme", "avgzslnet", "avca", "ridge"),
         *("registry", "release_checkpoint"),
     ),
     "sources": (
@@ -50,7 +42,7 @@ ROOMS = {
     "answers": ("classifier", "clips"),
     "experiments": ("presets", "tables", "reproduce"),
     "reports": (
-        *("theme", "attention_maps", "answer_timeline", "results", "projection", "plots"),
+        *("theme", "answer_timeline", "results", "projection", "plots"),
         *("embedding_map", "timelines", "contents", "detail", "report", "page"),
     ),
     "commands": ("printing", "terminal", "families", "entry"),

@@ -18,14 +18,13 @@ from tcaf.errors import TCAFError
 from tcaf.evaluation.decisions import FILE, Predictions, read_predictions
 from tcaf.evaluation.gzsl import GZSLResult
 from tcaf.files.atomic import read_json
-from tcaf.reports.attention_maps import attention_map
 from tcaf.reports.contents import PageFigure
 from tcaf.reports.embedding_map import MapPanel, embedding_map
 from tcaf.reports.projection import choose_classes, choose_clips, tsne, tsne_with_classes
 from tcaf.reports.timelines import attention_over_time
 from tcaf.settings.experiment import Experiment
+from tcaf.systems.attention_map import HasAttentionMap
 from tcaf.systems.registry import find_system
-from tcaf.systems.tcaf import TCAF
 from tcaf.training.model_file import TrainedModel, load_model
 from tcaf.training.run import Run
 
@@ -149,7 +148,7 @@ class Detail:
         Raises:
             TCAFError: the model has no such attention, the clips have no time, or no such clip.
         """
-        if not isinstance(self.trained.model, TCAF):
+        if not isinstance(self.trained.model, HasAttentionMap):
             raise TCAFError(f"{self.series.name} has no attention over time to show")
         number = self._clip_number()
         name = self.predictions.ids[number]
@@ -157,7 +156,7 @@ class Detail:
         batch = self.load([number])
         if int(batch.audio.lens[0] + batch.visual.lens[0]) < 3:
             raise TCAFError("clips of one token per modality have no time to attend over")
-        found = attention_map(self.trained.model, batch)
+        found = self.trained.model.attention_map(batch)
         return PageFigure.of(
             "attention",
             lambda width: attention_over_time(found, width=width),
