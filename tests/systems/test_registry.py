@@ -15,7 +15,15 @@ from tcaf.systems.cjme import CJMEConfig
 from tcaf.systems.interface import InputConfig, System
 from tcaf.systems.joint_space import TCAFConfig
 from tcaf.systems.perceiver import PerceiverConfig
-from tcaf.systems.registry import SYSTEMS, configure, find_system, load_plugin, modalities, register
+from tcaf.systems.registry import (
+    PLUGIN_SHA256,
+    SYSTEMS,
+    configure,
+    find_system,
+    load_plugin,
+    modalities,
+    register,
+)
 from tcaf.systems.ridge import RidgeConfig, RidgeFit
 from tcaf.systems.tcaf import tcaf_objective
 
@@ -292,8 +300,69 @@ def test_a_plugin_registers_systems(tmp_path, registry):
     with pytest.raises(TCAFError, match=r"options\.width: expected int, got 'wide'"):
         configure(replace(experiment, options={"width": "wide"}), **DIMS)
     assert "model" not in sys.modules
-    with pytest.raises(TCAFError, match="there is a system 'mine' already"):
+
+
+def test_a_plugin_loaded_twice_is_the_same(tmp_path, registry):
+    file = tmp_path / "model.py"
+    file.write_text(PLUGIN)
+    first, before = load_plugin(file), dict(registry)
+    again = load_plugin(tmp_path / "." / "model.py")
+    assert all(one is other for one, other in zip(again, first, strict=True))
+    assert list(registry.items()) == list(before.items())
+
+
+def test_a_changed_plugin_replaces_what_it_registered(tmp_path, registry):
+    """Also within one second and at the same length, which Python's cache would not notice."""
+    file = tmp_path / "model.py"
+    file.write_text(PLUGIN)
+    load_plugin(file)
+    code = PLUGIN_SHA256["mine"]
+    file.write_text(PLUGIN.replace('"Mine"', '"Ours"').replace('"other"', '"third"'))
+    changed = load_plugin(file)
+    assert [system.name for system in changed] == list(registry)[-2:] == ["mine", "third"]
+    assert find_system("mine").title == "Ours"
+    assert "other" not in registry
+    assert "other" not in PLUGIN_SHA256
+    # By its hash a run notices that it was made with another file.
+    assert PLUGIN_SHA256["mine"] == PLUGIN_SHA256["third"] != code
+    experiment = Experiment(system="mine", options={"width": 5})
+    assert configure(experiment, **DIMS).width == 5
+
+
+def test_two_plugins_of_one_file_name(tmp_path, registry):
+    """Each finds its own annotations."""
+    for folder, name, kind in (("a", "mine", "int"), ("b", "ours", "str")):
+        (tmp_path / folder).mkdir()
+        text = PLUGIN.replace('"mine"', f'"{name}"').replace("Width = int", f"Width = {kind}")
+        (tmp_path / folder / "model.py").write_text(text.replace('"other"', f'"other_{name}"'))
+        load_plugin(tmp_path / folder / "model.py")
+    assert configure(Experiment(system="mine", options={"width": 5}), **DIMS).width == 5
+    with pytest.raises(TCAFError, match=r"options\.width: expected str, got 5"):
+        configure(Experiment(system="ours", options={"width": 5}), **DIMS)
+
+
+@pytest.mark.parametrize("name", ["mine", "tcaf"])
+def test_a_plugin_takes_no_name_of_another(tmp_path, registry, name):
+    first, second = tmp_path / "first.py", tmp_path / "second.py"
+    first.write_text(PLUGIN)
+    second.write_text(PLUGIN.replace('"mine"', '"new"').replace('"other"', f'"{name}"'))
+    load_plugin(first)
+    before = dict(registry)
+    with pytest.raises(TCAFError, match=f"there is a system '{name}' already; choose another name"):
+        load_plugin(second)
+    # What it registered until then is not left behind.
+    assert list(registry.items()) == list(before.items())
+
+
+def test_a_plugin_that_is_broken_by_a_change(tmp_path, registry):
+    file = tmp_path / "model.py"
+    file.write_text(PLUGIN)
+    first, code = load_plugin(file), PLUGIN_SHA256["mine"]
+    file.write_text(PLUGIN + "\n1 / 0\n")
+    with pytest.raises(TCAFError, match="cannot be run: ZeroDivisionError"):
         load_plugin(file)
+    assert registry["mine"] is first[0]
+    assert PLUGIN_SHA256["mine"] == code
 
 
 @pytest.mark.parametrize("name", ["none.py", "folder", "notes.txt", "folder.py"])
