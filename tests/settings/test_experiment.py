@@ -125,7 +125,7 @@ def losses(world, experiment):
 
 def num_batches(world, experiment):
     counts = []
-    world.protocol(experiment).new_stage(1).run_epoch(1, 1e-3, lambda *told: counts.append(told[1]))
+    world.protocol(experiment).new_stage(1).run_epoch(1, 1e-3, lambda *given: counts.append(given[1]))
     return counts
 
 

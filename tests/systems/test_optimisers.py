@@ -41,7 +41,7 @@ def test_plateau_by_hand(scores, steps):
     assert plateau_rate(scores, 0.7, 0.1, patience=3) == pytest.approx(0.7 * 0.1**steps)
 
 
-def test_plateau_waits_for_as_many_epochs_as_it_is_told():
+def test_plateau_waits_for_as_many_epochs_as_are_given():
     scores = [0.3] + [0.1] * 4
     assert [plateau_rate(scores, 8.0, 0.5, patience=n) for n in (1, 2, 3, 4, 5)] == [
         0.5,

@@ -57,7 +57,7 @@ def mine(**changes):
 PARTS = {"config": MineConfig, "model": nn.Module, "objective": tcaf_objective}
 
 
-def test_order_and_what_each_is_told():
+def test_order_and_what_each_is_given():
     assert {name: system.title for name, system in SYSTEMS.items()} == {
         "tcaf": "TCaF",
         "attention_fusion": "Attention Fusion",
@@ -384,7 +384,7 @@ def test_a_plugin_that_registers_nothing(tmp_path, registry):
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "said"),
     [
         ("1 / 0", "ZeroDivisionError: division by zero"),
         (
@@ -394,10 +394,10 @@ def test_a_plugin_that_registers_nothing(tmp_path, registry):
         ("def", "SyntaxError: invalid syntax"),
     ],
 )
-def test_a_plugin_that_fails(tmp_path, code, told):
+def test_a_plugin_that_fails(tmp_path, code, said):
     file = tmp_path / "broken.py"
     file.write_text(code)
-    with pytest.raises(TCAFError, match=rf"broken\.py cannot be run: {told}"):
+    with pytest.raises(TCAFError, match=rf"broken\.py cannot be run: {said}"):
         load_plugin(file)
 
 

@@ -1,12 +1,11 @@
 """The systems that can be trained and compared: TCaF, its baselines, and your own.
 
-Owns the registry, the one place that joins a name to a model, its settings and its training
-objective; and TCaF's objective on a batch. Everything above (training, protocol, runs, tables)
-knows systems through it alone.
+Owns the registry, the one place that joins a name to a model, its settings and its way to learn,
+and plugins. Everything above (training, protocol, runs, tables) knows systems through it alone.
 
 A system is a module that maps a `FeatureBatch` to an output with a `video_embedding`, class text to
-`ClassEmbeddings` (`embed_text`) and both to distances (`scores`), and either an objective to
-descend or a fit in closed form. `docs/your-own-model.md` adds one.
+`ClassEmbeddings` (`embed_text`) and both to distances (`scores`); and an objective to descend, a
+fit in closed form, or nothing to learn. `docs/your-own-model.md` adds one.
 """
 
 import hashlib
