@@ -125,7 +125,8 @@ def losses(world, experiment):
 
 def num_batches(world, experiment):
     counts = []
-    world.protocol(experiment).new_stage(1).run_epoch(1, 1e-3, lambda *given: counts.append(given[1]))
+    stage = world.protocol(experiment).new_stage(1)
+    stage.run_epoch(1, 1e-3, lambda batch, num_batches, losses: counts.append(num_batches))
     return counts
 
 
