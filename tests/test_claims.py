@@ -8,7 +8,6 @@ from tcaf.evaluation.gzsl import score
 from tcaf.experiments.presets import read_preset
 from tcaf.settings.experiment import Experiment
 from tcaf.sources.synthetic import prepare_synthetic
-from tcaf.training.observers import Silence
 from tcaf.training.protocol import TwoStages
 
 
@@ -28,7 +27,7 @@ def test_time_tells_classes_apart_that_averages_cannot(tmp_path):
         stage = protocol.new_stage(1)
         # Half of the preset's epochs: stage 1 finds the relation in about the seventh.
         for epoch in range(1, own.training.epochs // 2 + 1):
-            stage.run_epoch(epoch, own.training.learning_rate, Silence())
+            stage.run_epoch(epoch, own.training.learning_rate)
         result = protocol.evaluate(stage.model, protocol.validation, None)
         # Gamma far below any distance: only seen classes are candidates.
         accuracy[average] = score(result.decisions, gamma=-1e6).seen

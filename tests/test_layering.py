@@ -30,8 +30,9 @@ ROOMS = {
         *("extractor", "corpus"),
     ),
     "systems": (
-        *("losses", "interface", "blocks", "attention", "joint_space", "tcaf"),
-        *("attention_fusion", "perceiver", "averaging", "cjme", "avgzslnet", "avca", "ridge"),
+        *("losses", "optimisers", "stages", "interface", "blocks"),
+        *("attention", "attention_map", "joint_space", "tcaf", "attention_fusion", "perceiver"),
+        *("averaging", "cjme", "avgzslnet", "avca", "ridge"),
         *("registry", "reads", "release_checkpoint"),
     ),
     "sources": (
@@ -40,19 +41,12 @@ ROOMS = {
     ),
     "evaluation": ("scores", "gzsl", "temperature", "parts", "decisions", "statistics"),
     "training": (
-        "observers",
-        "stage",
-        "protocol",
-        "model_file",
-        "provenance",
-        "run",
-        "evaluate",
-        "release",
+        *("observers", "protocol", "model_file", "provenance", "run", "evaluate", "release"),
     ),
     "answers": ("classifier", "clips"),
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),
     "reports": (
-        *("theme", "attention_maps", "answer_timeline", "results", "projection", "plots"),
+        *("theme", "answer_timeline", "results", "projection", "plots"),
         *("embedding_map", "timelines", "contents", "detail", "report", "page"),
     ),
     "commands": (

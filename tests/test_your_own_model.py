@@ -42,6 +42,11 @@ def test_it_is_under_60_lines():
     assert len(CODE.splitlines()) < 60
 
 
+def test_it_imports_from_the_public_face_alone():
+    sources = re.findall(r"^(?:from|import) (\S+)", CODE, re.M)
+    assert set(sources) == {"dataclasses", "tcaf", "torch", "torch.nn"}
+
+
 @pytest.mark.slow
 def test_a_row_of_the_table(folder):
     done = tcaf(

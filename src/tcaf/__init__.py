@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from tcaf.extract.vggish import log_mel_examples, quantise
     from tcaf.settings.experiment import Experiment
     from tcaf.settings.fidelity import Fidelity
-    from tcaf.systems.interface import System
+    from tcaf.systems.interface import ClassEmbeddings, InputConfig, System
     from tcaf.systems.joint_space import TCAFConfig
-    from tcaf.systems.losses import tcaf_losses
+    from tcaf.systems.losses import Losses, tcaf_losses
     from tcaf.systems.registry import register
     from tcaf.systems.release_checkpoint import model_from_state_dict
     from tcaf.systems.tcaf import TCAF
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tcaf.training.model_file import load_model
 
 _HOMES = {
+    "ClassEmbeddings": "systems.interface",
     "ClassSet": "data.classes",
     "Experiment": "settings.experiment",
     "FeatureBatch": "data.batches",
@@ -40,6 +41,8 @@ _HOMES = {
     "FeatureStore": "data.store",
     "Fidelity": "settings.fidelity",
     "GZSLResult": "evaluation.gzsl",
+    "InputConfig": "systems.interface",
+    "Losses": "systems.losses",
     "Split": "data.splits",
     "System": "systems.interface",
     "TCAF": "systems.tcaf",
@@ -61,6 +64,7 @@ _HOMES = {
 
 __all__ = [
     "TCAF",
+    "ClassEmbeddings",
     "ClassSet",
     "Experiment",
     "FeatureBatch",
@@ -68,6 +72,8 @@ __all__ = [
     "FeatureStore",
     "Fidelity",
     "GZSLResult",
+    "InputConfig",
+    "Losses",
     "Split",
     "System",
     "TCAFConfig",

@@ -8,8 +8,7 @@ from tcaf.data.batches import load_batch
 from tcaf.data.windows import Windows
 from tcaf.errors import TCAFError
 from tcaf.evaluation.gzsl import GAMMAS, evaluate
-from tcaf.evaluation.parts import EvaluationPart, distances, evaluate_part, evaluation_windows
-from tcaf.settings.fidelity import Fidelity
+from tcaf.evaluation.parts import EvaluationPart, distances, evaluate_part
 from tcaf.systems.interface import ZeroShotModel
 
 WINDOWS = Windows(window_s=5.0)
@@ -112,16 +111,6 @@ def test_any_system_with_the_interface_is_taken(part):
 
 def test_tcaf_has_the_interface(small_model):
     assert isinstance(small_model(), ZeroShotModel)
-
-
-def test_windows_of_an_experiment(tiny_experiment):
-    assert evaluation_windows(tiny_experiment()) == Windows()
-    official = tiny_experiment(fidelity=Fidelity.official(), data={"average": True})
-    expected = Windows(times="index", restart=True, release_audio_len=True, average=True)
-    assert evaluation_windows(official) == expected
-    assert evaluation_windows(tiny_experiment(evaluation={"window_s": 3.0})) == Windows(3.0)
-    # Training's windows are not evaluation's.
-    assert evaluation_windows(tiny_experiment(training={"window_s": 3.0})) == Windows()
 
 
 def test_errors(model, part):

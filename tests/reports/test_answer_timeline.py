@@ -19,8 +19,8 @@ from tcaf.reports.answer_timeline import (
     save_timeline,
     view_clip,
 )
-from tcaf.reports.attention_maps import AttentionMap
 from tcaf.reports.theme import light
+from tcaf.systems.attention_map import AttentionMap
 from tcaf.training.model_file import TrainedModel
 from write_clip_run import write_clip
 

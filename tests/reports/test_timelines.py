@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from tcaf.errors import TCAFError
-from tcaf.reports.attention_maps import AttentionMap, attention_map
 from tcaf.reports.theme import to_svg
 from tcaf.reports.timelines import attention_over_time, training_curves
+from tcaf.systems.attention_map import AttentionMap
 from tcaf.training.observers import EpochRecord
 
 pytest.importorskip("matplotlib")
@@ -170,7 +170,7 @@ def test_an_empty_map():
 
 
 def test_of_a_model(small_model, random_batch):
-    found = attention_map(small_model(num_layers=3), random_batch([5], [7]))
+    found = small_model(num_layers=3).attention_map(random_batch([5], [7]))
     figure = attention_over_time(found)
     assert figure.axes[1].images[0].get_array().shape == (3, 5, 4)
     assert "layer 2" in figure.axes[3].get_title(loc="left")

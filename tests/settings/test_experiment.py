@@ -16,9 +16,9 @@ import torch
 
 from tcaf.data.batches import load_batch
 from tcaf.data.store import FeatureStore
+from tcaf.data.windows import Windows
 from tcaf.errors import TCAFError
 from tcaf.evaluation.gzsl import score
-from tcaf.evaluation.parts import evaluation_windows
 from tcaf.experiments.presets import preset_names, preset_path
 from tcaf.seeding import seeded
 from tcaf.settings.experiment import Experiment
@@ -32,10 +32,10 @@ from tcaf.settings.sections import (
 )
 from tcaf.sources.synthetic import prepare_synthetic
 from tcaf.systems.joint_space import TCAFConfig
-from tcaf.systems.registry import SYSTEMS, configure
+from tcaf.systems.registry import SYSTEMS, configure, find_system
 from tcaf.systems.tcaf import TCAF
 from tcaf.text.class_text import embed_classes
-from tcaf.training.observers import EpochRecord, Silence
+from tcaf.training.observers import EpochRecord
 from tcaf.training.protocol import EpochDone, TwoStages, choose
 from tcaf.training.run import Run
 
@@ -103,18 +103,10 @@ class World:
         return TwoStages(experiment, self.store, self.store.text("attributes"))
 
 
-class Counter(Silence):
-    def __init__(self):
-        self.batches = 0
-
-    def batch_done(self, epoch, batch, num_batches, losses):
-        self.batches = num_batches
-
-
 def network(world, experiment):
     """What the model makes of a batch in training and afterwards, and all that it consists of."""
     dims = {"audio_dim": 5, "visual_dim": 7, "text_dim": 11}
-    batch = load_batch(world.store, np.arange(7), evaluation_windows(Experiment()))
+    batch = load_batch(world.store, np.arange(7), Windows())
     with seeded(0, "test"), torch.no_grad():
         model = TCAF(configure(experiment, **dims)).train()
         outputs = [*vars(model(batch)).values(), *vars(model.embed_text(torch.eye(11))).values()]
@@ -123,7 +115,7 @@ def network(world, experiment):
 
 def one_epoch(world, experiment):
     stage = world.protocol(experiment).new_stage(1)
-    losses = stage.run_epoch(1, experiment.training.learning_rate, Silence())
+    losses = stage.run_epoch(1, experiment.training.learning_rate)
     return losses, {name: value.tolist() for name, value in stage.state().items()}
 
 
@@ -132,9 +124,10 @@ def losses(world, experiment):
 
 
 def num_batches(world, experiment):
-    counter = Counter()
-    world.protocol(experiment).new_stage(1).run_epoch(1, 1e-3, counter)
-    return counter.batches
+    counts = []
+    stage = world.protocol(experiment).new_stage(1)
+    stage.run_epoch(1, 1e-3, lambda batch, num_batches, losses: counts.append(num_batches))
+    return counts
 
 
 def batch_sizes(world, experiment):
@@ -168,13 +161,15 @@ def rates(world, experiment):
     protocol = world.protocol(experiment)
     falling = records(*[0.5] + [0.1] * 9)
     later = falling + records(0.5, 0.4, stage=2)
-    return [protocol.learning_rate(1, falling[:n], n + 1) for n in range(10)], [
-        protocol.learning_rate(2, later, 3)
+    first, second = protocol.new_stage(1), protocol.new_stage(2)
+    return [protocol.learning_rate(first, falling[:n], n + 1) for n in range(10)], [
+        protocol.learning_rate(second, later, 3)
     ]
 
 
 def stage_2_epochs(world, experiment):
-    return world.protocol(experiment).stage_2_epochs(choose(records(0.5, 0.1, 0.1)))
+    best = choose(records(0.5, 0.1, 0.1)).epoch
+    return find_system(experiment.system).stage_2_epochs(experiment, best)
 
 
 def run_text(world, experiment):
@@ -199,8 +194,8 @@ def split(world, experiment):
 
 def windows(world, experiment):
     """How clips are cut: in evaluation, and in training."""
-    stage = world.protocol(experiment).new_stage(1)
-    return evaluation_windows(experiment), stage.windows
+    protocol = world.protocol(experiment)
+    return protocol.windows, protocol.new_stage(1).part.windows
 
 
 def device(world, experiment):
@@ -289,11 +284,14 @@ TABLE: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "training.epochs": (num_epochs, 1, {}),
     "training.batches_per_epoch": (num_batches, 5, {}),
     "training.batch_size": (one_epoch, 13, {}),
+    "training.optimiser": (one_epoch, "adamw", {}),
     "training.learning_rate": (rates, 2e-3, {}),
     "training.weight_decay": (one_epoch, 0.1, {}),
     "training.beta1": (one_epoch, 0.5, {}),
     "training.beta2": (one_epoch, 0.5, {}),
     "training.schedule": (rates, "constant", {}),
+    "training.warmup_epochs": (rates, 1, {}),
+    "training.clip_norm": (one_epoch, 0.1, {}),
     "training.plateau_factor": (rates, 0.5, {}),
     "training.sampling": (one_epoch, "uniform", {}),
     "training.window_s": (one_epoch, 3.0, {}),

@@ -6,17 +6,25 @@ from dataclasses import dataclass, fields, replace
 import pytest
 from torch import nn
 
+from tcaf.data.windows import Windows
 from tcaf.errors import TCAFError
-from tcaf.evaluation.parts import evaluation_windows
 from tcaf.settings.experiment import Experiment
 from tcaf.settings.fidelity import Fidelity
-from tcaf.settings.sections import ModelSettings
+from tcaf.settings.sections import DataSettings, ModelSettings
 from tcaf.systems.avca import AVCAConfig
 from tcaf.systems.cjme import CJMEConfig
 from tcaf.systems.interface import InputConfig, System
 from tcaf.systems.joint_space import TCAFConfig
 from tcaf.systems.perceiver import PerceiverConfig
-from tcaf.systems.registry import SYSTEMS, configure, find_system, load_plugin, modalities, register
+from tcaf.systems.registry import (
+    PLUGIN_SHA256,
+    SYSTEMS,
+    configure,
+    find_system,
+    load_plugin,
+    modalities,
+    register,
+)
 from tcaf.systems.ridge import RidgeConfig, RidgeFit
 from tcaf.systems.tcaf import tcaf_objective
 
@@ -50,7 +58,7 @@ def mine(**changes):
 PARTS = {"config": MineConfig, "model": nn.Module, "objective": tcaf_objective}
 
 
-def test_order_and_what_each_is_told():
+def test_order_and_what_each_is_given():
     assert {name: system.title for name, system in SYSTEMS.items()} == {
         "tcaf": "TCaF",
         "attention_fusion": "Attention Fusion",
@@ -71,7 +79,45 @@ def test_order_and_what_each_is_told():
 
 @pytest.mark.parametrize("name", list(SYSTEMS))
 def test_a_system_that_averages_is_shown_averages(name):
-    assert evaluation_windows(Experiment(system=name)).average == SYSTEMS[name].averages
+    system, experiment = SYSTEMS[name], Experiment(system=name)
+    for training in (True, False):
+        assert system.windows(experiment, training=training).average == system.averages
+    assert system.reads_time(experiment) == (not system.averages)
+    averaged = replace(experiment, data=DataSettings(average=True))
+    assert not system.reads_time(averaged)
+    assert system.windows(averaged, training=False).average
+
+
+def test_windows_of_an_experiment(tiny_experiment):
+    def windows(**changes):
+        """In training and at evaluation."""
+        own, made = find_system("tcaf"), tiny_experiment(**changes)
+        return own.windows(made, training=True), own.windows(made, training=False)
+
+    assert windows() == (Windows(place="random"), Windows())
+    lengths = {"training": {"window_s": 3.0}, "evaluation": {"window_s": 5.0}}
+    assert windows(**lengths) == (Windows(3.0, "random"), Windows(5.0))
+    # Training has always counted seconds, also in the release.
+    found = Windows(times="index", restart=True, release_audio_len=True, average=True)
+    official = windows(fidelity=Fidelity.official(), data={"average": True})
+    assert official == (replace(found, place="random", times="seconds"), found)
+
+
+def test_windows_of_a_fit(tiny_experiment):
+    """Whole clips, timed as at evaluation."""
+    own = mine(objective=None, fit=RidgeFit)
+    window = {"window_s": 3.0}
+    official = tiny_experiment(fidelity=Fidelity.official(), training=window, evaluation=window)
+    expected = Windows(times="index", restart=True, release_audio_len=True)
+    assert own.windows(official, training=True) == expected
+    assert own.windows(official, training=False) == replace(expected, window_s=3.0)
+
+
+def test_epochs_of_stage_1(tiny_experiment):
+    experiment = tiny_experiment(training={"epochs": 3})
+    assert find_system("tcaf").stage_1_epochs(experiment) == 3
+    assert find_system("ridge").stage_1_epochs(experiment) == 3
+    assert mine(objective=None, training_free=True).stage_1_epochs(experiment) == 1
 
 
 def test_finding(registry):
@@ -94,16 +140,26 @@ def test_registering(registry):
     assert registry["mine"] is system
 
 
-@pytest.mark.parametrize("changes", [{"objective": None}, {"fit": RidgeFit}])
-def test_either_an_objective_or_a_fit(changes):
-    with pytest.raises(TCAFError, match="system 'mine' needs either an objective or a fit"):
+@pytest.mark.parametrize(
+    ("changes", "got"),
+    [
+        ({"objective": None}, "none"),
+        ({"fit": RidgeFit}, "objective and fit"),
+        ({"objective": None, "fit": RidgeFit, "training_free": True}, "fit and training_free"),
+    ],
+)
+def test_one_way_to_learn(changes, got):
+    message = f"'mine' needs exactly one of objective, fit and training_free, got {got}$"
+    with pytest.raises(TCAFError, match=message):
         mine(**changes)
-    assert mine(objective=None, fit=RidgeFit, averages=True).fit is RidgeFit
 
 
-def test_a_fit_sees_averages():
-    with pytest.raises(TCAFError, match="'mine': a fit sees averages; set averages=True"):
-        mine(objective=None, fit=RidgeFit)
+@pytest.mark.parametrize(
+    ("name", "value"), [("negatives", True), ("optimiser", lambda model, experiment: None)]
+)
+def test_what_goes_with_an_objective(name, value):
+    with pytest.raises(TCAFError, match=f"'mine' has {name} but no objective to go with"):
+        mine(objective=None, fit=RidgeFit, **{name: value})
 
 
 @pytest.mark.parametrize("name", ["my-model", "my model", "", "3d"])
@@ -245,8 +301,69 @@ def test_a_plugin_registers_systems(tmp_path, registry):
     with pytest.raises(TCAFError, match=r"options\.width: expected int, got 'wide'"):
         configure(replace(experiment, options={"width": "wide"}), **DIMS)
     assert "model" not in sys.modules
-    with pytest.raises(TCAFError, match="there is a system 'mine' already"):
+
+
+def test_a_plugin_loaded_twice_is_the_same(tmp_path, registry):
+    file = tmp_path / "model.py"
+    file.write_text(PLUGIN)
+    first, before = load_plugin(file), dict(registry)
+    again = load_plugin(tmp_path / "." / "model.py")
+    assert all(one is other for one, other in zip(again, first, strict=True))
+    assert list(registry.items()) == list(before.items())
+
+
+def test_a_changed_plugin_replaces_what_it_registered(tmp_path, registry):
+    """Also within one second and at the same length, which Python's cache would not notice."""
+    file = tmp_path / "model.py"
+    file.write_text(PLUGIN)
+    load_plugin(file)
+    code = PLUGIN_SHA256["mine"]
+    file.write_text(PLUGIN.replace('"Mine"', '"Ours"').replace('"other"', '"third"'))
+    changed = load_plugin(file)
+    assert [system.name for system in changed] == list(registry)[-2:] == ["mine", "third"]
+    assert find_system("mine").title == "Ours"
+    assert "other" not in registry
+    assert "other" not in PLUGIN_SHA256
+    # By its hash a run notices that it was made with another file.
+    assert PLUGIN_SHA256["mine"] == PLUGIN_SHA256["third"] != code
+    experiment = Experiment(system="mine", options={"width": 5})
+    assert configure(experiment, **DIMS).width == 5
+
+
+def test_two_plugins_of_one_file_name(tmp_path, registry):
+    """Each finds its own annotations."""
+    for folder, name, kind in (("a", "mine", "int"), ("b", "ours", "str")):
+        (tmp_path / folder).mkdir()
+        text = PLUGIN.replace('"mine"', f'"{name}"').replace("Width = int", f"Width = {kind}")
+        (tmp_path / folder / "model.py").write_text(text.replace('"other"', f'"other_{name}"'))
+        load_plugin(tmp_path / folder / "model.py")
+    assert configure(Experiment(system="mine", options={"width": 5}), **DIMS).width == 5
+    with pytest.raises(TCAFError, match=r"options\.width: expected str, got 5"):
+        configure(Experiment(system="ours", options={"width": 5}), **DIMS)
+
+
+@pytest.mark.parametrize("name", ["mine", "tcaf"])
+def test_a_plugin_takes_no_name_of_another(tmp_path, registry, name):
+    first, second = tmp_path / "first.py", tmp_path / "second.py"
+    first.write_text(PLUGIN)
+    second.write_text(PLUGIN.replace('"mine"', '"new"').replace('"other"', f'"{name}"'))
+    load_plugin(first)
+    before = dict(registry)
+    with pytest.raises(TCAFError, match=f"there is a system '{name}' already; choose another name"):
+        load_plugin(second)
+    # What it registered until then is not left behind.
+    assert list(registry.items()) == list(before.items())
+
+
+def test_a_plugin_that_is_broken_by_a_change(tmp_path, registry):
+    file = tmp_path / "model.py"
+    file.write_text(PLUGIN)
+    first, code = load_plugin(file), PLUGIN_SHA256["mine"]
+    file.write_text(PLUGIN + "\n1 / 0\n")
+    with pytest.raises(TCAFError, match="cannot be run: ZeroDivisionError"):
         load_plugin(file)
+    assert registry["mine"] is first[0]
+    assert PLUGIN_SHA256["mine"] == code
 
 
 @pytest.mark.parametrize("name", ["none.py", "folder", "notes.txt", "folder.py"])
@@ -268,7 +385,7 @@ def test_a_plugin_that_registers_nothing(tmp_path, registry):
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "said"),
     [
         ("1 / 0", "ZeroDivisionError: division by zero"),
         (
@@ -278,10 +395,10 @@ def test_a_plugin_that_registers_nothing(tmp_path, registry):
         ("def", "SyntaxError: invalid syntax"),
     ],
 )
-def test_a_plugin_that_fails(tmp_path, code, told):
+def test_a_plugin_that_fails(tmp_path, code, said):
     file = tmp_path / "broken.py"
     file.write_text(code)
-    with pytest.raises(TCAFError, match=rf"broken\.py cannot be run: {told}"):
+    with pytest.raises(TCAFError, match=rf"broken\.py cannot be run: {said}"):
         load_plugin(file)
 
 
@@ -291,6 +408,8 @@ def test_an_average_is_not_scaled_over_time(name):
     experiment = Experiment(system=name, fidelity=Fidelity(visual_scaling="l2_over_time"))
     found = configure(experiment, **DIMS).visual_scaling
     assert found == ("l2" if SYSTEMS[name].averages else "l2_over_time")
+    averaged = replace(experiment, data=DataSettings(average=True))
+    assert configure(averaged, **DIMS).visual_scaling == "l2"
 
 
 def test_options_of_the_ranges():

@@ -287,7 +287,7 @@ def test_the_lambda_of_the_best_epoch_is_stage_2s(tiny_store, experiment):
     # What was tested is the fit to all seen clips at that lambda.
     protocol = TwoStages(experiment, tiny_store, text)
     stage = protocol.new_stage(2)
-    stage.run_epoch(finished.choice.epoch, 1.0, Silence())
+    stage.run_epoch(finished.choice.epoch, 1.0)
     assert torch.equal(stage.model.weight, finished.model.weight)
     assert finished.result.seen > 3 / 12
 

@@ -5,18 +5,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import tcaf.evaluation.parts
 import tcaf.training.protocol
 from tcaf.data.features import FeatureSpec, VideoFeatures
 from tcaf.data.splits import Split
+from tcaf.data.windows import Windows
 from tcaf.data.writer import new_store
 from tcaf.errors import TCAFError
 from tcaf.evaluation.temperature import fit_temperature
 from tcaf.settings.fidelity import Fidelity
 from tcaf.settings.sections import ModelSettings
-from tcaf.training.observers import EpochRecord
-from tcaf.training.protocol import EpochDone, Finished, TwoStages, choose
+from tcaf.systems.interface import ClassEmbeddings, InputConfig, System
+from tcaf.systems.registry import SYSTEMS, find_system
+from tcaf.training.model_file import load_model
+from tcaf.training.observers import EpochRecord, Observer, Silence
+from tcaf.training.protocol import EpochDone, Finished, TwoStages, choose, timed_epoch
+from tcaf.training.run import train
 
 
 @pytest.fixture
@@ -94,11 +100,79 @@ def test_stage_2_trains_as_long_as_stage_1_needed(store, protocol):
 
 
 def test_the_release_trains_all_epochs_if_the_first_was_best(store, protocol):
-    choice = choose((record(1, 0.5), record(2, 0.4)))
-    assert protocol(store).stage_2_epochs(choice) == 1
-    release = protocol(store, fidelity=Fidelity(stage_2_epochs="release"))
-    assert release.stage_2_epochs(choice) == protocol(store).experiment.training.epochs
-    assert release.stage_2_epochs(choose((record(1, 0.4), record(2, 0.5)))) == 2
+    plain = protocol(store).experiment
+    release = protocol(store, fidelity=Fidelity(stage_2_epochs="release")).experiment
+    tcaf = find_system("tcaf")
+    assert [tcaf.stage_2_epochs(plain, best) for best in (1, 2)] == [1, 2]
+    assert [tcaf.stage_2_epochs(release, best) for best in (1, 2)] == [plain.training.epochs, 2]
+    # Of a closed form the epoch that was best is the one to be solved.
+    assert find_system("ridge").stage_2_epochs(release, 1) == 1
+
+
+def test_without_training_validation_chooses_gamma_alone(store, protocol, monkeypatch, tmp_path):
+    """One epoch a stage, which changes nothing; a run is kept, taken up and read as any other."""
+    system = System("fixed", "Fixed", InputConfig, Fixed, training_free=True)
+    monkeypatch.setitem(SYSTEMS, "fixed", system)
+    own = protocol(store, system="fixed")
+    *done, finished = own.run()
+    assert [(event.record.stage, event.record.epoch) for event in done] == [(1, 1), (2, 1)]
+    first = done[0].record.validation
+    assert first["gamma"] == finished.choice.gamma == finished.result.gamma
+    assert not own.experiment.data.average
+    assert own.windows == own.system.windows(own.experiment, training=True) == Windows()
+
+    class Stop(Silence):
+        def stage_started(self, stage, epochs, done):
+            if stage == 2:
+                raise KeyboardInterrupt
+
+    stored = replace(own.experiment, text=replace(own.experiment.text, name="attributes"))
+    with pytest.raises(KeyboardInterrupt):
+        train(stored, store, tmp_path / "r", observer=Stop())
+    again = train(stored, store, tmp_path / "r", resume=True)
+    assert again["test"]["harmonic_mean"] == finished.result.harmonic_mean
+    assert load_model(tmp_path / "r").gamma == finished.choice.gamma
+
+
+class Fixed(nn.Module):
+    """Compares five numbers of the mean picture with five of the text; has no weights."""
+
+    modalities = ("audio", "visual")
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+
+    def embed_text(self, text_embedding):
+        return ClassEmbeddings(text_embedding[:, :5])
+
+    def scores(self, batch, class_embedding):
+        return torch.cdist(batch.visual.mean()[:, :5], class_embedding)
+
+
+def test_records(store, protocol):
+    first, second = (protocol(store).new_stage(number) for number in (1, 2))
+    record = timed_epoch(first, 1, 0.5, Silence(), lambda: {"harmonic_mean": 0.25})
+    assert (record.stage, record.epoch, record.learning_rate) == (1, 1, 0.5)
+    assert record.validation == {"harmonic_mean": 0.25}
+    assert record.seconds > 0
+    assert EpochRecord(**record.to_json()) == record
+    assert timed_epoch(second, 3, 0.5, Silence(), None).validation is None
+
+
+def test_batches_are_reported_with_their_epoch(store, protocol):
+    reports = []
+
+    class Diary(Silence):
+        def batch_done(self, epoch, batch, num_batches, losses):
+            reports.append((epoch, batch, num_batches, losses["loss"]))
+
+    record = timed_epoch(protocol(store).new_stage(1), 7, 1e-3, Diary(), None)
+    assert reports == [(7, 5, 5, record.losses["loss"])]
+
+
+def test_silence_is_an_observer():
+    assert isinstance(Silence(), Observer)
 
 
 def test_stage_2_replays_the_learning_rates_or_watches_validation(store, protocol):
@@ -106,12 +180,13 @@ def test_stage_2_replays_the_learning_rates_or_watches_validation(store, protoco
     stage_1 = tuple(record(e, hm) for e, hm in enumerate((0.5, 0.4, 0.3, 0.2), start=1))
     rate = protocol(store).experiment.training.learning_rate
     own = protocol(store)
-    assert own.learning_rate(1, stage_1[:3], 4) == rate
-    assert own.learning_rate(1, stage_1, 5) == pytest.approx(rate / 10)
+    first, second = own.new_stage(1), own.new_stage(2)
+    assert own.learning_rate(first, stage_1[:3], 4) == rate
+    assert own.learning_rate(first, stage_1, 5) == pytest.approx(rate / 10)
     dropped = (*stage_1, record(5, 0.6, rate=0.25))
-    assert own.learning_rate(2, dropped, 5) == 0.25
+    assert own.learning_rate(second, dropped, 5) == 0.25
     watching = protocol(store, fidelity=Fidelity(stage_2_schedule="validation"))
-    assert watching.learning_rate(2, dropped, 5) == rate
+    assert watching.learning_rate(watching.new_stage(2), dropped, 5) == rate
 
 
 def test_test_clips_are_looked_at_once_and_last(store, monkeypatch, protocol):
@@ -146,7 +221,7 @@ def test_both_stages_start_anew_from_the_seed(store, protocol):
     assert torch.equal(first.model.state_dict()[weight], again.model.state_dict()[weight])
     assert not torch.equal(first.model.state_dict()[weight], second.model.state_dict()[weight])
     assert set(first.part.rows) < set(second.part.rows)
-    assert len(second.text_embedding) > len(first.text_embedding)
+    assert len(second.part.text_embedding) > len(first.part.text_embedding)
 
 
 def write(path, clips, parts=("train", "val_unseen", "test_unseen")):

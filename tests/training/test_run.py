@@ -108,6 +108,29 @@ def test_an_interrupted_run_ends_with_the_same_weights(store, whole, tmp_path, e
     assert_same(*best)
 
 
+@pytest.mark.parametrize("epochs", [1, 4])
+def test_an_interrupted_run_of_another_optimiser(store, tmp_path, epochs, experiment):
+    """The learning rates of both stages are taken up too, those of stage 2 from the schedule."""
+    modern = {
+        "optimiser": "adamw",
+        "weight_decay": 0.1,
+        "schedule": "cosine",
+        "warmup_epochs": 1,
+        "clip_norm": 0.5,
+    }
+    fidelity = replace(experiment.fidelity, stage_2_schedule="validation")
+    training = replace(experiment.training, **modern)
+    experiment = replace(experiment, training=training, fidelity=fidelity)
+    train(experiment, store, tmp_path / "whole")
+    rates = [r.learning_rate for r in Run(tmp_path / "whole").records()]
+    assert rates[:3] == pytest.approx([training.learning_rate * share for share in (0.5, 1, 0.5)])
+    with pytest.raises(KeyboardInterrupt):
+        train(experiment, store, tmp_path / "r", observer=StopAfter(epochs, in_batch=True))
+    train(experiment, store, tmp_path / "r", resume=True)
+    assert_same(weights(tmp_path / "r"), weights(tmp_path / "whole"))
+    assert [r.learning_rate for r in Run(tmp_path / "r").records()] == rates
+
+
 def test_a_run_stopped_between_the_stages_carries_on(store, whole, tmp_path, experiment):
     class StopAtStage2(Silence):
         def stage_started(self, stage, epochs, done):

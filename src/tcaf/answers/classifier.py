@@ -21,14 +21,13 @@ from tcaf.data.features import MODALITIES, Modality, VideoFeatures
 from tcaf.data.sampler import in_order
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
-from tcaf.evaluation.parts import evaluation_windows
 from tcaf.evaluation.temperature import calibrated, probabilities
 from tcaf.execution.devices import pick_device
 from tcaf.extract.backbones import BACKBONES, AudioBackbone, Backbone, VisualBackbone, open_backbone
 from tcaf.extract.extractor import Extractor, audio_tokens, visual_tokens
 from tcaf.extract.media import read_audio, read_frames
 from tcaf.files.atomic import read_json
-from tcaf.systems.registry import load_plugin
+from tcaf.systems.registry import find_system, load_plugin
 from tcaf.text.candidates import ClassText
 from tcaf.training.model_file import TrainedModel, load_model
 from tcaf.training.run import Run
@@ -133,7 +132,7 @@ class ZeroShotClassifier:
         self.device = pick_device(device)
         self.model = trained.model.to(self.device).eval()
         self.experiment = trained.experiment
-        self.windows = evaluation_windows(trained.experiment)
+        self.windows = find_system(trained.system).windows(trained.experiment, training=False)
         self.gamma = 0.0 if trained.gamma is None else trained.gamma
         self.temperature = trained.temperature
         self.notes: tuple[str, ...] = ()

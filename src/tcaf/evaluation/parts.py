@@ -18,9 +18,7 @@ from tcaf.data.store import FeatureStore
 from tcaf.data.windows import Windows
 from tcaf.errors import TCAFError
 from tcaf.evaluation.gzsl import GZSLResult, decide, join_decisions, score
-from tcaf.settings.experiment import Experiment
 from tcaf.systems.interface import ZeroShotModel
-from tcaf.systems.registry import find_system
 
 
 @dataclass(frozen=True)
@@ -43,20 +41,6 @@ class EvaluationPart:
     def labels(self) -> Int[Tensor, " clips"]:
         """Class index of each clip."""
         return torch.from_numpy(self.classes.ids(self.store.class_names[self.rows].tolist()))
-
-
-def evaluation_windows(experiment: Experiment) -> Windows:
-    """Returns how clips are cut and timed at evaluation."""
-    if find_system(experiment.system).averages:
-        return Windows(average=True)
-    return Windows(
-        window_s=experiment.evaluation.window_s,
-        place="centre",
-        times=experiment.fidelity.evaluation_times,
-        restart=experiment.fidelity.window_times == "restart",
-        release_audio_len=experiment.fidelity.audio_window == "release",
-        average=experiment.data.average,
-    )
 
 
 def _by_batch(

@@ -2,6 +2,5 @@
 
 `results` writes a table of the paper; `report` gathers runs, with `detail` for the one shown
 closely, into the records of `contents`, which `page` renders. `plots`, `embedding_map` and
-`timelines` draw, in the colours of `theme`; `projection` and `attention_maps` compute what two of
-them show.
+`timelines` draw, in the colours of `theme`; `projection` computes what one of them shows.
 """

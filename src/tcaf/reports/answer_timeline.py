@@ -23,9 +23,8 @@ from tcaf.extract.extractor import until_unusable
 from tcaf.extract.media import probe, read_audio, read_frames
 from tcaf.extract.tracks import BrokenMediaWarning
 from tcaf.files.atomic import replacing
-from tcaf.reports.attention_maps import AttentionMap, attention_map
 from tcaf.reports.theme import SERIES, Figure, extra, light, new_figure, shortened, styled
-from tcaf.systems.tcaf import TCAF
+from tcaf.systems.attention_map import AttentionMap, HasAttentionMap
 
 FRAMES = 24
 """Frames that are kept of a clip; the strip shows as many as fit side by side."""
@@ -158,14 +157,17 @@ def _waveform(path: Path) -> tuple[Float[np.ndarray, " bins"], Float[np.ndarray,
 def clip_attention(classifier: ZeroShotClassifier, video: VideoFeatures) -> ClipAttention | None:
     """Returns where a model looks in a clip; None for a model without a class token."""
     model = classifier.model
-    if not isinstance(model, TCAF) or model.class_token is None:
+    if not isinstance(model, HasAttentionMap):
         return None
-    # The model may be told token numbers for times, or seconds since the window's start.
+    found = model.attention_map(classifier.batch(video))
+    if not len(found.class_to_class):
+        return None
+    # The model's times may be token numbers, or seconds since the window's start.
     windows = replace(classifier.windows, times="seconds", restart=False)
     spec = classifier.trained.spec
     timed = load_batch(LoadedClips([video], spec), np.arange(1), windows)
     weights = replace(
-        attention_map(model, classifier.batch(video)),
+        found,
         audio_times=timed.audio.times.double().numpy(),
         visual_times=timed.visual.times.double().numpy(),
     )

@@ -17,15 +17,14 @@ from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
 from tcaf.evaluation.decisions import FILE, ClipDecisions, read_decisions
 from tcaf.evaluation.gzsl import GZSLResult
-from tcaf.evaluation.parts import evaluation_windows
 from tcaf.files.atomic import read_json
-from tcaf.reports.attention_maps import attention_map
 from tcaf.reports.contents import PageFigure
 from tcaf.reports.embedding_map import MapPanel, embedding_map
 from tcaf.reports.projection import choose_classes, choose_clips, tsne, tsne_with_classes
 from tcaf.reports.timelines import attention_over_time
 from tcaf.settings.experiment import Experiment
-from tcaf.systems.tcaf import TCAF
+from tcaf.systems.attention_map import HasAttentionMap
+from tcaf.systems.registry import find_system
 from tcaf.training.model_file import TrainedModel, load_model
 from tcaf.training.run import Run
 
@@ -111,7 +110,8 @@ class Detail:
         if missing:
             raise TCAFError(f"store {self.store.path} has no clip {missing[0]!r}")
         rows = np.array([row_of[id_] for id_ in ids], np.int64)
-        return load_batch(self.store, rows, evaluation_windows(self.series.experiment))
+        windows = find_system(self.trained.system).windows(self.series.experiment, training=False)
+        return load_batch(self.store, rows, windows)
 
     @torch.no_grad()
     def embedding_map(self) -> PageFigure:
@@ -149,7 +149,7 @@ class Detail:
         Raises:
             TCAFError: the model has no such attention, the clips have no time, or no such clip.
         """
-        if not isinstance(self.trained.model, TCAF):
+        if not isinstance(self.trained.model, HasAttentionMap):
             raise TCAFError(f"{self.series.name} has no attention over time to show")
         number = self._clip_number()
         name = self.clip_decisions.ids[number]
@@ -157,7 +157,7 @@ class Detail:
         batch = self.load([number])
         if int(batch.audio.lens[0] + batch.visual.lens[0]) < 3:
             raise TCAFError("clips of one token per modality have no time to attend over")
-        found = attention_map(self.trained.model, batch)
+        found = self.trained.model.attention_map(batch)
         return PageFigure.of(
             "attention",
             lambda width: attention_over_time(found, width=width),

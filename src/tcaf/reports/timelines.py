@@ -13,8 +13,8 @@ from jaxtyping import Float
 
 from tcaf.errors import TCAFError
 from tcaf.evaluation.scores import SCORES
-from tcaf.reports.attention_maps import AttentionMap
 from tcaf.reports.theme import SERIES, Figure, Width, extra, heat, light, new_figure, styled
+from tcaf.systems.attention_map import AttentionMap
 from tcaf.training.observers import EpochRecord
 
 LOSSES = {"loss": "total", "cross_entropy": "cross-entropy"}
@@ -176,7 +176,7 @@ def attention_over_time(
     heat. Beside, how audio queries weigh visual keys, in the deepest layer that has such.
 
     Args:
-        attention: from `attention_map`.
+        attention: what a model's `attention_map` returns.
         layer: of the upper panel, counted from 1; None for the last.
         width: of the page.
 

@@ -151,12 +151,17 @@ class TrainingSettings:
         epochs: epochs of stage 1; stage 2 takes as many as the best one needed.
         batches_per_epoch: batches in an epoch.
         batch_size: clips in a batch; of one alone batch normalisation has no statistics.
-        learning_rate: of Adam.
-        weight_decay: of Adam.
-        beta1: Adam's running average of gradients.
-        beta2: Adam's running average of squared gradients.
+        optimiser: `adam` adds weight decay to the gradients; `adamw` takes it from the weights.
+        learning_rate: of the optimiser, before the schedule.
+        weight_decay: of the optimiser.
+        beta1: the optimiser's running average of gradients.
+        beta2: the optimiser's running average of squared gradients.
         schedule: `plateau` multiplies the learning rate by `plateau_factor` when validation HM has
-            not risen for `fidelity.plateau_epochs`; `constant` leaves it.
+            not risen for `fidelity.plateau_epochs`; `cosine` lowers it along half a cosine over all
+            epochs; `constant` leaves it.
+        warmup_epochs: epochs in which the learning rate rises linearly, before the schedule.
+        clip_norm: gradients whose norm over all weights is larger are scaled down to it; none
+            leaves them.
         plateau_factor: what the learning rate is multiplied by.
         sampling: `balanced` draws a class, then one of its clips, with replacement; `uniform` draws
             clips.
@@ -168,15 +173,25 @@ class TrainingSettings:
     epochs: Count = 50
     batches_per_epoch: Count = 300
     batch_size: Annotated[int, Field(ge=2)] = 64
+    optimiser: Literal["adam", "adamw"] = "adam"
     learning_rate: Positive = 7e-5
     weight_decay: NotNegative = 1e-5
     beta1: Fraction = 0.9
     beta2: Fraction = 0.999
-    schedule: Literal["plateau", "constant"] = "plateau"
+    schedule: Literal["plateau", "constant", "cosine"] = "plateau"
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    clip_norm: Positive | None = None
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
     sampling: Literal["balanced", "uniform"] = "balanced"
     window_s: Positive | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.warmup_epochs >= self.epochs:
+            raise TCAFError(
+                f"training.warmup_epochs must be below training.epochs ({self.epochs}), got "
+                f"{self.warmup_epochs}"
+            )
 
 
 @settings("evaluation")

@@ -15,8 +15,9 @@ from tcaf.data.features import MODALITIES, Modality
 from tcaf.settings.experiment import Experiment
 from tcaf.settings.validation import Count, Positive, settings
 from tcaf.systems.blocks import check_dims, euclidean_distances, scaled_mean
-from tcaf.systems.interface import InputConfig, Objective
+from tcaf.systems.interface import InputConfig
 from tcaf.systems.losses import Losses
+from tcaf.systems.stages import Objective
 
 
 @settings("options", kw_only=True)

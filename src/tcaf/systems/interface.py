@@ -3,8 +3,8 @@
 Owns what everything above the systems may know of them.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -13,11 +13,21 @@ from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
 from tcaf.data.features import Modality
+from tcaf.data.windows import Windows
 from tcaf.errors import TCAFError
 from tcaf.settings.experiment import Experiment
 from tcaf.settings.fidelity import AudioScaling, VisualScaling
 from tcaf.settings.validation import Count, settings
-from tcaf.systems.losses import Losses
+from tcaf.systems.optimisers import NewOptimiser, new_optimiser
+from tcaf.systems.stages import (
+    ClosedFormStage,
+    DescentStage,
+    NewFit,
+    Objective,
+    Stage,
+    TrainingFreeStage,
+    TrainingPart,
+)
 
 
 @settings("model", kw_only=True)
@@ -85,23 +95,12 @@ class ZeroShotModel(Protocol):
         ...
 
 
-Objective = Callable[
-    [Any, FeatureBatch, Any, Float[Tensor, "num_seen text_dim"], Experiment], Losses
-]
-"""(model, batch, negatives, text_embedding, experiment) to `Losses`, as `tcaf_objective`."""
-
-
-class Fit(Protocol):
-    """A closed-form solution for each epoch's regulariser."""
-
-    def solve(self, epoch: int) -> dict[str, float]:
-        """Sets the model's weights; returns what an epoch's record shows, `loss` among it."""
-        ...
-
-
 @dataclass(frozen=True)
 class System:
-    """One entry of the comparison.
+    """One entry of the comparison: a model, and how it comes to its weights.
+
+    Exactly one of three: it descends an `objective`, is fitted in closed form by a `fit`, or is
+    `training_free`. The rest of the package asks the methods below and knows of no kind.
 
     Args:
         name: as options and tables' files call it, in the manner of `attention_fusion`.
@@ -110,17 +109,22 @@ class System:
             `Fidelity` has too are taken from there, those of `ModelSettings` from the section
             model (if `config` extends it), all others from the section options.
         model: builds the network.
-        objective: the loss on a batch; None for a system with a `fit`.
+        objective: the loss on a batch.
         negatives: whether the objective is given a second batch, clip i of which is of a random
             other class than clip i of the first, for triplet losses.
-        fit: all clips of a stage, averaged over time, to a `Fit`; None for a system with an
-            objective.
+        optimiser: makes the model's optimiser and schedule; by default they follow from the section
+            training (`new_optimiser`).
+        fit: all clips of a stage, whole, to a `Fit`: one solution for each epoch's regulariser.
+        training_free: the model is ready as it is built; validation chooses gamma alone.
         averages: the model sees nothing but the mean over time of whole clips, so that windows and
             sequences need not be read.
         ignores: settings that it does not read though systems of its kind do, as `model.attention`,
             or whole sections, as `objective`; `systems.reads` has the rules.
         settings: what the system asks of an experiment, as a TOML file would say it
             (`{"training": {"learning_rate": 1e-3}}`); systems of this package keep it in presets.
+
+    Raises:
+        TCAFError: an entry that contradicts itself.
     """
 
     name: str
@@ -129,15 +133,102 @@ class System:
     model: Callable[[Any], nn.Module]
     objective: Objective | None = None
     negatives: bool = False
-    fit: Callable[[Any, Iterable[FeatureBatch], Tensor], Fit] | None = None
+    optimiser: NewOptimiser | None = None
+    fit: NewFit | None = None
+    training_free: bool = False
     averages: bool = False
     ignores: frozenset[str] = frozenset()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if (self.objective is None) == (self.fit is None):
-            raise TCAFError(f"system {self.name!r} needs either an objective or a fit")
-        if self.fit is not None and not self.averages:
-            raise TCAFError(f"system {self.name!r}: a fit sees averages; set averages=True")
+        given = {
+            "objective": self.objective is not None,
+            "fit": self.fit is not None,
+            "training_free": self.training_free,
+        }
+        if sum(given.values()) != 1:
+            got = " and ".join(name for name, there in given.items() if there) or "none"
+            raise TCAFError(
+                f"system {self.name!r} needs exactly one of objective, fit and training_free, got "
+                f"{got}"
+            )
+        for name in ("negatives", "optimiser"):
+            if getattr(self, name) and self.objective is None:
+                raise TCAFError(f"system {self.name!r} has {name} but no objective to go with")
         if not self.name.isidentifier():
             raise TCAFError(f"a system's name is one word like my_model, got {self.name!r}")
+
+    def reads_time(self, experiment: Experiment) -> bool:
+        """Returns whether the model sees more of a clip than the mean over time."""
+        return not (self.averages or experiment.data.average)
+
+    def windows(self, experiment: Experiment, *, training: bool) -> Windows:
+        """Returns how clips are cut and timed.
+
+        Descent sees a random stretch of each clip, in seconds; a fit the whole clip, timed as at
+        evaluation.
+
+        Args:
+            experiment: all settings.
+            training: for the clips to learn from, not those to be evaluated.
+        """
+        if self.averages:
+            return Windows(average=True)
+        fidelity = experiment.fidelity
+        whole = Windows(
+            times=fidelity.evaluation_times,
+            restart=fidelity.window_times == "restart",
+            release_audio_len=fidelity.audio_window == "release",
+            average=experiment.data.average,
+        )
+        if not training:
+            return replace(whole, window_s=experiment.evaluation.window_s)
+        if self.objective is None:
+            return whole
+        window_s = experiment.training.window_s
+        return replace(whole, window_s=window_s, place="random", times="seconds")
+
+    def stage(
+        self, model: nn.Module, part: TrainingPart, experiment: Experiment, number: int
+    ) -> Stage:
+        """Returns a stage of the protocol: how the model learns, from its initial weights.
+
+        Args:
+            model: with initial weights, already on its device.
+            part: what to learn from, cut as `windows` says.
+            experiment: all settings.
+            number: 1 or 2; part of every random stream's name.
+
+        Raises:
+            TCAFError: there are no clips to learn from.
+        """
+        part.check(number)
+        if self.objective is not None:
+            return DescentStage(
+                model,
+                part,
+                number,
+                experiment,
+                self.objective,
+                (self.optimiser or new_optimiser)(model, experiment),
+                negatives=self.negatives,
+            )
+        if self.fit is not None:
+            return ClosedFormStage(model, part, number, experiment, self.fit)
+        return TrainingFreeStage(model, number, experiment)
+
+    def stage_1_epochs(self, experiment: Experiment) -> int:
+        """Returns how long stage 1 lasts: without training, for the one epoch to be validated."""
+        return 1 if self.training_free else experiment.training.epochs
+
+    def stage_2_epochs(self, experiment: Experiment, best: int) -> int:
+        """Returns how long stage 2 lasts.
+
+        Args:
+            experiment: all settings.
+            best: the epoch that stage 1 chose; of a fit, the regulariser, which is the last solved.
+        """
+        release = experiment.fidelity.stage_2_epochs == "release"
+        if self.objective is not None and release and best == 1:
+            return experiment.training.epochs
+        return best

@@ -1,19 +1,18 @@
 """The systems that can be trained and compared: TCaF, its baselines, and your own.
 
-Owns the registry, the one place that joins a name to a model, its settings and its training
-objective; and TCaF's objective on a batch. Everything above (training, protocol, runs, tables)
-knows systems through it alone.
+Owns the registry, the one place that joins a name to a model, its settings and its way to learn,
+and plugins. Everything above (training, protocol, runs, tables) knows systems through it alone.
 
 A system is a module that maps a `FeatureBatch` to an output with a `video_embedding`, class text to
-`ClassEmbeddings` (`embed_text`) and both to distances (`scores`), and either an objective to
-descend or a fit in closed form. `docs/your-own-model.md` adds one.
+`ClassEmbeddings` (`embed_text`) and both to distances (`scores`); and an objective to descend, a
+fit in closed form, or nothing to learn. `docs/your-own-model.md` adds one.
 """
 
 import hashlib
-import importlib.util
 import sys
 from dataclasses import fields
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from tcaf.data.features import Modality
@@ -34,9 +33,11 @@ from tcaf.systems.tcaf import TCAF, tcaf_objective
 SYSTEMS: dict[str, System] = {}
 """All systems by name, in the order in which tables show them."""
 
-
 PLUGIN_SHA256: dict[str, str] = {}
 """Hash of the file that a system of the user's own comes from, by its name."""
+
+_PLUGINS: dict[str, Path] = {}
+"""That file."""
 
 
 def register(system: System) -> System:
@@ -66,32 +67,61 @@ def find_system(name: str) -> System:
 def load_plugin(path: Path) -> list[System]:
     """Runs a Python file of the user's, which registers systems, and returns those.
 
+    A file that was loaded before is not run again, unless it has changed: then its new entries take
+    the place of its old ones.
+
     Raises:
-        TCAFError: no such file, it fails, or it registers nothing.
+        TCAFError: no such file, it fails, it registers nothing, or a name that another holds; the
+            registry stays as it was.
     """
-    # A name that no other module has: the file may be called anything.
-    spec = importlib.util.spec_from_file_location(f"tcaf_plugin_{path.stem}", path)
-    if not path.is_file() or spec is None or spec.loader is None:
+    if path.suffix != ".py" or not path.is_file():
         raise TCAFError(f"expected a Python file that registers a system at {path}, found none")
-    before = set(SYSTEMS)
-    module = importlib.util.module_from_spec(spec)
-    # Annotations in quotes are looked up in the module that has them.
-    sys.modules[module.__name__] = module
+    origin, source = path.resolve(), path.read_bytes()
+    code = hashlib.sha256(source).hexdigest()
+    before = [name for name in SYSTEMS if _PLUGINS.get(name) == origin]
+    if before and all(PLUGIN_SHA256[name] == code for name in before):
+        return [SYSTEMS[name] for name in before]
+    kept = dict(SYSTEMS)
+    for name in before:
+        del SYSTEMS[name]
+    others = set(SYSTEMS)
     try:
-        spec.loader.exec_module(module)
+        _run_plugin(path, source, f"tcaf_plugin_{path.stem}_{code[:16]}")
+        added = [system for name, system in SYSTEMS.items() if name not in others]
+        if not added:
+            raise TCAFError(
+                f"{path} registered no system; it must call tcaf.systems.registry.register(...)"
+            )
+    except BaseException:
+        SYSTEMS.clear()
+        SYSTEMS.update(kept)
+        raise
+    for name in before:
+        del PLUGIN_SHA256[name], _PLUGINS[name]
+    PLUGIN_SHA256.update({system.name: code for system in added})
+    _PLUGINS.update({system.name: origin for system in added})
+    return added
+
+
+def _run_plugin(path: Path, source: bytes, module_name: str) -> None:
+    """Runs these very bytes: an import could take older ones from Python's cache.
+
+    Args:
+        path: of the file, for tracebacks.
+        source: what stands in it.
+        module_name: one that no other module has: the file may be called anything.
+    """
+    module = ModuleType(module_name)
+    module.__file__ = str(path)
+    # Annotations in quotes are looked up in the module that has them.
+    sys.modules[module_name] = module
+    try:
+        exec(compile(source, str(path), "exec"), vars(module))  # noqa: S102 - the user's own file
     except TCAFError:
         raise
     except Exception as error:
-        told = " ".join(f"{type(error).__name__}: {error}".split())
-        raise TCAFError(f"{path} cannot be run: {told}") from error
-    added = [system for name, system in SYSTEMS.items() if name not in before]
-    code = hashlib.sha256(path.read_bytes()).hexdigest()
-    PLUGIN_SHA256.update({system.name: code for system in added})
-    if not added:
-        raise TCAFError(
-            f"{path} registered no system; it must call tcaf.systems.registry.register(...)"
-        )
-    return added
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise TCAFError(f"{path} cannot be run: {said}") from error
 
 
 def configure(
@@ -112,7 +142,7 @@ def configure(
     }
     if issubclass(system.config, ModelSettings):
         given |= vars(experiment.model)
-    if system.averages and given.get("visual_scaling") == "l2_over_time":
+    if not system.reads_time(experiment) and given.get("visual_scaling") == "l2_over_time":
         given["visual_scaling"] = "l2"  # averages have no time: every feature would become its sign
     own = [name for name in names if name not in given]
     for name, value in experiment.options.items():

@@ -23,6 +23,7 @@ from tcaf.data.features import Modality
 from tcaf.data.packed import Packed, Packing, mean_token
 from tcaf.settings.experiment import Experiment
 from tcaf.systems.attention import CrossModalAttention, Group, Tokens
+from tcaf.systems.attention_map import AttentionMap, attention_map
 from tcaf.systems.joint_space import JointSpaceModel, TCAFConfig, feed_forward, used_modalities
 from tcaf.systems.losses import Losses, tcaf_losses
 
@@ -168,6 +169,15 @@ class TCAF(JointSpaceModel):
         """Returns theta_o: O_proj of what the transformer makes of each clip."""
         embedding: Tensor = self.video_projection(self._transform(batch))
         return embedding
+
+    def attention_map(self, batch: FeatureBatch) -> AttentionMap:
+        """Returns where the model looks in one clip, in evaluation mode.
+
+        Raises:
+            TCAFError: the batch holds another number of clips, or does not fit the model.
+        """
+        attentions = [layer.attention for layer in self.layers if isinstance(layer, Layer)]
+        return attention_map(self, attentions, batch)
 
     def _transform(self, batch: FeatureBatch) -> Float[Tensor, "batch token_dim"]:
         """Runs encoders, positions and transformer; returns c_o, or the mean over output tokens."""

@@ -11,8 +11,9 @@ from tcaf.data.classes import ClassSet
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
 from tcaf.evaluation.gzsl import GZSLResult
-from tcaf.evaluation.parts import EvaluationPart, evaluate_part, evaluation_windows
+from tcaf.evaluation.parts import EvaluationPart, evaluate_part
 from tcaf.execution.devices import pick_device
+from tcaf.systems.registry import find_system
 from tcaf.training.model_file import load_model
 from tcaf.training.run import result_json
 
@@ -103,7 +104,7 @@ def evaluate_run(
     result = evaluate_part(
         trained.model.to(place),
         EvaluationPart(opened, rows, trained.classes, trained.text_embedding),
-        evaluation_windows(experiment),
+        find_system(trained.system).windows(experiment, training=False),
         gamma=None if search_gamma else gamma,
         gammas=experiment.evaluation.gammas,
         batch_size=experiment.evaluation.batch_size,

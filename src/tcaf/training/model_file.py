@@ -72,7 +72,7 @@ class TrainedModel:
                     f"holds those of {found_from!r}"
                 )
             steps = self.spec.step_s(modality), spec.step_s(modality)
-            if steps[0] != steps[1] and not self._averages:
+            if steps[0] != steps[1] and self._reads_time:
                 told = [
                     "one token a clip" if s is None else f"a token every {s:g} s" for s in steps
                 ]
@@ -82,12 +82,10 @@ class TrainedModel:
                 )
 
     @property
-    def _averages(self) -> bool:
-        """Whether the model sees the mean over time of each clip."""
+    def _reads_time(self) -> bool:
+        """Whether seconds per token matter to the model."""
         experiment = self.experiment
-        return experiment is not None and (
-            experiment.data.average or find_system(experiment.system).averages
-        )
+        return experiment is None or find_system(self.system).reads_time(experiment)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Any) -> None:

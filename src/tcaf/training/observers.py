@@ -36,7 +36,7 @@ class EpochRecord:
 
 @runtime_checkable
 class Observer(Protocol):
-    """Somebody who watches a training: a progress bar, a log."""
+    """What watches a training: a progress bar, a log."""
 
     def stage_started(self, stage: int, epochs: int, done: int) -> None:
         """A stage begins or is taken up again after `done` epochs."""
@@ -112,25 +112,25 @@ class Observers:
     """Passes everything on to several observers.
 
     Args:
-        observers: in the order in which they are told.
+        observers: in the order in which they are called.
     """
 
     def __init__(self, *observers: Observer) -> None:
         self.observers = observers
 
     def stage_started(self, stage: int, epochs: int, done: int) -> None:
-        """Tells all."""
+        """Passes it on."""
         for observer in self.observers:
             observer.stage_started(stage, epochs, done)
 
     def batch_done(
         self, epoch: int, batch: int, num_batches: int, losses: dict[str, float]
     ) -> None:
-        """Tells all."""
+        """Passes it on."""
         for observer in self.observers:
             observer.batch_done(epoch, batch, num_batches, losses)
 
     def epoch_done(self, record: EpochRecord) -> None:
-        """Tells all."""
+        """Passes it on."""
         for observer in self.observers:
             observer.epoch_done(record)

@@ -6,11 +6,13 @@ gamma, which changes no score. Stage 2 starts anew, trains on all of these for a
 is tested once.
 
 Owns what chooses what. Everything a run decides follows from the records of its epochs, so a run
-is taken up again from those, the weights and Adam's averages. Knows nothing of files.
+is taken up again from those, the weights and the optimiser's averages. Knows nothing of files.
 """
 
-from collections.abc import Generator, Iterator, Mapping
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,15 +24,15 @@ from tcaf.data.splits import NAMED_PARTS
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
 from tcaf.evaluation.gzsl import GZSLResult
-from tcaf.evaluation.parts import EvaluationPart, distances, evaluate_part, evaluation_windows
+from tcaf.evaluation.parts import EvaluationPart, distances, evaluate_part
 from tcaf.evaluation.temperature import fit_temperature
 from tcaf.execution.devices import pick_device
 from tcaf.seeding import seeded
 from tcaf.settings.experiment import Experiment
 from tcaf.systems.interface import ZeroShotModel
 from tcaf.systems.registry import configure, find_system, modalities
+from tcaf.systems.stages import Stage, TrainingPart
 from tcaf.training.observers import EpochRecord, Observer, Silence
-from tcaf.training.stage import Stage, TrainingPart, new_stage, plateau_rate, timed_epoch
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,21 @@ def choose(records: tuple[EpochRecord, ...]) -> Choice:
     )
 
 
+def timed_epoch(
+    stage: Stage,
+    epoch: int,
+    learning_rate: float,
+    observer: Observer,
+    validate: Callable[[], dict[str, float | bool]] | None,
+) -> EpochRecord:
+    """Runs an epoch and, where `validate` is given, a validation after it."""
+    start = time.perf_counter()
+    losses = stage.run_epoch(epoch, learning_rate, partial(observer.batch_done, epoch))
+    validation = validate() if validate else None
+    seconds = time.perf_counter() - start
+    return EpochRecord(stage.number, epoch, learning_rate, losses, validation, seconds)
+
+
 class TwoStages:
     """One run of the protocol.
 
@@ -136,12 +153,13 @@ class TwoStages:
         text: Mapping[str, Float[np.ndarray, " text_dim"]],
     ) -> None:
         self.experiment = experiment
+        self.system = find_system(experiment.system)
         self.store = store
         self.text = text
         self.device = pick_device(experiment.training.device)
         self.split = store.split(experiment.data.split)
         self._check_clips()
-        self.windows = evaluation_windows(experiment)
+        self.windows = self.system.windows(experiment, training=False)
         self.validation = self.evaluation_part("val", self.split.stage_1)
 
     def _check_clips(self) -> None:
@@ -195,15 +213,16 @@ class TwoStages:
             text_dim=text.shape[1],
         )
         with seeded(self.experiment.seed, "init", f"stage_{number}"):
-            model = find_system(self.experiment.system).model(config)
+            model = self.system.model(config)
         if not isinstance(model, nn.Module) or not isinstance(model, ZeroShotModel):
             raise TCAFError(
                 f"system {self.experiment.system!r}: expected a torch module with config, "
                 f"modalities, embed_text and scores, got {type(model).__name__} without all of them"
             )
         model = model.to(self.device)
-        training_part = TrainingPart(self.store, rows, labels, text)
-        return new_stage(model, training_part, self.experiment, number, self.device)
+        windows = self.system.windows(self.experiment, training=True)
+        own = TrainingPart(self.store, rows, labels, text.to(self.device), windows, self.device)
+        return self.system.stage(model, own, self.experiment, number)
 
     def evaluate(self, model: nn.Module, part: EvaluationPart, gamma: float | None) -> GZSLResult:
         """Evaluates weights on a part; gamma None searches the grid."""
@@ -231,27 +250,13 @@ class TwoStages:
         )
         return fit_temperature(found, part.labels, seen=part.classes.seen_ids, gamma=gamma)
 
-    def learning_rate(self, stage: int, records: tuple[EpochRecord, ...], epoch: int) -> float:
+    def learning_rate(self, stage: Stage, records: tuple[EpochRecord, ...], epoch: int) -> float:
         """Returns the learning rate of a stage's epoch, from the records before it."""
-        settings, fidelity = self.experiment.training, self.experiment.fidelity
-        if settings.schedule == "constant":
-            return settings.learning_rate
-        own = [record for record in records if record.stage == stage]
-        if stage == 2 and fidelity.stage_2_schedule == "replay":
+        if stage.number == 2 and self.experiment.fidelity.stage_2_schedule == "replay":
             return records[epoch - 1].learning_rate
-        scores = [float(r.validation["harmonic_mean"]) for r in own if r.validation is not None]
-        return plateau_rate(
-            scores, settings.learning_rate, settings.plateau_factor, fidelity.plateau_epochs
-        )
-
-    def stage_2_epochs(self, choice: Choice) -> int:
-        """Returns how long stage 2 trains."""
-        # Of a closed form an epoch is a regulariser, and the one chosen is the last to be solved.
-        descends = find_system(self.experiment.system).fit is None
-        release = self.experiment.fidelity.stage_2_epochs == "release"
-        if release and descends and choice.epoch == 1:
-            return self.experiment.training.epochs
-        return choice.epoch
+        own = [record.validation for record in records if record.stage == stage.number]
+        scores = [float(validation["harmonic_mean"]) for validation in own if validation]
+        return stage.learning_rate(epoch, scores)
 
     def run(
         self, progress: Progress | None = None, observer: Observer | None = None
@@ -266,11 +271,11 @@ class TwoStages:
             `EpochDone` after each epoch, `Finished` at the end.
         """
         progress, observer = progress or Progress(), observer or Silence()
-        epochs = self.experiment.training.epochs
+        epochs = self.system.stage_1_epochs(self.experiment)
         if len(progress.of_stage(1)) < epochs:
             _, progress = yield from self._run_stage(1, epochs, progress, observer)
         choice = choose(progress.of_stage(1))
-        epochs = self.stage_2_epochs(choice)
+        epochs = self.system.stage_2_epochs(self.experiment, choice.epoch)
         stage, progress = yield from self._run_stage(2, epochs, progress, observer)
         test = self.evaluation_part("test", self.split.stage_2)
         yield Finished(stage.model, choice, self.evaluate(stage.model, test, choice.gamma))
@@ -296,7 +301,7 @@ class TwoStages:
 
         watches = number == 1 or self.experiment.fidelity.stage_2_schedule == "validation"
         for epoch in range(done + 1, epochs + 1):
-            rate = self.learning_rate(number, progress.records, epoch)
+            rate = self.learning_rate(stage, progress.records, epoch)
             record = timed_epoch(stage, epoch, rate, observer, validate if watches else None)
             progress = Progress((*progress.records, record), stage.state())
             observer.epoch_done(record)

@@ -5,7 +5,7 @@
                            and commit once more for each time that the run was taken up again
     text/classes.safetensors   text embedding of every class
     metrics.jsonl          one line an epoch
-    checkpoint.safetensors weights and Adam's averages after the last epoch, until the run is over
+    checkpoint.safetensors weights and optimiser after the last epoch, until the run is over
     stage_1.safetensors    the best epoch of stage 1, which chose gamma
     model.safetensors      the final weights and all that is needed to predict
     predictions.parquet    what was decided for each test clip, and how narrowly

@@ -1,23 +1,24 @@
-"""Where a trained TCaF looks: attention weights of one clip, over time.
+"""Where a model looks: attention weights of one clip, over time.
 
-Owns the recomputing of softmax(q k / sqrt(d)) from a layer's own `to_qkv`, since the kernel that
-the model runs on returns no weights. Draws nothing.
+Owns what a model that can say so offers (`HasAttentionMap`), and how `CrossModalAttention` says it:
+softmax(q k / sqrt(d)) is computed again from a layer's own `to_qkv`, since the kernel that the
+model runs on returns no weights. Draws nothing.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
 from tcaf.errors import TCAFError
 from tcaf.systems.attention import SEES, CrossModalAttention, Group, Tokens
-from tcaf.systems.tcaf import TCAF, Layer
 
 Weights = dict[Group, dict[Group, Float[Tensor, "heads _ _"]]]
 """By group of the queries, then by group of the keys: heads, queries, keys."""
@@ -48,6 +49,19 @@ class AttentionMap:
     class_to_visual: Float[np.ndarray, "layers visual_len"]
     audio_to_visual: Float[np.ndarray, "cross_layers audio_len visual_len"]
     visual_to_audio: Float[np.ndarray, "cross_layers visual_len audio_len"]
+
+
+@runtime_checkable
+class HasAttentionMap(Protocol):
+    """A model that can say where it looks."""
+
+    def attention_map(self, batch: FeatureBatch) -> AttentionMap:
+        """Returns where the model looks in one clip.
+
+        Raises:
+            TCAFError: the batch holds another number of clips, or what the model refuses.
+        """
+        ...
 
 
 def attention_weights(
@@ -83,11 +97,14 @@ def attention_weights(
 
 
 @torch.no_grad()
-def attention_map(model: TCAF, batch: FeatureBatch) -> AttentionMap:
+def attention_map(
+    model: nn.Module, attentions: Sequence[CrossModalAttention], batch: FeatureBatch
+) -> AttentionMap:
     """Runs one clip through a model, in evaluation mode, and returns where it looked.
 
     Args:
         model: left in the mode that it came in.
+        attentions: those of its layers, in their order.
         batch: one clip, on the model's device.
 
     Raises:
@@ -97,16 +114,12 @@ def attention_map(model: TCAF, batch: FeatureBatch) -> AttentionMap:
         raise TCAFError(f"an attention map is of one clip, got a batch of {len(batch)}")
     layers: list[Weights] = []
 
-    def keep(module: torch.nn.Module, args: tuple[Any, ...], output: Tokens) -> None:
+    def keep(module: nn.Module, args: tuple[Any, ...], output: Tokens) -> None:
         assert isinstance(module, CrossModalAttention)
         tokens, _, queries = args
         layers.append(attention_weights(module, tokens, queries))
 
-    hooks = [
-        layer.attention.register_forward_hook(keep)
-        for layer in model.layers
-        if isinstance(layer, Layer)
-    ]
+    hooks = [attention.register_forward_hook(keep) for attention in attentions]
     was_training = model.training
     try:
         model.eval()(batch)

@@ -7,9 +7,10 @@ from einops import rearrange
 
 from tcaf.data.packed import Packing
 from tcaf.errors import TCAFError
-from tcaf.reports.attention_maps import attention_map, attention_weights
 from tcaf.seeding import generator
 from tcaf.systems.attention import SEES, CrossModalAttention
+from tcaf.systems.attention_map import HasAttentionMap, attention_weights
+from tcaf.systems.ridge import Ridge, RidgeConfig
 
 CPU = torch.device("cpu")
 PATTERNS = ("cross", "self", "full")
@@ -86,7 +87,7 @@ def test_weights_give_the_layers_output(pattern, class_token):
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_map_of_a_clip(small_model, random_batch, pattern):
     model, batch = small_model(num_layers=3, attention=pattern), random_batch([4], [6])
-    found = attention_map(model, batch)
+    found = model.attention_map(batch)
     np.testing.assert_allclose(found.audio_times, np.arange(4) * 0.96, rtol=1e-6)
     np.testing.assert_allclose(found.visual_times, np.arange(6) * 0.64, rtol=1e-6)
     total = found.class_to_class + found.class_to_audio.sum(1) + found.class_to_visual.sum(1)
@@ -115,7 +116,7 @@ def test_map_is_the_mean_over_heads(small_model, random_batch):
     # 3 heads of size 2; the class token is row 0.
     heads = [(query[0, h : h + 2] @ key[:, h : h + 2].T / 2**0.5).softmax(dim=0) for h in (0, 2, 4)]
     expected = torch.stack(heads).mean(dim=0).numpy()
-    found = attention_map(model, batch)
+    found = model.attention_map(batch)
     np.testing.assert_allclose(found.class_to_class[0], expected[0], rtol=1e-5)
     np.testing.assert_allclose(found.class_to_audio[0], expected[1:3], rtol=1e-5)
     np.testing.assert_allclose(found.class_to_visual[0], expected[3:], rtol=1e-5)
@@ -127,23 +128,23 @@ def test_the_model_is_left_as_it_was(small_model, random_batch):
     model, batch = small_model(), random_batch([4], [6])
     model.train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    first = attention_map(model, batch)
+    first = model.attention_map(batch)
     assert model.training
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
     assert not any(layer.attention._forward_hooks for layer in model.layers)
     # Evaluation mode: no dropout, so that the same comes again.
-    np.testing.assert_array_equal(first.class_to_audio, attention_map(model, batch).class_to_audio)
+    np.testing.assert_array_equal(first.class_to_audio, model.attention_map(batch).class_to_audio)
 
 
 def test_hooks_go_when_the_model_refuses(small_model, random_batch):
     model = small_model()
     with pytest.raises(TCAFError, match="audio features of size"):
-        attention_map(model, random_batch([4], [6], audio_dim=9))
+        model.attention_map(random_batch([4], [6], audio_dim=9))
     assert not any(layer.attention._forward_hooks for layer in model.layers)
 
 
 def test_without_class_token(small_model, random_batch):
-    found = attention_map(small_model(class_token=False), random_batch([4], [6]))
+    found = small_model(class_token=False).attention_map(random_batch([4], [6]))
     assert found.class_to_class.shape == (0,)
     assert found.class_to_audio.shape == (0, 4)
     # All layers compute all tokens.
@@ -153,18 +154,24 @@ def test_without_class_token(small_model, random_batch):
 
 def test_one_modality(small_model, random_batch):
     model = small_model(modalities="audio", attention="self")
-    found = attention_map(model, random_batch([4], [6]))
+    found = model.attention_map(random_batch([4], [6]))
     np.testing.assert_allclose(found.class_to_class + found.class_to_audio.sum(1), 1, rtol=1e-6)
     assert not found.class_to_visual.any()
     assert found.audio_to_visual.size == 0
 
 
 def test_clip_without_sound(small_model, random_batch):
-    found = attention_map(small_model(), random_batch([0], [6]))
+    found = small_model().attention_map(random_batch([0], [6]))
     assert found.class_to_audio.shape == (2, 0)
     np.testing.assert_allclose(found.class_to_class + found.class_to_visual.sum(1), 1, rtol=1e-6)
 
 
 def test_one_clip_only(small_model, random_batch):
     with pytest.raises(TCAFError, match="of one clip, got a batch of 2"):
-        attention_map(small_model(), random_batch([4, 4], [6, 6]))
+        small_model().attention_map(random_batch([4, 4], [6, 6]))
+
+
+def test_which_models_are_asked(small_model):
+    assert isinstance(small_model(), HasAttentionMap)
+    ridge = Ridge(RidgeConfig(audio_dim=3, visual_dim=5, text_dim=7))
+    assert not isinstance(ridge, HasAttentionMap)

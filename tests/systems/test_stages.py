@@ -1,4 +1,5 @@
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -9,20 +10,14 @@ from tcaf.data.windows import Windows
 from tcaf.errors import TCAFError
 from tcaf.settings.experiment import Experiment
 from tcaf.settings.fidelity import Fidelity
+from tcaf.systems.interface import System
 from tcaf.systems.losses import tcaf_losses
-from tcaf.systems.ridge import Ridge, RidgeFit
+from tcaf.systems.optimisers import Optimiser
+from tcaf.systems.registry import SYSTEMS, find_system
+from tcaf.systems.ridge import Ridge, RidgeConfig, RidgeFit
+from tcaf.systems.stages import ClosedFormStage, DescentStage, Stage, TrainingFreeStage
 from tcaf.systems.tcaf import tcaf_objective
-from tcaf.training.observers import EpochRecord, Observer, Silence
 from tcaf.training.protocol import TwoStages
-from tcaf.training.stage import (
-    ClosedFormStage,
-    DescentStage,
-    Stage,
-    TrainingPart,
-    new_stage,
-    plateau_rate,
-    timed_epoch,
-)
 
 
 @pytest.fixture(scope="module")
@@ -36,66 +31,23 @@ def stage(tiny_store, tiny_experiment):
     return build
 
 
-class Diary(Silence):
-    """Keeps what it is told."""
+class Diary:
+    """Keeps what is reported."""
 
     def __init__(self):
-        self.batches, self.records = [], []
+        self.batches = []
 
-    def batch_done(self, epoch, batch, num_batches, losses):
-        self.batches.append((epoch, batch, num_batches, losses))
+    def __call__(self, batch, num_batches, losses):
+        self.batches.append((batch, num_batches, losses))
 
 
 def train(stage, epochs=(1, 2), rate=1e-3):
-    return [stage.run_epoch(epoch, rate, Silence()) for epoch in epochs]
+    return [stage.run_epoch(epoch, rate) for epoch in epochs]
 
 
 def same(one, other):
     assert list(one) == list(other)
     return all(torch.equal(value, other[name]) for name, value in one.items())
-
-
-@pytest.mark.parametrize(
-    ("scores", "steps"),
-    [
-        ([], 0),
-        ([0.1, 0.2, 0.3], 0),
-        ([0.3, 0.2, 0.2], 0),
-        ([0.3, 0.2, 0.2, 0.3], 1),  # an equal score is no improvement
-        ([0.3, 0.2, 0.2, 0.4, 0.1, 0.1], 0),  # a new best starts the count anew
-        ([0.3] + [0.1] * 5, 1),
-        ([0.3] + [0.1] * 6, 2),  # after a step three more epochs are waited for
-        ([0.3, 0.2, 0.25, 0.29], 1),  # rising, but below the best
-        ([0.0] * 3, 0),
-        ([0.0] * 4, 1),
-    ],
-)
-def test_plateau_by_hand(scores, steps):
-    assert plateau_rate(scores, 0.7, 0.1, patience=3) == pytest.approx(0.7 * 0.1**steps)
-
-
-def test_plateau_waits_for_as_many_epochs_as_it_is_told():
-    scores = [0.3] + [0.1] * 4
-    assert [plateau_rate(scores, 8.0, 0.5, patience=n) for n in (1, 2, 3, 4, 5)] == [
-        0.5,
-        2.0,
-        4.0,
-        4.0,
-        8.0,
-    ]
-
-
-def test_plateau_agrees_with_torch():
-    scores = torch.rand(97, generator=torch.Generator().manual_seed(0)).tolist()
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    # torch steps when more than `patience` epochs were bad, and must count equals as bad.
-    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimizer, mode="max", factor=0.5, patience=3, threshold=0.0, eps=0.0
-    )
-    for epoch, value in enumerate(scores, start=1):
-        scheduler.step(value)
-        rate = optimizer.param_groups[0]["lr"]
-        assert plateau_rate(scores[:epoch], 1.0, 0.5, patience=4) == rate
 
 
 def test_same_seed_same_weights(stage):
@@ -157,9 +109,60 @@ def test_state_names_everything_that_training_changes(stage):
         f"model.{name}" for name in made.model.state_dict()
     }
     parameters = [p for p in made.model.parameters() if p.grad is not None]
-    averages = [name for name in state if name.startswith("adam.")]
+    averages = [name for name in state if name.startswith("optimiser.")]
     assert len(averages) == 3 * len(parameters)
     assert {name.rpartition(".")[2] for name in averages} == {"step", "exp_avg", "exp_avg_sq"}
+
+
+MODERN = {
+    "optimiser": "adamw",
+    "weight_decay": 0.1,
+    "schedule": "cosine",
+    "warmup_epochs": 1,
+    "clip_norm": 0.5,
+    "epochs": 5,
+}
+
+
+def test_going_on_with_another_optimiser_changes_nothing(stage):
+    whole, taken_up = stage(training=MODERN), stage(training=MODERN)
+
+    def rated(made, epochs):
+        return [made.run_epoch(epoch, made.learning_rate(epoch, [])) for epoch in epochs]
+
+    rated(whole, [1, 2])
+    taken_up.load_state(whole.state())
+    assert rated(whole, [3, 4]) == rated(taken_up, [3, 4])
+    assert same(taken_up.state(), whole.state())
+
+
+def test_a_state_of_before_there_was_a_choice(stage):
+    """The averages were named after Adam, the only optimiser there was."""
+    whole, taken_up = stage(), stage()
+    train(whole, [1])
+    old = {re.sub("^optimiser", "adam", name): t for name, t in whole.state().items()}
+    assert "adam.0.exp_avg" in old
+    taken_up.load_state(old)
+    train(whole, [2])
+    train(taken_up, [2])
+    assert same(taken_up.state(), whole.state())
+
+
+def test_a_system_brings_its_own_optimiser(stage, monkeypatch):
+    """Gradient descent with momentum, at a rate of its own choice."""
+
+    def own(model, experiment):
+        steps = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9)
+        return Optimiser(steps, lambda epoch, scores: 0.01 * epoch + len(scores))
+
+    monkeypatch.setitem(SYSTEMS, "tcaf", replace(SYSTEMS["tcaf"], optimiser=own))
+    whole, taken_up = stage(), stage()
+    assert whole.learning_rate(3, [0.5]) == pytest.approx(1.03)
+    train(whole, [1])
+    assert "optimiser.0.momentum_buffer" in whole.state()
+    taken_up.load_state(whole.state())
+    assert train(whole, [2]) == train(taken_up, [2])
+    assert same(taken_up.state(), whole.state())
 
 
 def test_training_lowers_the_loss(stage):
@@ -198,14 +201,14 @@ def test_reports_are_running_means(stage):
     made = stage(training={"batches_per_epoch": 23}, model=NO_DROPOUT)
     diary = Diary()
     means = made.run_epoch(1, 0.0, diary)
-    assert [report[:3] for report in diary.batches] == [(1, 10, 23), (1, 20, 23), (1, 23, 23)]
-    assert diary.batches[-1][3] == means
+    assert [report[:2] for report in diary.batches] == [(10, 23), (20, 23), (23, 23)]
+    assert diary.batches[-1][2] == means
     assert list(means) == ["loss", "cross_entropy", "regression", "reconstruction"]
     assert means["loss"] == pytest.approx(sum(list(means.values())[1:]))
     draw = [drawn(made, number) for number in range(23)]
     singles = [objective_of(made, rows, labels).item() for rows, labels in draw]
     assert means["loss"] == pytest.approx(sum(singles) / 23, rel=1e-4)
-    assert diary.batches[0][3]["loss"] == pytest.approx(sum(singles[:10]) / 10, rel=1e-4)
+    assert diary.batches[0][2]["loss"] == pytest.approx(sum(singles[:10]) / 10, rel=1e-4)
 
 
 NO_DROPOUT = {
@@ -225,9 +228,9 @@ def drawn(stage, number):
 
 
 def objective_of(stage, rows, labels):
-    batch = load_batch(stage.part.store, rows, stage.windows, labels=labels)
+    batch = load_batch(stage.part.store, rows, stage.part.windows, labels=labels)
     with torch.no_grad():
-        text = stage.text_embedding
+        text = stage.part.text_embedding
         return tcaf_objective(stage.model, batch, None, text, stage.experiment).total
 
 
@@ -236,8 +239,8 @@ def test_objective_by_its_parts(stage, statistics):
     made = stage(fidelity={"text_statistics": statistics}, model=NO_DROPOUT)
     made.model.train()
     rows, labels = drawn(made, 0)
-    batch = load_batch(made.part.store, rows, made.windows, labels=labels)
-    words = made.text_embedding
+    batch = load_batch(made.part.store, rows, made.part.windows, labels=labels)
+    words = made.part.text_embedding
     with torch.no_grad():
         video, text = made.model(batch), made.model.embed_text(words)
         own = made.model.embed_text(words[batch.labels])
@@ -262,25 +265,11 @@ def test_objective_by_its_parts(stage, statistics):
 
 
 def test_windows_of_training(stage):
-    assert stage().windows.place == "random"
-    assert stage().windows.window_s is None
-    official = stage(fidelity=Fidelity.official(), training={"window_s": 3.0}).windows
+    assert stage().part.windows == Windows(place="random")
+    official = stage(fidelity=Fidelity.official(), training={"window_s": 3.0}).part.windows
     # Training has always counted seconds, also in the release.
     assert (official.times, official.restart, official.release_audio_len) == ("seconds", True, True)
     assert official.window_s == 3
-
-
-def test_records(stage):
-    record = timed_epoch(stage(), 1, 0.5, Silence(), lambda: {"harmonic_mean": 0.25})
-    assert (record.stage, record.epoch, record.learning_rate) == (1, 1, 0.5)
-    assert record.validation == {"harmonic_mean": 0.25}
-    assert record.seconds > 0
-    assert EpochRecord(**record.to_json()) == record
-    assert timed_epoch(stage(2), 3, 0.5, Silence(), None).validation is None
-
-
-def test_silence_is_an_observer():
-    assert isinstance(Silence(), Observer)
 
 
 def test_a_loss_that_is_not_a_number(stage):
@@ -288,16 +277,16 @@ def test_a_loss_that_is_not_a_number(stage):
     made.model.class_token.data.fill_(math.nan)
     message = r"stage 1, epoch 7: the loss became nan; lower training\.learning_rate or check"
     with pytest.raises(TCAFError, match=message):
-        made.run_epoch(7, 1e-3, Silence())
+        made.run_epoch(7, 1e-3)
 
 
 def test_nothing_to_train_on(stage, tiny_store):
-    made = stage()
-    part = made.part
-    empty = TrainingPart(tiny_store, part.rows[:0], part.labels[:0], part.text_embedding)
-    message = f"store {tiny_store.path} has no clips to train stage 2 on"
-    with pytest.raises(TCAFError, match=message):
-        new_stage(made.model, empty, made.experiment, 2, made.device)
+    for system in ("tcaf", "ridge"):
+        made, own = stage(), find_system(system)
+        empty = replace(made.part, rows=made.part.rows[:0], labels=made.part.labels[:0])
+        message = f"store {tiny_store.path} has no clips to train stage 2 on"
+        with pytest.raises(TCAFError, match=message):
+            own.stage(made.model, empty, made.experiment, 2)
 
 
 def test_a_batch_that_leaves_one_row(stage):
@@ -305,9 +294,9 @@ def test_a_batch_that_leaves_one_row(stage):
     made = stage()
     part = made.part
     of_one = part.labels == part.labels[0]
-    made.part = replace(part, rows=part.rows[of_one], labels=part.labels[of_one] * 0)
-    made.sampler = replace(made.sampler, labels=made.part.labels)
-    made.text_embedding = part.text_embedding[:1]
+    labels, text = part.labels[of_one] * 0, part.text_embedding[:1]
+    made.part = replace(part, rows=part.rows[of_one], labels=labels, text_embedding=text)
+    made.sampler = replace(made.sampler, labels=labels)
     with pytest.raises(TCAFError, match="at least two classes"):
         train(made)
 
@@ -320,13 +309,13 @@ TRIPLETS = ("cjme", "avgzslnet", "avca")
 @pytest.mark.parametrize("system", TRIPLETS)
 def test_negatives_are_of_other_classes_and_drawn_anew(stage, system):
     made, pairs = stage(system=system), []
-    original = made.system.objective
+    original = made.objective
 
     def spy(model, batch, negatives, text_embedding, experiment):
         pairs.append((batch, negatives))
         return original(model, batch, negatives, text_embedding, experiment)
 
-    made.system = replace(made.system, objective=spy)
+    made.objective = spy
     train(made)
     assert len(pairs) == 2 * 3
     for batch, negatives in pairs:
@@ -346,7 +335,7 @@ def test_a_system_without_triplets_gets_no_negatives(stage):
         given.append(negatives)
         return tcaf_objective(model, batch, negatives, text_embedding, experiment)
 
-    made.system = replace(made.system, objective=spy)
+    made.objective = spy
     train(made, [1])
     assert given == [None] * 3
 
@@ -385,7 +374,7 @@ def test_all_clips_are_read_once(fitted, monkeypatch):
         read.append((rows.tolist(), given["labels"].tolist(), windows))
         return load_batch(store, rows, windows, **given)
 
-    monkeypatch.setattr("tcaf.training.stage.load_batch", spy)
+    monkeypatch.setattr("tcaf.systems.stages.load_batch", spy)
     for epoch in (1, 2, 5):
         made.run_epoch(epoch, 1e-3, diary)
     rows = [row for chunk, _, _ in read for row in chunk]
@@ -393,13 +382,13 @@ def test_all_clips_are_read_once(fitted, monkeypatch):
     assert [label for _, chunk, _ in read for label in chunk] == made.part.labels.tolist()
     assert all(windows == Windows(average=True) for _, _, windows in read)
     count = -(-len(rows) // 31)
-    assert diary.batches == [(1, number, count, {}) for number in range(1, count + 1)]
+    assert diary.batches == [(number, count, {}) for number in range(1, count + 1)]
 
 
 def test_a_fit_is_what_ridge_finds(fitted):
     made = fitted()
     part = made.part
-    record = made.run_epoch(3, 1e-3, Silence())
+    record = made.run_epoch(3, 1e-3)
     batch = load_batch(part.store, part.rows, Windows(average=True), labels=part.labels)
     other = Ridge(made.model.config)
     found = RidgeFit(other, [batch], part.text_embedding).solve(3)
@@ -430,8 +419,42 @@ def test_a_fit_depends_on_neither_seed_nor_rate(fitted):
     assert train(more, [2]) != train(one, [2])
 
 
-def test_nothing_to_fit(fitted, tiny_store):
-    made = fitted()
-    empty = replace(made.part, rows=made.part.rows[:0], labels=made.part.labels[:0])
-    with pytest.raises(TCAFError, match=f"store {tiny_store.path} has no clips to train stage 1"):
-        new_stage(made.model, empty, Experiment(system="ridge"), 1, made.device)
+def test_a_fit_may_read_sequences_with_their_times(stage, tiny_store, monkeypatch):
+    """One pass over whole clips, timed as they will be at evaluation."""
+    given = []
+
+    class Reader:
+        def __init__(self, model, batches, text_embedding):
+            given.extend(batches)
+
+        def solve(self, epoch):
+            return {"loss": 0.0}
+
+    own = System("reader", "Reader", RidgeConfig, Ridge, fit=Reader)
+    monkeypatch.setitem(SYSTEMS, "reader", own)
+    window = {"window_s": 2.0}
+    made = stage(system="reader", training=window, evaluation={**window, "batch_size": 31})
+    assert made.part.windows == Windows()
+    train(made)
+    assert sum(len(batch) for batch in given) == len(made.part.rows)
+    lens = tiny_store.lens("visual")[made.part.rows].tolist()
+    assert [n for batch in given for n in batch.visual.lens.tolist()] == lens
+    first = given[0].visual.times[: lens[0]].tolist()
+    assert first == pytest.approx([0.64 * i for i in range(lens[0])])
+
+
+# --- Without training ---
+
+
+def test_a_stage_without_training(stage):
+    made = TrainingFreeStage(stage().model, 2, Experiment())
+    assert isinstance(made, Stage)
+    before = {name: value.clone() for name, value in made.model.state_dict().items()}
+    diary = Diary()
+    assert made.run_epoch(1, 1.0, diary) == {"loss": 0.0}
+    assert diary.batches == []
+    kept = made.state()
+    assert same({name.removeprefix("model."): value for name, value in kept.items()}, before)
+    other = TrainingFreeStage(stage(seed=1).model, 2, Experiment())
+    other.load_state(kept)
+    assert same(other.state(), kept)

@@ -1,0 +1,304 @@
+"""How a system learns from the clips of one stage, an epoch at a time.
+
+Three ways behind one interface: descent of an objective, a fit in closed form, and none at all.
+Owns the drawing of batches. An epoch follows from the weights, the optimiser's averages and the
+epoch's number alone, so a stage that is resumed from them is the stage that was never interrupted.
+Knows nothing of files, of validation or of the second stage.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from tcaf.data.batches import FeatureBatch, load_batch
+from tcaf.data.sampler import Sampler, in_order
+from tcaf.data.store import FeatureStore
+from tcaf.data.windows import Windows
+from tcaf.errors import TCAFError
+from tcaf.seeding import generator, seeded
+from tcaf.settings.experiment import Experiment
+from tcaf.systems.losses import Losses
+from tcaf.systems.optimisers import Optimiser
+
+SHOW_EVERY = 10
+"""Batches between two reports of the running losses: reading a loss waits for the device."""
+
+Report = Callable[[int, int, dict[str, float]], None]
+"""Called every few batches: how many are done, of how many, and the running means of the losses."""
+
+
+def unwatched(batch: int, num_batches: int, losses: dict[str, float]) -> None:
+    """The report that goes nowhere."""
+
+
+Objective = Callable[
+    [Any, FeatureBatch, Any, Float[Tensor, "num_seen text_dim"], Experiment], Losses
+]
+"""(model, batch, negatives, text_embedding, experiment) to `Losses`, as `tcaf_objective`."""
+
+
+class Fit(Protocol):
+    """A closed-form solution for each epoch's regulariser."""
+
+    def solve(self, epoch: int) -> dict[str, float]:
+        """Sets the model's weights; returns what an epoch's record shows, `loss` among it."""
+        ...
+
+
+NewFit = Callable[[Any, Iterable[FeatureBatch], Float[Tensor, "num_seen text_dim"]], Fit]
+"""(model, batches, text_embedding) to a `Fit`; all clips of the stage come once, with labels."""
+
+
+@dataclass(frozen=True)
+class TrainingPart:
+    """Clips to train on, as a system reads them.
+
+    Args:
+        store: where the clips are.
+        rows: which clips.
+        labels: their classes, indices into the rows of `text_embedding`.
+        text_embedding: of the seen classes of the stage, on `device`.
+        windows: how clips are cut.
+        device: where to compute.
+    """
+
+    store: FeatureStore
+    rows: Int[np.ndarray, " clips"]
+    labels: Int[np.ndarray, " clips"]
+    text_embedding: Float[Tensor, "num_seen text_dim"]
+    windows: Windows
+    device: torch.device
+
+    def check(self, number: int) -> None:
+        """Checks that there is something to train stage `number` on.
+
+        Raises:
+            TCAFError: there are no clips.
+        """
+        if not len(self.rows):
+            raise TCAFError(f"store {self.store.path} has no clips to train stage {number} on")
+
+    def load(
+        self, chosen: Int[np.ndarray, " batch"], starts: torch.Generator | None = None
+    ) -> FeatureBatch:
+        """Reads a batch with its labels.
+
+        Args:
+            chosen: which of the clips.
+            starts: draws random windows.
+        """
+        rows, labels = self.rows[chosen], self.labels[chosen]
+        batch = load_batch(self.store, rows, self.windows, labels=labels, generator=starts)
+        return batch.to(self.device)
+
+
+@runtime_checkable
+class Stage(Protocol):
+    """A model that learns: weights, and how to run the next epoch."""
+
+    number: int
+    model: nn.Module
+
+    def learning_rate(self, epoch: int, scores: Sequence[float]) -> float:
+        """Returns an epoch's learning rate, given the validation HM of the epochs before it."""
+        ...
+
+    def run_epoch(
+        self, epoch: int, learning_rate: float, report: Report = unwatched
+    ) -> dict[str, float]:
+        """Learns for one epoch and returns what its record shows, `loss` first."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """Returns copies of all tensors that the next epoch depends on, by name."""
+        ...
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes up what `state` returned."""
+        ...
+
+
+class _WithWeights:
+    """What all stages have: a model, and its weights as their state."""
+
+    def __init__(self, model: nn.Module, number: int, experiment: Experiment) -> None:
+        self.model = model
+        self.number = number
+        self.experiment = experiment
+
+    def learning_rate(self, epoch: int, scores: Sequence[float]) -> float:
+        """Returns the learning rate of the settings, which records show and nothing else reads."""
+        return self.experiment.training.learning_rate
+
+    def state(self) -> dict[str, Tensor]:
+        """Returns copies of the weights, by name."""
+        return {f"model.{name}": t.clone() for name, t in self.model.state_dict().items()}
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes up what `state` returned."""
+        self.model.load_state_dict(_under("model.", tensors))
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the tensors whose name begins with a prefix, by the rest of their name."""
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+class TrainingFreeStage(_WithWeights):
+    """A model that has nothing to learn; its one epoch is there to be validated.
+
+    Args:
+        model: already on its device.
+        number: 1 or 2.
+        experiment: all settings.
+    """
+
+    def run_epoch(
+        self, epoch: int, learning_rate: float, report: Report = unwatched
+    ) -> dict[str, float]:
+        """Leaves the model as it is."""
+        return {"loss": 0.0}
+
+
+class ClosedFormStage(_WithWeights):
+    """A model solved in closed form: one regulariser an epoch.
+
+    All clips are read once, when the first epoch is asked for; epoch `e` solves for the e-th
+    regulariser, whatever came before it.
+
+    Args:
+        model: with initial weights, already on its device.
+        part: what to fit.
+        number: 1 or 2.
+        experiment: all settings.
+        new_fit: all clips to what solves for a regulariser.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        part: TrainingPart,
+        number: int,
+        experiment: Experiment,
+        new_fit: NewFit,
+    ) -> None:
+        super().__init__(model, number, experiment)
+        self.part = part
+        self.new_fit = new_fit
+        self.fit: Fit | None = None
+
+    @torch.no_grad()
+    def run_epoch(
+        self, epoch: int, learning_rate: float, report: Report = unwatched
+    ) -> dict[str, float]:
+        """Solves for the epoch's regulariser and returns the training error."""
+        if self.fit is None:
+            self.model.eval()
+            self.fit = self.new_fit(self.model, self._batches(report), self.part.text_embedding)
+        return self.fit.solve(epoch)
+
+    def _batches(self, report: Report) -> Iterator[FeatureBatch]:
+        order, batch_size = np.arange(len(self.part.rows)), self.experiment.evaluation.batch_size
+        count = -(-len(order) // batch_size)
+        for number, chosen in enumerate(in_order(order, batch_size), start=1):
+            yield self.part.load(chosen)
+            report(number, count, {})
+
+
+class DescentStage(_WithWeights):
+    """A model trained by descent: weights, optimiser, and how to run the next epoch.
+
+    Args:
+        model: with initial weights, already on its device.
+        part: what to train on.
+        number: 1 or 2; part of every random stream's name.
+        experiment: all settings.
+        objective: the loss on a batch.
+        optimiser: of the model's weights.
+        negatives: whether the objective is given clips of other classes too.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        part: TrainingPart,
+        number: int,
+        experiment: Experiment,
+        objective: Objective,
+        optimiser: Optimiser,
+        *,
+        negatives: bool,
+    ) -> None:
+        super().__init__(model, number, experiment)
+        self.part = part
+        self.objective = objective
+        self.negatives = negatives
+        self.optimiser = optimiser
+        self.sampler = Sampler(part.labels, experiment.training.sampling)
+
+    def learning_rate(self, epoch: int, scores: Sequence[float]) -> float:
+        """Returns an epoch's learning rate, given the validation HM of the epochs before it."""
+        return self.optimiser.schedule(epoch, scores)
+
+    def run_epoch(
+        self, epoch: int, learning_rate: float, report: Report = unwatched
+    ) -> dict[str, float]:
+        """Trains for one epoch and returns each loss term's mean over the batches.
+
+        Raises:
+            TCAFError: the loss became NaN or infinite.
+        """
+        settings, seed = self.experiment.training, self.experiment.seed
+        purpose = (f"stage_{self.number}", epoch)
+        draw = generator(seed, "batches", *purpose)
+        starts = generator(seed, "windows", *purpose)
+        drawn = self.sampler.draw(settings.batches_per_epoch, settings.batch_size, draw)
+        others: Sequence[np.ndarray | None] = [None] * len(drawn)
+        if self.negatives:
+            others = list(self.sampler.draw_others(drawn, generator(seed, "negatives", *purpose)))
+        self.model.train()
+        sums: dict[str, Tensor] = {}
+        with seeded(seed, "dropout", *purpose):
+            for number, (chosen, other) in enumerate(zip(drawn, others, strict=True), start=1):
+                losses = self._losses(chosen, other, starts)
+                self.optimiser.step(losses.total, learning_rate)
+                for name, value in losses.terms().items():
+                    sums[name] = sums[name] + value if name in sums else value
+                if number % SHOW_EVERY == 0 or number == len(drawn):
+                    means = {name: value.item() / number for name, value in sums.items()}
+                    report(number, len(drawn), means)
+        if not all(map(math.isfinite, means.values())):
+            raise TCAFError(
+                f"stage {self.number}, epoch {epoch}: the loss became {means['loss']}; lower "
+                "training.learning_rate or check the features' scale (fidelity.audio_scaling)"
+            )
+        return means
+
+    def _losses(
+        self,
+        chosen: Int[np.ndarray, " batch"],
+        others: Int[np.ndarray, " batch"] | None,
+        starts: torch.Generator,
+    ) -> Losses:
+        batch = self.part.load(chosen, starts)
+        negatives = None if others is None else self.part.load(others, starts)
+        return self.objective(
+            self.model, batch, negatives, self.part.text_embedding, self.experiment
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """Returns copies of the weights and of the optimiser's averages, by name."""
+        averages = self.optimiser.state()
+        return {**super().state(), **{f"optimiser.{name}": t for name, t in averages.items()}}
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes up what `state` returned."""
+        super().load_state(tensors)
+        # Before there was a choice, the averages were named adam.<index>.<name>.
+        self.optimiser.load_state(_under("adam.", tensors) or _under("optimiser.", tensors))
