@@ -193,12 +193,15 @@ def test_the_order_of_the_layers(tiny_store, files):
     assert origins(layers)["system"] == "avca"
 
 
-def test_a_row_stands_between_presets_and_files(tiny_store, files):
+def test_a_row_stands_between_files_and_options(tiny_store, files):
     row = Layer("mine", {"training": {"epochs": 2}, "model": {"attention": "full"}})
-    layers = experiment_layers(tiny_store, config=files[:1], row=row)
-    assert [layer.name for layer in layers] == ["synthetic", "tcaf", "mine", files[0], "options"]
+    options = {"training": {"batches_per_epoch": 11}}
+    layers = experiment_layers(tiny_store, config=files[:1], row=row, options=options)
+    assert [layer.name for layer in layers] == ["synthetic", "tcaf", files[0], "mine", "options"]
     experiment = resolve(layers)
-    assert (experiment.training.epochs, experiment.model.attention) == (3, "full")
+    training = experiment.training
+    assert (training.epochs, training.batch_size, training.batches_per_epoch) == (2, 5, 11)
+    assert experiment.model.attention == "full"
 
 
 @pytest.mark.parametrize(

@@ -59,13 +59,17 @@ def config(tmp_path_factory, tiny_experiment, toml):
 SMALL = {"training": {"epochs": 2, "batches_per_epoch": 3, "batch_size": 11}}
 
 
+def small(**training):
+    """Returns `SMALL` with other settings of the training."""
+    return {"training": {**SMALL["training"], **training}}
+
+
 @pytest.fixture
 def planned(tiny_store, config, tmp_path):
     """Plans runs of a table into `tmp_path/runs`."""
 
     def build(table=1, **changes):
-        settings = {"": SMALL, **changes.pop("settings", {})}
-        given = {"config": config, "seeds": [0], "runs": tmp_path / "runs", "settings": settings}
+        given = {"config": config, "seeds": [0], "runs": tmp_path / "runs", "options": SMALL}
         return plan(paper_table(table), tiny_store, **{**given, **changes})
 
     return build
@@ -109,23 +113,35 @@ def test_all_rows_by_default(planned, table):
 
 
 def test_layers_of_a_row(planned):
-    """Data, then the system, then the row, then settings for all rows, then for the one."""
+    """Data, then the system, then the row, then files, then what was typed."""
     jobs = {job.row.name: job.experiment for job in planned(3)}
     assert (jobs["self"].model.attention, jobs["self"].model.class_token) == ("self", True)
     assert jobs["no_class_token_cross"].model.class_token is False
     assert jobs["tcaf"].model.token_dim == 13
-    jobs = {job.row.name: job.experiment for job in planned(1)}
-    assert (jobs["avca"].training.learning_rate, jobs["tcaf"].training.learning_rate) == (
-        1e-3,
-        1e-3,
-    )
+    jobs = {job.row.name: job.experiment for job in planned(1, config=[])}
     assert jobs["avca"].fidelity.batch_norm_momentum == 0.99
-    assert jobs["avca"].training.epochs == 2
-    settings = {"avca": {"training": {"epochs": 5}}, "tcaf": {"model": {"num_layers": 3}}}
-    jobs = {job.row.name: job.experiment for job in planned(1, settings=settings)}
-    assert (jobs["avca"].training.epochs, jobs["cjme"].training.epochs) == (5, 2)
-    assert jobs["avca"].training.batch_size == 11
-    assert (jobs["tcaf"].model.num_layers, jobs["perceiver"].model.num_layers) == (3, 1)
+    assert jobs["avca"].training.learning_rate == 1e-3
+    assert {job.training.epochs for job in jobs.values()} == {2}
+
+
+def test_a_setting_is_for_the_rows_that_read_it(planned):
+    options = {
+        "training": {"learning_rate": 3e-3, "epochs": 5},
+        "model": {"num_layers": 3},
+        "options": {"num_latents": 7, "strongest": 0.5},
+    }
+    jobs = {job.row.name: job.experiment for job in planned(1, options=options)}
+    assert {job.training.epochs for job in jobs.values()} == {5}
+    assert (jobs["tcaf"].model.num_layers, jobs["perceiver"].model.num_layers) == (3, 3)
+    assert jobs["avca"].training.learning_rate == 3e-3
+    default = Experiment()
+    assert jobs["avca"].model == default.model
+    assert jobs["ridge"].training.learning_rate == default.training.learning_rate
+    assert (jobs["perceiver"].options, jobs["ridge"].options) == (
+        {"num_latents": 7},
+        {"strongest": 0.5},
+    )
+    assert jobs["tcaf"].options == {}
 
 
 @pytest.mark.parametrize(
@@ -138,21 +154,18 @@ def test_layers_of_a_row(planned):
     ],
 )
 def test_a_row_stays_what_its_title_says(planned, change):
-    with pytest.raises(TCAFError, match=r"row 'tcaf' is about .* which neither --set nor --config"):
-        planned(1, models=["tcaf"], settings={"": change})
+    with pytest.raises(TCAFError, match=r"row 'tcaf' is about .* which no option"):
+        planned(1, models=["tcaf"], options=change)
 
 
-def test_presets_of_systems_follow_the_first_configuration(planned, config):
+def test_presets_of_systems_follow_the_data(planned, config):
     def dropout(*names):
-        jobs = planned(models=["avca"], config=list(names), settings={"": {}})
+        jobs = planned(models=["avca"], config=list(names), options={})
         return jobs[0].experiment.options
 
-    assert dropout("vggsound_cls", config[1]) == {
-        "dropout_encoder": 0.0,
-        "dropout_projection": 0.0,
-        "dropout_decoder": 0.0,
-    }
-    assert dropout(config[1], "vggsound_cls") == {}
+    expected = dict.fromkeys(("dropout_encoder", "dropout_projection", "dropout_decoder"), 0.0)
+    assert dropout("vggsound_cls", config[1]) == dropout(config[1], "vggsound_cls") == expected
+    assert dropout(config[1]) == {}
 
 
 @pytest.mark.parametrize(
@@ -160,17 +173,21 @@ def test_presets_of_systems_follow_the_first_configuration(planned, config):
     [
         ({"models": ["tcf"]}, r"no row 'tcf'; it has attention_fusion, .*did you mean 'tcaf'"),
         ({"models": ["tcaf", "self"]}, "the table has no row 'self'"),
-        ({"settings": {"tcf": {}}}, "no row 'tcf'.*did you mean 'tcaf'"),
         ({"seeds": [1, 2, 1]}, r"expected different seeds, at least one, got \[1, 2, 1\]"),
         ({"seeds": []}, r"expected different seeds, at least one, got \[\]"),
         ({"config": ["syntetic"]}, "did you mean 'synthetic'"),
-        ({"settings": {"tcaf": {"training": {"epoch": 3}}}}, "did you mean 'epochs'"),
-        ({"settings": {"": {"trainig": {"epochs": 3}}}}, "no setting 'trainig'; did you mean"),
-        ({"settings": {"": {"training": {"epochs": "x"}}}}, "epochs: expected int, got 'x'"),
-        ({"settings": {"": {"training": 3}}}, "training is a section of settings, got 3"),
-        ({"settings": {"": {"data": {"split": "clss"}}}}, "did you mean 'cls'"),
-        ({"settings": {"": {"seed": 3}}}, "a table's seeds are --seeds"),
-        ({"settings": {"tcaf": {"system": "avca"}}}, "a row says what it trains"),
+        ({"options": {"training": {"epoch": 3}}}, "did you mean 'epochs'"),
+        (
+            {"models": ["avca", "ridge"], "options": {"model": {"num_layers": 3}}},
+            "no row reads 'model.num_layers'",
+        ),
+        ({"options": {"options": {"num_latent": 3}}}, "no row reads 'options.num_latent'"),
+        ({"options": {"trainig": {"epochs": 3}}}, "no setting trainig; did you mean"),
+        ({"options": {"training": {"epochs": "x"}}}, "epochs: expected int, got 'x'"),
+        ({"options": {"training": 3}}, "training is a section of settings, got 3"),
+        ({"options": {"data": {"split": "clss"}}}, "did you mean 'cls'"),
+        ({"options": {"seed": 3}}, "a table's seeds are --seeds"),
+        ({"options": {"system": "avca"}}, "a row says what it trains"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
@@ -180,17 +197,12 @@ def test_plans_that_are_refused(planned, change, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_settings_of_a_row_that_is_not_wanted_are_no_mistake(planned):
-    jobs = planned(models=["tcaf"], settings={"avca": {"training": {"epochs": 3}}})
-    assert len(jobs) == 1
-
-
 def test_the_folder_stands_for_configuration_and_data(planned, tiny_store, monkeypatch):
     def folder(**changes):
         return planned(models=["tcaf"], **changes)[0].out.parent.name
 
     def with_(section, **values):
-        return folder(settings={"tcaf": {section: values}})
+        return folder(options={**SMALL, section: {**SMALL.get(section, {}), **values}})
 
     base = folder()
     assert folder() == base
@@ -267,11 +279,11 @@ def test_runs_are_trained_once(planned, tiny_store, tmp_path):
 
 @pytest.mark.usefixtures("one_core")
 def test_a_row_that_fails_is_kept_and_tried_again(planned, tiny_store):
-    settings = {
-        "attention_fusion": {"training": {"learning_rate": 1e30}},
-        "perceiver": {"training": {"device": "cuda"}},
-    }
-    jobs = planned(models=["attention_fusion", "perceiver", "ridge"], settings=settings)
+    jobs = [
+        *planned(models=["attention_fusion"], options=small(learning_rate=1e30)),
+        *planned(models=["perceiver"], options=small(device="cuda")),
+        *planned(models=["ridge"], options={"training": {"epochs": 2}}),
+    ]
     for skipped in (False, True):  # once more, and the failed ones are tried again
         diverged, wrong, fine = run_jobs(jobs, tiny_store.path, ignore)
         assert diverged.error.startswith("stage 1, epoch ")
@@ -322,8 +334,8 @@ def test_a_system_of_ones_own_that_breaks(planned, tiny_store, tmp_path):
     load_plugin(plugin)
 
     def outcome(how):
-        settings, news = {"brittle": {"options": {"how": how}}}, []
-        (job,) = planned(models=["brittle"], settings=settings)
+        options, news = {"training": {"epochs": 2}, "options": {"how": how}}, []
+        (job,) = planned(models=["brittle"], options=options)
         (found,) = run_jobs([job], tiny_store.path, news.append, plugin=plugin)
         # Once: what crashed might crash after hours of training again.
         assert news.count(Moment(job)) == 1
@@ -340,8 +352,7 @@ def test_a_system_of_ones_own_that_breaks(planned, tiny_store, tmp_path):
 
 @pytest.mark.usefixtures("one_core")
 def test_a_killed_run_is_said_so_and_taken_up(planned, tiny_store, tmp_path):
-    long = {"": {"training": {**SMALL["training"], "epochs": 13}}}
-    (job,) = planned(models=["tcaf"], settings=long)
+    (job,) = planned(models=["tcaf"], options=small(epochs=13))
     killed = []
 
     def kill(news):
@@ -369,8 +380,8 @@ def test_a_killed_run_is_said_so_and_taken_up(planned, tiny_store, tmp_path):
 
 @pytest.mark.usefixtures("one_core")
 def test_what_stops_the_parent_stops_the_children(planned, tiny_store):
-    long = {"": {"training": {**SMALL["training"], "epochs": 997}}}
-    jobs, children = planned(models=["tcaf"], seeds=[0, 1, 2], settings=long), []
+    long = small(epochs=997)
+    jobs, children = planned(models=["tcaf"], seeds=[0, 1, 2], options=long), []
 
     def stop(news):
         if isinstance(news, Moment) and news.record:
@@ -490,21 +501,18 @@ def tcaf(capsys, monkeypatch, tmp_path):
         (["--table", "1", "--seeds", "a"], "seeds: expected int, got 'a'"),
         (["--table", "1", "--seeds", "1", "1"], "expected different seeds"),
         (["--table", "1", "--jobs", "0"], "--jobs must be at least 1, got 0"),
-        (["--table", "1", "--set", "nonsense"], "--set section.name=value, got 'nonsense'"),
-        (["--table", "1", "--set", "training.epoch=3"], "training.epoch; did you mean 'epochs'"),
-        # The first of two is not forgotten.
-        (["--table", "1", "--set", "a=1", "--set", "training.epochs=3"], "no setting 'a'"),
-        (["--table", "1", "--set", "tcaf.a=1"], "no setting 'a'"),
+        (["--table", "1", "--training.epoch", "3"], "did you mean '--training.epochs'"),
+        (["--table", "1", "--options.a", "1"], "no row reads 'options.a'"),
         (["--table", "1", "--config", "syntetic"], "did you mean 'synthetic'"),
         (["--table", "1", "--plugin", "mine.py"], "at mine.py, found none"),
-        (["--table", "1", "--tabel", "2"], "unknown option 'tabel'; did you mean 'table'"),
+        (["--table", "1", "--tabel", "2"], "unknown option '--tabel'; did you mean '--table'"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
 def test_a_mistake_gets_one_line(tcaf, tiny_store, tmp_path, arguments, message, monkeypatch):
     # Were it none, days of training would begin.
     monkeypatch.setattr(multiprocessing, "get_context", lambda kind: pytest.fail("it is none"))
-    status, output, error = tcaf(*arguments, "--data", tiny_store.path)
+    status, output, error = tcaf(*arguments, "--store", tiny_store.path)
     assert (status, output) == (2, "")
     assert re.search(message, error)
     assert error.startswith("tcaf: ")
@@ -513,7 +521,7 @@ def test_a_mistake_gets_one_line(tcaf, tiny_store, tmp_path, arguments, message,
 
 
 def test_a_store_that_is_not_there(tcaf, tmp_path):
-    status, output, error = tcaf("--table", "1", "--data", "nowhere")
+    status, output, error = tcaf("--table", "1", "--store", "nowhere")
     assert (status, output, error.count("\n")) == (2, "", 1)
     assert "no feature store at" in error
     assert [path.name for path in tmp_path.rglob("*")] == ["here"]
@@ -523,8 +531,8 @@ def test_a_store_that_is_not_there(tcaf, tmp_path):
 @pytest.mark.usefixtures("one_core")
 def test_a_table_from_the_command_line(tcaf, tiny_store, config, tmp_path):
     arguments = (
-        *("--table", "4", "--data", tiny_store.path, "--seeds", "1", "2", "--config", *config),
-        *("--models", "tcaf_audio", "tcaf", "--set", "training.epochs=1", "--jobs", "2"),
+        *("--table", "4", "--store", tiny_store.path, "--seeds", "1", "2", "--config", *config),
+        *("--models", "tcaf_audio", "tcaf", "--training.epochs", "1", "--jobs", "2"),
     )
     status, output, error = tcaf(*arguments)
     assert status == 0
@@ -537,7 +545,7 @@ def test_a_table_from_the_command_line(tcaf, tiny_store, config, tmp_path):
     assert "4/4" in error
     rows = list(csv.DictReader((out / "table.csv").read_text().splitlines()))
     assert [row["model"] for row in rows] == ["tcaf_audio", "tcaf"]
-    command = f"tcaf reproduce --table 4 --data {tiny_store.path} --seeds 1 2"
+    command = f"tcaf reproduce --table 4 --store {tiny_store.path} --seeds 1 2"
     assert command in (out / "table.md").read_text()
     # Once more: nothing is trained, and the table is the same.
     before = files(out / "runs")
@@ -560,9 +568,9 @@ def test_a_table_from_the_command_line(tcaf, tiny_store, config, tmp_path):
 @pytest.mark.usefixtures("one_core")
 def test_a_failed_row_is_in_the_table_and_the_exit_status(tcaf, tiny_store, config, tmp_path):
     status, output, error = tcaf(
-        *("--table", "1", "--data", tiny_store.path, "--seeds", "0", "--config", *config),
+        *("--table", "1", "--store", tiny_store.path, "--seeds", "0", "--config", *config),
         *("--models", "ridge", "avca", "--out", tmp_path / "out", "--runs", tmp_path / "kept"),
-        *("--set", "avca.training.learning_rate=1e30", "--set", "training.epochs=2"),
+        *("--training.learning_rate", "1e30", "--training.epochs", "2"),
     )
     assert status == 2
     assert error.endswith(f"tcaf: 1 of 2 runs failed; {tmp_path / 'out' / 'table.md'} says why\n")
@@ -575,9 +583,9 @@ def test_a_failed_row_is_in_the_table_and_the_exit_status(tcaf, tiny_store, conf
     assert rows[1]["error"] == ""
     # One of them alone, which is done: the other one stays in the table, with its reason.
     status, output, _ = tcaf(
-        *("--table", "1", "--data", tiny_store.path, "--seeds", "0", "--config", *config),
+        *("--table", "1", "--store", tiny_store.path, "--seeds", "0", "--config", *config),
         *("--models", "ridge", "--out", tmp_path / "out", "--runs", tmp_path / "kept"),
-        *("--set", "training.epochs=2", "--json"),
+        *("--training.epochs", "2", "--json"),
     )
     assert status == 0
     assert [row["model"] for row in json.loads(output)] == ["avca", "ridge"]
@@ -596,11 +604,11 @@ def command_line(store, config, folder, epochs):
             "reproduce",
             "--table",
             "2",
-            "--data",
+            "--store",
             str(store.path),
         ),
         *("--config", *config, "--seeds", "0", "1", "--models", "tcaf", "--jobs", "2"),
-        *("--set", f"training.epochs={epochs}", "--out", str(folder)),
+        *("--training.epochs", str(epochs), "--out", str(folder)),
     ]
 
 

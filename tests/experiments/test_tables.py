@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import pytest
 
-from tcaf.experiments.presets import system_layers
+from tcaf.experiments.layers import Layer, resolve, system_layers
 from tcaf.experiments.tables import PAPER_DATASETS, TABLE_NUMBERS, paper_table
 from tcaf.settings.experiment import Experiment
 from tcaf.systems.interface import System
@@ -23,7 +23,7 @@ def rows(number):
 
 def experiment(row):
     """What a row trains where the data asks for nothing."""
-    return Experiment.from_layers(*system_layers("none", row.system), row.changes)
+    return resolve([*system_layers(None, row.system), Layer(row.name, row.changes)])
 
 
 def difference(row):

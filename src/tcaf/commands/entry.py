@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 if TYPE_CHECKING:
     from cyclopts import App, CycloptsError
@@ -315,6 +315,8 @@ def in_words(error: "CycloptsError", words: tuple[str, ...] = ()) -> str:
             # That an option may be absent is no choice of whoever types it.
             kinds = [each for each in get_args(hint) if each is not NoneType]
             hint = functools.reduce(operator.or_, kinds)
+        if get_origin(hint) is list and error.target_type is not None:
+            hint = error.target_type  # of one of its words
         return wrong_value(name, error.token.value, hint)
     if isinstance(error, cyclopts.MissingArgumentError) and error.argument:
         if error.keyword:

@@ -86,7 +86,7 @@ def experiment_layers(
         config: presets or TOML files, in order.
         system: what to train; by default what `config` names, else TCaF.
         options: what was typed, nested as TOML files are; wins over everything.
-        row: what a row of a table changes, laid over the system's presets.
+        row: what a row of a table changes: what it is about, so it is laid over files too.
 
     Raises:
         TCAFError: no such preset, file or system, or presets of two data sets or systems.
@@ -110,8 +110,8 @@ def experiment_layers(
             f"--config {min(foreign)} is for another system or data set than "
             f"{chosen}{f' on {data}' if data else ''}"
         )
-    layers += [] if row is None else [row]
-    return [*layers, *files, Layer("options", options, True)]
+    rows = [] if row is None else [row]
+    return [*layers, *files, *rows, Layer("options", options, True)]
 
 
 def system_layers(data: str | None, name: str) -> list[Layer]:

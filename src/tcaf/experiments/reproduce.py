@@ -128,9 +128,8 @@ def plan(
             options=options,
             row=Layer(row.name, row.changes),
         )
-        for row in rows
+        for row in table.rows
     }
-    _check_all_are_read(rows, layers_of)
     jobs = []
     for row in rows:
         # What some rows alone read is theirs: no learning rate is asked of a closed form.
@@ -141,16 +140,21 @@ def plan(
         configure(experiment, **dims, text_dim=1)
         folder = runs / f"{row.name}-{_configuration_hash(experiment, store)}"
         jobs += [Job(row, replace(experiment, seed=s), run_folder(folder, s)) for s in seeds]
+    # A file may be for the whole table; what was typed is for the rows asked for.
+    _check_some_row_reads(table.rows, layers_of, typed=False)
+    _check_some_row_reads(rows, layers_of, typed=True)
     return jobs
 
 
-def _check_all_are_read(rows: Sequence[Row], layers_of: Mapping[str, Sequence[Layer]]) -> None:
-    """Refuses settings of a person's that none of the rows reads."""
+def _check_some_row_reads(
+    rows: Sequence[Row], layers_of: Mapping[str, Sequence[Layer]], *, typed: bool
+) -> None:
+    """Refuses settings of files, or typed ones, that none of the rows reads."""
     unread = [
         {
             name
             for layer in layers_of[row.name]
-            if layer.by_hand
+            if layer.by_hand and (layer.name == "options") == typed
             for name in unread_settings(find_system(row.system), layer.settings)
         }
         for row in rows
