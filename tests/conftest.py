@@ -190,7 +190,7 @@ def toml():
     """Writes settings as a configuration file of the command line."""
     import json
 
-    from tcaf.experiments.layers import read_settings
+    from tcaf.systems.reads import read_settings
 
     def write(path, experiment):
         lines = []

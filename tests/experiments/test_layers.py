@@ -18,10 +18,9 @@ from tcaf.experiments.layers import (
     origins,
     resolve,
     system_layers,
-    unread_settings,
-    without,
 )
 from tcaf.experiments.presets import read_preset
+from tcaf.systems.reads import unread_settings, without
 from tcaf.systems.registry import SYSTEMS, configure
 
 DIMS = {"audio_dim": 3, "visual_dim": 5, "text_dim": 7}

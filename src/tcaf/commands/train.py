@@ -103,7 +103,8 @@ def show_settings(
         settings: typed ones.
     """
     from tcaf.data.store import FeatureStore
-    from tcaf.experiments.layers import experiment_layers, only, origins, read_settings, resolve
+    from tcaf.experiments.layers import experiment_layers, origins, resolve
+    from tcaf.systems.reads import only, read_settings
     from tcaf.systems.registry import load_plugin
 
     if plugin is not None:

@@ -7,7 +7,7 @@ A preset is written for many systems, so what of it a system does not read is le
 person wrote for this run is an error there.
 """
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,15 +15,13 @@ from tcaf.data.splits import BENCHMARKS, load_benchmark
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.experiments.presets import preset_names, read_preset
-from tcaf.settings.experiment import SECTIONS, Experiment
+from tcaf.settings.experiment import Experiment
 from tcaf.systems.interface import System
-from tcaf.systems.reads import own_options, reads_setting
+from tcaf.systems.reads import flattened, own_options, unread_settings, without
 from tcaf.systems.registry import SYSTEMS, find_system
 
 OVERLAYS = ("official",)
 """Presets that are for no data and no system: they are laid where they are named."""
-
-_NESTED = (*SECTIONS, "options")
 
 _KINDS = {"youtube8m": "yt8m", "synthetic": "synthetic", "videos": "videos"}
 """Data sets by the kind of a store's source."""
@@ -152,55 +150,9 @@ def resolve(layers: Sequence[Layer]) -> Experiment:
     return Experiment.from_layers(*(_read(system, layer) for layer in layers))
 
 
-def read_settings(experiment: Experiment) -> dict[str, Any]:
-    """Returns the settings that the experiment's system reads, nested as TOML files are."""
-    value = experiment.to_json()
-    return without(value, unread_settings(find_system(experiment.system), value))
-
-
 def origins(layers: Sequence[Layer]) -> dict[str, str]:
     """Returns which layer each setting comes from, by its name such as `training.epochs`."""
-    found: dict[str, str] = {}
-    for layer in layers:
-        for section, content in layer.settings.items():
-            names = content if isinstance(content, Mapping) else None
-            if names is None:
-                found[section] = layer.name
-            else:
-                found |= {f"{section}.{name}": layer.name for name in names}
-    return found
-
-
-def unread_settings(system: System, settings: Mapping[str, Any]) -> list[str]:
-    """Returns the settings, as `section.field`, that a system does not read."""
-    return [
-        f"{section}.{field}"
-        for section, content in settings.items()
-        if section in _NESTED
-        for field in content
-        if not reads_setting(system, f"{section}.{field}")
-    ]
-
-
-def only(settings: Mapping[str, Any], names: Container[str]) -> dict[str, Any]:
-    """Returns those of nested settings that are named, as `section.field`."""
-    kept: dict[str, Any] = {}
-    for section, content in settings.items():
-        if section not in _NESTED:
-            kept |= {section: content} if section in names else {}
-        elif inner := {k: v for k, v in content.items() if f"{section}.{k}" in names}:
-            kept[section] = inner
-    return kept
-
-
-def without(settings: Mapping[str, Any], names: Container[str]) -> dict[str, Any]:
-    """Returns settings without some, named as `section.field`."""
-    return {
-        section: {k: v for k, v in content.items() if f"{section}.{k}" not in names}
-        if section in _NESTED
-        else content
-        for section, content in settings.items()
-    }
+    return {name: layer.name for layer in layers for name in flattened(layer.settings)}
 
 
 def _read(system: System, layer: Layer) -> dict[str, Any]:

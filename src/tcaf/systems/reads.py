@@ -3,11 +3,17 @@
 Owns the rules; what is particular to a system stands in its entry (`System.ignores`).
 """
 
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import fields
+from typing import Any
 
+from tcaf.settings.experiment import SECTIONS, Experiment
 from tcaf.settings.fidelity import Fidelity
 from tcaf.settings.sections import ModelSettings
 from tcaf.systems.interface import InputConfig, System
+from tcaf.systems.registry import find_system
+
+_NESTED = (*SECTIONS, "options")
 
 _WINDOWS = frozenset(
     {
@@ -67,3 +73,57 @@ def reads_setting(system: System, name: str) -> bool:
     if section == "training":
         return descends or field in ("epochs", "device")
     return descends if name in _SCHEDULE else True
+
+
+def unread_settings(system: System, settings: Mapping[str, Any]) -> list[str]:
+    """Returns the settings, as `section.field`, that a system does not read."""
+    return [
+        f"{section}.{field}"
+        for section, content in settings.items()
+        if section in _NESTED
+        for field in content
+        if not reads_setting(system, f"{section}.{field}")
+    ]
+
+
+def only(settings: Mapping[str, Any], names: Container[str]) -> dict[str, Any]:
+    """Returns those of nested settings that are named, as `section.field`."""
+    kept: dict[str, Any] = {}
+    for section, content in settings.items():
+        if section not in _NESTED:
+            kept |= {section: content} if section in names else {}
+        elif inner := {k: v for k, v in content.items() if f"{section}.{k}" in names}:
+            kept[section] = inner
+    return kept
+
+
+def flattened(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns nested settings by dotted name, as `training.epochs`."""
+    found: dict[str, Any] = {}
+    for section, content in settings.items():
+        if section in _NESTED:
+            found |= {f"{section}.{name}": value for name, value in content.items()}
+        else:
+            found[section] = content
+    return found
+
+
+def without(settings: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Returns settings without some, named as `section.field`."""
+    return only(settings, flattened(settings).keys() - set(names))
+
+
+def read_settings(experiment: Experiment) -> dict[str, Any]:
+    """Returns the settings that the experiment's system reads, nested as TOML files are."""
+    value = experiment.to_json()
+    return without(value, unread_settings(find_system(experiment.system), value))
+
+
+def read_changes(experiment: Experiment) -> dict[str, Any]:
+    """Returns what differs from the defaults, of the settings that the system reads.
+
+    What is equal here is one run: settings that later releases add, and those that nobody reads,
+    make no difference.
+    """
+    value = experiment.changes()
+    return without(value, unread_settings(find_system(experiment.system), value))

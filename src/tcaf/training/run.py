@@ -33,6 +33,7 @@ from tcaf.evaluation.decisions import FILE, ClipDecisions, write_decisions
 from tcaf.evaluation.gzsl import GZSLResult
 from tcaf.files.atomic import new_folder, read_json, write_json, write_text
 from tcaf.settings.experiment import Experiment, text_settings
+from tcaf.systems.reads import flattened, read_settings
 from tcaf.systems.registry import PLUGIN_SHA256
 from tcaf.text.class_text import embed_classes
 from tcaf.training.model_file import TrainedModel, save_model
@@ -42,8 +43,8 @@ from tcaf.training.observers import EpochRecord, Observer
 from tcaf.training.protocol import Choice, EpochDone, Finished, Progress, TwoStages, choose
 from tcaf.training.provenance import circumstances, provenance, split_sha256, text_sha256
 
-UNIMPORTANT = {"training": ("device",), "evaluation": ("batch_size",)}
-"""Settings by section that may change when a run is taken up again."""
+UNIMPORTANT = ("training.device", "evaluation.batch_size")
+"""Settings that may change when a run is taken up again."""
 
 
 class Run:
@@ -110,20 +111,16 @@ class Run:
 
     def _check_same(self, experiment: Experiment, store: FeatureStore) -> None:
         written = read_json(self.path / "config.json", "the configuration of a run")
-        # Settings that a later release has added had their defaults.
-        kept, asked = Experiment.from_json(written).to_json(), experiment.to_json()
-        for section, fields in asked.items():
-            old = kept.get(section)
+        # What a later release has added had its default; what the system does not read is nothing.
+        kept, asked = (
+            flattened(read_settings(each)) for each in (Experiment.from_json(written), experiment)
+        )
+        for name in dict.fromkeys([*asked, *kept]):
             # Where and in how large pieces things are computed changes no result beyond rounding.
-            for name in UNIMPORTANT.get(section, ()):
-                fields = {**fields, name: (old or {}).get(name)}
-            if old != fields:
-                if isinstance(fields, dict) and isinstance(old, dict):
-                    name = next(k for k in fields if fields[k] != old.get(k))
-                    section, fields, old = f"{section}.{name}", fields[name], old.get(name)
+            if kept.get(name) != asked.get(name) and name not in UNIMPORTANT:
                 raise TCAFError(
-                    f"cannot resume {self.path}: it was started with {section} = {old!r}, "
-                    f"now it is {fields!r}"
+                    f"cannot resume {self.path}: it was started with {name} = {kept.get(name)!r}, "
+                    f"now it is {asked.get(name)!r}"
                 )
         started = read_json(self.path / "provenance.json", "the provenance of a run")
         data = started.get("data", {})
