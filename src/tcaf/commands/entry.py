@@ -398,10 +398,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _one_line(error: Exception) -> str:
     """Returns what a user can mend as one line; raises anything else again."""
     from tcaf.errors import TCAFError
+    from tcaf.execution.memory import is_out_of_memory
 
     if isinstance(error, UsageError | TCAFError | OSError):
         return str(error)
-    if isinstance(error, MemoryError) or "memory" in str(error):
+    if is_out_of_memory(error):
         return "this does not fit into memory; lower the sizes or numbers asked for"
     raise error
 
