@@ -18,10 +18,10 @@ ROOMS = {
     "files": ("atomic", "safe_pickle", "csv_tables"),
     "execution": ("devices", "memory", "processes"),
     "data": (
-        *("features", "classes", "splits", "packed", "windows", "sampler", "batches"),
-        *("shards", "store", "writer", "parquet"),
+        *("features", "classes", "splits", "shards", "store", "writer", "parquet"),
+        *("packed", "windows", "sampler", "batches"),
     ),
-    "pretrained": ("weights", "towers"),
+    "pretrained": ("fetch", "weights", "towers"),
     "settings": ("validation", "fidelity", "sections", "experiment"),
     "text": ("words", "encoders", "sources", "phrases", "class_text", "candidates"),
     "extract": (

@@ -124,6 +124,15 @@ def test_nobody_waits_for_torch_to_read_a_help_text(arguments, status):
     assert done.stderr.splitlines()[-1] == f"{status} []"
 
 
+@pytest.mark.parametrize("words", cli.COMMANDS, ids=" ".join)
+def test_a_mistyped_option_of_any_command_waits_for_no_torch(words):
+    arguments = [*words, "--nonsense", "3"]
+    code = COUNT.replace("ARGUMENTS", repr(arguments)).replace("SLOW", "['torch', 'transformers']")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "tcaf: unknown option '--nonsense'" in done.stderr
+    assert done.stderr.splitlines()[-1] == "2 []"
+
+
 def test_options_take_hyphens_and_underscores(world):
     for name in ("--per_class", "--per-class"):
         _, bound = cli.parse(["evaluate", "run", "--store", "s", name])

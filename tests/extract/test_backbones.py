@@ -21,7 +21,7 @@ from tcaf.extract.backbones import (
     register_backbone,
 )
 from tcaf.plugins import Registry
-from tcaf.pretrained import weights as weights_module
+from tcaf.pretrained import fetch
 
 
 def test_names_by_hand():
@@ -90,10 +90,10 @@ def test_random_weights_and_a_file_exclude_each_other():
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_weights_of_ones_own_are_not_looked_for_elsewhere(name, monkeypatch):
-    def fetch(*_):
+    def refuse(*_):
         raise AssertionError("nothing is to be fetched")
 
-    monkeypatch.setattr(weights_module, "find_weights", fetch)
+    monkeypatch.setattr(fetch, "find_weights", refuse)
     modality = BACKBONES[name].modality
     text = f"{name}:weights=5d1c0f3a9b77"
     with pytest.raises(TCAFError) as caught:

@@ -378,9 +378,7 @@ def test_a_plugin_that_registers_nothing(tmp_path, registry):
     file = tmp_path / "idle.py"
     file.write_text("x = 3\n")
     before = list(registry)
-    with pytest.raises(
-        TCAFError, match=r"idle\.py registered nothing; it must call"
-    ):
+    with pytest.raises(TCAFError, match=r"idle\.py registered nothing; it must call"):
         load_plugin(file)
     assert list(registry) == before
 

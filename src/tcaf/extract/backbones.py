@@ -22,7 +22,7 @@ from jaxtyping import Float, UInt8
 from tcaf.data.features import Modality
 from tcaf.errors import TCAFError, did_you_mean
 from tcaf.plugins import Registry
-from tcaf.pretrained.weights import RANDOM
+from tcaf.pretrained.fetch import RANDOM
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import torch
 from tcaf.data.store import CACHE_PREFIX, FeatureStore
 from tcaf.errors import MissingExtraError
 from tcaf.execution.devices import pick_device
-from tcaf.pretrained.weights import file_digest
+from tcaf.pretrained.fetch import file_digest
 from tcaf.settings.experiment import Experiment, text_settings
 from tcaf.systems.registry import SYSTEMS
 from tcaf.text.class_text import text_origin
