@@ -601,7 +601,7 @@ def command_line(store, config, folder, epochs):
         *(
             sys.executable,
             "-m",
-            "tcaf.commands.entry",
+            "tcaf",
             "reproduce",
             "--table",
             "2",

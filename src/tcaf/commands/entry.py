@@ -410,7 +410,3 @@ def _one_line(error: Exception) -> str:
 def _complain(message: str) -> int:
     print(f"tcaf: {' '.join(message.split())}", file=sys.stderr)
     return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main())
