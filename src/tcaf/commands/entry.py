@@ -209,8 +209,13 @@ def build_app(asked: Sequence[tuple[str, ...]], show_all: bool = False) -> "App"
             place.sort_key = number
             app.command(place)
         function = load_command(words, show_all) if words in asked else _unread
+        more = entry.settings and not show_all
         place.command(
-            function, name=words[-1], help=None if words in asked else entry.help, sort_key=number
+            function,
+            name=words[-1],
+            help=None if words in asked else entry.help,
+            help_epilogue=f"All settings: `tcaf {' '.join(words)} --help-all`" if more else None,
+            sort_key=number,
         )
     app.register_install_completion_command(name="--install-completion")
     return app
