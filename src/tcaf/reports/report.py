@@ -45,6 +45,7 @@ from tcaf.reports.plots import (
 from tcaf.reports.results import compare_runs, cost_of
 from tcaf.reports.timelines import training_curves
 from tcaf.settings.experiment import Experiment
+from tcaf.systems.reads import read_settings
 from tcaf.systems.registry import SYSTEMS
 from tcaf.training.run import Run
 
@@ -81,24 +82,32 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
 def group(runs: Sequence[Run]) -> list[Series]:
     """Groups runs that differ in their seed alone, in the order in which they were given.
 
-    Of several runs of one configuration and seed the first counts.
+    Settings that the system does not read make no difference, nor do those that an older release
+    did not have. Of several runs of one configuration and seed the first counts.
     """
     groups: dict[str, dict[int, Run]] = {}
-    configs: dict[str, dict[str, Any]] = {}
+    experiments: dict[str, Experiment] = {}
     for run in runs:
         config = read_json(run.path / "config.json", "the configuration of a run")
+        experiment = Experiment.from_json(config)
         origin = read_json(run.path / "provenance.json", "the provenance of a run")
         data = [origin["data"]["fingerprint"], origin["data"]["split"], origin.get("plugin")]
-        key = json.dumps([{**config, "seed": 0}, data], sort_keys=True)
-        configs[key] = config
-        groups.setdefault(key, {}).setdefault(config["seed"], run)
+        key = json.dumps([_settings(experiment), data], sort_keys=True)
+        experiments[key] = experiment
+        groups.setdefault(key, {}).setdefault(experiment.seed, run)
     series = []
     for key, by_seed in groups.items():
-        experiment = Experiment.from_json({**configs[key], "seed": min(by_seed)})
+        experiment = replace(experiments[key], seed=min(by_seed))
         system = SYSTEMS.get(experiment.system)
         title = system.title if system else experiment.system
         series.append(Series(title, {s: by_seed[s] for s in sorted(by_seed)}, experiment))
     return _told_apart(series)
+
+
+def _settings(experiment: Experiment) -> dict[str, Any]:
+    """Returns the settings that an experiment's system reads, or all where it is not known here."""
+    experiment = replace(experiment, seed=0)
+    return read_settings(experiment) if experiment.system in SYSTEMS else experiment.to_json()
 
 
 def _told_apart(series: list[Series]) -> list[Series]:
@@ -109,7 +118,7 @@ def _told_apart(series: list[Series]) -> list[Series]:
         if len(same) == 1:
             named.append(one)
             continue
-        configs = [replace(other.experiment, seed=0).to_json() for other in same]
+        configs = [_settings(other.experiment) for other in same]
         place = same.index(one)
         words = [
             f"{row.setting.rpartition('.')[2]} {row.values[place]}"
