@@ -136,7 +136,7 @@ def resolve(layers: Sequence[Layer]) -> Experiment:
         TCAFError: a setting that there is not, with a value that it cannot have, or that a person
             wrote and the system does not read.
     """
-    # All that is wrong with a value is said of what people wrote, read or not.
+    # A wrong value that a person wrote is an error, whether the system reads the setting or not.
     system = find_system(Experiment.from_layers(*(layer.settings for layer in layers)).system)
     for layer in layers:
         unread = unread_settings(system, layer.settings) if layer.by_hand else []

@@ -137,7 +137,7 @@ def plan(
         # What some rows alone read is theirs: no learning rate is asked of a closed form.
         experiment = resolve([replace(layer, by_hand=False) for layer in layers_of[row.name]])
         _check_row_is_kept(row, experiment)
-        # An option that the system does not have is said now, not after hours of other rows.
+        # An option that the system does not have is an error now, not after hours of other rows.
         dims = {"audio_dim": store.spec.audio_dim, "visual_dim": store.spec.visual_dim}
         configure(experiment, **dims, text_dim=1)
         folder = runs / f"{row.name}-{_configuration_hash(experiment, store)}"

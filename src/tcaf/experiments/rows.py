@@ -125,7 +125,7 @@ def merge_rows(
 
 
 def _data(rows: Sequence[RowResult], dataset: str) -> list[str]:
-    """Returns what tells one call's data from another's; only its name if no run is done."""
+    """Returns what identifies the data of a call; only its name if no run is done."""
     runs = [run for row in rows for run in row.runs.values()]
     if not runs:
         return [dataset]

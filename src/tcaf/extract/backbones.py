@@ -107,7 +107,7 @@ OpenBackbone = Callable[[Mapping[str, str], Path | None], Backbone]
 
 @dataclass(frozen=True)
 class BackboneInfo:
-    """What is known of a backbone before it is loaded.
+    """The description of a backbone, which needs none of its packages or weights.
 
     Args:
         modality: what its tokens are made of.
@@ -128,7 +128,7 @@ class BackboneInfo:
     options: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what is known as JSON values; a function is the name of its module."""
+        """Returns the description as JSON values; a function becomes the name of its module."""
         opened = self.open if isinstance(self.open, str) else self.open.__module__
         return {**asdict(self), "options": dict(self.options), "open": opened}
 

@@ -330,7 +330,7 @@ def extract_files(
         OSError: the folder cannot be written to, as on a full disk; what is done stays.
     """
     require_decoder()
-    # Opened here first: what is wrong with weights is said once, before any process starts.
+    # They are opened here first, so that a fault of weights is reported once, before any process.
     spec = backbones.open().spec
     if expected is not None and spec != expected:
         raise TCAFError(

@@ -52,7 +52,7 @@ def open_backbone(options: Mapping[str, str], weights: Path | None) -> LogMelBac
     """Returns the backbone.
 
     Raises:
-        TCAFError: weights are given or named; there are none.
+        TCAFError: weights or options are given; this backbone has none.
     """
     if weights is not None or options:
         given = weights or ",".join(f"{key}={value}" for key, value in options.items())

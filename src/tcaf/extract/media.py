@@ -88,7 +88,7 @@ def require_decoder() -> None:
 
 
 def probe(path: str | Path) -> MediaInfo:
-    """Returns what is known of a file without decoding more of it than a first frame.
+    """Describes a file without decoding more of it than a first frame.
 
     Raises:
         MediaError: not a media file, or one without sound and picture.

@@ -1,10 +1,9 @@
-"""A track of a media file: what decodes of it, and when each frame starts.
+"""A track of a media file: the frames that can be decoded, and when each of them starts.
 
-Owns the belief in time stamps, and what is said of files that cannot be used. Time stamps are
-believed within limits. A step of more than `MAX_JUMP_S` forwards or `MAX_BACK_S` backwards is taken
-for damage, and the track goes on from where it was. So is a step by which those beyond the length
-that the file states would add up to more than `MAX_JUMP_S`: damage must not make hours of a few
-frames.
+Owns how far time stamps are believed, and the messages about files that cannot be used. A step of
+more than `MAX_JUMP_S` forwards or `MAX_BACK_S` backwards is taken for damage, and the track goes on
+from where it was. So is a step by which those beyond the length that the file states would add up
+to more than `MAX_JUMP_S`: damage must not make hours of a few frames.
 """
 
 import warnings
@@ -160,7 +159,7 @@ class Track:
         return start_s, duration_s
 
     def _free_s(self, frame: Any, duration_s: float) -> float:
-        """Returns how long a frame may last, in seconds, wherever the file is said to end."""
+        """Returns how long a frame may last, in seconds, whatever length the file states."""
         if hasattr(frame, "samples"):
             return duration_s
         return STILL_S if self._stated_s is None else min(self._nominal_s, STILL_S)

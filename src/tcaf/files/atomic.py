@@ -109,7 +109,7 @@ def only_writer(folder: Path) -> Iterator[None]:
 
 
 def _is_gone(pid: int) -> bool:
-    """Returns whether what process `pid` left behind is nobody's: true unless another one runs."""
+    """Returns whether the process `pid` has ended, or is this one: what it left may be cleared."""
     if pid == os.getpid():
         # A killed process had the same number, which is common in containers.
         return True

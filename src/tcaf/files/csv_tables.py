@@ -56,7 +56,7 @@ def csv_rows(
         required: columns that there must be, in any letter case; a row has them under these names.
         optional: columns that there may be; a row has an empty cell where there are none.
         others: `allowed` for tables that have columns of no concern here, as those of others do; a
-            column that nobody reads is an error otherwise.
+            column that is not read is an error otherwise.
         filled: whether the required columns must be filled in every row.
 
     Raises:
@@ -94,7 +94,7 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
             delimiter = head.strip()[4:5] if is_separator else max(",;\t", key=head.count)
             if not is_separator:
                 file.seek(0)
-            # Not strict, a quote that is never closed would take the rest of the file along.
+            # Without strict, a quote that is never closed would swallow the rest of the file.
             reader = csv.reader(file, delimiter=delimiter or ",", strict=True)
             line += is_separator
             for row in reader:

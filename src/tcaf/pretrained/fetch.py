@@ -1,7 +1,7 @@
 """Files of foreign weights: where they lie, how they are fetched and checked, their marks.
 
 Owns the cache folder, the one download in the package, and digests of files. Which file a backbone
-needs is said in its own module; reading weights into a network is `weights`.
+needs stands in its own module; reading weights into a network is `weights`.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ TIMEOUT_S = 30.0
 """Seconds that a server may keep silent before a download is given up."""
 
 MARK_DIGITS = 12
-"""Hexadecimal digits of a SHA-256 that tell weights apart in the name of a backbone."""
+"""Hexadecimal digits of a SHA-256 that mark weights in the name of a backbone."""
 
 SETTLED_NS = 2 * 10**9
 """Nanoseconds since a file's last change from which on its SHA-256 is kept."""
@@ -48,7 +48,7 @@ _OFFLINE = ("TCAF_OFFLINE", "HF_HUB_OFFLINE")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 Bar = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
-"""Opens a display of a download, from its description and size in bytes where that is known;
+"""Opens a display of a download, from its description and its size in bytes, None if unknown;
 what it yields is called with the number of bytes of each piece that has come."""
 
 
@@ -221,8 +221,9 @@ def _digest_of_version(path: Path, inode: int, size: int, modified_ns: int, chan
 def file_digest(path: Path) -> str:
     """Returns the SHA-256 of a file's content in hexadecimal.
 
-    A file that did not change is read once in a process. What tells is the time of its last change
-    of any kind, which no program can set back, beside its size and the time of its last writing.
+    A file that did not change is read once in a process. It has not changed if three things are
+    the same: its size, the time of its last writing, and the time of its last change of any kind,
+    which no program can set back.
     """
     status = path.stat()
     if time.time_ns() - status.st_ctime_ns < SETTLED_NS:

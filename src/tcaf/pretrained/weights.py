@@ -63,7 +63,7 @@ def _read_tensors(path: Path) -> object:
 def draw_weights(network: nn.Module) -> None:
     """Gives a network random weights from torch's global stream, and no biases.
 
-    The scale of activations stays that of the input, so that inputs can be told apart.
+    Activations keep the scale of the input, so that different inputs have different features.
     """
     for name, parameter in network.named_parameters():
         if parameter.dim() > 1:

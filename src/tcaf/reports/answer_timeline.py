@@ -99,24 +99,24 @@ def view_clip(path: Path) -> ClipView:
         warnings.simplefilter("ignore", BrokenMediaWarning)
         lowest, highest, sound_s = _waveform(path)
         info = probe(path)
-        told_s = info.duration_s or sound_s
+        stated_s = info.duration_s or sound_s
         frames, picture_s = np.zeros((0, 1, 1, 3), np.uint8), 0.0
         if info.has_video:
             aspect = (info.width or 16) / (info.height or 9)
-            frames, picture_s = _frames(path, told_s, aspect)
+            frames, picture_s = _frames(path, stated_s, aspect)
     return ClipView(sound_s, picture_s, frames, lowest, highest)
 
 
 def _frames(
-    path: Path, told_s: float, aspect: float
+    path: Path, stated_s: float, aspect: float
 ) -> tuple[UInt8[np.ndarray, "num_frames height width 3"], float]:
     """Returns frames evenly spread over the picture track, and its length in seconds.
 
-    Every second frame is dropped whenever there are twice as many as wanted: what a file tells of
-    its length need not be right.
+    Every second frame is dropped whenever there are twice as many as wanted: the length that
+    a file states need not be right.
     """
     size = FrameSize(FRAME_HEIGHT, min(max(round(FRAME_HEIGHT * aspect), 2), 8 * FRAME_HEIGHT))
-    fps = 2 * FRAMES / told_s if told_s > 0 else 4.0
+    fps = 2 * FRAMES / stated_s if stated_s > 0 else 4.0
     kept: list[UInt8[np.ndarray, "height width 3"]] = []
     stride, count = 1, 0
     for frame in until_unusable(read_frames(path, fps, size)):
@@ -244,7 +244,7 @@ def _draw_rows(
     last = list(axes.values())[-1]
     last.set_xlim(0, length_s or 1.0)
     if not length_s:
-        # Each token stands for the whole of a clip whose length nobody knows.
+        # Each token stands for a whole clip, whose length is not known.
         last.set_xticks([])
         last.set_xlabel("the whole clip")
 
@@ -328,8 +328,8 @@ def _draw_answers(axis: Any, answers: tuple[Answer, ...], limit: int) -> None:
         colour = light("seen" if answer.seen else "unseen")
         axis.barh(rank + 0.22, full, height=0.3, color=light("raised"))
         axis.barh(rank + 0.22, value, height=0.3, color=colour)
-        told = f"{100 * value:.1f} %" if known else f"{value:.3f}"
-        axis.text(end, rank + 0.22, told, va="center", ha="right", color=light("muted"))
+        number = f"{100 * value:.1f} %" if known else f"{value:.3f}"
+        axis.text(end, rank + 0.22, number, va="center", ha="right", color=light("muted"))
         weight = "bold" if rank == 0 else "normal"
         axis.text(0, rank - 0.02, shortened(answer.name, limit), va="bottom", fontweight=weight)
     axis.set_ylim(len(answers) - 0.4, -0.5)

@@ -81,8 +81,8 @@ def tsne_with_classes(
 ) -> tuple[Float[np.ndarray, "clips 2"], Float[np.ndarray, "num_classes 2"]]:
     """Lays clips and classes out on one plane, as points of one t-SNE.
 
-    t-SNE has no map for points that it has not seen, so that classes can only be among those it
-    arranges. Distances between far groups mean nothing; who is whose neighbour does.
+    t-SNE cannot place further points afterwards, so that classes have to be among those that it
+    arranges. Distances between far groups mean nothing; which points are neighbours does.
 
     Raises:
         TCAFError: see `tsne`.

@@ -124,8 +124,8 @@ def _told_apart(series: list[Series]) -> list[Series]:
             f"{row.setting.rpartition('.')[2]} {row.values[place]}"
             for row in differing_settings(configs)
         ]
-        told = ", ".join(words[:3]) or f"series {place + 1}"
-        named.append(replace(one, name=f"{one.name} ({told})"))
+        differing = ", ".join(words[:3]) or f"series {place + 1}"
+        named.append(replace(one, name=f"{one.name} ({differing})"))
     return named
 
 
@@ -273,7 +273,7 @@ def _confusion(one: Series, notes: list[str]) -> list[PageFigure]:
 
 def _training(detail: Detail) -> PageFigure:
     """Returns the training of the run that is shown in detail."""
-    # Ridge tells its regulariser beside its loss; it is none.
+    # Ridge records its regulariser beside its losses; that is no loss.
     records = [
         replace(r, losses={k: v for k, v in r.losses.items() if k != "lambda"})
         for r in detail.run.records()

@@ -40,7 +40,7 @@ PARTS_OF = {
 
 @dataclass(frozen=True)
 class Clip:
-    """A media file and what is known of it.
+    """A media file with its class and part.
 
     Args:
         file: the file.

@@ -178,7 +178,7 @@ def render_synthetic(
 ) -> RenderedWorld:
     """Renders the synthetic world: videos of classes with a known truth, and their tables.
 
-    Each clip is an mp4 file of 9.6 s in which a shape makes two movements and two sounds are heard,
+    Each clip is an mp4 file of 9.6 s in which a shape makes two movements, and two sounds come,
     in a folder for each class, beside the tables that `tcaf prepare videos` asks for. Of a training
     class's clips, 70 % are for training, 15 % for validation, 15 % for testing; an eighth of the
     classes is unseen until validation, an eighth until the test. Class text is the attribute vector

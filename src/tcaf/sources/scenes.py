@@ -1,4 +1,4 @@
-"""What is to be seen and heard in a clip of the synthetic world, as frames and samples.
+"""The picture and the sound of a clip of the synthetic world, as frames and samples.
 
 Owns how each attribute value looks or sounds. When things happen is `world`; the files are written
 by `rendered`.
@@ -81,7 +81,7 @@ class _Movement:
         lift: how many pixels it is above its place.
         width: its width as a part of its own; less where it is turned away.
         size: its height and width as multiples of those at rest.
-        light: how much of it is to be seen, in 0..1.
+        light: how bright it is, in 0..1.
     """
 
     lift: Float[np.ndarray, " frames"]
@@ -229,7 +229,7 @@ def play(sound: str, sounds: Float[np.ndarray, " events"], rng: np.random.Genera
 
     Args:
         sound: one of `SOUNDS`.
-        sounds: when it is heard, in seconds.
+        sounds: when it comes, in seconds.
         rng: draws pitch, loudness and noise.
 
     Returns:

@@ -79,7 +79,7 @@ def prepare_videos(
     Args:
         folder: folder with media files, in sub-folders or not.
         out: folder of the store to make, or to add to.
-        audio: backbone for sound: AUDIO_BACKBONES; `tcaf backbones` tells more.
+        audio: backbone for sound: AUDIO_BACKBONES; `tcaf backbones` describes them.
         visual: backbone for frames: VISUAL_BACKBONES.
         labels: a CSV with the columns file (as seen from the folder), class, and perhaps part
             (stage_1_train, val_seen, val_unseen, test_seen, test_unseen); only these are taken.

@@ -1,10 +1,10 @@
 """The rules of the synthetic world: its classes, how they are split, and when things happen.
 
-A class is a tuple of attributes: what is seen (look), how it moves (motion), what is heard (sound),
-and how sound and motion relate in time (relation). Its side information is the attribute vector;
-unseen classes are unseen combinations of seen values. Classes that differ only in the relation have
-the same time-averaged features, and the same distribution of each modality taken alone: only the
-time between what is seen and what is heard tells them apart.
+A class is a tuple of attributes: a look, the motion of what looks so, a sound, and the relation of
+sound and motion in time. Its class text is the attribute vector; an unseen class is a combination
+that no seen class has, of values that seen classes have. Classes that differ only in the relation
+have the same time-averaged features, and the same distribution of each modality taken alone: they
+differ only in the time between movements and sounds.
 
 Owns what is true of every form of the world. The feature form is `synthetic`, the form with
 pictures and sound `rendered`.
@@ -36,7 +36,7 @@ RELATION_WORDS: dict[Relation, str] = {
 DURATION_S = 9.6
 """How long a clip lasts, in seconds."""
 LATE_S = 1.2
-"""How much later than the movement a late sound is heard, in seconds."""
+"""How much later than the movement a late sound comes, in seconds."""
 EVENT_WIDTH_S = 0.4
 """Standard deviation of an event's bump, in seconds."""
 
@@ -158,8 +158,9 @@ def event_times(
 ) -> tuple[Float[np.ndarray, "2"], Float[np.ndarray, "2"]]:
     """Draws when a clip moves and when it sounds: two events each, in seconds.
 
-    Time is a circle of `DURATION_S`: an event late at the end of a clip is heard at its start. So
-    each modality's times are uniform, and its gaps alike, whatever the relation.
+    Time is a circle of `DURATION_S`: an event that is late at the end of a clip comes at its
+    start. So the times of each modality are uniform, and the gaps between them have one
+    distribution, whatever the relation.
     """
     first = rng.uniform(0, DURATION_S)
     gap = rng.uniform(0.35, 0.65) * DURATION_S

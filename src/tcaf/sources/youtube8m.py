@@ -60,7 +60,7 @@ class _Clip:
 
 @dataclass(frozen=True)
 class _Benchmark:
-    """The classes and what is said of them, as the two tables give it."""
+    """The classes with their labels and phrases, from the two tables."""
 
     names: dict[int, str]
     """By label index."""
@@ -92,7 +92,7 @@ def prepare_youtube8m(
     """Prepares YouTube-8M as a feature store with one split, `cls`.
 
     A video belongs to a class if exactly one of the listed labels is among its labels. Video-level
-    files give one token a modality, frame-level files one a second; which they are is seen in them.
+    files give one token a modality, frame-level files one a second; the files show which they are.
     A video without sound or picture is left out, counted and named, and so is a class without any
     video.
 

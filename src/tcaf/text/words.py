@@ -1,7 +1,8 @@
 """Word vectors: the words of a phrase, and the vectors that a word2vec or GloVe file has for them.
 
 Owns the parting of phrases into words, the reading of both file formats, and the mean over a
-phrase's words. Does not choose phrases or normalise: that is `text`.
+phrase's words. Which phrases stand for a class, and normalisation, are `phrases` and
+`class_text`.
 """
 
 import re
@@ -21,7 +22,7 @@ STOP_WORDS = frozenset({"a", "and", "of", "to"})
 """Words that the published word2vec vectors lack; left out where a file has no vector for them."""
 
 COMMON_WORDS = 200_000
-"""How many words from the top of a file, its most frequent ones, a correction is sought among."""
+"""A correction is sought among so many words from the top of a file, its most frequent ones."""
 
 
 def split_words(phrase: str) -> list[str]:
