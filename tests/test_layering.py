@@ -23,7 +23,7 @@ ROOMS = {
     ),
     "pretrained": ("weights", "towers"),
     "settings": ("validation", "fidelity", "sections", "experiment"),
-    "text": ("words", "encoders", "sources", "phrases", "class_text", "candidates"),
+    "text": ("words", "encoders", "sources", "phrases", "spaces", "class_text", "candidates"),
     "extract": (
         *("backbones", "tracks", "conversion", "media", "waveform"),
         *("vggish", "logmel", "c3d", "efficientnet", "clip", "clap"),

@@ -100,7 +100,7 @@ class World:
     store: FeatureStore
 
     def protocol(self, experiment):
-        return TwoStages(experiment, self.store, self.store.text("attributes"))
+        return TwoStages(experiment, self.store, {"text": self.store.text("attributes")})
 
 
 def network(world, experiment):
@@ -176,7 +176,7 @@ def run_text(world, experiment):
     """The class vectors that a run keeps."""
     run = Run(mkdtemp(dir=world.folder))
     run.start(experiment, world.store, resume=False)
-    return {name: vector.tolist() for name, vector in run.text().items()}
+    return {name: vector.tolist() for name, vector in run.text()["text"].items()}
 
 
 def class_vectors(world, experiment):
