@@ -159,7 +159,7 @@ def prepare(folder: Path, out: Path, visual: str, seconds: float) -> float:
             "-W",
             "ignore",
             "-m",
-            "tcaf.commands.entry",
+            "tcaf",
             "prepare",
             "videos",
             str(folder),

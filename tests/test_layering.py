@@ -2,6 +2,7 @@
 
 import ast
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,10 +19,10 @@ ROOMS = {
     "files": ("atomic", "safe_pickle", "csv_tables"),
     "execution": ("devices", "memory", "processes"),
     "data": (
-        *("features", "classes", "splits", "packed", "windows", "sampler", "batches"),
-        *("shards", "store", "writer", "parquet"),
+        *("features", "classes", "splits", "shards", "store", "writer", "parquet"),
+        *("packed", "windows", "sampler", "batches"),
     ),
-    "pretrained": ("weights", "towers"),
+    "pretrained": ("fetch", "weights", "towers"),
     "settings": ("validation", "fidelity", "sections", "experiment"),
     "text": ("words", "encoders", "sources", "phrases", "spaces", "class_text", "candidates"),
     "extract": (
@@ -160,6 +161,36 @@ def test_every_room_says_what_it_owns(room):
 )
 def test_the_test_can_fail(module, source, wrong):
     assert len(misplaced(module, source)) == wrong
+
+
+def drawn():
+    """The arrows between rooms in the drawing of CONTRIBUTING.md."""
+    text = (ROOT.parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    drawing = re.search(r"```mermaid\n(.*?)```", text, re.DOTALL)[1]
+    return {
+        (room, other)
+        for room, others in re.findall(r"(\w+) --> ([\w &]+)", drawing)
+        for other in others.split(" & ")
+    }
+
+
+def test_the_drawing_of_the_rooms_is_right():
+    rooms = [room for room, modules in ROOMS.items() if modules]
+    arrows = {room: set() for room in rooms}
+    for module in MODULES:
+        room = module.split(".")[0]
+        path = ROOT.joinpath(*module.split("."))
+        file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        others = {other.split(".")[0] for other in imported(file.read_text(encoding="utf-8"))}
+        if room in arrows:
+            arrows[room] |= (others & arrows.keys()) - {room}
+
+    def below(room, without=None):
+        direct = arrows[room] - {without}
+        return direct.union(*map(below, direct))
+
+    needed = {(a, b) for a in rooms for b in arrows[a] if b not in below(a, without=b)}
+    assert drawn() == needed
 
 
 def test_no_vague_names():

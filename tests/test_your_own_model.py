@@ -16,7 +16,7 @@ SHORT = ["training.epochs=3", "training.batches_per_epoch=20"]
 
 
 def tcaf(*arguments, folder):
-    command = [sys.executable, "-m", "tcaf.commands.entry", *arguments]
+    command = [sys.executable, "-m", "tcaf", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 

@@ -13,7 +13,7 @@ from tcaf.experiments.layers import experiment_layers, resolve
 from tcaf.extract.backbones import BACKBONES, open_backbone, parse_name
 from tcaf.extract.c3d import COLOURS as C3D_COLOURS
 from tcaf.extract.extractor import audio_tokens
-from tcaf.plugins import run_plugin
+from tcaf.plugins import Registry, load_plugin
 from tcaf.sources.labels import PARTS_OF
 from tcaf.sources.videos import prepare_videos
 from write_clip_run import COLOURS, KINDS, write_clip, write_run
@@ -107,10 +107,12 @@ def test_links_lead_somewhere():
 
 
 def test_the_backbone_is_one(tmp_path, monkeypatch):
-    monkeypatch.setattr("tcaf.extract.backbones.BACKBONES", dict(BACKBONES))
+    monkeypatch.setattr("tcaf.plugins._REGISTRIES", [])
+    copy = Registry("backbone", BACKBONES)
+    monkeypatch.setattr("tcaf.extract.backbones.BACKBONES", copy)
     code, _ = CODE
     (tmp_path / "loudness.py").write_text(code, encoding="utf-8")
-    run_plugin(tmp_path / "loudness.py")
+    load_plugin(tmp_path / "loudness.py")
     samples = np.repeat(np.arange(23, dtype=np.float32) / 32, 1600)
     tokens = audio_tokens(open_backbone("loudness", "audio"), [samples])
     # 2.3 s are two tokens of ten tenths; what is left over is dropped.

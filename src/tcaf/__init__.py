@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tcaf.data.writer import new_store
     from tcaf.errors import TCAFError
     from tcaf.evaluation.gzsl import GZSLResult, evaluate
+    from tcaf.extract.backbones import BackboneInfo, register_backbone
     from tcaf.extract.vggish import log_mel_examples, quantise
     from tcaf.settings.experiment import Experiment
     from tcaf.settings.fidelity import Fidelity
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ClassEmbeddings": "systems.interface",
+    "BackboneInfo": "extract.backbones",
     "ClassSet": "data.classes",
     "Experiment": "settings.experiment",
     "FeatureBatch": "data.batches",
@@ -59,12 +61,14 @@ _HOMES = {
     "new_store": "data.writer",
     "quantise": "extract.vggish",
     "register": "systems.registry",
+    "register_backbone": "extract.backbones",
     "tcaf_losses": "systems.losses",
 }
 """The module that each public name lives in."""
 
 __all__ = [
     "TCAF",
+    "BackboneInfo",
     "ClassEmbeddings",
     "ClassSet",
     "Experiment",
@@ -90,6 +94,7 @@ __all__ = [
     "new_store",
     "quantise",
     "register",
+    "register_backbone",
     "tcaf_losses",
 ]
 

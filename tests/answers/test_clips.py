@@ -51,7 +51,7 @@ def test_clips_of_a_store(classifier, world):
     rows = [*store.rows("cls", "val_unseen").tolist(), store.row("ant_0")]
     assert [one.id for one in found] == [store.ids[row] for row in rows]
     expected = classifier.classify([store[row] for row in rows], top_k=2)
-    assert [[a.name for a in one.prediction.answers] for one in found] == [
+    assert [[a.name for a in one.ranking.answers] for one in found] == [
         [a.name for a in ranking.answers] for ranking in expected
     ]
     check_answered(found)
@@ -74,7 +74,7 @@ def test_files_are_read_one_by_one_and_tracked(classifier, tmp_path):
 
     good.with_name("c.wav").write_bytes(good.read_bytes())
     answers = iter(answer_clips(classifier, [str(tmp_path)], seen_bias=1e6, track=track))
-    assert next(answers).prediction.answers[0].name == "eel"
+    assert next(answers).ranking.answers[0].name == "eel"
     assert read == [good]
     second, third = answers
     assert isinstance(second, Unanswered)

@@ -3,9 +3,12 @@
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -123,6 +126,15 @@ def test_nobody_waits_for_torch_to_read_a_help_text(arguments, status):
     code = COUNT.replace("ARGUMENTS", repr(arguments)).replace("SLOW", repr(SLOW))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.splitlines()[-1] == f"{status} []"
+
+
+@pytest.mark.parametrize("words", cli.COMMANDS, ids=" ".join)
+def test_a_mistyped_option_of_any_command_waits_for_no_torch(words):
+    arguments = [*words, "--nonsense", "3"]
+    code = COUNT.replace("ARGUMENTS", repr(arguments)).replace("SLOW", "['torch', 'transformers']")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "tcaf: unknown option '--nonsense'" in done.stderr
+    assert done.stderr.splitlines()[-1] == "2 []"
 
 
 def test_options_take_hyphens_and_underscores(world):
@@ -501,6 +513,10 @@ def test_import_checkpoint_gives_a_model_that_evaluates(tcaf, release):
     assert status == 0
     assert json.loads(output)["clips"] == 3
     assert "exists already" in complaint(tcaf(*arguments, "--out", release / "model"))
+    again = (*arguments, "--num_heads", "2", "--out", release / "again", "--json")
+    value = json.loads(tcaf(*again)[1])
+    assert value["path"] == str(release / "again" / "model.safetensors")
+    assert value["weights"] > 1000
 
 
 def test_a_checkpoint_that_would_execute_something_is_refused(tcaf, release):
@@ -524,9 +540,23 @@ def test_a_checkpoint_of_other_dimensions_is_refused(tcaf, release, world):
     assert "num_heads must divide 16" in complaint(heads)
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc")
+def test_ctrl_c_while_torch_is_imported_is_no_traceback(world, tmp_path):
+    arguments = ("train", "--store", str(world / "store"), "--out", str(tmp_path / "run"))
+    with subprocess.Popen(
+        [sys.executable, "-m", "tcaf", *arguments], stderr=subprocess.PIPE, text=True
+    ) as process:
+        maps = Path(f"/proc/{process.pid}/maps")
+        while "libtorch_cpu" not in maps.read_text() and process.poll() is None:
+            time.sleep(0.001)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate()
+    assert process.returncode == 130
+    assert error == "\ninterrupted; the same command with --resume carries on\n"
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_closed_pipe_is_no_error(world):
-    command = (
-        f"{sys.executable} -m tcaf.commands.entry inspect {world / 'store'} --json | head -c 1"
-    )
+    command = f"{sys.executable} -m tcaf inspect {world / 'store'} --json | head -c 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("{", "")

@@ -192,28 +192,28 @@ def predictions(clips=1, probability=0.625, gamma=0.4):
 
 
 def test_predictions_of_one_clip(printed):
-    output = printed(printing.print_predictions, predictions())
+    output = printed(printing.print_answers, predictions())
     assert output.splitlines()[0] == "clip [0]"
     for expected in ("ant [x]", "bee", "62.5 %", "1.500", "1.250", "unseen"):
         assert expected in output
     told = "of 3 classes, if one of them is right; ranked with +0.4 on the distances of seen"
     assert told in output.replace("\n", " ")
-    bare = printed(printing.print_predictions, predictions(probability=None, gamma=0.0))
+    bare = printed(printing.print_answers, predictions(probability=None, gamma=0.0))
     assert "%" not in bare
     assert "if one of them is right" not in bare
     assert "ranked" not in bare
 
 
 def test_predictions_of_several_clips_are_a_line_each(printed):
-    output = printed(printing.print_predictions, predictions(clips=3))
+    output = printed(printing.print_answers, predictions(clips=3))
     assert all(f"clip [{n}]" in output for n in range(3))
     assert "bee" not in output
     assert "--json or --csv" in output
-    assert printed(printing.print_predictions, predictions(clips=0)) == ""
+    assert printed(printing.print_answers, predictions(clips=0)) == ""
 
 
 def test_predictions_as_csv(printed):
-    table = printing.PredictionsCsv()
+    table = printing.AnswersCsv()
     assert printed(table.print_header) == "file,rank,class,probability,distance,seen\n"
     clip = predictions(probability=None)["predictions"][0]
     assert printed(table.print_clip, clip) == (

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tcaf.data.batches import token_view
 from tcaf.data.features import MODALITIES, FeatureSpec, VideoFeatures
 from tcaf.data.splits import Split
 from tcaf.data.store import FeatureStore, read_text_embeddings
@@ -153,7 +154,7 @@ def test_tensor_equals_the_clip(tmp_path, dtype):
     store = FeatureStore.open(write_store(tmp_path / "s", dtype=dtype))
     for row, clip in enumerate(make_clips()):
         for m in MODALITIES:
-            tensor = store.tensor(row, m)
+            tensor = token_view(store, row, m)
             assert tensor.dtype == getattr(torch, dtype)
             assert tensor.shape == clip.tokens(m).shape
             np.testing.assert_array_equal(tensor.numpy(), clip.tokens(m).astype(dtype))
@@ -173,23 +174,23 @@ def test_tokens_are_views_of_the_mapped_file(path, store):
     assert ranges
     for row in range(NUM_CLIPS):
         for m in MODALITIES:
-            tensor, array = store.tensor(row, m), store[row].tokens(m)
+            tensor, array = token_view(store, row, m), store[row].tokens(m)
             if not tensor.numel():
                 continue
             address = tensor.data_ptr()
-            assert address == store.tensor(row, m).data_ptr()
+            assert address == token_view(store, row, m).data_ptr()
             assert address == array.__array_interface__["data"][0]
             last = address + tensor.nbytes - 1
             assert any(address in mapped and last in mapped for mapped in ranges)
             assert not array.flags.writeable
     # The check can fail: a copy lies elsewhere.
-    copied = store.tensor(1, "visual").clone().data_ptr()
+    copied = token_view(store, 1, "visual").clone().data_ptr()
     assert not any(copied in mapped for mapped in ranges)
 
 
 def test_reading_allocates_nothing_in_arrow(store):
     before = pa.total_allocated_bytes()
-    kept = [store.tensor(row, m) for row in range(NUM_CLIPS) for m in MODALITIES]
+    kept = [token_view(store, row, m) for row in range(NUM_CLIPS) for m in MODALITIES]
     assert pa.total_allocated_bytes() == before
     assert len(kept) == 2 * NUM_CLIPS
 
@@ -218,7 +219,7 @@ def test_no_such_row(store, row):
     with pytest.raises(IndexError, match=f"row {row} of a store of 23 clips"):
         store[row]
     with pytest.raises(IndexError):
-        store.tensor(row, "audio")
+        token_view(store, row, "audio")
 
 
 def test_summary(store):

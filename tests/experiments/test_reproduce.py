@@ -28,8 +28,9 @@ from tcaf.experiments.reproduce import (
     run_jobs,
 )
 from tcaf.experiments.tables import Row, paper_table
+from tcaf.plugins import load_plugin
 from tcaf.settings.experiment import Experiment
-from tcaf.systems.registry import SYSTEMS, load_plugin
+from tcaf.systems.registry import SYSTEMS
 from tcaf.training.run import Run, train
 
 
@@ -504,7 +505,7 @@ def tcaf(capsys, monkeypatch, tmp_path):
         (["--table", "1", "--training.epoch", "3"], "did you mean '--training.epochs'"),
         (["--table", "1", "--options.a", "1"], "no row reads 'options.a'"),
         (["--table", "1", "--config", "syntetic"], "did you mean 'synthetic'"),
-        (["--table", "1", "--plugin", "mine.py"], "at mine.py, found none"),
+        (["--table", "1", "--plugin", "mine.py"], "at mine.py: No such file"),
         (["--table", "1", "--tabel", "2"], "unknown option '--tabel'; did you mean '--table'"),
     ],
 )
@@ -600,7 +601,7 @@ def command_line(store, config, folder, epochs):
         *(
             sys.executable,
             "-m",
-            "tcaf.commands.entry",
+            "tcaf",
             "reproduce",
             "--table",
             "2",

@@ -53,7 +53,7 @@ def damaged(tmp_path_factory, media):
 
 def command(folder, out, *more, visual=LIGHT, workers=2):
     return [
-        *(sys.executable, "-m", "tcaf.commands.entry", "prepare", "videos", str(folder)),
+        *(sys.executable, "-m", "tcaf", "prepare", "videos", str(folder)),
         *("--audio", "logmel", "--visual", visual, "--out", str(out)),
         *("--workers", str(workers), *more),
     ]

@@ -19,6 +19,7 @@ from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
 from tcaf.extract import corpus
 from tcaf.extract.backbones import BACKBONES
+from tcaf.plugins import Registry
 from tcaf.sources.labels import find_clips
 from tcaf.sources.videos import prepare_videos
 
@@ -106,7 +107,7 @@ def in_this_process(jobs, open_worker, opened, workers):
     work = open_worker(*opened)
     for job in jobs:
         EXTRACTED.append(job.id)
-        yield job, work(job)
+        yield job, work(job, lambda message: None)
 
 
 EXTRACTED = []
@@ -321,8 +322,8 @@ register_backbone("peak", info)
 
 @pytest.fixture
 def plugin(tmp_path, monkeypatch):
-    monkeypatch.setattr("tcaf.extract.backbones.BACKBONES", dict(BACKBONES))
-    monkeypatch.setattr("tcaf.plugins._RUN", set())
+    monkeypatch.setattr("tcaf.plugins._REGISTRIES", [])
+    monkeypatch.setattr("tcaf.extract.backbones.BACKBONES", Registry("backbone", BACKBONES))
     (tmp_path / "peak.py").write_text(PLUGIN, encoding="utf-8")
     return tmp_path / "peak.py"
 

@@ -438,7 +438,7 @@ def test_a_killed_process_loses_nothing(store, tmp_path, number, experiment, tom
 
     def command(out, *more):
         return [
-            *(sys.executable, "-m", "tcaf.commands.entry", "train", "--config", str(config)),
+            *(sys.executable, "-m", "tcaf", "train", "--config", str(config)),
             *("--store", str(store.path), "--out", str(out), *more),
         ]
 

@@ -27,7 +27,8 @@ from tcaf.extract.backbones import BACKBONES, AudioBackbone, Backbone, VisualBac
 from tcaf.extract.extractor import Extractor, audio_tokens, visual_tokens
 from tcaf.extract.media import read_audio, read_frames
 from tcaf.files.atomic import read_json
-from tcaf.systems.registry import find_system, load_plugin
+from tcaf.plugins import load_plugin
+from tcaf.systems.registry import find_system
 from tcaf.text.candidates import RunClasses
 from tcaf.text.spaces import SpaceVectors
 from tcaf.training.model_file import TrainedModel, load_model

@@ -27,19 +27,19 @@ class Answered:
     """A clip with its answers.
 
     Args:
-        prediction: the answers.
+        ranking: the answers.
         video: what they were found from, where that is to be drawn.
         file: that the features were made of; None for a clip of a store.
     """
 
-    prediction: Ranking
+    ranking: Ranking
     video: VideoFeatures | None = None
     file: Path | None = None
 
     @property
     def id(self) -> str:
         """Of the clip; the path of a file."""
-        return self.prediction.id
+        return self.ranking.id
 
 
 @dataclass(frozen=True)
@@ -254,6 +254,6 @@ def answers_json(
         "classes": list(classifier.classes),
         "gamma": classifier.gamma + seen_bias,
         "temperature": classifier.temperature,
-        "predictions": [one.prediction.to_json() for one in found if isinstance(one, Answered)],
+        "predictions": [one.ranking.to_json() for one in found if isinstance(one, Answered)],
         "failed": {one.id: one.reason for one in found if isinstance(one, Unanswered)},
     }

@@ -2,8 +2,8 @@
 
 import importlib.util
 import platform
-from dataclasses import asdict
 from importlib.metadata import version
+from pathlib import Path
 
 from tcaf.commands import printing
 from tcaf.commands.terminal import show
@@ -18,15 +18,20 @@ EXTRAS = {
 """The packages that an extra installs."""
 
 
-def backbones(*, json: bool = False) -> None:
+def backbones(*, plugin: Path | None = None, json: bool = False) -> None:
     """Lists the backbones that turn sound and picture into features, with weights and licences.
 
     Args:
+        plugin: a Python file that registers a backbone of your own.
         json: print the result as JSON.
     """
     from tcaf.extract.backbones import BACKBONES
+    from tcaf.plugins import load_plugin
 
-    show({name: asdict(info) for name, info in BACKBONES.items()}, printing.print_backbones, json)
+    if plugin is not None:
+        load_plugin(plugin)
+    value = {name: info.to_json() for name, info in BACKBONES.items()}
+    show(value, printing.print_backbones, json)
 
 
 def doctor(*, json: bool = False) -> None:

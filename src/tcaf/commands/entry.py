@@ -209,8 +209,13 @@ def build_app(asked: Sequence[tuple[str, ...]], show_all: bool = False) -> "App"
             place.sort_key = number
             app.command(place)
         function = load_command(words, show_all) if words in asked else _unread
+        more = entry.settings and not show_all
         place.command(
-            function, name=words[-1], help=None if words in asked else entry.help, sort_key=number
+            function,
+            name=words[-1],
+            help=None if words in asked else entry.help,
+            help_epilogue=f"All settings: `tcaf {' '.join(words)} --help-all`" if more else None,
+            sort_key=number,
         )
     app.register_install_completion_command(name="--install-completion")
     return app
@@ -398,10 +403,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _one_line(error: Exception) -> str:
     """Returns what a user can mend as one line; raises anything else again."""
     from tcaf.errors import TCAFError
+    from tcaf.execution.memory import is_out_of_memory
 
     if isinstance(error, UsageError | TCAFError | OSError):
         return str(error)
-    if isinstance(error, MemoryError) or "memory" in str(error):
+    if is_out_of_memory(error):
         return "this does not fit into memory; lower the sizes or numbers asked for"
     raise error
 
@@ -409,7 +415,3 @@ def _one_line(error: Exception) -> str:
 def _complain(message: str) -> int:
     print(f"tcaf: {' '.join(message.split())}", file=sys.stderr)
     return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,13 +1,13 @@
 """`tcaf predict`: answers for clips."""
 
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 from tcaf.commands import printing
 from tcaf.commands.terminal import note, show, track
 from tcaf.errors import TCAFError
+from tcaf.progress import silent
 
 
 def predict(
@@ -59,56 +59,47 @@ def predict(
     from tcaf.answers.clips import (
         Answered,
         Unanswered,
-        answer_files,
-        answer_store,
+        answer_clips,
         answers_json,
-        find_media,
-        select_rows,
+        check_answered,
+        choose_classes,
     )
-    from tcaf.data.store import FeatureStore
     from tcaf.reports.answer_timeline import check_timeline, draw_timelines
-    from tcaf.text.candidates import read_names, split_names
 
-    if (classes and classes_file is not None) or (json and csv):
-        pair = "--json and --csv" if json and csv else "--classes and --classes_file"
-        raise TCAFError(f"{pair} exclude each other; give one of them")
+    if json and csv:
+        raise TCAFError("--json and --csv exclude each other; give one of them")
     classifier = ZeroShotClassifier.load(run, plugin, device, audio_weights, visual_weights)
-    if classes or classes_file is not None:
-        known = classifier.known
-        named = split_names(classes, known) if classes_file is None else read_names(classes_file)
-        classifier.set_classes(named)
+    choose_classes(classifier, classes, classes_file)
     for each in classifier.notes:
         note(each)
     if timeline is not None:
         check_timeline(timeline)
-    keep = timeline is not None
-    table = printing.PredictionsCsv()
-    answers: Iterable[Answered | Unanswered]
-    if store is None:
-        media = find_media(clips)
-        # A bar and rows on one terminal would overwrite each other.
-        files = media if csv and sys.stdout.isatty() else track(media, "predicting")
-        answers = answer_files(classifier, files, top_k, seen_bias, keep_features=keep)
-    else:
-        opened = FeatureStore.open(store)
-        rows = select_rows(opened, clips, classifier.experiment.data.split)
-        answers = answer_store(classifier, opened, rows, top_k, seen_bias, keep_features=keep)
+    # A bar and rows on one terminal would overwrite each other.
+    answers = answer_clips(
+        classifier,
+        clips,
+        store=store,
+        top_k=top_k,
+        seen_bias=seen_bias,
+        keep_features=timeline is not None,
+        track=silent if csv and sys.stdout.isatty() else track,
+    )
+    table = printing.AnswersCsv()
     found: list[Answered | Unanswered] = []
     for one in answers:
         if csv and not found:
             table.print_header()
         if csv and isinstance(one, Answered):
-            table.print_clip(one.prediction.to_json())
+            table.print_clip(one.ranking.to_json())
         found.append(one)
-    failed = [one for one in found if isinstance(one, Unanswered)]
-    if len(failed) == len(found) == 1:
-        raise TCAFError(failed[0].reason)
+    if len(found) == 1:
+        check_answered(found)  # of the only clip nothing is printed but the reason
     if not csv:
-        show(answers_json(classifier, found, seen_bias), printing.print_predictions, json)
-    for lost in failed:
-        note(f"no answer for {lost.id}: {lost.reason}", "")
+        show(answers_json(classifier, found, seen_bias), printing.print_answers, json)
+    for one in found:
+        if isinstance(one, Unanswered):
+            note(f"no answer for {one.id}: {one.reason}", "")
     if timeline is not None:
         for place in draw_timelines(timeline, classifier, found):
             note(str(place), "drawn")
-    if failed:
-        raise TCAFError(f"{len(failed)} of {len(found)} clips have no answer")
+    check_answered(found)

@@ -141,7 +141,7 @@ def print_rendered(value: dict[str, Any]) -> None:
         f"classes, {value['bytes'] / 2**20:,.1f} MiB",
         table,
         f"next: tcaf prepare videos {escape(value['path'])} --labels {escape(value['labels'])} "
-        f"--split {escape(value['split'])} --out STORE",
+        f"--classes {escape(value['split'])} --out STORE",
     )
 
 
@@ -197,7 +197,7 @@ def print_evaluation(value: dict[str, Any]) -> None:
         _print(classes)
 
 
-def print_predictions(value: dict[str, Any]) -> None:
+def print_answers(value: dict[str, Any]) -> None:
     """Prints what `tcaf predict` found: all answers for one clip, the best for each of several."""
     clips, several = value["predictions"], len(value["predictions"]) > 1
     columns = ("class", "probability", "distance", "")
@@ -225,7 +225,7 @@ def print_predictions(value: dict[str, Any]) -> None:
     _print(table, f"[dim]{told}{'; all answers by --json or --csv' if several else ''}[/]")
 
 
-class PredictionsCsv:
+class AnswersCsv:
     """Prints the answers of `tcaf predict` as CSV, a line each, clip by clip as they are found.
 
     Holds on to the standard output, which a bar on the standard error takes over while it is drawn.

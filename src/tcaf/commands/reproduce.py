@@ -55,8 +55,8 @@ def reproduce(
     from tcaf.experiments.layers import dataset_of
     from tcaf.experiments.reproduce import collect, plan, run_jobs
     from tcaf.experiments.tables import paper_table
+    from tcaf.plugins import load_plugin
     from tcaf.reports.results import write_results
-    from tcaf.systems.registry import load_plugin
 
     if plugin is not None:
         load_plugin(plugin)
@@ -109,9 +109,9 @@ def report(
         plugin: the Python file that registers a system of your own, if a run is of one.
     """
     from tcaf.files.atomic import write_text
+    from tcaf.plugins import load_plugin
     from tcaf.reports.page import render_page
     from tcaf.reports.report import build_report
-    from tcaf.systems.registry import load_plugin
 
     if plugin is not None:
         load_plugin(plugin)

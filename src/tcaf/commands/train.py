@@ -54,7 +54,7 @@ def train(
     from tcaf.commands.terminal import TerminalObserver, console
     from tcaf.data.store import FeatureStore
     from tcaf.experiments.layers import experiment_layers, resolve
-    from tcaf.systems.registry import load_plugin
+    from tcaf.plugins import load_plugin
     from tcaf.training.observers import Observer, Observers, TensorBoardObserver
     from tcaf.training.run import train as run_training
 
@@ -105,8 +105,8 @@ def show_settings(
     """
     from tcaf.data.store import FeatureStore
     from tcaf.experiments.layers import experiment_layers, origins, resolve
+    from tcaf.plugins import load_plugin
     from tcaf.systems.reads import only, read_settings
-    from tcaf.systems.registry import load_plugin
 
     if plugin is not None:
         load_plugin(plugin)
@@ -153,7 +153,7 @@ def evaluate(
         device: where to compute; `auto` takes a GPU where there is one.
         json: print the result as JSON.
     """
-    from tcaf.systems.registry import load_plugin
+    from tcaf.plugins import load_plugin
     from tcaf.training.evaluate import evaluate_run
 
     if gamma is not None and search_gamma:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.data.packed import Packed
+from tcaf.data.store import FeatureStore
 from tcaf.data.windows import Windows
 from tcaf.errors import TCAFError
 
@@ -167,3 +168,9 @@ def load_batch(
         whole = Packed(tokens, torch.from_numpy(lens), times.to(torch.float32))
         packed[modality] = whole.averaged() if windows.average else whole
     return FeatureBatch(**packed, labels=None if labels is None else torch.from_numpy(labels))
+
+
+def token_view(store: FeatureStore, row: int, modality: Modality) -> Float[Tensor, "len dim"]:
+    """Returns the tokens of one clip as a tensor that shares the file's memory: read only."""
+    flat = torch.utils.dlpack.from_dlpack(store.flat(row, modality))
+    return flat.view(-1, store.spec.dim(modality))

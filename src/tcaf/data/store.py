@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import safetensors
 import safetensors.numpy
-import torch
 from jaxtyping import Float, Int
-from torch import Tensor
 
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.data.shards import Dtype, Manifest, Shard, file_sha256, shard_schema
@@ -185,14 +184,13 @@ class FeatureStore:
         names = (self.spec.audio_backbone, self.spec.visual_backbone)
         return VideoFeatures(id_, audio, visual, class_name, part, *names)
 
-    def tensor(self, row: int, modality: Modality) -> Float[Tensor, "len dim"]:
-        """Returns the tokens of one clip as a tensor that shares the file's memory: read only."""
+    def flat(self, row: int, modality: Modality) -> pa.Array:
+        """Returns the numbers of one clip's tokens, one after the other: a view of the file."""
         shard, local = self._locate(row)
         column = shard.batch.column(modality)
         start, stop = shard.offsets[modality][local : local + 2].tolist()
         dim = self.spec.dim(modality)
-        flat = column.values.values.slice(start * dim, (stop - start) * dim)
-        return torch.utils.dlpack.from_dlpack(flat).view(-1, dim)
+        return column.values.values.slice(start * dim, (stop - start) * dim)
 
     def gather(
         self,

@@ -20,8 +20,6 @@ from multiprocessing.connection import Connection, wait
 from threading import Thread
 from typing import Any, Generic, TypeVar
 
-import torch
-
 from tcaf.errors import TCAFError
 
 Task = TypeVar("Task")
@@ -176,6 +174,8 @@ def _serve(
     # Ctrl-C reaches the whole group of processes; the parent ends its workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent()
+    import torch  # not by the parent, which may only want to say what is wrong
+
     torch.set_num_threads(threads)
 
     def send(moment: Any) -> None:

@@ -26,9 +26,10 @@ from tcaf.execution.processes import Crash, Failed, Killed, Send, answers
 from tcaf.experiments.layers import Layer, experiment_layers, resolve
 from tcaf.experiments.tables import Row, Table, row_settings
 from tcaf.files.atomic import write_json, write_text
+from tcaf.plugins import load_plugin
 from tcaf.settings.experiment import Experiment
 from tcaf.systems.reads import read_changes, unread_settings, without
-from tcaf.systems.registry import PLUGIN_SHA256, configure, find_system, load_plugin
+from tcaf.systems.registry import SYSTEMS, configure, find_system
 from tcaf.training.observers import EpochRecord
 from tcaf.training.provenance import class_text_sha256, split_sha256
 from tcaf.training.run import UNIMPORTANT, Run, train
@@ -199,7 +200,7 @@ def _no_row(name: str, rows: Sequence[Row]) -> TCAFError:
 def _configuration_hash(experiment: Experiment, store: FeatureStore) -> str:
     """Returns a short name for a configuration, seed aside, and the data that it runs on."""
     value = without(read_changes(replace(experiment, seed=0)), UNIMPORTANT)
-    if code := PLUGIN_SHA256.get(experiment.system):
+    if code := SYSTEMS.sha256(experiment.system):
         value["code"] = code  # a model of the user's own is another one once its file has changed
     value["store"] = [store.fingerprint, split_sha256(store, experiment)]
     value |= class_text_sha256(experiment, store)

@@ -21,7 +21,8 @@ from jaxtyping import Float, UInt8
 
 from tcaf.data.features import Modality
 from tcaf.errors import TCAFError, did_you_mean
-from tcaf.pretrained.weights import RANDOM
+from tcaf.plugins import Registry
+from tcaf.pretrained.fetch import RANDOM
 
 
 @dataclass(frozen=True)
@@ -132,52 +133,55 @@ class BackboneInfo:
         return {**asdict(self), "options": dict(self.options), "open": opened}
 
 
-BACKBONES: dict[str, BackboneInfo] = {
-    "vggish": BackboneInfo(
-        "audio",
-        "tcaf.extract.vggish",
-        "128",
-        0.96,
-        "AudioSet, fetched on first use (289 MB)",
-        "Apache-2.0",
-    ),
-    "logmel": BackboneInfo("audio", "tcaf.extract.logmel", "128", 0.96, "none", "none needed"),
-    "clap": BackboneInfo(
-        "audio",
-        "tcaf.extract.clap",
-        "the model",
-        0.96,
-        "a folder of a transformers CLAP model, by --audio_weights",
-        "the model's",
-    ),
-    "c3d": BackboneInfo(
-        "visual",
-        "tcaf.extract.c3d",
-        "4096",
-        0.64,
-        "Sports-1M, fetched on first use (312 MB)",
-        "Apache-2.0",
-        {"colours": "paper"},
-    ),
-    "efficientnet_lite0": BackboneInfo(
-        "visual",
-        "tcaf.extract.efficientnet",
-        "1280",
-        0.64,
-        "ImageNet, come with the extra `video`",
-        "Apache-2.0",
-        {"frames": "16"},
-    ),
-    "clip": BackboneInfo(
-        "visual",
-        "tcaf.extract.clip",
-        "the model",
-        0.64,
-        "a folder of a transformers CLIP model, by --visual_weights",
-        "the model's",
-        {"frames": "2"},
-    ),
-}
+BACKBONES: Registry[BackboneInfo] = Registry(
+    "backbone",
+    {
+        "vggish": BackboneInfo(
+            "audio",
+            "tcaf.extract.vggish",
+            "128",
+            0.96,
+            "AudioSet, fetched on first use (289 MB)",
+            "Apache-2.0",
+        ),
+        "logmel": BackboneInfo("audio", "tcaf.extract.logmel", "128", 0.96, "none", "none needed"),
+        "clap": BackboneInfo(
+            "audio",
+            "tcaf.extract.clap",
+            "the model",
+            0.96,
+            "a folder of a transformers CLAP model, by --audio_weights",
+            "the model's",
+        ),
+        "c3d": BackboneInfo(
+            "visual",
+            "tcaf.extract.c3d",
+            "4096",
+            0.64,
+            "Sports-1M, fetched on first use (312 MB)",
+            "Apache-2.0",
+            {"colours": "paper"},
+        ),
+        "efficientnet_lite0": BackboneInfo(
+            "visual",
+            "tcaf.extract.efficientnet",
+            "1280",
+            0.64,
+            "ImageNet, come with the extra `video`",
+            "Apache-2.0",
+            {"frames": "16"},
+        ),
+        "clip": BackboneInfo(
+            "visual",
+            "tcaf.extract.clip",
+            "the model",
+            0.64,
+            "a folder of a transformers CLIP model, by --visual_weights",
+            "the model's",
+            {"frames": "2"},
+        ),
+    },
+)
 """The backbones by name."""
 
 FRAMES = ("1", "2", "4", "8", "16")
@@ -185,20 +189,14 @@ FRAMES = ("1", "2", "4", "8", "16")
 
 
 def register_backbone(name: str, info: BackboneInfo) -> BackboneInfo:
-    """Adds a backbone of the user's own to the table; a plugin calls it (`plugins.run_plugin`).
-
-    A plugin that has changed and is run again replaces its own.
+    """Adds a backbone of the user's own to the table.
 
     Raises:
         TCAFError: the name is taken, or has signs that part names from options.
     """
     if not name or set(name) & set(":,= ") or not name.isprintable():
         raise TCAFError(f"expected a name without : , = and spaces for a backbone, got {name!r}")
-    known = BACKBONES.get(name)
-    if known is not None and known.to_json()["open"] != info.to_json()["open"]:
-        raise TCAFError(f"there is a backbone {name!r} already; choose another name")
-    BACKBONES[name] = info
-    return info
+    return BACKBONES.add(name, info)
 
 
 def frames_option(name: str, options: Mapping[str, str]) -> int:

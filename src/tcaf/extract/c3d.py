@@ -31,15 +31,8 @@ from torch import Tensor, nn
 
 from tcaf.errors import TCAFError, did_you_mean
 from tcaf.extract.backbones import FrameSize, canonical_name
-from tcaf.pretrained.weights import (
-    RANDOM,
-    WeightsFile,
-    draw_weights,
-    find_weights,
-    load_into,
-    read_state_dict,
-    weights_mark,
-)
+from tcaf.pretrained.fetch import RANDOM, WeightsFile, find_weights, weights_mark
+from tcaf.pretrained.weights import draw_weights, load_into, read_state_dict
 from tcaf.seeding import seeded
 
 NUM_FRAMES = 16

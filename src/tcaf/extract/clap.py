@@ -14,8 +14,8 @@ from jaxtyping import Float
 
 from tcaf.errors import TCAFError
 from tcaf.extract.backbones import canonical_name
+from tcaf.pretrained.fetch import weights_mark
 from tcaf.pretrained.towers import load_tower, model_files, need_folder
-from tcaf.pretrained.weights import weights_mark
 
 WINDOW_S = 0.96
 """Seconds per token, as of VGGish."""

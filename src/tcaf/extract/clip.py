@@ -18,8 +18,8 @@ from torch import Tensor
 from tcaf.errors import TCAFError
 from tcaf.extract.backbones import FrameSize, canonical_name, frames_option
 from tcaf.files.atomic import read_json
+from tcaf.pretrained.fetch import weights_mark
 from tcaf.pretrained.towers import load_tower, model_files, need_folder
-from tcaf.pretrained.weights import weights_mark
 
 WINDOW_S = 0.64
 """Seconds per token, as of the other visual backbones: 16 frames at 25 per second."""

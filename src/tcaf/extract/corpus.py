@@ -29,7 +29,7 @@ from tcaf.extract.extractor import Extractor
 from tcaf.extract.media import require_decoder
 from tcaf.extract.tracks import BrokenMediaWarning, MediaError
 from tcaf.files.atomic import read_json, replacing, write_json
-from tcaf.plugins import run_plugin
+from tcaf.plugins import load_plugin
 from tcaf.progress import Track, silent
 
 VERSION = 1
@@ -55,7 +55,7 @@ class Backbones:
 
     def run_plugin(self) -> str:
         """Makes the plugin's backbones known; returns its SHA-256, empty where there is none."""
-        return run_plugin(self.plugin) if self.plugin is not None else ""
+        return load_plugin(self.plugin).sha256 if self.plugin is not None else ""
 
     def open(self) -> Extractor:
         """Loads them."""

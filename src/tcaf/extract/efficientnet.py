@@ -17,7 +17,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tcaf.errors import MissingExtraError
 from tcaf.extract.backbones import FrameSize, canonical_name, frames_option
-from tcaf.pretrained.weights import RANDOM, draw_weights, load_into, read_state_dict, weights_mark
+from tcaf.pretrained.fetch import RANDOM, weights_mark
+from tcaf.pretrained.weights import draw_weights, load_into, read_state_dict
 from tcaf.seeding import seeded
 
 STEP_S = 0.64

@@ -25,15 +25,8 @@ from tcaf.errors import TCAFError
 from tcaf.extract.backbones import canonical_name
 from tcaf.extract.waveform import Waveform, as_array, mono, resample
 from tcaf.files.safe_pickle import read_pickle
-from tcaf.pretrained.weights import (
-    RANDOM,
-    WeightsFile,
-    draw_weights,
-    find_weights,
-    load_into,
-    read_state_dict,
-    weights_mark,
-)
+from tcaf.pretrained.fetch import RANDOM, WeightsFile, find_weights, weights_mark
+from tcaf.pretrained.weights import draw_weights, load_into, read_state_dict
 from tcaf.seeding import seeded
 
 SAMPLE_RATE = 16_000

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from tcaf.errors import TCAFError, missing_extra, shorten
 from tcaf.files.atomic import read_json
-from tcaf.pretrained.weights import RANDOM
+from tcaf.pretrained.fetch import RANDOM
 
 Family = Literal["clip", "clap"]
 

@@ -384,7 +384,7 @@ def draw_timelines(
         assert one.video is not None, "features are kept where timelines are asked for"
         place = path if len(found) == 1 else path.with_stem(f"{path.stem}_{number}")
         view = None if one.file is None else view_clip(one.file)
-        figure = answer_timeline(one.prediction, clip_attention(classifier, one.video), view)
+        figure = answer_timeline(one.ranking, clip_attention(classifier, one.video), view)
         save_timeline(place, figure)
         written.append(place)
     return written

@@ -1,23 +1,20 @@
 """The systems that can be trained and compared: TCaF, its baselines, and your own.
 
-Owns the registry, the one place that joins a name to a model, its settings and its way to learn,
-and plugins. Everything above (training, protocol, runs, tables) knows systems through it alone.
+Owns the registry, the one place that joins a name to a model, its settings and its way to learn.
+Everything above (training, protocol, runs, tables) knows systems through it alone.
 
 A system is a module that maps a `FeatureBatch` to an output with a `video_embedding`, class text to
 `ClassEmbeddings` (`embed_text`) and both to distances (`scores`); and an objective to descend, a
 fit in closed form, or nothing to learn. `docs/your-own-model.md` adds one.
 """
 
-import hashlib
-import sys
 from collections.abc import Mapping
 from dataclasses import fields
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from tcaf.data.features import Modality
 from tcaf.errors import TCAFError, did_you_mean
+from tcaf.plugins import Registry
 from tcaf.settings.experiment import Experiment
 from tcaf.settings.sections import ModelSettings
 from tcaf.settings.validation import check_values
@@ -31,14 +28,8 @@ from tcaf.systems.perceiver import Perceiver, PerceiverConfig
 from tcaf.systems.ridge import Ridge, RidgeConfig, RidgeFit
 from tcaf.systems.tcaf import TCAF, tcaf_objective
 
-SYSTEMS: dict[str, System] = {}
+SYSTEMS: Registry[System] = Registry("system")
 """All systems by name, in the order in which tables show them."""
-
-PLUGIN_SHA256: dict[str, str] = {}
-"""Hash of the file that a system of the user's own comes from, by its name."""
-
-_PLUGINS: dict[str, Path] = {}
-"""That file."""
 
 
 def register(system: System) -> System:
@@ -47,10 +38,7 @@ def register(system: System) -> System:
     Raises:
         TCAFError: the name is taken.
     """
-    if system.name in SYSTEMS:
-        raise TCAFError(f"there is a system {system.name!r} already; choose another name")
-    SYSTEMS[system.name] = system
-    return system
+    return SYSTEMS.add(system.name, system)
 
 
 def find_system(name: str) -> System:
@@ -63,66 +51,6 @@ def find_system(name: str) -> System:
         hint = did_you_mean(name, SYSTEMS)
         raise TCAFError(f"there is no system {name!r} (there are {', '.join(SYSTEMS)}){hint}")
     return SYSTEMS[name]
-
-
-def load_plugin(path: Path) -> list[System]:
-    """Runs a Python file of the user's, which registers systems, and returns those.
-
-    A file that was loaded before is not run again, unless it has changed: then its new entries take
-    the place of its old ones.
-
-    Raises:
-        TCAFError: no such file, it fails, it registers nothing, or a name that another holds; the
-            registry stays as it was.
-    """
-    if path.suffix != ".py" or not path.is_file():
-        raise TCAFError(f"expected a Python file that registers a system at {path}, found none")
-    origin, source = path.resolve(), path.read_bytes()
-    code = hashlib.sha256(source).hexdigest()
-    before = [name for name in SYSTEMS if _PLUGINS.get(name) == origin]
-    if before and all(PLUGIN_SHA256[name] == code for name in before):
-        return [SYSTEMS[name] for name in before]
-    kept = dict(SYSTEMS)
-    for name in before:
-        del SYSTEMS[name]
-    others = set(SYSTEMS)
-    try:
-        _run_plugin(path, source, f"tcaf_plugin_{path.stem}_{code[:16]}")
-        added = [system for name, system in SYSTEMS.items() if name not in others]
-        if not added:
-            raise TCAFError(
-                f"{path} registered no system; it must call tcaf.systems.registry.register(...)"
-            )
-    except BaseException:
-        SYSTEMS.clear()
-        SYSTEMS.update(kept)
-        raise
-    for name in before:
-        del PLUGIN_SHA256[name], _PLUGINS[name]
-    PLUGIN_SHA256.update({system.name: code for system in added})
-    _PLUGINS.update({system.name: origin for system in added})
-    return added
-
-
-def _run_plugin(path: Path, source: bytes, module_name: str) -> None:
-    """Runs these very bytes: an import could take older ones from Python's cache.
-
-    Args:
-        path: of the file, for tracebacks.
-        source: what stands in it.
-        module_name: one that no other module has: the file may be called anything.
-    """
-    module = ModuleType(module_name)
-    module.__file__ = str(path)
-    # Annotations in quotes are looked up in the module that has them.
-    sys.modules[module_name] = module
-    try:
-        exec(compile(source, str(path), "exec"), vars(module))  # noqa: S102 - the user's own file
-    except TCAFError:
-        raise
-    except Exception as error:
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise TCAFError(f"{path} cannot be run: {said}") from error
 
 
 def configure(

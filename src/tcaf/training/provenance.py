@@ -17,9 +17,9 @@ import torch
 from tcaf.data.store import CACHE_PREFIX, FeatureStore
 from tcaf.errors import MissingExtraError
 from tcaf.execution.devices import pick_device
-from tcaf.pretrained.weights import file_digest
+from tcaf.pretrained.fetch import file_digest
 from tcaf.settings.experiment import TEXT, Experiment, text_settings
-from tcaf.systems.registry import PLUGIN_SHA256, find_system
+from tcaf.systems.registry import SYSTEMS, find_system
 from tcaf.text.class_text import text_origin
 from tcaf.text.spaces import in_space
 
@@ -28,7 +28,7 @@ def provenance(experiment: Experiment, store: FeatureStore) -> dict[str, Any]:
     """Returns where a result comes from: code, versions, machine, seed, data."""
     return {
         **circumstances(experiment),
-        "plugin": PLUGIN_SHA256.get(experiment.system),
+        "plugin": SYSTEMS.sha256(experiment.system),
         "seed": experiment.seed,
         "store": str(store.path.resolve()),
         "data": {

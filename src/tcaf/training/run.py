@@ -34,7 +34,7 @@ from tcaf.evaluation.gzsl import GZSLResult
 from tcaf.files.atomic import new_folder, read_json, write_json, write_text
 from tcaf.settings.experiment import Experiment
 from tcaf.systems.reads import flattened, read_settings
-from tcaf.systems.registry import PLUGIN_SHA256, find_system
+from tcaf.systems.registry import SYSTEMS, find_system
 from tcaf.text.class_text import embed_in_spaces
 from tcaf.text.spaces import in_space, read_class_text, write_class_text
 from tcaf.training.model_file import TrainedModel, save_model
@@ -132,7 +132,7 @@ class Run:
         started = read_json(self.path / "provenance.json", "the provenance of a run")
         data = started.get("data", {})
         same_split = data.get("split") == split_sha256(store, experiment)
-        code = PLUGIN_SHA256.get(experiment.system)
+        code = SYSTEMS.sha256(experiment.system)
         if started.get("plugin") != code:
             raise TCAFError(
                 f"cannot resume {self.path}: the file that registers {experiment.system!r} has "
