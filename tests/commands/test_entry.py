@@ -352,6 +352,7 @@ MISTAKES = {
     "no value": (["train", "--training.epochs"], "--training.epochs needs a value"),
     "twice": (["train", "--seed", "1", "--seed", "2"], "--seed is given twice"),
     "left over": (["train", "nowhere"], "unexpected argument 'nowhere'"),
+    "missing and misspelt": (["evaluate", "--per_clas"], "did you mean '--per_class'?"),
     "missing option": (["inspect"], "required: --store"),
     "missing out": (["prepare", "synthetic"], "required: --out"),
 }
@@ -512,11 +513,25 @@ def test_import_checkpoint_gives_a_model_that_evaluates(tcaf, release):
     status, output, _ = tcaf(*evaluate, "--gamma", "0", "--json")
     assert status == 0
     assert json.loads(output)["clips"] == 3
-    assert "exists already" in complaint(tcaf(*arguments, "--out", release / "model"))
+    taken = complaint(tcaf(*arguments, "--out", release / "model"))
+    assert taken.endswith("model exists already; name another place\n")
+    assert tcaf(*arguments, "--num_heads", "2", "--out", release / "another")[0] == 0
+
     again = (*arguments, "--num_heads", "2", "--out", release / "again", "--json")
     value = json.loads(tcaf(*again)[1])
     assert value["path"] == str(release / "again" / "model.safetensors")
     assert value["weights"] > 1000
+
+
+def test_class_vectors_of_another_source_are_by_name(tcaf, release):
+    arguments = ("import-checkpoint", release / "release.pt", "--store", release / "store")
+    columns = [str(number) for number in range(300)]
+    rows = ["class," + ",".join(columns), *(f"{name}," + ",".join(columns) for name in "TUV")]
+    (release / "text.csv").write_text("\n".join(rows))
+    text = ("--text.source", "attributes", "--text.path", release / "text.csv")
+    arguments = (*arguments, *text, "--num_heads", "2", "--out", release / "model")
+    assert "add --class_vectors by_name" in complaint(tcaf(*arguments))
+    assert tcaf(*arguments, "--class_vectors", "by_name")[0] == 0
 
 
 def test_a_checkpoint_that_would_execute_something_is_refused(tcaf, release):

@@ -93,7 +93,7 @@ def test_the_papers_grid():
 
 @pytest.mark.parametrize("gammas", [(0.8, 1.2), (0.0, 0.8)])
 def test_best_gamma_on_the_edge(gammas):
-    with pytest.warns(GammaOnEdgeWarning, match=r"gamma, 0\.8, lies on the edge.*gamma_max"):
+    with pytest.warns(GammaOnEdgeWarning, match=r"0\.8, lies on the edge.*wider grid \(gammas\)"):
         assert five(gammas=gammas).gamma_on_edge
     # A grid of one has no edge to speak of.
     assert not five(gammas=(0.8,)).gamma_on_edge

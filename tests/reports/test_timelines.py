@@ -95,6 +95,11 @@ def test_a_training_without_validation():
     assert figure.get_figheight() < training_curves(two_stages()).get_figheight() - 2
 
 
+def test_a_closed_form_has_no_learning_rate():
+    figure = training_curves([record(1, epoch, rate=0.0) for epoch in (1, 2)])
+    assert set(titled(figure)) == {"stage 1: losses", "stage 1: validation (%)"}
+
+
 def test_curves_need_an_epoch():
     with pytest.raises(TCAFError, match="at least one epoch"):
         training_curves([])

@@ -7,13 +7,14 @@ import tomllib
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any, get_type_hints
+from typing import get_type_hints
 from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 
+from other_values import OTHER_VALUES, STORED, replace_in, with_other_values
 from tcaf.data.batches import load_batch
 from tcaf.data.store import FeatureStore
 from tcaf.data.windows import Windows
@@ -30,7 +31,6 @@ from tcaf.settings.sections import (
     TextSettings,
     TrainingSettings,
 )
-from tcaf.sources.synthetic import prepare_synthetic
 from tcaf.systems.joint_space import TCAFConfig
 from tcaf.systems.registry import SYSTEMS, configure, find_system
 from tcaf.systems.tcaf import TCAF
@@ -39,6 +39,7 @@ from tcaf.training.observers import EpochRecord
 from tcaf.training.protocol import EpochDone, TwoStages, choose
 from tcaf.training.run import Run
 from two_spaces import SYSTEM
+from write_world import world_of_two_splits
 
 OBJECTIVE = ("cross_entropy", "regression", "reconstruction")
 PRESETS = [preset_path(name) for name in preset_names()]
@@ -59,28 +60,8 @@ def sections():
 def world(tmp_path_factory):
     """A store with two splits, two kept text embeddings and phrases; and files of text."""
     folder = tmp_path_factory.mktemp("world")
-    store = prepare_synthetic(
-        folder / "store",
-        looks=3,
-        motions=3,
-        sounds=2,
-        relations=("together",),
-        clips_per_class=20,
-        audio_dim=5,
-        visual_dim=7,
-        noise=0.4,
-    )
-    given = store.text("attributes")
-    shuffled = dict(zip(given, list(given.values())[::-1], strict=True))
-    store.add_text("attributes_release_order", shuffled)
-    path = folder / "store" / "store.json"
-    manifest = json.loads(path.read_text())
-    cls = manifest["splits"]["cls"]
-    manifest["splits"]["main"] = {**cls, "test_unseen": cls["test_unseen"][1:]}
-    for name, kinds in manifest["phrases"].items():
-        kinds["said"] = [f"{name} said"]
-    path.write_text(json.dumps(manifest))
-    names = sorted(given)
+    store = world_of_two_splits(folder / "store")
+    names = sorted(store.text("attributes"))
     words = sorted({word for name in names for word in name.replace(",", " ").split()} | {"said"})
     rng = np.random.default_rng(0)
     vectors = {word: rng.normal(size=3).round(3) for word in words}
@@ -92,7 +73,7 @@ def world(tmp_path_factory):
         (folder / file).write_text("class,a,b\n" + "\n".join(rows) + "\n")
     phrases = [f'"{name}","{words[i % len(words)]}"' for i, name in enumerate(names)]
     (folder / "phrases.csv").write_text("name,phrase\n" + "\n".join(phrases) + "\n")
-    return World(folder, FeatureStore.open(folder / "store"))
+    return World(folder, store)
 
 
 @dataclass
@@ -238,111 +219,99 @@ def network_of(system):
     return trained
 
 
-GLOVE = {"source": "glove", "path": "words.txt"}
-STORED = {"source": "stored", "name": "attributes"}
-ATTRIBUTES = {"source": "attributes", "path": "one.csv"}
-
-# Field: where it shows, another value (or a few that only go together), and what has to stand
-# beside it in its section to make it count.
-TABLE: dict[str, tuple[Any, Any, dict[str, Any]]] = {
-    "seed": (weights, 1, {}),
-    "system": (parameters, "attention_fusion", {}),
-    "text_spaces": (space_vectors, {"words": TextSettings(**ATTRIBUTES)}, {}),
-    "options": (latents, {"num_latents": 3}, {}),
-    "data.split": (split, "main", {}),
-    "data.average": (windows, True, {}),
-    "text.source": (class_vectors, {"name": "", **ATTRIBUTES}, STORED),
-    "text.name": (class_vectors, "attributes_release_order", STORED),
-    "text.path": (class_vectors, "two.csv", ATTRIBUTES),
-    "text.phrases": (class_vectors, ("name", "said"), GLOVE),
-    "text.phrases_file": (class_vectors, "phrases.csv", GLOVE),
-    "text.normalise": (class_vectors, False, ATTRIBUTES),
-    "model.num_layers": (network, 2, {}),
-    "model.num_heads": (network, 2, {"head_dim": 3}),
-    "model.head_dim": (network, 5, {}),
-    "model.token_dim": (network, 11, {}),
-    "model.joint_dim": (network, 11, {}),
-    "model.encoder_hidden_dim": (network, 11, {}),
-    "model.projection_hidden_dim": (network, 11, {}),
-    "model.feed_forward_dim": (network, 11, {}),
-    "model.position_dim": (network, 6, {}),
-    "model.fourier_scale": (network, 0.9, {}),
-    "model.attention": (network, "self", {"num_layers": 2}),
-    "model.class_token": (network, False, {}),
-    "model.modalities": (network, "audio", {}),
-    "model.dropout_encoder": (network, 0.5, {}),
-    "model.dropout_position": (network, 0.5, {}),
-    "model.dropout_transformer": (network, 0.5, {}),
-    "model.dropout_text_projection": (network, 0.5, {}),
-    "model.dropout_video_projection": (network, 0.5, {}),
-    "fidelity.class_vectors": (run_text, "release_order", {}),
-    "fidelity.audio_scaling": (network, "l2", {}),
-    "fidelity.visual_scaling": (network, "l2_over_time", {}),
-    "fidelity.evaluation_times": (windows, "index", {}),
-    "fidelity.window_times": (windows, "restart", {}),
-    "fidelity.audio_window": (windows, "release", {}),
-    "fidelity.layer_norm": (network, "shared", {}),
-    "fidelity.batch_norm_momentum": (network, 0.19, {}),
-    "fidelity.text_statistics": (losses, "clips", {}),
-    "fidelity.squared_error": (losses, "sum", {}),
-    "fidelity.plateau_epochs": (rates, 4, {}),
-    "fidelity.stage_2_schedule": (rates, "validation", {}),
-    "fidelity.stage_2_epochs": (stage_2_epochs, "release", {}),
-    "fidelity.cjme_attention": (network_of("cjme"), "separate_means", {}),
-    "fidelity.avca_modality_tokens": (network_of("avca"), "fixed", {}),
-    "objective.cross_entropy": (losses, False, {}),
-    "objective.regression": (losses, False, {}),
-    "objective.reconstruction": (losses, False, {}),
-    "training.epochs": (num_epochs, 1, {}),
-    "training.batches_per_epoch": (num_batches, 5, {}),
-    "training.batch_size": (one_epoch, 13, {}),
-    "training.optimiser": (one_epoch, "adamw", {}),
-    "training.learning_rate": (rates, 2e-3, {}),
-    "training.weight_decay": (one_epoch, 0.1, {}),
-    "training.beta1": (one_epoch, 0.5, {}),
-    "training.beta2": (one_epoch, 0.5, {}),
-    "training.schedule": (rates, "constant", {}),
-    "training.warmup_epochs": (rates, 1, {}),
-    "training.clip_norm": (one_epoch, 0.1, {}),
-    "training.plateau_factor": (rates, 0.5, {}),
-    "training.sampling": (one_epoch, "uniform", {}),
-    "training.window_s": (one_epoch, 3.0, {}),
-    "training.device": (device, "auto", {}),
-    "evaluation.window_s": (windows, 3.0, {}),
-    "evaluation.batch_size": (batch_sizes, 17, {}),
-    "evaluation.gamma_max": (gammas, 2.0, {}),
-    "evaluation.gamma_step": (gammas, 0.5, {}),
+# Field: where another value of it (`other_values`) shows.
+TABLE = {
+    "data.split": split,
+    "data.average": windows,
+    "text.source": class_vectors,
+    "text.name": class_vectors,
+    "text.path": class_vectors,
+    "text.phrases": class_vectors,
+    "text.phrases_file": class_vectors,
+    "text.normalise": class_vectors,
+    "model.num_layers": network,
+    "model.num_heads": network,
+    "model.head_dim": network,
+    "model.token_dim": network,
+    "model.joint_dim": network,
+    "model.encoder_hidden_dim": network,
+    "model.projection_hidden_dim": network,
+    "model.feed_forward_dim": network,
+    "model.position_dim": network,
+    "model.fourier_scale": network,
+    "model.attention": network,
+    "model.class_token": network,
+    "model.modalities": network,
+    "model.dropout_encoder": network,
+    "model.dropout_position": network,
+    "model.dropout_transformer": network,
+    "model.dropout_text_projection": network,
+    "model.dropout_video_projection": network,
+    "fidelity.class_vectors": run_text,
+    "fidelity.audio_scaling": network,
+    "fidelity.visual_scaling": network,
+    "fidelity.evaluation_times": windows,
+    "fidelity.window_times": windows,
+    "fidelity.audio_window": windows,
+    "fidelity.layer_norm": network,
+    "fidelity.batch_norm_momentum": network,
+    "fidelity.text_statistics": losses,
+    "fidelity.squared_error": losses,
+    "fidelity.plateau_epochs": rates,
+    "fidelity.stage_2_schedule": rates,
+    "fidelity.stage_2_epochs": stage_2_epochs,
+    "fidelity.cjme_attention": network_of("cjme"),
+    "fidelity.avca_modality_tokens": network_of("avca"),
+    "objective.cross_entropy": losses,
+    "objective.regression": losses,
+    "objective.reconstruction": losses,
+    "training.epochs": num_epochs,
+    "training.batches_per_epoch": num_batches,
+    "training.batch_size": one_epoch,
+    "training.optimiser": one_epoch,
+    "training.learning_rate": rates,
+    "training.weight_decay": one_epoch,
+    "training.beta1": one_epoch,
+    "training.beta2": one_epoch,
+    "training.schedule": rates,
+    "training.warmup_epochs": rates,
+    "training.clip_norm": one_epoch,
+    "training.plateau_factor": rates,
+    "training.sampling": one_epoch,
+    "training.window_s": one_epoch,
+    "training.device": device,
+    "evaluation.window_s": windows,
+    "evaluation.batch_size": batch_sizes,
+    "evaluation.gamma_max": gammas,
+    "evaluation.gamma_step": gammas,
+}
+PLAIN = {
+    "seed": (weights, 1),
+    "system": (parameters, "attention_fusion"),
+    "options": (latents, {"num_latents": 3}),
+    "text_spaces": (space_vectors, {"words": TextSettings(source="attributes", path="one.csv")}),
 }
 
 NO_DROPOUT = {f.name: 0.0 for f in fields(ModelSettings) if f.name.startswith("dropout")}
 
 
-def replace_in(experiment, **changes):
-    sections = {
-        name: replace(getattr(experiment, name), **value) if isinstance(value, dict) else value
-        for name, value in changes.items()
-    }
-    return replace(experiment, **sections)
-
-
 def test_the_table_has_a_row_for_every_field():
     names = {f"{section}.{f.name}" for section, hint in sections().items() for f in fields(hint)}
     plain = {f.name for f in fields(Experiment)} - set(sections())
-    assert set(TABLE) == names | plain
+    assert set(TABLE) == set(OTHER_VALUES) == names
+    assert set(PLAIN) == plain
 
 
-@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize("name", [*TABLE, *PLAIN])
 def test_every_field_is_read(name, world, tiny_experiment):
-    shows, value, beside = TABLE[name]
-    section, _, field = name.rpartition(".")
-    base = tiny_experiment(model=NO_DROPOUT, text=STORED if section != "text" else {})
-    if section:
-        base = replace_in(base, **{section: beside})
-        change = value if isinstance(value, dict) else {field: value}
-        assert change[field] != getattr(getattr(base, section), field)
-        changed = replace_in(base, **{section: change})
+    text = {} if name.startswith("text.") else STORED
+    base = tiny_experiment(model=NO_DROPOUT, text=text)
+    if name in TABLE:
+        shows = TABLE[name]
+        base, changed = with_other_values(base, [name])
     else:
-        changed = replace(base, **{field: value})
+        shows, value = PLAIN[name]
+        changed = replace(base, **{name: value})
     assert shows(world, base) == shows(world, base), "what is looked at is not repeatable"
     assert shows(world, base) != shows(world, changed)
 

@@ -246,7 +246,7 @@ def test_a_bad_clip_stops_with_its_name_and_file_and_leaves_nothing(
 def test_an_older_store_survives_a_failed_overwrite(root, tmp_path):
     out = tmp_path / "store"
     before = prepare_official(root, out).fingerprint
-    assert "exists already" in refused(root, out)
+    assert "holds a feature store already" in refused(root, out)
     path = file(root, "audio", "stage_2_test_unseen", "Playing_Cello")
     whole = path.read_bytes()
     path.write_bytes(whole[:-20])

@@ -287,7 +287,7 @@ def test_what_is_there_is_kept(rendered, tmp_path):
         render_world(SMALL, rendered.path, clips_per_class=7)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "mine.jpg").touch()
-    with pytest.raises(TCAFError, match="is no rendered world; it will not be overwritten"):
+    with pytest.raises(TCAFError, match=r"is no rendered world; name another place$"):
         render_world(SMALL, tmp_path / "photos", clips_per_class=7, overwrite=True)
     assert [path.name for path in tmp_path.rglob("*")] == ["photos", "mine.jpg"]
 

@@ -88,7 +88,7 @@ def test_tables_that_do_not_fit_are_refused_before_any_work(tmp_path, rows, told
     [
         ({"unseen": 0.5}, "unseen must lie between 0 and 0.5"),
         ({"seed": -1}, "seed from 0 on; got unseen 0.2, seed -1"),
-        ({"overwrite": True}, "is no feature store; it will not be overwritten"),
+        ({"overwrite": True}, "exists already and is no feature store; name another place$"),
         ({}, "exists already"),
         ({"append": True}, "expected the list of shards of a feature store"),
         ({"append": True, "overwrite": True}, "replaced or added to, not both"),

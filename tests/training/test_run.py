@@ -192,7 +192,7 @@ def test_a_run_is_not_overwritten(store, whole, experiment):
 def test_a_foreign_folder_is_not_touched(store, tmp_path, experiment):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
-    with pytest.raises(TCAFError, match="exists already"):
+    with pytest.raises(TCAFError, match=r"mine holds 'notes\.txt' and no run; name another"):
         train(experiment, store, tmp_path / "mine")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
 

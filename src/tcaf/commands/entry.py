@@ -328,7 +328,7 @@ def in_words(error: "CycloptsError", words: tuple[str, ...] = ()) -> str:
             return f"{error.keyword} needs a value"
         # A name that is misspelt is the likelier reason.
         if strange := [each for each in error.unused_tokens or () if each.startswith("--")]:
-            return f"unknown option {strange[0]!r}{_nearest_option(strange[0], _options(words))}"
+            return f"unknown option {strange[0]!r}{_nearest_option(strange[0], options_of(words))}"
         return f"tcaf {' '.join(words)}: required: {error.argument.name}"
     if isinstance(error, cyclopts.RepeatArgumentError):
         return f"{error.token.keyword} is given twice"
@@ -337,12 +337,14 @@ def in_words(error: "CycloptsError", words: tuple[str, ...] = ()) -> str:
     return " ".join(str(error).split())
 
 
-def _options(words: tuple[str, ...]) -> list[str]:
+def options_of(words: tuple[str, ...]) -> list[str]:
     """Returns the names of a command's options."""
     app = build_app([words])
+    manner = app.default_parameter
     for word in words:
         app = app[word]
-    return sorted(name for each in app.assemble_argument_collection() for name in each.names)
+    found = app.assemble_argument_collection(default_parameter=manner)
+    return sorted(name for each in found for name in each.names)
 
 
 def _nearest_option(asked: str, known: Sequence[str]) -> str:

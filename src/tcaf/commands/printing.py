@@ -117,10 +117,16 @@ def print_settings(value: dict[str, Any], origins: dict[str, str]) -> None:
             print_line(f"{line}  # {origin}")
 
 
-def warn_on_edge(gamma: float, where: str) -> None:
-    """Says on the standard error that the best gamma lies on the edge of its grid."""
+def warn_on_edge(gamma: float, where: str, wider: str) -> None:
+    """Says on the standard error that the best gamma lies on the edge of its grid.
+
+    Args:
+        gamma: the best one.
+        where: the clips are from.
+        wider: the option that goes beyond the grid.
+    """
     advice = (
-        "a wider grid (--evaluation.gamma_max) may give a better harmonic mean"
+        f"a larger one ({wider}) may give a better harmonic mean"
         if gamma > 0
         else "the model does not favour seen classes, as an untrained one does not either"
     )

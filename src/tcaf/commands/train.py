@@ -71,7 +71,7 @@ def train(
             observer = Observers(terminal, TensorBoardObserver(out / "tensorboard"))
         result = run_training(experiment, opened, out, resume=resume, observer=observer)
     if result["choice"]["validation"]["gamma_on_edge"]:
-        printing.warn_on_edge(result["choice"]["gamma"], "validation")
+        printing.warn_on_edge(result["choice"]["gamma"], "validation", "--evaluation.gamma_max")
     show(result, lambda value: printing.print_result(value, out, store), json)
 
 
@@ -164,7 +164,7 @@ def evaluate(
         run, store, part=part, gamma=gamma, search_gamma=search_gamma, device=device
     )
     if found.result.gamma_on_edge:
-        printing.warn_on_edge(found.result.gamma, part)
+        printing.warn_on_edge(found.result.gamma, part, "--gamma")
     value = found.to_json() | ({"per_class": found.per_class()} if per_class else {})
     show(value, printing.print_evaluation, json)
 
@@ -186,7 +186,7 @@ def import_checkpoint(
 
     The file is read without executing anything in it. The model behaves as the release at
     evaluation: shared layer norms, visual features normalised over time, token index for time.
-    Class text is word2vec as kept in the store, unless --text says otherwise.
+    Class text is word2vec as kept in the store, unless --text.source or --text.name says otherwise.
 
     Args:
         checkpoint: a `.pt` file with the release's state dict.
@@ -204,7 +204,9 @@ def import_checkpoint(
     from tcaf.settings.sections import TextSettings
     from tcaf.training.release import import_release
 
-    text = TextSettings(**{"name": "word2vec", **nested(settings).get("text", {})})
+    given = nested(settings).get("text", {})
+    kept = {"name": "word2vec"} if given.get("source", "stored") == "stored" else {}
+    text = TextSettings(**{**kept, **given})
     made = import_release(
         checkpoint,
         FeatureStore.open(store),

@@ -22,7 +22,7 @@ from tcaf.data.splits import Split
 from tcaf.data.store import FeatureStore, read_text_embeddings, write_text_embeddings
 from tcaf.data.writer import new_store
 from tcaf.errors import TCAFError
-from tcaf.files.atomic import new_folder, read_json, write_json
+from tcaf.files.atomic import check_place, new_folder, read_json, write_json
 from tcaf.progress import Track, silent
 
 FORMAT = "tcaf-parquet"
@@ -48,8 +48,7 @@ def to_parquet(
         TCAFError: no store there or a damaged one; something is at `out` and `overwrite` is false,
             or that is no such folder.
     """
-    if overwrite and out.exists() and not (out / SIDECAR).is_file():
-        raise TCAFError(f"{out} exists and is no Parquet folder of tcaf; it will not be replaced")
+    check_place(out, overwrite=overwrite, what="Parquet folder of tcaf", mark=SIDECAR)
     store = FeatureStore.open(store_path)
     store.verify()
     manifest = Manifest.read(store_path)

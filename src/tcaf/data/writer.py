@@ -18,7 +18,7 @@ from tcaf.data.shards import Dtype, Manifest, file_sha256, shard_schema
 from tcaf.data.splits import Split
 from tcaf.data.store import FeatureStore, write_text_embeddings
 from tcaf.errors import TCAFError
-from tcaf.files.atomic import new_folder, only_writer, replacing, write_json
+from tcaf.files.atomic import check_place, new_folder, only_writer, replacing, write_json
 
 SHARD_BYTES = 256 * 2**20
 """Tokens gathered in memory before a shard is written."""
@@ -70,7 +70,7 @@ class StoreWriter:
         for modality in MODALITIES:
             peak = float(np.abs(clip.tokens(modality)).max(initial=0))
             if peak > float(np.finfo(self.dtype).max):
-                hint = "; prepare with --dtype float32" if self.dtype == "float16" else ""
+                hint = "; make a new store with --dtype float32" if self.dtype == "float16" else ""
                 raise TCAFError(
                     f"clip {clip.id!r}: {modality} value {peak:g} does not fit {self.dtype}{hint}"
                 )
@@ -143,16 +143,13 @@ class StoreWriter:
         write_json(self.folder / "store.json", manifest.to_json())
 
 
-def check_place(path: Path, *, overwrite: bool) -> None:
+def check_store_place(path: Path, *, overwrite: bool) -> None:
     """Checks that a store may be written to `path`, before hours go into what it is to hold.
 
     Raises:
-        TCAFError: something is there and `overwrite` is false, or that is no store.
+        TCAFError: a store is there and `overwrite` is false, or something that is no store.
     """
-    if path.exists() and not overwrite:
-        raise TCAFError(f"{path} exists already; name another place or pass --overwrite")
-    if path.exists() and not (path / "store.json").is_file():
-        raise TCAFError(f"{path} exists and is no feature store; it will not be overwritten")
+    check_place(path, overwrite=overwrite, what="feature store", mark="store.json")
 
 
 @contextmanager
@@ -178,7 +175,7 @@ def new_store(
             was added.
     """
     path = Path(path)
-    check_place(path, overwrite=overwrite)
+    check_store_place(path, overwrite=overwrite)
     with new_folder(path, overwrite=overwrite) as folder:
         writer = StoreWriter(folder, spec, dtype, shard_bytes)
         yield writer

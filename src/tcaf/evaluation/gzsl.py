@@ -296,7 +296,7 @@ def warn_if_on_edge(result: GZSLResult) -> None:
     if result.gamma_on_edge:
         warnings.warn(
             f"the best gamma, {result.gamma:g}, lies on the edge of the grid searched; "
-            "a wider grid (evaluation.gamma_max) may give a better harmonic mean",
+            "a wider grid (gammas) may give a better harmonic mean",
             GammaOnEdgeWarning,
             stacklevel=2,
         )

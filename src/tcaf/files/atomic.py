@@ -139,6 +139,31 @@ def _tidy(path: Path) -> None:
             shutil.rmtree(other, ignore_errors=True)
 
 
+def _is_taken(path: Path) -> bool:
+    """Returns whether something is at `path` that would be lost: an empty folder would not."""
+    return path.exists() and not (path.is_dir() and not any(path.iterdir()))
+
+
+def check_place(path: Path, *, overwrite: bool, what: str, mark: str) -> None:
+    """Checks that a command may write a folder to `path`, before hours go into its content.
+
+    Args:
+        path: of the folder; an empty one may be there.
+        overwrite: one of the same kind may be replaced.
+        what: the folder is to be, as in "feature store".
+        mark: file by which such a folder is known.
+
+    Raises:
+        TCAFError: something else is there, or `overwrite` is false.
+    """
+    if not _is_taken(path):
+        return
+    if not (path / mark).is_file():
+        raise TCAFError(f"{path} exists already and is no {what}; name another place")
+    if not overwrite:
+        raise TCAFError(f"{path} holds a {what} already; name another place or pass --overwrite")
+
+
 @contextmanager
 def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yields an empty folder beside `path`; on success it takes the name `path`.
@@ -148,12 +173,12 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     folder that one of them was about to replace is put back, unfinished ones are removed.
 
     Raises:
-        TCAFError: `path` exists and `overwrite` is false.
+        TCAFError: something other than an empty folder is at `path`, and `overwrite` is false.
     """
     path = path.absolute()
     _tidy(path)
-    if path.exists() and not overwrite:
-        raise TCAFError(f"{path} exists already; name another place or pass --overwrite")
+    if _is_taken(path) and not overwrite:
+        raise TCAFError(f"{path} exists already; name another place")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     retired = path.with_name(f".{path.name}.{os.getpid()}.old")
     partial.mkdir(parents=True)

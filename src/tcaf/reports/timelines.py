@@ -29,7 +29,8 @@ def training_curves(
     """Draws losses, validation scores and learning rate over the epochs of both stages.
 
     Stages stand side by side, or one below the other where it is narrow; what a stage does not
-    have, such as validation in stage 2, is left out. The chosen epoch is marked in all of them.
+    have, such as validation in stage 2 or the learning rate of a closed form, is left out. The
+    chosen epoch is marked in all of them.
 
     Args:
         records: of one run, in any order.
@@ -79,8 +80,12 @@ def _parts(records: Sequence[EpochRecord]) -> list[_Part]:
     parts = []
     for column, stage in enumerate(sorted({record.stage for record in records})):
         epochs = sorted((r for r in records if r.stage == stage), key=lambda r: r.epoch)
-        validated = any(record.validation for record in epochs)
-        parts += [_Part(w, column, epochs) for w in ROWS if w != "validation" or validated]
+        there = {
+            "losses": True,
+            "validation": any(record.validation for record in epochs),
+            "learning rate": any(record.learning_rate for record in epochs),
+        }
+        parts += [_Part(what, column, epochs) for what in ROWS if there[what]]
     return parts
 
 

@@ -184,6 +184,7 @@ def text_settings(experiment: Experiment, space: str = TEXT) -> TextSettings:
     if text.source != "stored":
         raise TCAFError(
             "fidelity.class_vectors 'release_order' needs the vectors of a store made by "
-            f"`tcaf prepare official`, got text.source {text.source!r}; set it to 'by_name'"
+            f"`tcaf prepare official`, got text.source {text.source!r}; set "
+            "fidelity.class_vectors to 'by_name'"
         )
     return replace(text, name=f"{text.name or 'word2vec'}_release_order")

@@ -21,7 +21,7 @@ from jaxtyping import Float, UInt8
 from tcaf.data.splits import PARTS
 from tcaf.errors import MissingExtraError, TCAFError
 from tcaf.execution.processes import usable_cores
-from tcaf.files.atomic import new_folder, write_json
+from tcaf.files.atomic import check_place, new_folder, write_json
 from tcaf.progress import Track, silent
 from tcaf.sources.scenes import FPS, HEIGHT, SAMPLE_RATE, WIDTH, Samples, draw, play
 from tcaf.sources.world import (
@@ -237,8 +237,7 @@ def render_world(
             f"clips_per_class must be at least {MIN_CLIPS_PER_CLASS} for every part to have clips, "
             f"got {clips_per_class}"
         )
-    if overwrite and out.exists() and not (out / WORLD_FILE).is_file():
-        raise TCAFError(f"{out} exists and is no rendered world; it will not be overwritten")
+    check_place(out, overwrite=overwrite, what="rendered world", mark=WORLD_FILE)
     _import_av()
     clips = plan_clips(world, clips_per_class)
     with new_folder(out, overwrite=overwrite) as folder:

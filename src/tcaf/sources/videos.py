@@ -17,7 +17,7 @@ from tcaf.data.features import MODALITIES, Modality
 from tcaf.data.shards import Dtype
 from tcaf.data.splits import PARTS, Split
 from tcaf.data.store import FeatureStore
-from tcaf.data.writer import StoreWriter, append_store, check_place, new_store
+from tcaf.data.writer import StoreWriter, append_store, check_store_place, new_store
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.execution.processes import usable_cores
 from tcaf.extract.corpus import Backbones, Extracted, Reject, extract_files
@@ -108,11 +108,13 @@ def prepare_videos(
             f"unseen must lie between 0 and 0.5, seed from 0 on; got unseen {unseen}, seed {seed}"
         )
     if append and overwrite:
-        raise TCAFError("a store is replaced or added to, not both; leave out overwrite or append")
+        raise TCAFError(
+            "a store is replaced or added to, not both; leave out --overwrite or --append"
+        )
     clips = find_clips(folder, labels)
     store = FeatureStore.open(out) if append else None
     if store is None:
-        check_place(out, overwrite=overwrite)
+        check_store_place(out, overwrite=overwrite)
     else:
         clips = _not_in(store, clips, folder)
         if not clips:

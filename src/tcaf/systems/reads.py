@@ -75,7 +75,7 @@ def reads_setting(system: System, name: str) -> bool:
     if section == "objective" or name in _TCAF_OBJECTIVE:
         return descends and "objective" not in system.ignores
     if section == "training":
-        return descends or field in ("epochs", "device")
+        return descends or field == "device" or (field == "epochs" and not system.training_free)
     return descends if name in _SCHEDULE else True
 
 

@@ -113,6 +113,9 @@ _NO_TRANSFORMER = frozenset(
 )
 """What TCaF's settings say of its transformer alone."""
 
+_NO_TIME = frozenset({"fidelity.evaluation_times", "fidelity.window_times"})
+"""When a token is."""
+
 _PERCEIVER = frozenset({"model.attention", "model.class_token", "fidelity.layer_norm"})
 _TRIPLETS = frozenset({"objective"})
 _RIDGE = frozenset(
@@ -129,7 +132,7 @@ for _system in (
         TCAFConfig,
         AttentionFusion,
         tcaf_objective,
-        ignores=_NO_TRANSFORMER,
+        ignores=_NO_TRANSFORMER | _NO_TIME,
     ),
     System(
         "perceiver", "Perceiver", PerceiverConfig, Perceiver, tcaf_objective, ignores=_PERCEIVER

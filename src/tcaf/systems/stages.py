@@ -138,8 +138,8 @@ class _WithWeights:
         self.experiment = experiment
 
     def learning_rate(self, epoch: int, scores: Sequence[float]) -> float:
-        """Returns the learning rate of the settings, which records show and nothing else reads."""
-        return self.experiment.training.learning_rate
+        """Returns 0: nothing moves by steps."""
+        return 0.0
 
     def state(self) -> dict[str, Tensor]:
         """Returns copies of the weights, by name."""

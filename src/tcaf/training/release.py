@@ -48,6 +48,11 @@ def import_release(
         TCAFError: no such checkpoint, one of other dimensions than the store's features or class
             text, or `out` exists.
     """
+    if class_vectors == "release_order" and text.source != "stored":
+        raise TCAFError(
+            "the release's order of class vectors is known of those in a store alone, got "
+            f"text.source {text.source!r}; add --class_vectors by_name"
+        )
     imported = model_from_state_dict(
         read_checkpoint(checkpoint), num_heads=num_heads, attention=attention
     )

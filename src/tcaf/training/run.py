@@ -28,7 +28,7 @@ from torch import nn
 
 from tcaf.data.classes import ClassSet
 from tcaf.data.store import FeatureStore
-from tcaf.errors import TCAFError
+from tcaf.errors import TCAFError, shorten
 from tcaf.evaluation.decisions import FILE, ClipDecisions, write_decisions
 from tcaf.evaluation.gzsl import GZSLResult
 from tcaf.files.atomic import new_folder, read_json, write_json, write_text
@@ -96,8 +96,10 @@ class Run:
                 # A kill may have come between the checkpoint and its line of metrics.
                 self._write_metrics(progress)
             return progress
-        if self.path.is_dir() and not any(self.path.iterdir()):
-            self.path.rmdir()
+        if self.path.is_dir() and (others := sorted(each.name for each in self.path.iterdir())):
+            raise TCAFError(
+                f"{self.path} holds {shorten(others)} and no run; name another place with --out"
+            )
         names = store.split(experiment.data.split).classes
         text_settings = find_system(experiment.system).text_settings(experiment)
         text = embed_in_spaces(text_settings, names, store)
