@@ -60,7 +60,7 @@ UNDER = {
     "sources.official_lists": ("prepare official",),
     "sources.videos.prepare_videos": ("prepare videos",),
     "systems.stages.DescentStage.run_epoch": RUNS,
-    "text.candidates.ClassText": RUNS,
+    "text.candidates": RUNS,
     "text.class_text": TEXT,
     "training.evaluate.evaluate_run": ("evaluate",),
     "training.model_file": ("evaluate", "predict", "report"),

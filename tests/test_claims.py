@@ -23,7 +23,7 @@ def test_time_tells_classes_apart_that_averages_cannot(tmp_path):
     accuracy = {}
     for average in (False, True):
         own = replace(experiment, data=replace(experiment.data, average=average))
-        protocol = TwoStages(own, store, store.text("attributes"))
+        protocol = TwoStages(own, store, {"text": store.text("attributes")})
         stage = protocol.new_stage(1)
         # Half of the preset's epochs: stage 1 finds the relation in about the seventh.
         for epoch in range(1, own.training.epochs // 2 + 1):

@@ -24,7 +24,7 @@ ROOMS = {
     ),
     "pretrained": ("fetch", "weights", "towers"),
     "settings": ("validation", "fidelity", "sections", "experiment"),
-    "text": ("words", "encoders", "sources", "phrases", "class_text", "candidates"),
+    "text": ("words", "encoders", "sources", "phrases", "spaces", "class_text", "candidates"),
     "extract": (
         *("backbones", "tracks", "conversion", "media", "waveform"),
         *("vggish", "logmel", "c3d", "efficientnet", "clip", "clap"),

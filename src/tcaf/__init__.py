@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tcaf.extract.vggish import log_mel_examples, quantise
     from tcaf.settings.experiment import Experiment
     from tcaf.settings.fidelity import Fidelity
-    from tcaf.systems.interface import ClassEmbeddings, InputConfig, System
+    from tcaf.systems.interface import ClassEmbeddings, InputConfig, System, TextSpacesConfig
     from tcaf.systems.joint_space import TCAFConfig
     from tcaf.systems.losses import Losses, tcaf_losses
     from tcaf.systems.registry import register
@@ -50,6 +50,7 @@ _HOMES = {
     "TCAF": "systems.tcaf",
     "TCAFConfig": "systems.joint_space",
     "TCAFError": "errors",
+    "TextSpacesConfig": "systems.interface",
     "VideoFeatures": "data.features",
     "ZeroShotClassifier": "answers.classifier",
     "evaluate": "evaluation.gzsl",
@@ -82,6 +83,7 @@ __all__ = [
     "System",
     "TCAFConfig",
     "TCAFError",
+    "TextSpacesConfig",
     "VideoFeatures",
     "ZeroShotClassifier",
     "evaluate",

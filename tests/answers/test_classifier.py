@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from tcaf import ZeroShotClassifier
 from tcaf.commands import entry as cli
@@ -17,6 +16,7 @@ from tcaf.errors import TCAFError
 from tcaf.evaluation.decisions import read_decisions
 from tcaf.extract.backbones import BACKBONES
 from tcaf.systems.registry import SYSTEMS
+from tcaf.text.spaces import ClassText
 from tcaf.training.model_file import TrainedModel, load_model, save_model
 from tcaf.training.run import train
 from write_clip_run import COLOURS, write_run
@@ -130,8 +130,9 @@ def test_order_of_classes_is_of_no_account(classifier, clips):
 
 def test_equal_classes_are_ordered_by_name(run, clips):
     trained = load_model(run)
-    alike = trained.text_embedding[:1].expand_as(trained.text_embedding).clone()
-    same = ZeroShotClassifier(replace(trained, text_embedding=alike, gamma=0.0))
+    matrix = trained.class_text["text"]
+    alike = ClassText({"text": matrix[:1].expand_as(matrix).clone()})
+    same = ZeroShotClassifier(replace(trained, class_text=alike, gamma=0.0))
     found = same.classify(clips[0], top_k=12).answers
     names = sorted(trained.classes.names, key=lambda n: (n not in trained.classes.seen, n))
     assert [a.name for a in found] == names
@@ -181,11 +182,11 @@ def test_every_system_answers_clips_without_a_modality(
 
     experiment = tiny_experiment(system=system)
     text = tiny_store.text("attributes")
-    stage = TwoStages(experiment, tiny_store, text).new_stage(2)
+    stage = TwoStages(experiment, tiny_store, {"text": text}).new_stage(2)
     names = tuple(text)
     classes = ClassSet(names, frozenset(names[:7]))
-    matrix = torch.from_numpy(np.stack(list(text.values())))
-    made = TrainedModel(system, stage.model, tiny_store.spec, classes, matrix, 0.1, experiment, 0.5)
+    own = ClassText.of({"text": text}, names)
+    made = TrainedModel(system, stage.model, tiny_store.spec, classes, own, 0.1, experiment, 0.5)
     classifier = ZeroShotClassifier(made)
     together = classifier.classify(clips, top_k=12)
     for clip, found in zip(clips, together, strict=True):

@@ -22,6 +22,7 @@ from tcaf.data.store import FeatureStore
 from tcaf.data.writer import new_store
 from tcaf.experiments.presets import preset_names
 from tcaf.systems.registry import SYSTEMS
+from two_spaces import SYSTEM as TWO_SPACES
 
 
 @pytest.fixture(scope="module")
@@ -260,6 +261,23 @@ def test_settings_can_be_fed_back(tcaf, world, tmp_path):
     found = json.loads(tcaf(*arguments, "--json")[1])
     assert found["model"]["num_heads"] == 4
     assert found["training"]["window_s"] is None
+
+
+def test_text_spaces_are_shown_as_sections(tcaf, tmp_path, monkeypatch):
+    monkeypatch.setitem(SYSTEMS, "two_spaces", TWO_SPACES)
+    file = tmp_path / "words.toml"
+    written = {"source": "glove", "path": "words.txt"}
+    file.write_text("[text_spaces.words]\nsource = 'glove'\npath = 'words.txt'\n")
+    arguments = ("settings", "--system", "two_spaces", "--config", file)
+    status, output, _ = tcaf(*arguments)
+    assert status == 0
+    assert f'[text_spaces.words]\nsource = "glove"  # {file}\n' in output
+    assert tomllib.loads(output) == {"system": "two_spaces", "text_spaces": {"words": written}}
+    everything = shown(tcaf, *arguments[1:])
+    expected = {"name": "", "phrases": ["name"], "phrases_file": "", "normalise": True}
+    assert everything["text_spaces"] == {"words": {**written, **expected}}
+    told = complaint(tcaf("settings", "--config", file))
+    assert "system 'tcaf' does not read 'text_spaces.words.source'" in told
 
 
 def test_any_command_takes_a_file(tcaf, tmp_path):

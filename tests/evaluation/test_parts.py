@@ -10,6 +10,7 @@ from tcaf.errors import TCAFError
 from tcaf.evaluation.gzsl import GAMMAS, evaluate
 from tcaf.evaluation.parts import EvaluationPart, distances, evaluate_part
 from tcaf.systems.interface import ZeroShotModel
+from tcaf.text.spaces import ClassText
 
 WINDOWS = Windows(window_s=5.0)
 
@@ -18,13 +19,17 @@ WINDOWS = Windows(window_s=5.0)
 def part(tiny_store):
     text = tiny_store.text("attributes")
     classes = tiny_store.split("cls").stage_1
-    matrix = torch.from_numpy(np.stack([text[name] for name in classes.names]))
-    return EvaluationPart(tiny_store, tiny_store.rows("cls", "val"), classes, matrix)
+    return EvaluationPart(
+        tiny_store,
+        tiny_store.rows("cls", "val"),
+        classes,
+        ClassText.of({"text": text}, classes.names),
+    )
 
 
 @pytest.fixture
 def model(small_model, part):
-    return small_model(text_dim=part.text_embedding.shape[1])
+    return small_model(text_dim=part.class_text.dims["text"])
 
 
 def test_labels_are_columns(part):
@@ -36,7 +41,7 @@ def test_distances_by_loops(model, part):
     found = distances(model, part, WINDOWS, batch_size=7)
     assert found.shape == (len(part.rows), len(part.classes))
     with torch.no_grad():
-        classes = model.embed_text(part.text_embedding).class_embedding
+        classes = model.embed_text(part.class_text["text"]).class_embedding
         for clip in (0, 6, 7, len(part.rows) - 1):
             alone = model(load_batch(part.store, part.rows[[clip]], WINDOWS)).video_embedding
             expected = (alone - classes).square().sum(dim=1).sqrt()
@@ -60,7 +65,7 @@ def test_evaluation_leaves_the_model_in_eval_mode_and_unchanged(model, part):
 def test_evaluate_part_is_gzsl_on_these_embeddings(model, part, gamma):
     with torch.no_grad():
         videos = model(load_batch(part.store, part.rows, WINDOWS)).video_embedding
-        classes = model.embed_text(part.text_embedding).class_embedding
+        classes = model.embed_text(part.class_text["text"]).class_embedding
     expected = evaluate(
         videos,
         classes,
@@ -80,7 +85,7 @@ def test_order_of_classes_is_of_no_account(model, part):
     moved = replace(
         part,
         classes=replace(part.classes, names=tuple(part.classes.names[i] for i in order)),
-        text_embedding=part.text_embedding[order],
+        class_text=part.class_text.select(order),
     )
     assert moved.labels.tolist() == order.argsort()[part.labels].tolist()
     results = [evaluate_part(model, p, WINDOWS, gammas=GAMMAS[:2]) for p in (part, moved)]

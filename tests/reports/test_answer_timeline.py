@@ -21,6 +21,7 @@ from tcaf.reports.answer_timeline import (
 )
 from tcaf.reports.theme import light
 from tcaf.systems.attention_map import AttentionMap
+from tcaf.text.spaces import ClassText
 from tcaf.training.model_file import TrainedModel
 from write_clip_run import write_clip
 
@@ -232,7 +233,7 @@ def test_a_track_without_a_decoder_is_left_out(tmp_path, media, codec, head, row
 
 def classifier(model, experiment, **settings):
     """An untrained classifier with settings of its input."""
-    text = torch.eye(3, model.config.text_dim)
+    text = ClassText({"text": torch.eye(3, model.config.text_dim)})
     classes = ClassSet(("a", "b", "c"), frozenset("a"))
     trained = TrainedModel("tcaf", model, SPEC, classes, text, 0.2, experiment(**settings), 1.0)
     return ZeroShotClassifier(trained)

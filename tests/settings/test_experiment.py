@@ -38,6 +38,7 @@ from tcaf.text.class_text import embed_classes
 from tcaf.training.observers import EpochRecord
 from tcaf.training.protocol import EpochDone, TwoStages, choose
 from tcaf.training.run import Run
+from two_spaces import SYSTEM
 from write_world import world_of_two_splits
 
 OBJECTIVE = ("cross_entropy", "regression", "reconstruction")
@@ -81,7 +82,7 @@ class World:
     store: FeatureStore
 
     def protocol(self, experiment):
-        return TwoStages(experiment, self.store, self.store.text("attributes"))
+        return TwoStages(experiment, self.store, {"text": self.store.text("attributes")})
 
 
 def network(world, experiment):
@@ -157,7 +158,7 @@ def run_text(world, experiment):
     """The class vectors that a run keeps."""
     run = Run(mkdtemp(dir=world.folder))
     run.start(experiment, world.store, resume=False)
-    return {name: vector.tolist() for name, vector in run.text().items()}
+    return {name: vector.tolist() for name, vector in run.text()["text"].items()}
 
 
 def class_vectors(world, experiment):
@@ -167,6 +168,16 @@ def class_vectors(world, experiment):
     paths = {k: str(world.folder / name) for k, name in given.items() if name}
     names = world.store.split("cls").classes
     return embed_classes(replace(settings, **paths), names, world.store).tolist()
+
+
+def space_vectors(world, experiment):
+    """What classes are embedded as in the further space that a system reads, if it is there."""
+    try:
+        settings = SYSTEM.text_settings(experiment)["words"]
+    except TCAFError as error:
+        return str(error)
+    settings = replace(settings, path=str(world.folder / settings.path))
+    return embed_classes(settings, world.store.split("cls").classes).tolist()
 
 
 def split(world, experiment):
@@ -278,6 +289,7 @@ PLAIN = {
     "seed": (weights, 1),
     "system": (parameters, "attention_fusion"),
     "options": (latents, {"num_latents": 3}),
+    "text_spaces": (space_vectors, {"words": TextSettings(source="attributes", path="one.csv")}),
 }
 
 NO_DROPOUT = {f.name: 0.0 for f in fields(ModelSettings) if f.name.startswith("dropout")}
@@ -604,3 +616,55 @@ def test_layers_stay_as_they_are():
 def test_layers_that_are_refused(layer, message):
     with pytest.raises(TCAFError, match=message):
         Experiment.from_layers(layer)
+
+
+# --- Text spaces ---
+
+
+SPACES = {"text_spaces": {"clip": {"source": "clip", "path": "one"}, "words": {"source": "glove"}}}
+
+
+def test_text_spaces_are_laid_over_one_another_field_by_field():
+    later = {"text_spaces": {"clip": {"path": "two"}, "raw": {"source": "stored"}}}
+    found = Experiment.from_layers(SPACES, later).text_spaces
+    assert found == {
+        "clip": TextSettings("clip", path="two"),
+        "words": TextSettings("glove"),
+        "raw": TextSettings(),
+    }
+
+
+def test_text_spaces_come_back():
+    experiment = Experiment.from_layers(SPACES, {"text_spaces": {"raw": {"source": "stored"}}})
+    # A space is there though its settings are the defaults.
+    assert experiment.changes() == {
+        "text_spaces": {**SPACES["text_spaces"], "raw": {"source": "stored"}}
+    }
+    assert Experiment.from_json(experiment.changes()) == experiment
+    written = json.loads(json.dumps(experiment.to_json()))
+    assert written == experiment.to_json()
+    assert Experiment.from_json(written) == experiment
+    assert "text_spaces" not in Experiment().changes()
+
+
+@pytest.mark.parametrize(
+    ("spaces", "message"),
+    [
+        (
+            {"clip": {"sorce": "clip"}},
+            r"setting text_spaces\.clip\.sorce; did you mean 'source'",
+        ),
+        ({"clip": {"source": "clp"}}, r"text_spaces\.clip\.source: expected one of .*mean 'clip'"),
+        ({"clip": {"path": "one"}}, r"text_spaces\.clip\.source is missing"),
+        ({"clip": 3}, r"text_spaces\.clip is a section of settings, got 3"),
+        (3, "text_spaces is a section of settings, got 3"),
+        (
+            {"text": {"source": "clip"}},
+            r"other than 'text', which is the section \[text\], got 't",
+        ),
+        ({"a.b": {"source": "clip"}}, "expected a name like clip, .* got 'a.b'"),
+    ],
+)
+def test_wrong_text_spaces(spaces, message):
+    with pytest.raises(TCAFError, match=message):
+        Experiment.from_layers({"text_spaces": spaces})

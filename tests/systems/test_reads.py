@@ -132,14 +132,14 @@ def short_run(experiment, store):
         # Where the model would go if there were a GPU.
         device = pick_device(experiment.training.device)
     with patch("tcaf.training.protocol.pick_device", return_value=torch.device("cpu")) as asked:
-        protocol = TwoStages(experiment, store, dict(zip(names, text, strict=True)))
+        protocol = TwoStages(experiment, store, {"text": dict(zip(names, text, strict=True))})
     asked.assert_called_once_with(experiment.training.device)
     stage = protocol.new_stage(1)
     sizes = []
     stage.model.register_forward_pre_hook(lambda module, given: sizes.append(len(given[0])))
     losses = [stage.run_epoch(epoch, stage.learning_rate(epoch, [])) for epoch in (1, 2)]
     some = protocol.validation
-    some = EvaluationPart(store, some.rows[::3], some.classes, some.text_embedding)
+    some = EvaluationPart(store, some.rows[::3], some.classes, some.class_text)
     with patch("tcaf.evaluation.parts.score", wraps=score) as spy:
         result = protocol.evaluate(stage.model, some, None)
     decided = result.decisions

@@ -14,9 +14,10 @@ from tcaf.settings.fidelity import Fidelity
 from tcaf.settings.sections import DataSettings, ModelSettings
 from tcaf.systems.avca import AVCAConfig
 from tcaf.systems.cjme import CJMEConfig
-from tcaf.systems.interface import InputConfig, System
+from tcaf.systems.interface import InputConfig, System, TextSpacesConfig
 from tcaf.systems.joint_space import TCAFConfig
 from tcaf.systems.perceiver import PerceiverConfig
+from tcaf.systems.reads import flattened, own_options, unread_settings, without
 from tcaf.systems.registry import (
     SYSTEMS,
     configure,
@@ -417,3 +418,72 @@ def test_options_of_the_ranges():
         CJMEConfig(**DIMS, dropout=1.0)
     with pytest.raises(TCAFError, match=r"options\.strongest must be above 0, got -1"):
         RidgeConfig(**DIMS, strongest=-1.0)
+
+
+# --- Text spaces ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpacesConfig(TextSpacesConfig):
+    width: int = 11
+
+
+def test_the_sizes_of_several_text_spaces_reach_the_configuration():
+    system = mine(config=SpacesConfig, spaces=("text", "clip"))
+    register(system)
+    experiment = Experiment(system="mine", options={"width": 13})
+    found = configure(experiment, **{**DIMS, "text_dim": {"text": 7, "clip": 11}})
+    assert (found.text_dims, found.width, found.audio_dim) == ({"text": 7, "clip": 11}, 13, 3)
+    # Where sizes do not matter, as in the plan of a table, one stands for all.
+    assert configure(experiment, **DIMS).text_dims == {"text": 7, "clip": 7}
+    assert own_options(system) == ["width"]
+    assert modalities(experiment) == ("audio", "visual")
+
+
+def test_a_single_space_of_another_name_has_a_text_dim():
+    register(mine(spaces=("clip",)))
+    found = configure(Experiment(system="mine"), **{**DIMS, "text_dim": {"clip": 11}})
+    assert found.text_dim == 11
+
+
+@pytest.mark.parametrize(
+    ("spaces", "read"),
+    [
+        (("text",), ["text.source", "fidelity.class_vectors"]),
+        (("clip",), ["text_spaces.clip.source"]),
+        (
+            ("text", "clip"),
+            ["text.source", "fidelity.class_vectors", "text_spaces.clip.source"],
+        ),
+    ],
+)
+def test_what_is_read_of_text(spaces, read):
+    config = MineConfig if len(spaces) == 1 else SpacesConfig
+    text = {"source": "clip"}
+    settings = {
+        "text": text,
+        "fidelity": {"class_vectors": "by_name"},
+        "text_spaces": {"clip": text, "clap": text},
+    }
+    system = mine(config=config, spaces=spaces)
+    unread = unread_settings(system, settings)
+    found = flattened(settings)
+    assert sorted([*read, *unread]) == sorted(found)
+    assert list(flattened(without(settings, unread))) == [n for n in found if n in read]
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"spaces": "clip"}, r"expected different names of text spaces, .* got 'clip'"),
+        ({"spaces": ()}, r"expected different names of text spaces, .* got \(\)"),
+        ({"spaces": ("clip", "clip")}, r"names of text spaces, .* got \('clip', 'clip'\)"),
+        ({"spaces": ("a b",)}, r"different names of text spaces, .* got \('a b',\)"),
+        ({"spaces": ("text", "clip")}, "2 text spaces: MineConfig must extend TextSpacesConfig"),
+        ({"config": SpacesConfig}, "1 text space: SpacesConfig must extend InputConfig"),
+    ],
+)
+def test_wrong_text_spaces(changes, message):
+    with pytest.raises(TCAFError, match=f"system 'mine'.*{message}"):
+        mine(**changes)

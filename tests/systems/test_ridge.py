@@ -270,7 +270,7 @@ def experiment(tiny_experiment):
 
 
 def test_the_lambda_of_the_best_epoch_is_stage_2s(tiny_store, experiment):
-    text = tiny_store.text("attributes")
+    text = {"text": tiny_store.text("attributes")}
     events = list(TwoStages(experiment, tiny_store, text).run())
     records = [event.record for event in events if isinstance(event, EpochDone)]
     finished = events[-1]

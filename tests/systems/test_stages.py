@@ -23,7 +23,7 @@ from tcaf.training.protocol import TwoStages
 @pytest.fixture(scope="module")
 def stage(tiny_store, tiny_experiment):
     """Builds a new stage; what differs from `tiny_experiment` is given."""
-    text = tiny_store.text("attributes")
+    text = {"text": tiny_store.text("attributes")}
 
     def build(number=1, **changes):
         return TwoStages(tiny_experiment(**changes), tiny_store, text).new_stage(number)
@@ -192,8 +192,8 @@ def test_parts_and_labels(stage, tiny_store):
         for row, label in zip(part.rows, part.labels, strict=True):
             assert names[label] == tiny_store.class_names[row]
             expected = torch.from_numpy(text[names[label]])
-            assert torch.equal(part.text_embedding[label], expected)
-        assert len(part.text_embedding) == len(names)
+            assert torch.equal(part.class_text["text"][label], expected)
+        assert len(part.class_text["text"]) == len(names)
 
 
 def test_reports_are_running_means(stage):
@@ -230,7 +230,7 @@ def drawn(stage, number):
 def objective_of(stage, rows, labels):
     batch = load_batch(stage.part.store, rows, stage.part.windows, labels=labels)
     with torch.no_grad():
-        text = stage.part.text_embedding
+        text = stage.part.class_text["text"]
         return tcaf_objective(stage.model, batch, None, text, stage.experiment).total
 
 
@@ -240,7 +240,7 @@ def test_objective_by_its_parts(stage, statistics):
     made.model.train()
     rows, labels = drawn(made, 0)
     batch = load_batch(made.part.store, rows, made.part.windows, labels=labels)
-    words = made.part.text_embedding
+    words = made.part.class_text["text"]
     with torch.no_grad():
         video, text = made.model(batch), made.model.embed_text(words)
         own = made.model.embed_text(words[batch.labels])
@@ -294,8 +294,8 @@ def test_a_batch_that_leaves_one_row(stage):
     made = stage()
     part = made.part
     of_one = part.labels == part.labels[0]
-    labels, text = part.labels[of_one] * 0, part.text_embedding[:1]
-    made.part = replace(part, rows=part.rows[of_one], labels=labels, text_embedding=text)
+    labels, text = part.labels[of_one] * 0, part.class_text.select([0])
+    made.part = replace(part, rows=part.rows[of_one], labels=labels, class_text=text)
     made.sampler = replace(made.sampler, labels=labels)
     with pytest.raises(TCAFError, match="at least two classes"):
         train(made)
@@ -391,7 +391,7 @@ def test_a_fit_is_what_ridge_finds(fitted):
     record = made.run_epoch(3, 1e-3)
     batch = load_batch(part.store, part.rows, Windows(average=True), labels=part.labels)
     other = Ridge(made.model.config)
-    found = RidgeFit(other, [batch], part.text_embedding).solve(3)
+    found = RidgeFit(other, [batch], part.class_text["text"]).solve(3)
     assert record == pytest.approx(found)
     torch.testing.assert_close(made.model.weight, other.weight)
     assert not made.model.weight.requires_grad

@@ -10,7 +10,7 @@ from tcaf.data.store import FeatureStore
 from tcaf.data.writer import new_store
 from tcaf.errors import TCAFError
 from tcaf.settings.sections import TextSettings
-from tcaf.text.candidates import ClassText, read_names, split_names
+from tcaf.text.candidates import RunClasses, read_names, split_names
 from tcaf.text.class_text import embed_classes
 from write_words import WORDS, write_glove
 
@@ -21,32 +21,37 @@ OWN = {
 }
 
 
+def known(vectors, store=None):
+    """The classes of a run whose text embeddings came with the clips."""
+    return RunClasses({"text": TextSettings()}, {"text": vectors}, store)
+
+
 @pytest.fixture
-def words(tmp_path, tiny_experiment):
+def words(tmp_path):
     """Classes of a run whose text comes from word vectors."""
     path = write_glove(tmp_path / "words.txt")
     settings = TextSettings("glove", path=str(path), phrases=("verticals",), normalise=False)
-    return ClassText(tiny_experiment(text=settings), OWN, None)
+    return RunClasses({"text": settings}, {"text": OWN}, None)
 
 
 def test_names_of_the_run_take_its_own_vectors(words):
     found = words.embed(["Bee", " ant "])
     assert (found.names, found.known) == (("Bee", "ant"), ("Bee", "ant"))
-    np.testing.assert_array_equal(found.text, [OWN["Bee"], OWN["ant"]])
+    np.testing.assert_array_equal(found.text["text"], [OWN["Bee"], OWN["ant"]])
 
 
-def test_letter_case_is_of_no_account_unless_it_decides(words, tiny_experiment):
+def test_letter_case_is_of_no_account_unless_it_decides(words):
     found = words.embed(["BEE"])
     assert (found.names, found.known) == (("BEE",), ("Bee",))
-    both = ClassText(tiny_experiment(), {"polish": OWN["ant"], "Polish": OWN["Bee"]}, None)
+    both = known({"polish": OWN["ant"], "Polish": OWN["Bee"]})
     assert both.embed(["Polish", "polish"]).known == ("Polish", "polish")
     with pytest.raises(TCAFError, match=r"'POLISH' may be each of 'Polish', 'polish'"):
         both.embed(["POLISH"])
 
 
-def test_underscores_are_spaces_unless_they_decide(tiny_experiment):
+def test_underscores_are_spaces_unless_they_decide():
     own = {"playing_flute": OWN["ant"], "a_b": OWN["ant"], "a b": OWN["Bee"]}
-    text = ClassText(tiny_experiment(), own, None)
+    text = known(own)
     assert text.embed(["Playing flute"]).known == ("playing_flute",)
     assert text.embed(["a b", "a_b"]).known == ("a b", "a_b")
     with pytest.raises(TCAFError, match="'A b' may be each of 'a b', 'a_b'"):
@@ -54,8 +59,8 @@ def test_underscores_are_spaces_unless_they_decide(tiny_experiment):
 
 
 @pytest.mark.parametrize("name", ["playing flute", "PlayingFlute", "PLAYINGFLUTE", "Playing_flute"])
-def test_capitals_part_words(tiny_experiment, name):
-    text = ClassText(tiny_experiment(), {"PlayingFlute": OWN["ant"], "Flute": OWN["Bee"]}, None)
+def test_capitals_part_words(name):
+    text = known({"PlayingFlute": OWN["ant"], "Flute": OWN["Bee"]})
     assert text.embed([name]).known == ("PlayingFlute",)
 
 
@@ -64,12 +69,12 @@ def test_new_names_are_phrases(words):
     found = words.embed(["playing flute", "ant", "cutting"])
     assert found.known == (None, "ant", None)
     # The mean of (1, 0, 0) and (0, 1, 0).
-    np.testing.assert_allclose(found.text, [[0.5, 0.5, 0], OWN["ant"], [3, 0, 4]])
+    np.testing.assert_allclose(found.text["text"], [[0.5, 0.5, 0], OWN["ant"], [3, 0, 4]])
 
 
 def test_phrases_stand_for_a_name(words):
     found = words.embed(["ant", "sawing"], {"sawing": ["cutting", "flute"], "ant": ["Bach"]})
-    np.testing.assert_allclose(found.text, [[0, 0, 2], [1.5, 0.5, 2]])
+    np.testing.assert_allclose(found.text["text"], [[0, 0, 2], [1.5, 0.5, 2]])
     assert found.known == ("ant", None)
 
 
@@ -90,14 +95,14 @@ def test_what_is_no_class_is_refused(words, unchecked, names, phrases, message):
         words.embed(names, phrases)
 
 
-def test_a_table_has_the_names_that_it_has(tiny_store, tiny_experiment):
+def test_a_table_has_the_names_that_it_has(tiny_store):
     table = tiny_store.text("attributes")
     name, other = list(table)[:2]
-    classes = ClassText(tiny_experiment(), {name: table[name]}, tiny_store.path)
+    classes = known({name: table[name]}, tiny_store.path)
     found = classes.embed([other, name])
     assert found.known == (None, name)
     expected = [table[n] / np.linalg.norm(table[n]) for n in (other,)]
-    np.testing.assert_allclose(found.text[:1], expected, rtol=1e-6)
+    np.testing.assert_allclose(found.text["text"][:1], expected, rtol=1e-6)
     with pytest.raises(TCAFError, match=r"no class 'a red square.*text\.source sentence takes any"):
         classes.embed(["a red square"])
     with pytest.raises(TCAFError, match="embeds no phrases"):
@@ -105,7 +110,7 @@ def test_a_table_has_the_names_that_it_has(tiny_store, tiny_experiment):
 
 
 @pytest.fixture
-def trained(tmp_path, tiny_experiment):
+def trained(tmp_path):
     """Builds the classes of a run on word vectors, as they were when it was trained."""
     path = tmp_path / "words.txt"
 
@@ -114,8 +119,8 @@ def trained(tmp_path, tiny_experiment):
         settings = TextSettings("glove", path=str(path), **settings)
         vectors = embed_classes(settings, own, store)
         place = None if store is None or is_gone else store.path
-        experiment = tiny_experiment(text=settings)
-        return ClassText(experiment, dict(zip(own, vectors, strict=True)), place), path
+        by_name = dict(zip(own, vectors, strict=True))
+        return RunClasses({"text": settings}, {"text": by_name}, place), path
 
     return build
 
@@ -165,8 +170,8 @@ def test_a_class_is_compared_by_its_own_wording(trained, tmp_path):
     assert gone.embed(["Bach"]).known == (None,)
 
 
-def test_a_store_that_is_gone(tiny_experiment):
-    classes = ClassText(tiny_experiment(), OWN, None)
+def test_a_store_that_is_gone():
+    classes = known(OWN)
     assert classes.embed(["ant"]).known == ("ant",)
     with pytest.raises(TCAFError, match=r"no class 'amt'.*no longer.*did you mean 'ant'"):
         classes.embed(["amt"])

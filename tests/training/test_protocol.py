@@ -37,7 +37,7 @@ def protocol(tiny_experiment):
 
     def build(store, **changes):
         experiment = tiny_experiment(**{"training": training, **changes})
-        return TwoStages(experiment, store, store.text("attributes"))
+        return TwoStages(experiment, store, {"text": store.text("attributes")})
 
     return build
 
@@ -221,7 +221,7 @@ def test_both_stages_start_anew_from_the_seed(store, protocol):
     assert torch.equal(first.model.state_dict()[weight], again.model.state_dict()[weight])
     assert not torch.equal(first.model.state_dict()[weight], second.model.state_dict()[weight])
     assert set(first.part.rows) < set(second.part.rows)
-    assert len(second.part.text_embedding) > len(first.part.text_embedding)
+    assert len(second.part.class_text["text"]) > len(first.part.class_text["text"])
 
 
 def write(path, clips, parts=("train", "val_unseen", "test_unseen")):
@@ -270,7 +270,7 @@ def test_a_class_in_a_part_that_must_not_see_it_is_refused(tmp_path, protocol):
 def test_a_class_without_text_is_named(store, protocol):
     text = store.text("attributes")
     del text[store.split("cls").test_unseen[0]]
-    own = TwoStages(protocol(store).experiment, store, text)
+    own = TwoStages(protocol(store).experiment, store, {"text": text})
     with pytest.raises(TCAFError, match=store.split("cls").test_unseen[0]):
         own.evaluation_part("test", own.split.stage_2)
 

@@ -29,7 +29,8 @@ from tcaf.extract.media import read_audio, read_frames
 from tcaf.files.atomic import read_json
 from tcaf.plugins import load_plugin
 from tcaf.systems.registry import find_system
-from tcaf.text.candidates import ClassText
+from tcaf.text.candidates import RunClasses
+from tcaf.text.spaces import SpaceVectors
 from tcaf.training.model_file import TrainedModel, load_model
 from tcaf.training.run import Run
 
@@ -99,7 +100,8 @@ class ZeroShotClassifier:
 
     Args:
         trained: the model.
-        text: text embeddings of further classes that the run knows, made as the model's own.
+        text: text embeddings of further classes that the run knows, made as the model's own, by
+            name for each text space.
         store: the feature store that the run was trained on, where a text source may look for names
             that the run does not know.
         device: where to compute.
@@ -121,7 +123,7 @@ class ZeroShotClassifier:
         self,
         trained: TrainedModel,
         *,
-        text: Mapping[str, Float[np.ndarray, " text_dim"]] | None = None,
+        text: SpaceVectors | None = None,
         store: Path | None = None,
         device: Literal["auto", "cpu", "cuda"] = "auto",
         audio_weights: str | Path | None = None,
@@ -133,7 +135,8 @@ class ZeroShotClassifier:
         self.device = pick_device(device)
         self.model = trained.model.to(self.device).eval()
         self.experiment = trained.experiment
-        self.windows = find_system(trained.system).windows(trained.experiment, training=False)
+        system = find_system(trained.system)
+        self.windows = system.windows(trained.experiment, training=False)
         self.gamma = 0.0 if trained.gamma is None else trained.gamma
         self.temperature = trained.temperature
         self.notes: tuple[str, ...] = ()
@@ -142,8 +145,9 @@ class ZeroShotClassifier:
         if trained.temperature is None:
             self.notes += ("the model holds no temperature: there are no probabilities",)
         self._weights = {"audio": audio_weights, "visual": visual_weights}
-        own = zip(trained.classes.names, trained.text_embedding.numpy(), strict=True)
-        self._text = ClassText(trained.experiment, {**(text or {}), **dict(own)}, store)
+        own = trained.class_text.by_name(trained.classes.names)
+        known = {space: {**(text or {}).get(space, {}), **own[space]} for space in own}
+        self._text = RunClasses(system.text_settings(trained.experiment), known, store)
         self.classes: tuple[str, ...] = ()
         self.set_classes(trained.classes.names)
 
@@ -172,10 +176,9 @@ class ZeroShotClassifier:
             load_plugin(Path(plugin))
         trained = load_model(run)
         folder = Path(run) if Path(run).is_dir() else Path(run).parent
-        text = Run(folder).text() if (folder / "text" / "classes.safetensors").is_file() else {}
         return cls(
             trained,
-            text=text,
+            text=Run(folder).text() if Run(folder).text_file.is_file() else None,
             store=_store_of(folder),
             device=device,
             audio_weights=audio_weights,
@@ -190,7 +193,7 @@ class ZeroShotClassifier:
 
         A name that the run knows, in the same letter case or another, with spaces or underscores,
         takes the run's own text embedding. Any other is embedded by the run's text source, as the
-        phrase that it is.
+        phrase that it is; if the model reads several text spaces, in each by that space's source.
 
         Args:
             names: at least one; leading and trailing spaces do not count.
@@ -203,7 +206,7 @@ class ZeroShotClassifier:
                 what it was when the run was trained.
         """
         found = self._text.embed(names, phrases)
-        text = torch.from_numpy(found.text).to(self.device)
+        text = found.text.to(self.device).model_input
         self._class_embedding = self.model.embed_text(text).class_embedding
         seen = self.trained.classes.seen
         self._seen = [column for column, known in enumerate(found.known) if known in seen]

@@ -103,8 +103,10 @@ def print_settings(value: dict[str, Any], origins: dict[str, str]) -> None:
         value: nested as TOML files are.
         origins: name of the layer by name of the setting, `training.epochs`.
     """
-    sections = {name: content for name, content in value.items() if isinstance(content, dict)}
+    spaces = {f"text_spaces.{name}": own for name, own in value.get("text_spaces", {}).items()}
+    sections = {n: content for n, content in value.items() if isinstance(content, dict)} | spaces
     plain = {name: content for name, content in value.items() if name not in sections}
+    sections.pop("text_spaces", None)
     for section, content in ("", plain), *sections.items():
         if section and content:
             print_line(f"\n[{section}]")

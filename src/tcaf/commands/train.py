@@ -34,7 +34,8 @@ def train(
 
     Settings come in layers, the later ones winning: defaults (the paper's for UCF), the preset of
     the data in the store, that of the system, that of the system on this data, --config files in
-    order, options typed. `tcaf settings` shows the result.
+    order, options typed. `tcaf settings` shows the result. Text spaces beside the section text
+    (`[text_spaces.clip]`) come from --config files alone.
 
     Args:
         store: folder of a feature store, from `tcaf prepare`.

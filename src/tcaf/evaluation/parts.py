@@ -19,6 +19,7 @@ from tcaf.data.windows import Windows
 from tcaf.errors import TCAFError
 from tcaf.evaluation.gzsl import GZSLResult, decide, join_decisions, score
 from tcaf.systems.interface import ZeroShotModel
+from tcaf.text.spaces import ClassText
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,13 @@ class EvaluationPart:
         store: where the clips are.
         rows: which clips.
         classes: candidates, with their seen/unseen partition.
-        text_embedding: of the candidates, in their order.
+        class_text: text embeddings of the candidates, in their order.
     """
 
     store: FeatureStore
     rows: Int[np.ndarray, " clips"]
     classes: ClassSet
-    text_embedding: Float[Tensor, "num_classes text_dim"]
+    class_text: ClassText
 
     @property
     def labels(self) -> Int[Tensor, " clips"]:
@@ -54,7 +55,8 @@ def _by_batch(
     if not len(part.rows):
         raise TCAFError(f"nothing to evaluate: store {part.store.path} has no clips in this part")
     model.eval()
-    class_embedding = model.embed_text(part.text_embedding.to(device)).class_embedding
+    text = part.class_text.to(device).model_input
+    class_embedding = model.embed_text(text).class_embedding
     for rows in in_order(part.rows, batch_size):
         yield model.scores(load_batch(part.store, rows, windows).to(device), class_embedding)
 

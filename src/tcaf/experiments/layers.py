@@ -17,7 +17,7 @@ from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.experiments.presets import preset_names, read_preset
 from tcaf.settings.experiment import Experiment
 from tcaf.systems.interface import System
-from tcaf.systems.reads import flattened, own_options, unread_settings, without
+from tcaf.systems.reads import flattened, near_settings, unread_settings, without
 from tcaf.systems.registry import SYSTEMS, find_system
 
 OVERLAYS = ("official",)
@@ -142,7 +142,7 @@ def resolve(layers: Sequence[Layer]) -> Experiment:
         unread = unread_settings(system, layer.settings) if layer.by_hand else []
         if unread:
             where = "" if layer.name == "options" else f" ({layer.name})"
-            near = did_you_mean(unread[0], [f"options.{name}" for name in own_options(system)])
+            near = did_you_mean(unread[0], near_settings(system, unread[0]))
             raise TCAFError(
                 f"system {system.name!r} does not read {shorten(unread)}{where}"
                 f"{near or '; leave it out'}"

@@ -31,7 +31,7 @@ from tcaf.settings.experiment import Experiment
 from tcaf.systems.reads import read_changes, unread_settings, without
 from tcaf.systems.registry import SYSTEMS, configure, find_system
 from tcaf.training.observers import EpochRecord
-from tcaf.training.provenance import split_sha256, text_sha256
+from tcaf.training.provenance import class_text_sha256, split_sha256
 from tcaf.training.run import UNIMPORTANT, Run, train
 
 
@@ -203,7 +203,7 @@ def _configuration_hash(experiment: Experiment, store: FeatureStore) -> str:
     if code := SYSTEMS.sha256(experiment.system):
         value["code"] = code  # a model of the user's own is another one once its file has changed
     value["store"] = [store.fingerprint, split_sha256(store, experiment)]
-    value["class_text"] = text_sha256(experiment, store)
+    value |= class_text_sha256(experiment, store)
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 

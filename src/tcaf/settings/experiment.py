@@ -19,10 +19,13 @@ from tcaf.settings.sections import (
     TextSettings,
     TrainingSettings,
 )
-from tcaf.settings.validation import settings
+from tcaf.settings.validation import check_values, settings
 
 Option = bool | int | float | str
 """A setting of one system."""
+
+TEXT = "text"
+"""The text space that the section text makes, which the systems of the paper read."""
 
 SECTIONS: dict[str, type] = {
     "data": DataSettings,
@@ -43,6 +46,8 @@ class Experiment:
     Args:
         data: which clips.
         text: where class text embeddings come from.
+        text_spaces: the same for further text spaces, by name, for systems that read them: in TOML
+            `[text_spaces.clip]` with the fields of the section text.
         model: size and shape of TCaF, and of the systems that share its encoders.
         fidelity: paper or release, where they part.
         objective: terms of the loss.
@@ -55,6 +60,7 @@ class Experiment:
 
     data: DataSettings = Field(default_factory=DataSettings)
     text: TextSettings = Field(default_factory=TextSettings)
+    text_spaces: Mapping[str, TextSettings] = Field(default_factory=dict)
     model: ModelSettings = Field(default_factory=ModelSettings)
     fidelity: Fidelity = Field(default_factory=Fidelity)
     objective: ObjectiveSettings = Field(default_factory=ObjectiveSettings)
@@ -64,10 +70,19 @@ class Experiment:
     system: str = "tcaf"
     options: Mapping[str, Option] = Field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for name in self.text_spaces:
+            if name == TEXT or not name.isidentifier():
+                raise TCAFError(
+                    f"text_spaces: expected a name like clip, other than {TEXT!r}, which is the "
+                    f"section [{TEXT}], got {name!r}"
+                )
+
     def to_json(self) -> dict[str, Any]:
         """Returns all settings as plain JSON values, by section."""
         value = asdict(self)
-        value["text"]["phrases"] = list(self.text.phrases)
+        for text in (value["text"], *value["text_spaces"].values()):
+            text["phrases"] = list(text["phrases"])
         return value
 
     def changes(self) -> dict[str, Any]:
@@ -75,7 +90,13 @@ class Experiment:
 
         What is equal here is one experiment, whatever settings later releases have added.
         """
-        return _differing(self.to_json(), Experiment().to_json())
+        value, default = self.to_json(), Experiment().to_json()
+        # A space is there by its source, default or not.
+        spaces = {
+            name: {"source": text["source"], **_differing(text, default["text"])}
+            for name, text in value.pop("text_spaces").items()
+        }
+        return _differing(value, default) | ({"text_spaces": spaces} if spaces else {})
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Experiment":
@@ -102,14 +123,34 @@ class Experiment:
             for section, content in layer.items():
                 if section not in known:
                     raise TCAFError(f"there is no setting {section}{did_you_mean(section, known)}")
-                if section not in (*SECTIONS, "options"):
-                    merged[section] = content
-                    continue
-                if not isinstance(content, Mapping):
-                    raise TCAFError(f"{section} is a section of settings, got {content!r}")
-                merged[section] = {**merged.get(section, {}), **content}
+                if section in (*SECTIONS, "text_spaces", "options"):
+                    content = _laid_over(merged.get(section, {}), content, section)
+                merged[section] = content
         sections = {n: kind(**merged[n]) for n, kind in SECTIONS.items() if n in merged}
+        spaces = merged.get("text_spaces", {})
+        sections["text_spaces"] = {name: _text_space(name, spaces[name]) for name in spaces}
         return cls(**{**merged, **sections})
+
+
+def _laid_over(before: Mapping[str, Any], content: Any, section: str) -> dict[str, Any]:
+    """Returns a section's settings with those of a later layer; of text spaces one by one."""
+    if not isinstance(content, Mapping):
+        raise TCAFError(f"{section} is a section of settings, got {content!r}")
+    if section == "text_spaces":
+        content = {
+            name: _laid_over(before.get(name, {}), inner, f"{section}.{name}")
+            for name, inner in content.items()
+        }
+    return {**before, **content}
+
+
+def _text_space(name: str, given: Mapping[str, Any]) -> TextSettings:
+    """Returns the settings of a text space, which have to say the source."""
+    section = f"text_spaces.{name}"
+    check_values(TextSettings, given, section)
+    if "source" not in given:
+        raise TCAFError(f"{section}.source is missing")
+    return TextSettings(**given)
 
 
 def _differing(value: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,8 +164,20 @@ def _differing(value: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str
     return found
 
 
-def text_settings(experiment: Experiment) -> TextSettings:
-    """Returns where class vectors come from, after `fidelity.class_vectors`."""
+def text_settings(experiment: Experiment, space: str = TEXT) -> TextSettings:
+    """Returns where class vectors of a text space come from, after `fidelity.class_vectors`.
+
+    Raises:
+        TCAFError: the experiment has no such space, or not the vectors in the release's order.
+    """
+    if space != TEXT:
+        if space not in experiment.text_spaces:
+            near = did_you_mean(space, experiment.text_spaces)
+            raise TCAFError(
+                f"system {experiment.system!r} reads the text space {space!r}; say where it comes "
+                f"from in a section [text_spaces.{space}] of a --config file{near}"
+            )
+        return experiment.text_spaces[space]
     text = experiment.text
     if experiment.fidelity.class_vectors == "by_name":
         return text

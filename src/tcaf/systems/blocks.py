@@ -10,7 +10,7 @@ from tcaf.data.features import MODALITIES, Modality
 from tcaf.data.packed import Packed
 from tcaf.errors import TCAFError
 from tcaf.settings.fidelity import AudioScaling, VisualScaling
-from tcaf.systems.interface import InputConfig
+from tcaf.systems.interface import FeatureConfig, InputConfig
 
 
 class Block(nn.Module):
@@ -74,7 +74,7 @@ def scaled_mean(
 
 
 def check_dims(
-    batch: FeatureBatch, config: InputConfig, modalities: tuple[Modality, ...] = MODALITIES
+    batch: FeatureBatch, config: FeatureConfig, modalities: tuple[Modality, ...] = MODALITIES
 ) -> None:
     """Checks that a batch has the features that a model was built for.
 

@@ -15,8 +15,9 @@ from tcaf.data.batches import FeatureBatch
 from tcaf.data.features import Modality
 from tcaf.data.windows import Windows
 from tcaf.errors import TCAFError
-from tcaf.settings.experiment import Experiment
+from tcaf.settings.experiment import TEXT, Experiment, text_settings
 from tcaf.settings.fidelity import AudioScaling, VisualScaling
+from tcaf.settings.sections import TextSettings
 from tcaf.settings.validation import Count, settings
 from tcaf.systems.optimisers import NewOptimiser, new_optimiser
 from tcaf.systems.stages import (
@@ -31,13 +32,12 @@ from tcaf.systems.stages import (
 
 
 @settings("model", kw_only=True)
-class InputConfig:
-    """What every system's configuration holds besides its own settings: inputs, as data decides.
+class FeatureConfig:
+    """What every system's configuration holds of features, as data decides.
 
     Args:
         audio_dim: size of an audio feature.
         visual_dim: size of a visual feature.
-        text_dim: size of a class's text embedding.
         audio_scaling: see `Fidelity`.
         visual_scaling: see `Fidelity`.
         batch_norm_momentum: see `Fidelity`.
@@ -45,7 +45,6 @@ class InputConfig:
 
     audio_dim: Count
     visual_dim: Count
-    text_dim: Count
     audio_scaling: AudioScaling = "divide_255"
     visual_scaling: VisualScaling = "l2"
     batch_norm_momentum: Annotated[float, Field(gt=0, le=1)] = 0.1
@@ -57,6 +56,28 @@ class InputConfig:
     def scaling(self, modality: Modality) -> AudioScaling | VisualScaling:
         """Returns how a modality's features are scaled."""
         return self.audio_scaling if modality == "audio" else self.visual_scaling
+
+
+@settings("model", kw_only=True)
+class InputConfig(FeatureConfig):
+    """What a configuration holds besides a system's own settings: inputs, as data decides.
+
+    Args:
+        text_dim: size of a class's text embedding.
+    """
+
+    text_dim: Count
+
+
+@settings("model", kw_only=True)
+class TextSpacesConfig(FeatureConfig):
+    """The same for a system that reads several text spaces.
+
+    Args:
+        text_dims: size of a class's text embedding, by space.
+    """
+
+    text_dims: Mapping[str, Count]
 
 
 @dataclass(frozen=True)
@@ -77,11 +98,16 @@ class ZeroShotModel(Protocol):
     Called on a batch it returns an output with a `video_embedding`, one vector a clip.
     """
 
-    config: InputConfig
+    config: FeatureConfig
     modalities: tuple[Modality, ...]
 
-    def embed_text(self, text_embedding: Float[Tensor, "num_classes text_dim"]) -> ClassEmbeddings:
-        """Embeds class names, given their text embeddings."""
+    def embed_text(self, text_embedding: Any) -> ClassEmbeddings:
+        """Embeds class names, given their text embeddings (`ClassText.model_input`).
+
+        Args:
+            text_embedding: of each class, `Float[Tensor, "num_classes text_dim"]`; a `ClassText` of
+                such matrices for a system that reads several text spaces.
+        """
         ...
 
     def scores(
@@ -105,9 +131,10 @@ class System:
     Args:
         name: as options and tables' files call it, in the manner of `attention_fusion`.
         title: as printed tables call it.
-        config: frozen dataclass that extends `InputConfig`; the model is built from it. Fields that
-            `Fidelity` has too are taken from there, those of `ModelSettings` from the section
-            model (if `config` extends it), all others from the section options.
+        config: frozen dataclass that extends `InputConfig`, or `TextSpacesConfig` for several text
+            spaces; the model is built from it. Fields that `Fidelity` has too are taken from there,
+            those of `ModelSettings` from the section model (if `config` extends it), all others
+            from the section options.
         model: builds the network.
         objective: the loss on a batch.
         negatives: whether the objective is given a second batch, clip i of which is of a random
@@ -116,6 +143,9 @@ class System:
             training (`new_optimiser`).
         fit: all clips of a stage, whole, to a `Fit`: one solution for each epoch's regulariser.
         training_free: the model is ready as it is built; validation chooses gamma alone.
+        spaces: the text spaces that it reads: `text` is the section text, others are those of
+            `Experiment.text_spaces`. Of a single one, model, objective and fit are given the matrix
+            of text embeddings; of several a `ClassText`, the matrices by space.
         averages: the model sees nothing but the mean over time of whole clips, so that windows and
             sequences need not be read.
         ignores: settings that it does not read though systems of its kind do, as `model.attention`,
@@ -129,7 +159,7 @@ class System:
 
     name: str
     title: str
-    config: type[InputConfig]
+    config: type[FeatureConfig]
     model: Callable[[Any], nn.Module]
     objective: Objective | None = None
     negatives: bool = False
@@ -137,6 +167,7 @@ class System:
     fit: NewFit | None = None
     training_free: bool = False
     averages: bool = False
+    spaces: tuple[str, ...] = (TEXT,)
     ignores: frozenset[str] = frozenset()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -157,6 +188,28 @@ class System:
                 raise TCAFError(f"system {self.name!r} has {name} but no objective to go with")
         if not self.name.isidentifier():
             raise TCAFError(f"a system's name is one word like my_model, got {self.name!r}")
+        given_spaces: Any = self.spaces
+        # Of one word in place of a tuple the letters would be taken for names.
+        names = () if isinstance(given_spaces, str) else self.spaces
+        if not names or len(set(names)) < len(names) or not all(map(str.isidentifier, names)):
+            raise TCAFError(
+                f"system {self.name!r}: expected different names of text spaces, such as "
+                f"('text', 'clip'), got {self.spaces!r}"
+            )
+        wanted = InputConfig if len(names) == 1 else TextSpacesConfig
+        if not issubclass(self.config, wanted):
+            raise TCAFError(
+                f"system {self.name!r} reads {len(names)} text space{'s' * (len(names) > 1)}: "
+                f"{self.config.__name__} must extend {wanted.__name__}"
+            )
+
+    def text_settings(self, experiment: Experiment) -> dict[str, TextSettings]:
+        """Returns where class vectors come from, for each text space that the system reads.
+
+        Raises:
+            TCAFError: the experiment does not have one of them.
+        """
+        return {space: text_settings(experiment, space) for space in self.spaces}
 
     def reads_time(self, experiment: Experiment) -> bool:
         """Returns whether the model sees more of a clip than the mean over time."""

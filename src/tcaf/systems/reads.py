@@ -7,13 +7,11 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from tcaf.settings.experiment import SECTIONS, Experiment
+from tcaf.settings.experiment import TEXT, Experiment
 from tcaf.settings.fidelity import Fidelity
 from tcaf.settings.sections import ModelSettings
-from tcaf.systems.interface import InputConfig, System
+from tcaf.systems.interface import InputConfig, System, TextSpacesConfig
 from tcaf.systems.registry import find_system
-
-_NESTED = (*SECTIONS, "options")
 
 _WINDOWS = frozenset(
     {
@@ -42,7 +40,8 @@ _OF_SYSTEMS = frozenset(
 
 def own_options(system: System) -> list[str]:
     """Returns the names of the options that a system alone has."""
-    given = {each.name for each in (*fields(InputConfig), *fields(Fidelity))}
+    kinds = (InputConfig, TextSpacesConfig, Fidelity)
+    given = {each.name for kind in kinds for each in fields(kind)}
     if issubclass(system.config, ModelSettings):
         given |= {each.name for each in fields(ModelSettings)}
     return [each.name for each in fields(system.config) if each.name not in given]
@@ -53,13 +52,18 @@ def reads_setting(system: System, name: str) -> bool:
 
     Args:
         system: the entry.
-        name: of the setting, as `training.epochs` or `options.num_latents`.
+        name: of the setting, as `training.epochs`, `options.num_latents` or
+            `text_spaces.clip.source`.
     """
     section, _, field = name.partition(".")
     if section == "options":
         return field in own_options(system)
     if name in system.ignores or section in system.ignores:
         return False
+    if section == "text_spaces":
+        return field.partition(".")[0] in system.spaces
+    if section == TEXT or name == "fidelity.class_vectors":
+        return TEXT in system.spaces
     own = {each.name for each in fields(system.config)}
     descends = system.objective is not None
     if section == "model":
@@ -76,35 +80,50 @@ def reads_setting(system: System, name: str) -> bool:
 
 
 def unread_settings(system: System, settings: Mapping[str, Any]) -> list[str]:
-    """Returns the settings, as `section.field`, that a system does not read."""
-    return [
-        f"{section}.{field}"
-        for section, content in settings.items()
-        if section in _NESTED
-        for field in content
-        if not reads_setting(system, f"{section}.{field}")
-    ]
+    """Returns the settings, by dotted name, that a system does not read."""
+    return [name for name in flattened(settings) if not reads_setting(system, name)]
 
 
-def only(settings: Mapping[str, Any], names: Container[str]) -> dict[str, Any]:
-    """Returns those of nested settings that are named, as `section.field`."""
+def near_settings(system: System, name: str) -> list[str]:
+    """Returns settings that the system reads and that may have been meant by one that it does not.
+
+    Args:
+        system: the entry.
+        name: of the setting that it does not read.
+    """
+    section, _, field = name.rpartition(".")
+    spaces = [space for space in system.spaces if space != TEXT]
+    if section.startswith("text_spaces."):
+        return [f"text_spaces.{space}.{field}" for space in spaces]
+    return [f"options.{option}" for option in own_options(system)]
+
+
+def only(settings: Mapping[str, Any], names: Container[str], within: str = "") -> dict[str, Any]:
+    """Returns those of nested settings that are named.
+
+    Args:
+        settings: nested as TOML files are.
+        names: as `training.epochs`.
+        within: what the names begin with, as `training.`.
+    """
     kept: dict[str, Any] = {}
-    for section, content in settings.items():
-        if section not in _NESTED:
-            kept |= {section: content} if section in names else {}
-        elif inner := {k: v for k, v in content.items() if f"{section}.{k}" in names}:
-            kept[section] = inner
+    for name, content in settings.items():
+        if isinstance(content, Mapping):
+            if inner := only(content, names, f"{within}{name}."):
+                kept[name] = inner
+        elif f"{within}{name}" in names:
+            kept[name] = content
     return kept
 
 
 def flattened(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Returns nested settings by dotted name, as `training.epochs`."""
     found: dict[str, Any] = {}
-    for section, content in settings.items():
-        if section in _NESTED:
-            found |= {f"{section}.{name}": value for name, value in content.items()}
+    for name, content in settings.items():
+        if isinstance(content, Mapping):
+            found |= {f"{name}.{inner}": value for inner, value in flattened(content).items()}
         else:
-            found[section] = content
+            found[name] = content
     return found
 
 

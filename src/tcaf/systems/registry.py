@@ -8,6 +8,7 @@ A system is a module that maps a `FeatureBatch` to an output with a `video_embed
 fit in closed form, or nothing to learn. `docs/your-own-model.md` adds one.
 """
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -21,7 +22,7 @@ from tcaf.systems.attention_fusion import AttentionFusion
 from tcaf.systems.avca import AVCA, AVCAConfig, avca_objective
 from tcaf.systems.avgzslnet import AVGZSLNet, AVGZSLNetConfig, avgzslnet_objective
 from tcaf.systems.cjme import CJME, CJMEConfig, cjme_objective
-from tcaf.systems.interface import InputConfig, System
+from tcaf.systems.interface import FeatureConfig, System, TextSpacesConfig
 from tcaf.systems.joint_space import TCAFConfig, used_modalities
 from tcaf.systems.perceiver import Perceiver, PerceiverConfig
 from tcaf.systems.ridge import Ridge, RidgeConfig, RidgeFit
@@ -53,21 +54,32 @@ def find_system(name: str) -> System:
 
 
 def configure(
-    experiment: Experiment, *, audio_dim: int, visual_dim: int, text_dim: int
-) -> InputConfig:
+    experiment: Experiment, *, audio_dim: int, visual_dim: int, text_dim: int | Mapping[str, int]
+) -> FeatureConfig:
     """Returns the configuration of an experiment's model for data of these dimensions.
+
+    Args:
+        experiment: all settings.
+        audio_dim: size of an audio feature.
+        visual_dim: size of a visual feature.
+        text_dim: size of a class's text embedding, in all text spaces or by space.
 
     Raises:
         TCAFError: an option that the system does not have, or with a value that it cannot have.
     """
     system = find_system(experiment.system)
     names = [f.name for f in fields(system.config)]
+    if isinstance(text_dim, int):
+        text_dim = dict.fromkeys(system.spaces, text_dim)
     given: dict[str, Any] = {
         "audio_dim": audio_dim,
         "visual_dim": visual_dim,
-        "text_dim": text_dim,
         **{n: value for n, value in vars(experiment.fidelity).items() if n in names},
     }
+    if issubclass(system.config, TextSpacesConfig):
+        given["text_dims"] = dict(text_dim)
+    else:
+        (given["text_dim"],) = text_dim.values()
     if issubclass(system.config, ModelSettings):
         given |= vars(experiment.model)
     if not system.reads_time(experiment) and given.get("visual_scaling") == "l2_over_time":

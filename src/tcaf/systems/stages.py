@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch, load_batch
@@ -25,6 +25,7 @@ from tcaf.seeding import generator, seeded
 from tcaf.settings.experiment import Experiment
 from tcaf.systems.losses import Losses
 from tcaf.systems.optimisers import Optimiser
+from tcaf.text.spaces import ClassText
 
 SHOW_EVERY = 10
 """Batches between two reports of the running losses: reading a loss waits for the device."""
@@ -37,10 +38,11 @@ def unwatched(batch: int, num_batches: int, losses: dict[str, float]) -> None:
     """The report that goes nowhere."""
 
 
-Objective = Callable[
-    [Any, FeatureBatch, Any, Float[Tensor, "num_seen text_dim"], Experiment], Losses
-]
-"""(model, batch, negatives, text_embedding, experiment) to `Losses`, as `tcaf_objective`."""
+Objective = Callable[[Any, FeatureBatch, Any, Any, Experiment], Losses]
+"""(model, batch, negatives, text_embedding, experiment) to `Losses`, as `tcaf_objective`.
+
+The text is a matrix, or a `ClassText` for a system that reads several text spaces.
+"""
 
 
 class Fit(Protocol):
@@ -51,8 +53,11 @@ class Fit(Protocol):
         ...
 
 
-NewFit = Callable[[Any, Iterable[FeatureBatch], Float[Tensor, "num_seen text_dim"]], Fit]
-"""(model, batches, text_embedding) to a `Fit`; all clips of the stage come once, with labels."""
+NewFit = Callable[[Any, Iterable[FeatureBatch], Any], Fit]
+"""(model, batches, text_embedding) to a `Fit`; all clips of the stage come once, with labels.
+
+The text is as an `Objective` is given it.
+"""
 
 
 @dataclass(frozen=True)
@@ -62,8 +67,8 @@ class TrainingPart:
     Args:
         store: where the clips are.
         rows: which clips.
-        labels: their classes, indices into the rows of `text_embedding`.
-        text_embedding: of the seen classes of the stage, on `device`.
+        labels: their classes, indices into the rows of `class_text`.
+        class_text: text embeddings of the seen classes of the stage, on `device`.
         windows: how clips are cut.
         device: where to compute.
     """
@@ -71,7 +76,7 @@ class TrainingPart:
     store: FeatureStore
     rows: Int[np.ndarray, " clips"]
     labels: Int[np.ndarray, " clips"]
-    text_embedding: Float[Tensor, "num_seen text_dim"]
+    class_text: ClassText
     windows: Windows
     device: torch.device
 
@@ -200,7 +205,8 @@ class ClosedFormStage(_WithWeights):
         """Solves for the epoch's regulariser and returns the training error."""
         if self.fit is None:
             self.model.eval()
-            self.fit = self.new_fit(self.model, self._batches(report), self.part.text_embedding)
+            text = self.part.class_text.model_input
+            self.fit = self.new_fit(self.model, self._batches(report), text)
         return self.fit.solve(epoch)
 
     def _batches(self, report: Report) -> Iterator[FeatureBatch]:
@@ -288,9 +294,8 @@ class DescentStage(_WithWeights):
     ) -> Losses:
         batch = self.part.load(chosen, starts)
         negatives = None if others is None else self.part.load(others, starts)
-        return self.objective(
-            self.model, batch, negatives, self.part.text_embedding, self.experiment
-        )
+        text = self.part.class_text.model_input
+        return self.objective(self.model, batch, negatives, text, self.experiment)
 
     def state(self) -> dict[str, Tensor]:
         """Returns copies of the weights and of the optimiser's averages, by name."""

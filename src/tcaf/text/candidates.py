@@ -1,7 +1,7 @@
-"""Candidate classes by name: the run's own, and any other that its text source has a vector for.
+"""Candidate classes by name: the run's own, and any other that its text sources have a vector for.
 
-Owns the way from names as people write them to text embeddings in the order of the names. How
-phrases become vectors is `text`.
+Owns the way from names as people write them to text embeddings in the order of the names, in each
+text space that the run's system reads. How phrases become vectors is `text`.
 """
 
 import re
@@ -11,14 +11,16 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError, did_you_mean, shorten
-from tcaf.settings.experiment import Experiment, text_settings
+from tcaf.settings.sections import TextSettings
 from tcaf.text.class_text import embed_classes, open_text_source
 from tcaf.text.phrases import class_phrases
 from tcaf.text.sources import TextSource
+from tcaf.text.spaces import ClassText, SpaceVectors, naming_space
 
 TABLES = ("stored", "attributes", "npy")
 """The text sources that are tables of named vectors; the others embed phrases."""
@@ -34,12 +36,12 @@ class Candidates:
     Args:
         names: as they were given, without leading and trailing spaces.
         known: what the run calls each; None for a class that it does not know.
-        text: their text embeddings.
+        text: their text embeddings, in each space.
     """
 
     names: tuple[str, ...]
     known: tuple[str | None, ...]
-    text: Float[np.ndarray, "num_classes text_dim"]
+    text: ClassText
 
 
 def _foldings(name: str) -> set[str]:
@@ -48,30 +50,23 @@ def _foldings(name: str) -> set[str]:
     return {" ".join(text.casefold().replace("_", " ").split()) for text in (name, parted)}
 
 
-class ClassText:
-    """Text embeddings of classes as a run makes them.
+class RunClasses:
+    """The classes that a run knows, and new ones, whose text is embedded as theirs was.
 
     Args:
-        experiment: of the run; says where text embeddings come from.
-        vectors: text embedding of each class that the run knows.
+        settings: says where text embeddings come from, for each space that the run's system reads.
+        vectors: text embedding of each class that the run knows, in each of these spaces.
         store: the feature store that the run was trained on, for the source `stored`; None if it
             is gone.
     """
 
     def __init__(
-        self,
-        experiment: Experiment,
-        vectors: Mapping[str, Float[np.ndarray, " text_dim"]],
-        store: Path | None,
+        self, settings: Mapping[str, TextSettings], vectors: SpaceVectors, store: Path | None
     ) -> None:
-        settings = text_settings(experiment)
-        self._named_alone = tuple(settings.phrases) == ("name",) and not settings.phrases_file
-        if settings.source not in TABLES:
-            # Of a new class nothing but its name is known, or the phrases that come with it.
-            settings = replace(settings, phrases=("name",), phrases_file="")
-        self.settings = settings
-        self._vectors = dict(vectors)
-        self._store = store
+        self._spaces = {
+            space: _Space(own, vectors[space], store) for space, own in settings.items()
+        }
+        self._known = set.intersection(*(set(vectors[space]) for space in settings))
         self._by_folded: dict[str, list[str]] = {}
         for known in self.known:
             for folding in _foldings(known):
@@ -80,7 +75,7 @@ class ClassText:
     @property
     def known(self) -> tuple[str, ...]:
         """Names of the classes that the run knows, sorted."""
-        return tuple(sorted(self._vectors))
+        return tuple(sorted(self._known))
 
     def find(self, name: str) -> str | None:
         """Returns what the run calls a class; None if it does not know it.
@@ -91,7 +86,7 @@ class ClassText:
         Raises:
             TCAFError: several of the run's names differ from this one in no more than that.
         """
-        if name in self._vectors:
+        if name in self._known:
             return name
         foldings = _foldings(name)
         same = sorted({known for f in foldings for known in self._by_folded.get(f, ())})
@@ -112,8 +107,8 @@ class ClassText:
 
         Raises:
             TCAFError: no name, an empty one, one that is there twice, phrases of another class, a
-                name that the text source has no vector for, or a text source that is no longer
-                what it was when the run was trained.
+                name that a text source has no vector for, or a text source that is no longer what
+                it was when the run was trained.
         """
         if isinstance(names, str):
             raise TCAFError(f"expected a list of class names, got the text {names!r}")
@@ -124,13 +119,56 @@ class ClassText:
         for name in worded:
             if name not in names:
                 raise TCAFError(f"phrases of {name!r}, no class here{did_you_mean(name, names)}")
-        new = [n for n, own in zip(names, known, strict=True) if own is None or n in worded]
-        vectors = dict(zip(new, self._embed_new(new, worded), strict=True)) if new else {}
+        matrices = {}
+        for space, own in self._spaces.items():
+            with naming_space(space, self._spaces):
+                matrices[space] = torch.from_numpy(own.embed(names, known, worded))
+        return Candidates(tuple(names), tuple(known), ClassText(matrices))
+
+
+class _Space:
+    """One text space of a run.
+
+    Args:
+        settings: of the space.
+        vectors: text embedding of each class that the run knows.
+        store: see `RunClasses`.
+    """
+
+    def __init__(
+        self,
+        settings: TextSettings,
+        vectors: Mapping[str, Float[np.ndarray, " text_dim"]],
+        store: Path | None,
+    ) -> None:
+        self._named_alone = tuple(settings.phrases) == ("name",) and not settings.phrases_file
+        if settings.source not in TABLES:
+            # Of a new class nothing but its name is known, or the phrases that come with it.
+            settings = replace(settings, phrases=("name",), phrases_file="")
+        self.settings = settings
+        self._vectors = vectors
+        self._store = store
+
+    def embed(
+        self,
+        names: Sequence[str],
+        known: Sequence[str | None],
+        phrases: Mapping[str, Sequence[str]],
+    ) -> Float[np.ndarray, "num_classes text_dim"]:
+        """Returns the text embeddings of classes; those that the run knows keep theirs.
+
+        Args:
+            names: of the classes.
+            known: what the run calls each; None for a class that it does not know.
+            phrases: wordings of some of them, in place of the name or of what the run knows.
+        """
+        new = [n for n, own in zip(names, known, strict=True) if own is None or n in phrases]
+        made = dict(zip(new, self._embed_new(new, phrases), strict=True)) if new else {}
         rows = [
-            vectors[name] if name in vectors else self._vectors[str(own)]
+            made[name] if name in made else self._vectors[str(own)]
             for name, own in zip(names, known, strict=True)
         ]
-        return Candidates(tuple(names), tuple(known), np.stack(rows))
+        return np.stack(rows)
 
     def _embed_new(
         self, names: list[str], phrases: Mapping[str, Sequence[str]]
@@ -169,7 +207,8 @@ class ClassText:
 
     def _check_same(self, source: TextSource, store: FeatureStore | None) -> None:
         """Refuses a source whose vectors lie in another space than those of the run's classes."""
-        size = len(self._vectors[self.known[0]])
+        known = sorted(self._vectors)
+        size = len(self._vectors[known[0]])
         if source.dim != size:
             raise TCAFError(
                 f"the run was trained on text embeddings of size {size}, {source.name} makes ones "
@@ -177,7 +216,7 @@ class ClassText:
             )
         # Without the store, a name that is not as people write it may have had another wording.
         kept = {} if store is None else store.phrases
-        worded = [name for name in self.known if name in kept or name in _foldings(name)]
+        worded = [name for name in known if name in kept or name in _foldings(name)]
         if not self._named_alone or not worded:
             return
         name = worded[0]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
 
@@ -23,6 +24,7 @@ from tcaf.text.encoders import PACKAGED_MODEL, SentenceEncoder, TowerEncoder, pa
 from tcaf.text.phrases import BY_CLASS_NAME as BY_CLASS_NAME
 from tcaf.text.phrases import class_phrases
 from tcaf.text.sources import NamedVectors, TextSource, read_attributes, read_named_vectors
+from tcaf.text.spaces import ClassText, naming_space
 from tcaf.text.words import BinaryWordTable, TextWordTable, WordVectors
 
 _CACHE_VERSION = 1
@@ -170,6 +172,26 @@ def embed_classes(
     with suppress(OSError, SafetensorError):
         store.add_text(key, dict(zip(phrases_of, matrix, strict=True)))
     return matrix
+
+
+def embed_in_spaces(
+    settings: Mapping[str, TextSettings], class_names: Sequence[str], store: FeatureStore
+) -> ClassText:
+    """Returns the text embeddings of classes in each of some text spaces.
+
+    Args:
+        settings: of each space.
+        class_names: the classes.
+        store: where stored embeddings and phrases lie.
+
+    Raises:
+        TCAFError: see `embed_classes`; of several spaces it says which.
+    """
+    matrices = {}
+    for space, own in settings.items():
+        with naming_space(space, settings):
+            matrices[space] = torch.from_numpy(embed_classes(own, class_names, store))
+    return ClassText(matrices)
 
 
 def average_phrases(

@@ -103,7 +103,7 @@ def evaluate_run(
     place = pick_device(device)
     result = evaluate_part(
         trained.model.to(place),
-        EvaluationPart(opened, rows, trained.classes, trained.text_embedding),
+        EvaluationPart(opened, rows, trained.classes, trained.class_text),
         find_system(trained.system).windows(experiment, training=False),
         gamma=None if search_gamma else gamma,
         gammas=experiment.evaluation.gammas,

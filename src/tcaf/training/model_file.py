@@ -8,7 +8,6 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
-from jaxtyping import Float
 from torch import Tensor
 
 from tcaf.data.classes import ClassSet
@@ -17,6 +16,7 @@ from tcaf.errors import TCAFError
 from tcaf.files.atomic import replacing
 from tcaf.settings.experiment import Experiment
 from tcaf.systems.registry import SYSTEMS, find_system
+from tcaf.text.spaces import ClassText, in_space
 
 MODEL_FORMAT = "tcaf-model"
 VERSION = 2
@@ -31,7 +31,7 @@ class TrainedModel:
         model: the network, in evaluation mode.
         spec: of the features that it was trained on.
         classes: the stage's classes; `seen` are those it was trained on.
-        text_embedding: of these classes, in their order.
+        class_text: text embeddings of these classes, in their order.
         gamma: of calibrated stacking, chosen on validation; None for imported weights.
         experiment: the settings of the run; None for imported weights.
         temperature: of probabilities (`gzsl.probabilities`), fitted on validation clips with the
@@ -42,7 +42,7 @@ class TrainedModel:
     model: Any
     spec: FeatureSpec
     classes: ClassSet
-    text_embedding: Float[Tensor, "num_classes text_dim"]
+    class_text: ClassText
     gamma: float | None
     experiment: Experiment | None
     temperature: float | None = None
@@ -126,7 +126,8 @@ def save_model(path: Path, trained: TrainedModel) -> None:
         "experiment": trained.experiment.to_json() if trained.experiment else None,
     }
     weights = {f"model.{name}": value for name, value in trained.model.state_dict().items()}
-    save_tensors(path, {**weights, "text_embedding": trained.text_embedding}, header)
+    text = {in_space("text_embedding", space): t for space, t in trained.class_text.items()}
+    save_tensors(path, {**weights, **text}, header)
 
 
 def load_model(path: str | Path) -> TrainedModel:
@@ -160,13 +161,19 @@ def load_model(path: str | Path) -> TrainedModel:
         told = " ".join(str(error).split())
         raise TCAFError(f"model {path} does not fit the system {system.name!r}: {told}") from None
     model.eval()
+    keys = {space: in_space("text_embedding", space) for space in system.spaces}
+    if missing := [space for space, key in keys.items() if key not in tensors]:
+        raise TCAFError(
+            f"model {path} holds no class text in the space {missing[0]!r}, which the system "
+            f"{system.name!r} reads"
+        )
     stored = header["experiment"]
     return TrainedModel(
         system=system.name,
         model=model,
         spec=FeatureSpec(**header["spec"]),
         classes=ClassSet(tuple(header["classes"]), frozenset(header["seen"])),
-        text_embedding=tensors["text_embedding"],
+        class_text=ClassText({space: tensors[key] for space, key in keys.items()}),
         gamma=header["gamma"],
         experiment=Experiment.from_json(stored) if stored else None,
         temperature=header.get("temperature"),

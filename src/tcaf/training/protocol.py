@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from tcaf.data.classes import ClassSet
@@ -32,6 +30,7 @@ from tcaf.settings.experiment import Experiment
 from tcaf.systems.interface import ZeroShotModel
 from tcaf.systems.registry import configure, find_system, modalities
 from tcaf.systems.stages import Stage, TrainingPart
+from tcaf.text.spaces import ClassText, SpaceVectors
 from tcaf.training.observers import EpochRecord, Observer, Silence
 
 
@@ -139,7 +138,8 @@ class TwoStages:
     Args:
         experiment: all settings.
         store: the clips.
-        text: text embedding of every class of the split.
+        text: text embedding of every class of the split, by name, in each text space that the
+            system reads.
 
     Raises:
         TCAFError: a part has no clips or a clip stands where its class must not, a class has no
@@ -150,12 +150,12 @@ class TwoStages:
         self,
         experiment: Experiment,
         store: FeatureStore,
-        text: Mapping[str, Float[np.ndarray, " text_dim"]],
+        text: SpaceVectors,
     ) -> None:
         self.experiment = experiment
         self.system = find_system(experiment.system)
         self.store = store
-        self.text = text
+        self.text = {space: text[space] for space in self.system.spaces}
         self.device = pick_device(experiment.training.device)
         self.split = store.split(experiment.data.split)
         self._check_clips()
@@ -180,21 +180,18 @@ class TwoStages:
                     f"{used[0]} token; use model.modalities 'both' or leave them out"
                 )
 
-    def text_matrix(self, classes: ClassSet) -> Float[Tensor, "num_classes text_dim"]:
+    def class_text(self, classes: ClassSet) -> ClassText:
         """Returns the text embeddings of classes in their order.
 
         Raises:
             TCAFError: a class has none.
         """
-        missing = [name for name in classes.names if name not in self.text]
-        if missing:
-            raise TCAFError(f"class {missing[0]!r} has no text embedding")
-        return torch.from_numpy(np.stack([self.text[name] for name in classes.names]))
+        return ClassText.of(self.text, classes.names)
 
     def evaluation_part(self, part: str, classes: ClassSet) -> EvaluationPart:
         """Returns the clips of a part with their candidate classes."""
         rows = self.store.rows(self.experiment.data.split, part)
-        return EvaluationPart(self.store, rows, classes, self.text_matrix(classes))
+        return EvaluationPart(self.store, rows, classes, self.class_text(classes))
 
     def new_stage(self, number: int) -> Stage:
         """Returns a stage with its initial weights, which follow from seed and number alone."""
@@ -205,12 +202,12 @@ class TwoStages:
         seen = ClassSet.of(classes.seen)
         rows = self.store.rows(self.experiment.data.split, part)
         labels = seen.ids(self.store.class_names[rows].tolist())
-        text = self.text_matrix(seen)
+        text = self.class_text(seen)
         config = configure(
             self.experiment,
             audio_dim=self.store.spec.audio_dim,
             visual_dim=self.store.spec.visual_dim,
-            text_dim=text.shape[1],
+            text_dim=text.dims,
         )
         with seeded(self.experiment.seed, "init", f"stage_{number}"):
             model = self.system.model(config)

@@ -18,9 +18,10 @@ from tcaf.data.store import CACHE_PREFIX, FeatureStore
 from tcaf.errors import MissingExtraError
 from tcaf.execution.devices import pick_device
 from tcaf.pretrained.fetch import file_digest
-from tcaf.settings.experiment import Experiment, text_settings
-from tcaf.systems.registry import SYSTEMS
+from tcaf.settings.experiment import TEXT, Experiment, text_settings
+from tcaf.systems.registry import SYSTEMS, find_system
 from tcaf.text.class_text import text_origin
+from tcaf.text.spaces import in_space
 
 
 def provenance(experiment: Experiment, store: FeatureStore) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def provenance(experiment: Experiment, store: FeatureStore) -> dict[str, Any]:
             "clips": len(store),
             "fingerprint": store.fingerprint,
             "split": split_sha256(store, experiment),
-            "class_text": text_sha256(experiment, store),
+            **class_text_sha256(experiment, store),
         },
     }
 
@@ -65,12 +66,26 @@ def split_sha256(store: FeatureStore, experiment: Experiment) -> str:
     return hashlib.sha256(json.dumps(split, sort_keys=True).encode()).hexdigest()
 
 
-def text_sha256(experiment: Experiment, store: FeatureStore) -> str | None:
+def class_text_sha256(experiment: Experiment, store: FeatureStore) -> dict[str, str | None]:
+    """Returns `text_sha256` of each text space that the system reads, as records name them.
+
+    That of the space `text` is `class_text`, others are `class_text.clip`.
+    """
+    spaces = find_system(experiment.system).spaces
+    return {in_space("class_text", s): text_sha256(experiment, store, s) for s in spaces}
+
+
+def text_sha256(experiment: Experiment, store: FeatureStore, space: str = TEXT) -> str | None:
     """Returns a hash of what class text is made from: files, models, what the store keeps.
 
     Of files and models the contents count, wherever they lie; None if one is not there.
+
+    Args:
+        experiment: all settings.
+        store: the clips.
+        space: the text space.
     """
-    settings = text_settings(experiment)
+    settings = text_settings(experiment, space)
     digest = hashlib.sha256()
     try:
         origin = text_origin(settings)

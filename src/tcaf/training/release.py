@@ -8,16 +8,14 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
 from tcaf.files.atomic import new_folder
-from tcaf.settings.experiment import Experiment, text_settings
+from tcaf.settings.experiment import TEXT, Experiment, text_settings
 from tcaf.settings.fidelity import Fidelity
 from tcaf.settings.sections import AttentionPattern, DataSettings, ModelSettings, TextSettings
 from tcaf.systems.release_checkpoint import model_from_state_dict, read_checkpoint
-from tcaf.text.class_text import embed_classes
+from tcaf.text.class_text import embed_in_spaces
 from tcaf.training.model_file import TrainedModel, save_model
 
 
@@ -66,11 +64,11 @@ def import_release(
         fidelity=replace(Fidelity.official(), class_vectors=class_vectors),
     )
     classes = store.split(split).stage_2
-    vectors = torch.from_numpy(embed_classes(text_settings(experiment), classes.names, store))
-    if vectors.shape[1] != config.text_dim:
+    vectors = embed_in_spaces({TEXT: text_settings(experiment)}, classes.names, store)
+    if vectors.dims[TEXT] != config.text_dim:
         raise TCAFError(
             f"the checkpoint expects text embeddings of size {config.text_dim}, got "
-            f"{vectors.shape[1]} from text.source {text.source!r}"
+            f"{vectors.dims[TEXT]} from text.source {text.source!r}"
         )
     if (config.audio_dim, config.visual_dim) != (store.spec.audio_dim, store.spec.visual_dim):
         raise TCAFError(

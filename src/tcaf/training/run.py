@@ -3,7 +3,7 @@
     config.json            every setting, resolved
     provenance.json        versions, device, commit, seed, fingerprint of the data; versions, device
                            and commit once more for each time that the run was taken up again
-    text/classes.safetensors   text embedding of every class
+    text/classes.safetensors   text embedding of every class, in each text space that is read
     metrics.jsonl          one line an epoch
     checkpoint.safetensors weights and optimiser after the last epoch, until the run is over
     stage_1.safetensors    the best epoch of stage 1, which chose gamma
@@ -27,21 +27,27 @@ from jaxtyping import Float
 from torch import nn
 
 from tcaf.data.classes import ClassSet
-from tcaf.data.store import FeatureStore, read_text_embeddings, write_text_embeddings
+from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError, shorten
 from tcaf.evaluation.decisions import FILE, ClipDecisions, write_decisions
 from tcaf.evaluation.gzsl import GZSLResult
 from tcaf.files.atomic import new_folder, read_json, write_json, write_text
-from tcaf.settings.experiment import Experiment, text_settings
+from tcaf.settings.experiment import Experiment
 from tcaf.systems.reads import flattened, read_settings
-from tcaf.systems.registry import SYSTEMS
-from tcaf.text.class_text import embed_classes
+from tcaf.systems.registry import SYSTEMS, find_system
+from tcaf.text.class_text import embed_in_spaces
+from tcaf.text.spaces import in_space, read_class_text, write_class_text
 from tcaf.training.model_file import TrainedModel, save_model
 from tcaf.training.model_file import load_tensors as load_tensors
 from tcaf.training.model_file import save_tensors as save_tensors
 from tcaf.training.observers import EpochRecord, Observer
 from tcaf.training.protocol import Choice, EpochDone, Finished, Progress, TwoStages, choose
-from tcaf.training.provenance import circumstances, provenance, split_sha256, text_sha256
+from tcaf.training.provenance import (
+    circumstances,
+    class_text_sha256,
+    provenance,
+    split_sha256,
+)
 
 UNIMPORTANT = ("training.device", "evaluation.batch_size")
 """Settings that may change when a run is taken up again."""
@@ -95,11 +101,12 @@ class Run:
                 f"{self.path} holds {shorten(others)} and no run; name another place with --out"
             )
         names = store.split(experiment.data.split).classes
-        text = embed_classes(text_settings(experiment), names, store)
+        text_settings = find_system(experiment.system).text_settings(experiment)
+        text = embed_in_spaces(text_settings, names, store)
         # Whatever is wrong with settings or data is said before anything is written.
-        TwoStages(experiment, store, dict(zip(names, text, strict=True))).new_stage(1)
+        TwoStages(experiment, store, text.by_name(names)).new_stage(1)
         with new_folder(self.path) as folder:
-            write_text_embeddings(folder, "classes", dict(zip(names, text, strict=True)))
+            write_class_text(Run(folder).text_file, text, names)
             write_json(folder / "provenance.json", provenance(experiment, store))
             write_json(folder / "config.json", experiment.to_json())
         return Progress()
@@ -135,14 +142,19 @@ class Run:
             )
         if data.get("fingerprint") != store.fingerprint or not same_split:
             raise TCAFError(f"cannot resume {self.path}: store {store.path} holds other data")
-        kept_text, text = data.get("class_text"), text_sha256(experiment, store)
-        # Runs of older releases hold no hash; and a run goes on with the embeddings that it keeps
-        # where what they were made from is gone.
-        if kept_text and text and kept_text != text:
-            raise TCAFError(
-                f"cannot resume {self.path}: what class text is made from "
-                f"({experiment.text.path or experiment.text.source}) has changed since"
-            )
+        text_settings = find_system(experiment.system).text_settings(experiment)
+        hashes = class_text_sha256(experiment, store)
+        for space, settings in text_settings.items():
+            key = in_space("class_text", space)
+            kept, now = data.get(key), hashes[key]
+            # Runs of older releases hold no hash; and a run goes on with the embeddings that it
+            # keeps where what they were made from is gone.
+            if kept and now and kept != now:
+                which = f" in the space {space!r}" if len(hashes) > 1 else ""
+                raise TCAFError(
+                    f"cannot resume {self.path}: what class text{which} is made from "
+                    f"({settings.path or settings.source}) has changed since"
+                )
 
     def _progress(self) -> Progress:
         file = self.path / "checkpoint.safetensors"
@@ -157,9 +169,14 @@ class Run:
         lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
         return tuple(EpochRecord(**json.loads(line)) for line in lines)
 
-    def text(self) -> dict[str, Float[np.ndarray, " text_dim"]]:
-        """Returns the text embedding of each class, as it was when the run started."""
-        return read_text_embeddings(self.path / "text" / "classes.safetensors")
+    @property
+    def text_file(self) -> Path:
+        """Where the text embeddings of classes are kept."""
+        return self.path / "text" / "classes.safetensors"
+
+    def text(self) -> dict[str, dict[str, Float[np.ndarray, " _"]]]:
+        """Returns the text embedding of each class in each space, as they were at the start."""
+        return read_class_text(self.text_file)
 
     def write_epoch(self, done: EpochDone) -> None:
         """Keeps the state after an epoch, then its line in `metrics.jsonl`."""
@@ -227,7 +244,7 @@ def train(
     protocol = TwoStages(experiment, store, run.text())
 
     def keep(name: str, model: nn.Module, choice: Choice, classes: ClassSet) -> None:
-        text = protocol.text_matrix(classes)
+        text = protocol.class_text(classes)
         trained = TrainedModel(
             experiment.system,
             model,
