@@ -8,7 +8,7 @@ DEMO := demo
 # Processes that run the tests.
 JOBS ?= 2
 
-.PHONY: demo test test-slow test-browser lint clean
+.PHONY: demo test test-slow test-browser fuzz lint clean
 
 # The demo needs the extras `video` and `plot`; the tests want everything.
 $(VENV)/demo.stamp: pyproject.toml constraints.txt
@@ -45,6 +45,11 @@ test: $(VENV)/dev.stamp
 
 test-slow: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m slow -n $(JOBS)
+
+# Damages every kind of file that a command reads, more often than test-slow does.
+ROUNDS ?= 200
+fuzz: $(VENV)/dev.stamp
+	TCAF_FUZZ_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -m slow -n $(JOBS) tests/test_fuzz.py
 
 # Needs Chromium: apt-get install chromium, or its path in CHROMIUM.
 test-browser: $(VENV)/dev.stamp

@@ -42,7 +42,16 @@ ROOMS = {
     ),
     "evaluation": ("scores", "gzsl", "temperature", "parts", "decisions", "statistics"),
     "training": (
-        *("observers", "protocol", "model_file", "provenance", "run", "evaluate", "release"),
+        *(
+            "observers",
+            "protocol",
+            "model_file",
+            "provenance",
+            "records",
+            "run",
+            "evaluate",
+            "release",
+        ),
     ),
     "answers": ("classifier", "clips"),
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from run_contents import RESULT
 from tcaf.commands.terminal import JobsObserver, TerminalObserver, describe_losses
 from tcaf.errors import TCAFError
 from tcaf.experiments.reproduce import Job, Moment, Outcome
@@ -129,8 +130,8 @@ def job(tmp_path, row, seed=0):
 def finished(job, **scores):
     """Leaves the result of a job."""
     job.out.mkdir()
-    test = {"seen": 0.5, "unseen": 0.25, "harmonic_mean": 1 / 3, "zsl": 0.4, **scores}
-    (job.out / "result.json").write_text(json.dumps({"test": test}))
+    result = {**RESULT, "test": {**RESULT["test"], **scores}}
+    (job.out / "result.json").write_text(json.dumps(result))
     return Outcome(job)
 
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import pytest
 
+from run_contents import RESULT
 from tcaf.commands import entry as cli
 from tcaf.data.splits import Split
 from tcaf.errors import TCAFError
@@ -452,7 +453,8 @@ def test_scores_of_a_row(tmp_path):
     runs = {}
     for seed, zsl in ((3, 0.25), (1, None)):
         (tmp_path / str(seed)).mkdir()
-        (tmp_path / str(seed) / "result.json").write_text(json.dumps({"test": {"zsl": zsl}}))
+        result = {**RESULT, "test": {**RESULT["test"], "zsl": zsl}}
+        (tmp_path / str(seed) / "result.json").write_text(json.dumps(result))
         runs[seed] = Run(tmp_path / str(seed))
     first, second = RowResult(Row("a", "A"), tmp_path, runs, {}).values("zsl")
     assert first == 0.25

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from run_contents import PROVENANCE, RESULT
 from tcaf.errors import TCAFError
 from tcaf.experiments.reproduce import RowResult
 from tcaf.experiments.rows import merge_rows
@@ -25,8 +26,8 @@ def row(tmp_path):
         for seed in seeds:
             runs[seed] = Run(folder / f"seed_{seed}")
             runs[seed].path.mkdir(parents=True, exist_ok=True)
-            (runs[seed].path / "result.json").write_text("{}")
-            origin = {"data": {"fingerprint": data}}
+            (runs[seed].path / "result.json").write_text(json.dumps(RESULT))
+            origin = {**PROVENANCE, "data": {**PROVENANCE["data"], "fingerprint": data}}
             (runs[seed].path / "provenance.json").write_text(json.dumps(origin))
         row = ROWS.get(name, Row(name, f"Own {name}"))
         return RowResult(row, folder, runs, {int(s[1:]): text for s, text in errors.items()})
@@ -62,7 +63,7 @@ def test_rows_come_together_in_the_order_of_the_table(row, merge):
     assert shape(third) == shape(second)
     assert third.kept == ("A (seed 1)", "B (seed 1)")
     assert third.commands == ("second", "third")
-    assert third.rows[0].runs[1].result == {}
+    assert third.rows[0].runs[1].result == RESULT
 
 
 def test_seeds_of_the_same_configuration_come_together(row, merge):

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 
+from run_contents import PROVENANCE, RESULT, SCORES
 from tcaf.data.classes import ClassSet
 from tcaf.errors import TCAFError
 from tcaf.evaluation.decisions import ClipDecisions, write_decisions
@@ -51,24 +52,16 @@ def write_run(
     write_decisions(folder / "predictions.parquet", ClipDecisions(ids, CLASSES, decisions, gamma))
     files = {
         "result": {
+            **RESULT,
             "test": result_json(score(decisions, gamma=gamma)),
             "choice": {
                 "epoch": epoch,
                 "gamma": gamma,
-                "validation": {"gamma_on_edge": gamma == 2},
+                "validation": {**SCORES, "gamma_on_edge": gamma == 2},
             },
         },
         "process": {"seconds": seconds, "peak_mib": peak_mib, "threads": 2},
-        "provenance": {
-            "commit": "abc123",
-            "versions": {"tcaf": "0.1", "torch": "2.6"},
-            "gpu": None,
-            "threads": 2,
-            "cores": 5,
-            "cpu": "Abacus",
-            "started": "2026-01-02T03:04:05",
-            "data": {"kind": "synthetic", "clips": 1234, "fingerprint": "0123456789abcdef"},
-        },
+        "provenance": PROVENANCE,
     }
     for name, value in files.items():
         (folder / f"{name}.json").write_text(json.dumps(value))

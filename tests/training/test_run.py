@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -418,12 +419,40 @@ def test_damaged_and_foreign_models_are_refused(whole, tmp_path):
         load_model(foreign)
 
 
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("result.json", {"choice": {"epoch": "3"}}),
+        ("result.json", []),
+        ("provenance.json", {"data": {"fingerprint": None}}),
+        ("config.json", ["training"]),
+        ("process.json", {"seconds": "long", "peak_mib": 1.0}),
+    ],
+)
+def test_a_file_with_other_content_is_named(whole, tmp_path, name, damage):
+    run = Run(shutil.copytree(whole, tmp_path / "run"))
+    file = run.path / name
+    if isinstance(damage, dict) and file.is_file():
+        damage = {**json.loads(file.read_text()), **damage}
+    file.write_text(json.dumps(damage))
+    with pytest.raises(TCAFError, match=f"{name}, found a damaged file"):
+        _ = (run.result, run.provenance, run.experiment, run.cost)
+
+
+@pytest.mark.parametrize("line", ["", "{", "[]", '{"stage": 1}', "[" * 100_000])
+def test_a_damaged_line_of_metrics_is_named(whole, tmp_path, line):
+    run = Run(shutil.copytree(whole, tmp_path / "run"))
+    file = run.path / "metrics.jsonl"
+    first, *rest = file.read_text().splitlines()
+    file.write_text("\n".join([first, line, *rest]))
+    with pytest.raises(TCAFError, match=r"metrics.jsonl, line 2: expected the record of an epoch"):
+        run.records()
+
+
 def test_provenance_says_where_a_result_comes_from(store, whole):
     found = json.loads((whole / "provenance.json").read_text())
     assert found["data"]["fingerprint"] == store.fingerprint
-    assert (
-        found["versions"]["torch"] == torch.__version__.split("+")[0] or found["versions"]["torch"]
-    )
+    assert found["versions"]["torch"] == version("torch")
     assert found["seed"] == 0
     assert found["threads"] == torch.get_num_threads()
 

@@ -26,7 +26,6 @@ from tcaf.execution.devices import pick_device
 from tcaf.extract.backbones import BACKBONES, AudioBackbone, Backbone, VisualBackbone, open_backbone
 from tcaf.extract.extractor import Extractor, audio_tokens, visual_tokens
 from tcaf.extract.media import read_audio, read_frames
-from tcaf.files.atomic import read_json
 from tcaf.plugins import load_plugin
 from tcaf.systems.registry import find_system
 from tcaf.text.candidates import RunClasses
@@ -414,7 +413,7 @@ def _store_of(folder: Path) -> Path | None:
     """Returns the store that a run was trained on, if it is still there with the same clips."""
     if not (folder / "provenance.json").is_file():
         return None
-    kept = read_json(folder / "provenance.json", "the provenance of a run")
+    kept = Run(folder).provenance
     try:
         store = FeatureStore.open(kept["store"])
         return store.path if store.fingerprint == kept["data"]["fingerprint"] else None

@@ -414,6 +414,14 @@ def _one_line(error: Exception) -> str:
     raise error
 
 
+_LONGEST = 2000
+"""Characters of a line that says what is wrong."""
+
+
 def _complain(message: str) -> int:
-    print(f"tcaf: {' '.join(message.split())}", file=sys.stderr)
+    words = " ".join(message.split())
+    if len(words) > _LONGEST:
+        # A damaged file may hold a name that fills a screen.
+        words = f"{words[: _LONGEST // 2]} … {words[-_LONGEST // 2 :]}"
+    print(f"tcaf: {words}", file=sys.stderr)
     return 2

@@ -335,9 +335,9 @@ def read_text_embeddings(path: Path) -> dict[str, Float[np.ndarray, " text_dim"]
         with safetensors.safe_open(path, framework="numpy") as file:
             names = json.loads(file.metadata()["classes"])
             matrix = file.get_tensor("embeddings")
-    except (safetensors.SafetensorError, OSError, KeyError, TypeError) as error:
+        return dict(zip(names, matrix, strict=True))
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise TCAFError(f"text embeddings {path} are damaged: {error}") from None
-    return dict(zip(names, matrix, strict=True))
 
 
 def write_text_embeddings(

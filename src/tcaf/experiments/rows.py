@@ -129,8 +129,7 @@ def _data(rows: Sequence[RowResult], dataset: str) -> list[str]:
     runs = [run for row in rows for run in row.runs.values()]
     if not runs:
         return [dataset]
-    origin = read_json(runs[0].path / "provenance.json", "the provenance of a run")
-    return [dataset, origin["data"]["fingerprint"]]
+    return [dataset, runs[0].provenance["data"]["fingerprint"]]
 
 
 def _read(out: Path, table: Table, data: list[str]) -> tuple[list[_Entry], list[str], list[str]]:

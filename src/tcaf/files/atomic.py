@@ -65,18 +65,40 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, text + "\n")
 
 
-def read_json(path: Path, what: str) -> Any:
+def read_json(path: Path, what: str, content: Any = None) -> Any:
     """Reads JSON.
 
+    Args:
+        path: the file.
+        what: what it should be, for messages.
+        content: a type that its value is checked against, by pydantic; None for any value.
+
+    Returns:
+        The value as JSON has it, whatever `content` is.
+
     Raises:
-        TCAFError: the file is missing or not JSON; `what` says what it should have been.
+        TCAFError: the file is missing, not JSON, or has other content.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise TCAFError(f"expected {what} at {path}, found nothing") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise TCAFError(f"expected {what} at {path}, found lists within lists") from None
+    except ValueError as error:
         raise TCAFError(f"expected {what} at {path}, found a damaged file ({error})") from None
+    if content is not None:
+        from pydantic import TypeAdapter, ValidationError
+
+        try:
+            TypeAdapter(content).validate_python(value)
+        except ValidationError as error:
+            found = error.errors(include_url=False)[0]
+            where = ".".join(map(str, found["loc"])) or "its content"
+            raise TCAFError(
+                f"expected {what} at {path}, found a damaged file ({where}: {found['msg']})"
+            ) from None
+    return value
 
 
 @contextmanager

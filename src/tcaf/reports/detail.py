@@ -17,7 +17,6 @@ from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
 from tcaf.evaluation.decisions import FILE, ClipDecisions, read_decisions
 from tcaf.evaluation.gzsl import GZSLResult
-from tcaf.files.atomic import read_json
 from tcaf.reports.contents import PageFigure
 from tcaf.reports.embedding_map import MapPanel, embedding_map
 from tcaf.reports.projection import choose_classes, choose_clips, tsne, tsne_with_classes
@@ -54,8 +53,7 @@ class Series:
     @cached_property
     def fingerprint(self) -> str:
         """Of the clips that the runs were trained on."""
-        origin = read_json(self.first.path / "provenance.json", "the provenance of a run")
-        return str(origin["data"]["fingerprint"])
+        return str(self.first.provenance["data"]["fingerprint"])
 
     @cached_property
     def clip_decisions(self) -> tuple[ClipDecisions, ...]:

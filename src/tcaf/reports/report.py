@@ -21,7 +21,6 @@ from tcaf.evaluation.scores import SCORES
 from tcaf.evaluation.statistics import class_accuracies, mean_and_std
 from tcaf.experiments.layers import dataset_of
 from tcaf.experiments.tables import PaperScores, row_of
-from tcaf.files.atomic import read_json
 from tcaf.reports.contents import (
     ClassRow,
     ComparisonRow,
@@ -42,7 +41,7 @@ from tcaf.reports.plots import (
     unseen_confusion,
     unseen_counts,
 )
-from tcaf.reports.results import compare_runs, cost_of
+from tcaf.reports.results import compare_runs
 from tcaf.reports.timelines import training_curves
 from tcaf.settings.experiment import Experiment
 from tcaf.systems.reads import read_settings
@@ -88,9 +87,7 @@ def group(runs: Sequence[Run]) -> list[Series]:
     groups: dict[str, dict[int, Run]] = {}
     experiments: dict[str, Experiment] = {}
     for run in runs:
-        config = read_json(run.path / "config.json", "the configuration of a run")
-        experiment = Experiment.from_json(config)
-        origin = read_json(run.path / "provenance.json", "the provenance of a run")
+        experiment, origin = run.experiment, run.provenance
         data = [origin["data"]["fingerprint"], origin["data"]["split"], origin.get("plugin")]
         key = json.dumps([_settings(experiment), data], sort_keys=True)
         experiments[key] = experiment
@@ -308,8 +305,8 @@ def _class_rows(series: Sequence[Series]) -> tuple[ClassRow, ...]:
 def _provenance(one: Series) -> list[Provenance]:
     found = []
     for run in one.runs.values():
-        origin = read_json(run.path / "provenance.json", "the provenance of a run")
-        data, cost = origin["data"], cost_of(run.path)
+        origin, cost = run.provenance, run.cost
+        data = origin["data"]
         facts = {
             "folder": str(run.path),
             "commit": str(origin["commit"]),
@@ -332,7 +329,7 @@ def _provenance(one: Series) -> list[Provenance]:
 def open_store(series: Series, store: Path | None, notes: list[str]) -> FeatureStore | None:
     """Opens the clips of a series: the store named, or where it was when the run was trained."""
     run = series.first
-    origin = read_json(run.path / "provenance.json", "the provenance of a run")
+    origin = run.provenance
     if store is not None:
         opened = FeatureStore.open(store)
         if opened.fingerprint != series.fingerprint:

@@ -25,7 +25,7 @@ from tcaf.evaluation.statistics import (
 from tcaf.experiments.reproduce import RowResult
 from tcaf.experiments.rows import merge_rows
 from tcaf.experiments.tables import PaperScores, Table
-from tcaf.files.atomic import read_json, write_text
+from tcaf.files.atomic import write_text
 from tcaf.progress import describe_time
 from tcaf.training.run import Run
 
@@ -91,7 +91,7 @@ def summarise(rows: Sequence[RowResult], dataset: str) -> list[Scores]:
             for score in (*SCORES, AREA):
                 means[score], stds[score] = mean_and_std(row.values(score))
         results = [run.result or {} for run in row.runs.values()]
-        costs = [cost_of(run.path) for run in row.runs.values()]
+        costs = [run.cost for run in row.runs.values()]
         found.append(
             Scores(
                 model=row.row.name,
@@ -109,12 +109,6 @@ def summarise(rows: Sequence[RowResult], dataset: str) -> list[Scores]:
             )
         )
     return found
-
-
-def cost_of(run: Path) -> dict[str, float | int] | None:
-    """Returns wall time and peak memory of the process that trained a run, if they were kept."""
-    file = run / "process.json"
-    return read_json(file, "the time of a run") if file.is_file() else None
 
 
 def compare(
@@ -287,7 +281,7 @@ def _where(rows: Sequence[RowResult], scores: Sequence[Scores]) -> list[str]:
     runs = [run for row in rows for run in row.runs.values()]
     if not runs:
         return []
-    origins = [read_json(run.path / "provenance.json", "the provenance of a run") for run in runs]
+    origins = [run.provenance for run in runs]
     last = max(origins, key=lambda origin: origin["started"])
     commits = sorted({str(origin["commit"]) for origin in origins})
     versions = ", ".join(f"{name} {number}" for name, number in last["versions"].items())

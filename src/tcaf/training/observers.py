@@ -4,6 +4,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from pydantic import TypeAdapter
+
 from tcaf.errors import TCAFError
 from tcaf.evaluation.scores import SCORES
 
@@ -32,6 +34,15 @@ class EpochRecord:
     def to_json(self) -> dict[str, Any]:
         """Returns the record as one JSON value, a line of `metrics.jsonl`."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, line: str | bytes) -> "EpochRecord":
+        """Reads what `to_json` returned, as a line of JSON.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        return TypeAdapter(cls).validate_json(line, strict=True)
 
 
 @runtime_checkable

@@ -48,6 +48,7 @@ from tcaf.training.provenance import (
     provenance,
     split_sha256,
 )
+from tcaf.training.records import CostContent, ProvenanceContent, ResultContent
 
 UNIMPORTANT = ("training.device", "evaluation.batch_size")
 """Settings that may change when a run is taken up again."""
@@ -67,7 +68,27 @@ class Run:
     def result(self) -> dict[str, Any] | None:
         """The content of `result.json`; None while the run is not over."""
         file = self.path / "result.json"
-        return read_json(file, "the result of a run") if file.is_file() else None
+        return read_json(file, "the result of a run", ResultContent) if file.is_file() else None
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """The content of `provenance.json`: where the result comes from."""
+        value: dict[str, Any] = read_json(
+            self.path / "provenance.json", "the provenance of a run", ProvenanceContent
+        )
+        return value
+
+    @property
+    def experiment(self) -> Experiment:
+        """The settings in `config.json`; what a later release has added has its default."""
+        written = read_json(self.path / "config.json", "the configuration of a run", dict[str, Any])
+        return Experiment.from_json(written)
+
+    @property
+    def cost(self) -> dict[str, float] | None:
+        """Wall time in seconds and peak memory in MiB of the process that trained it, if kept."""
+        file = self.path / "process.json"
+        return read_json(file, "the time of a run", CostContent) if file.is_file() else None
 
     def start(self, experiment: Experiment, store: FeatureStore, *, resume: bool) -> Progress:
         """Makes the folder, or checks that the one there is of the same run.
@@ -113,17 +134,13 @@ class Run:
 
     def _note_resumption(self, experiment: Experiment) -> None:
         """Adds to the provenance what the run is carried on with."""
-        file = self.path / "provenance.json"
-        origin = read_json(file, "the provenance of a run")
+        origin = self.provenance
         resumed = [*origin.get("resumed", []), circumstances(experiment)]
-        write_json(file, {**origin, "resumed": resumed})
+        write_json(self.path / "provenance.json", {**origin, "resumed": resumed})
 
     def _check_same(self, experiment: Experiment, store: FeatureStore) -> None:
-        written = read_json(self.path / "config.json", "the configuration of a run")
-        # What a later release has added had its default; what the system does not read is nothing.
-        kept, asked = (
-            flattened(read_settings(each)) for each in (Experiment.from_json(written), experiment)
-        )
+        # What the system does not read makes no difference.
+        kept, asked = (flattened(read_settings(each)) for each in (self.experiment, experiment))
         for name in dict.fromkeys([*asked, *kept]):
             # Where and in how large pieces things are computed changes no result beyond rounding.
             if kept.get(name) != asked.get(name) and name not in UNIMPORTANT:
@@ -131,7 +148,7 @@ class Run:
                     f"cannot resume {self.path}: it was started with {name} = {kept.get(name)!r}, "
                     f"now it is {asked.get(name)!r}"
                 )
-        started = read_json(self.path / "provenance.json", "the provenance of a run")
+        started = self.provenance
         data = started.get("data", {})
         same_split = data.get("split") == split_sha256(store, experiment)
         code = SYSTEMS.sha256(experiment.system)
@@ -161,13 +178,29 @@ class Run:
         if not file.is_file():
             return Progress()
         tensors, header = load_tensors(file, "the checkpoint of a run")
-        return Progress(tuple(EpochRecord(**record) for record in header["records"]), tensors)
+        try:
+            records = tuple(EpochRecord.from_json(json.dumps(each)) for each in header["records"])
+        except (KeyError, TypeError, ValueError):
+            raise TCAFError(f"expected the checkpoint of a run at {file}, found another") from None
+        return Progress(records, tensors)
 
     def records(self) -> tuple[EpochRecord, ...]:
-        """Returns the record of each epoch, from `metrics.jsonl`."""
+        """Returns the record of each epoch, from `metrics.jsonl`.
+
+        Raises:
+            TCAFError: a line of it is none.
+        """
         file = self.path / "metrics.jsonl"
-        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-        return tuple(EpochRecord(**json.loads(line)) for line in lines)
+        lines = file.read_bytes().splitlines() if file.is_file() else []
+        records = []
+        for number, line in enumerate(lines, 1):
+            try:
+                records.append(EpochRecord.from_json(line))
+            except ValueError:
+                raise TCAFError(
+                    f"{file}, line {number}: expected the record of an epoch, found something else"
+                ) from None
+        return tuple(records)
 
     @property
     def text_file(self) -> Path:

@@ -55,7 +55,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TCAFError(f"--config {path}: expected a TOML file, but {error}") from None
     except OSError as error:
         raise TCAFError(f"--config {path}: expected a TOML file, {error.strerror}") from None

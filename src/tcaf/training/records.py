@@ -1,0 +1,87 @@
+"""What the JSON files of a run hold, as far as something reads it.
+
+Each class is what a file is checked against when it is read, by pydantic: a field that is missing
+or of another type makes the file a damaged one. Fields that are not named here may be anything.
+"""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Content(BaseModel):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class ScoresContent(_Content):
+    """Scores on the clips of a part: see `GZSLResult`. None where there are no such clips."""
+
+    seen: float | None
+    unseen: float | None
+    harmonic_mean: float | None
+    zsl: float | None
+    gamma: float
+    gamma_on_edge: bool
+
+
+class TestContent(ScoresContent):
+    """Scores on the test clips."""
+
+    __test__ = False
+
+    curve_area: float | None
+
+
+class ChoiceContent(_Content):
+    """What stage 1 has chosen: see `training.protocol.Choice`."""
+
+    epoch: int = Field(ge=0, le=10**9)
+    gamma: float
+    validation: ScoresContent
+
+
+class ResultContent(_Content):
+    """`result.json`."""
+
+    test: TestContent
+    choice: ChoiceContent
+    seed: int
+    seconds: float
+
+
+class DataContent(_Content):
+    """What identifies the clips that a run was trained on."""
+
+    clips: int
+    fingerprint: str
+    split: str
+
+
+class ResumedContent(_Content):
+    """What a run was carried on with."""
+
+    started: str
+
+
+class ProvenanceContent(_Content):
+    """`provenance.json`."""
+
+    commit: str | None
+    command: list[str]
+    started: str
+    versions: dict[str, str]
+    machine: str
+    threads: int
+    gpu: str | None
+    seed: int
+    data: DataContent
+    cpu: str | None = None
+    cores: int | None = None
+    plugin: str | None = None
+    store: str | None = None
+    resumed: list[ResumedContent] = []
+
+
+class CostContent(_Content):
+    """`process.json`: wall time and peak memory of the process that trained a run."""
+
+    seconds: float
+    peak_mib: float
