@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from tcaf.errors import TCAFError
 from tcaf.evaluation.scores import SCORES
+from tcaf.training.numbers import check_numbers
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,20 @@ class EpochRecord:
     def to_json(self) -> dict[str, Any]:
         """Returns the record as one JSON value, a line of `metrics.jsonl`."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Any, where: str) -> "EpochRecord":
+        """Returns the record that `to_json` made a value of.
+
+        Raises:
+            TCAFError: it has other fields, or numbers that cannot be; `where` says what holds it.
+        """
+        try:
+            record = cls(**value)
+        except TypeError as error:
+            raise TCAFError(f"{where} is damaged: {error}") from None
+        check_numbers(value, where)
+        return record
 
 
 @runtime_checkable

@@ -40,6 +40,7 @@ from tcaf.text.spaces import in_space, read_class_text, write_class_text
 from tcaf.training.model_file import TrainedModel, save_model
 from tcaf.training.model_file import load_tensors as load_tensors
 from tcaf.training.model_file import save_tensors as save_tensors
+from tcaf.training.numbers import check_numbers
 from tcaf.training.observers import EpochRecord, Observer
 from tcaf.training.protocol import Choice, EpochDone, Finished, Progress, TwoStages, choose
 from tcaf.training.provenance import (
@@ -67,7 +68,13 @@ class Run:
     def result(self) -> dict[str, Any] | None:
         """The content of `result.json`; None while the run is not over."""
         file = self.path / "result.json"
-        return read_json(file, "the result of a run") if file.is_file() else None
+        if not file.is_file():
+            return None
+        value: dict[str, Any] = read_json(file, "the result of a run")
+        if not isinstance(value, dict):
+            raise TCAFError(f"expected the result of a run at {file}, found another JSON value")
+        check_numbers(value, f"the result {file}")
+        return value
 
     def start(self, experiment: Experiment, store: FeatureStore, *, resume: bool) -> Progress:
         """Makes the folder, or checks that the one there is of the same run.
@@ -161,13 +168,26 @@ class Run:
         if not file.is_file():
             return Progress()
         tensors, header = load_tensors(file, "the checkpoint of a run")
-        return Progress(tuple(EpochRecord(**record) for record in header["records"]), tensors)
+        where = f"the checkpoint {file}"
+        records = (EpochRecord.from_json(record, where) for record in header["records"])
+        return Progress(tuple(records), tensors)
 
     def records(self) -> tuple[EpochRecord, ...]:
-        """Returns the record of each epoch, from `metrics.jsonl`."""
+        """Returns the record of each epoch, from `metrics.jsonl`.
+
+        Raises:
+            TCAFError: a line is damaged.
+        """
         file = self.path / "metrics.jsonl"
         lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-        return tuple(EpochRecord(**json.loads(line)) for line in lines)
+        records = []
+        for number, line in enumerate(lines, start=1):
+            where = f"line {number} of {file}"
+            try:
+                records.append(EpochRecord.from_json(json.loads(line), where))
+            except json.JSONDecodeError as error:
+                raise TCAFError(f"{where} is damaged: {error}") from None
+        return tuple(records)
 
     @property
     def text_file(self) -> Path:
@@ -233,8 +253,9 @@ def train(
         The content of `result.json`.
 
     Raises:
-        TCAFError: see `Run.start` and `TwoStages`.
+        TCAFError: see `Run.start` and `TwoStages`; a shard of the store is damaged.
     """
+    store.verify_once()
     run = Run(out)
     if resume and run.result is not None:
         run.start(experiment, store, resume=True)
