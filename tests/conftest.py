@@ -4,6 +4,7 @@
 """
 
 import multiprocessing
+import os
 import signal
 import sys
 from types import ModuleType, SimpleNamespace
@@ -25,6 +26,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # The same examples in every run: what passed here passes everywhere.
 hypothesis_settings.register_profile("fixed", derandomize=True)
 hypothesis_settings.load_profile("fixed")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Keeps what tests remember out of the cache of whoever runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "TCAF_CACHE" not in os.environ:
+            patch.setenv("TCAF_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ ROOMS = {
     "seeding": (),
     "progress": (),
     "plugins": (),
-    "files": ("atomic", "safe_pickle", "csv_tables"),
+    "files": ("atomic", "digests", "sealed", "safe_pickle", "csv_tables"),
     "execution": ("devices", "memory", "processes"),
     "data": (
         *("features", "classes", "splits", "shards", "store", "writer", "parquet"),
@@ -42,16 +42,8 @@ ROOMS = {
     ),
     "evaluation": ("scores", "gzsl", "temperature", "parts", "decisions", "statistics"),
     "training": (
-        *(
-            "observers",
-            "protocol",
-            "model_file",
-            "provenance",
-            "records",
-            "run",
-            "evaluate",
-            "release",
-        ),
+        *("numbers", "observers", "protocol", "model_file", "provenance", "records", "run"),
+        *("evaluate", "release"),
     ),
     "answers": ("classifier", "clips"),
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),

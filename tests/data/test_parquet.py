@@ -12,6 +12,7 @@ from tcaf.data.splits import Split
 from tcaf.data.store import FeatureStore
 from tcaf.data.writer import new_store
 from tcaf.errors import TCAFError
+from tcaf.files.sealed import seal_json
 
 SPEC = FeatureSpec(3, 5, 0.96, None, "ears", "eyes")
 NUM_CLIPS = 17
@@ -143,7 +144,8 @@ def test_changed_or_missing_file(copy, tmp_path):
 )
 def test_changed_sidecar(copy, tmp_path, change, message):
     content = json.loads((copy / "tcaf.json").read_text())
-    (copy / "tcaf.json").write_text(json.dumps(content | change))
+    del content["sha256"]
+    (copy / "tcaf.json").write_text(json.dumps(seal_json(content | change)))
     with pytest.raises(TCAFError, match=message):
         from_parquet(copy, tmp_path / "back")
 

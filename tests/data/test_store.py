@@ -16,6 +16,7 @@ from tcaf.data.splits import Split
 from tcaf.data.store import FeatureStore, read_text_embeddings
 from tcaf.data.writer import new_store
 from tcaf.errors import TCAFError
+from tcaf.files.sealed import seal_json
 
 SPEC = FeatureSpec(3, 5, 0.96, None, "ears", "eyes")
 SPLIT = Split(("ant", "bee"), ("cat",), ("dog",))
@@ -329,11 +330,13 @@ def test_shards_of_two_stores_do_not_mix(copy, tmp_path):
         ({"format": "other"}, "does not describe a feature store"),
         ({"spec": {"audio_dim": 3}}, r"store\.json is damaged"),
         ({"dtype": "float16"}, "does not fit store"),
+        ({"other": 1}, r"store\.json is damaged: key 'other' is unknown"),
     ],
 )
 def test_changed_manifest(copy, change, message):
     manifest = json.loads((copy / "store.json").read_text())
-    (copy / "store.json").write_text(json.dumps(manifest | change))
+    del manifest["sha256"]
+    (copy / "store.json").write_text(json.dumps(seal_json(manifest | change)))
     with pytest.raises(TCAFError, match=message):
         FeatureStore.open(copy)
 
@@ -341,9 +344,9 @@ def test_changed_manifest(copy, change, message):
 @pytest.mark.parametrize("key", ["spec", "dtype", "shards", "splits", "phrases", "left_out"])
 def test_manifest_without_a_key(copy, key):
     manifest = json.loads((copy / "store.json").read_text())
-    del manifest[key]
-    (copy / "store.json").write_text(json.dumps(manifest))
-    with pytest.raises(TCAFError, match=rf"store\.json is damaged: '{key}'"):
+    del manifest[key], manifest["sha256"]
+    (copy / "store.json").write_text(json.dumps(seal_json(manifest)))
+    with pytest.raises(TCAFError, match=rf"store\.json is damaged: key '{key}' is missing"):
         FeatureStore.open(copy)
 
 

@@ -245,8 +245,14 @@ def test_a_damaged_outcome_is_done_again(tmp_path, work):
     file = media_file(tmp_path)
     work.keep(file, clip_of(file), [])
     (kept,) = work.clips.iterdir()
-    kept.write_bytes(kept.read_bytes()[:20])
-    assert work.find(file) is None
+    whole = kept.read_bytes()
+    for damaged in (whole[:20], whole[:-1] + bytes([whole[-1] ^ 1])):
+        kept.write_bytes(whole)
+        found = work.find(file)
+        kept.write_bytes(damaged)
+        assert work.find(file) is None
+        with pytest.raises(TCAFError, match=f"the features kept at {kept} are damaged"):
+            found.features()
     kept.unlink()
     (work.rejects / f"{file.key}.json").write_text("{")
     assert work.find(file) is None

@@ -12,11 +12,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from tcaf.errors import TCAFError
+from tcaf.files.digests import cache_folder
 from tcaf.pretrained import fetch
 from tcaf.pretrained.fetch import (
     WeightsFile,
-    cache_folder,
-    file_digest,
     find_weights,
     terminal_bar,
     weights_mark,
@@ -302,40 +301,6 @@ def test_the_published_file_has_no_mark_and_others_their_hash(tmp_path):
     assert weights_mark(path, None) == digest[:12]
     path.write_bytes(b"TCAF")
     assert weights_mark(path, None) == hashlib.sha256(b"TCAF").hexdigest()[:12]
-
-
-def test_a_file_is_read_once_and_again_once_it_changed(tmp_path, monkeypatch):
-    import tcaf.pretrained.fetch as module
-
-    path, read = tmp_path / "net", []
-    original = module._read_digest
-    monkeypatch.setattr(module, "_read_digest", lambda path: read.append(path) or original(path))
-
-    def write(content):
-        path.write_bytes(content)
-        os.utime(path, (0, 0))
-        # As it will be some seconds later.
-        later = path.stat().st_ctime_ns + module.SETTLED_NS
-        monkeypatch.setattr(module.time, "time_ns", lambda: later)
-        return hashlib.sha256(content).hexdigest()
-
-    first = write(b"tcaf")
-    assert [file_digest(path), file_digest(path)] == [first] * 2
-    assert len(read) == 1
-    # Same size, same time of writing; only the time of the change is another.
-    changed = path.stat().st_ctime_ns
-    while path.stat().st_ctime_ns == changed:
-        second = write(b"TCAF")
-    assert [file_digest(path), file_digest(path)] == [second] * 2
-    assert len(read) == 2
-
-
-def test_a_file_that_has_just_changed_is_read_each_time(tmp_path):
-    path = tmp_path / "net"
-    for number in range(50):
-        path.write_bytes(b"%02d" % number)
-        os.utime(path, (0, 0))
-        assert file_digest(path) == hashlib.sha256(b"%02d" % number).hexdigest()
 
 
 def test_the_mark_of_a_folder_depends_on_its_names_and_contents_alone(tmp_path):

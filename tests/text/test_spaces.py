@@ -9,6 +9,7 @@ import torch
 
 from tcaf.data.store import read_text_embeddings
 from tcaf.errors import TCAFError
+from tcaf.files.sealed import UnsealedWarning, write_sealed
 from tcaf.settings.sections import TextSettings
 from tcaf.text.candidates import RunClasses
 from tcaf.text.spaces import ClassText, read_class_text, write_class_text
@@ -79,7 +80,8 @@ def test_the_space_of_old_files_is_text(tmp_path):
     path = tmp_path / "old.safetensors"
     header = {"classes": json.dumps(NAMES)}
     safetensors.numpy.save_file({"embeddings": WORDS.numpy()}, path, header)
-    found = read_class_text(path)
+    with pytest.warns(UnsealedWarning, match="hold no digest"):
+        found = read_class_text(path)
     assert set(found) == {"text"}
     np.testing.assert_array_equal(found["text"]["bee"], [2, 3])
     # And a new one of that space alone is as old ones are.
@@ -92,7 +94,7 @@ def test_the_space_of_old_files_is_text(tmp_path):
 def test_a_file_of_something_else(tensors, tmp_path):
     path = tmp_path / "t.safetensors"
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-    safetensors.numpy.save_file(arrays, path, {"classes": json.dumps(NAMES)})
+    write_sealed(path, safetensors.numpy.save(arrays, {"classes": json.dumps(NAMES)}))
     with pytest.raises(TCAFError, match=f"text embeddings {path} are damaged"):
         read_class_text(path)
 

@@ -18,6 +18,9 @@ from tcaf.training.model_file import load_model
 from tcaf.training.observers import Silence
 from tcaf.training.run import Run, train
 
+# Their files carry no digest, of which `tests/files/test_sealed.py` is.
+pytestmark = pytest.mark.filterwarnings("ignore::tcaf.files.sealed.UnsealedWarning")
+
 # Settings that there were not from the beginning, all with their defaults in these runs.
 LATER = {
     "data": ("average",),

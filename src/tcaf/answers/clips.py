@@ -226,6 +226,7 @@ def answer_clips(
         files = track(find_media(words), "predicting")
         return answer_files(classifier, files, top_k, seen_bias, keep_features=keep_features)
     opened = FeatureStore.open(store)
+    opened.verify_once(track)
     rows = select_rows(opened, words, classifier.experiment.data.split)
     return answer_store(classifier, opened, rows, top_k, seen_bias, keep_features=keep_features)
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from tcaf.commands import printing
 from tcaf.commands.options import typed_options
-from tcaf.commands.terminal import note, show
+from tcaf.commands.terminal import note, show, track
 from tcaf.errors import TCAFError
 
 
@@ -61,6 +61,7 @@ def reproduce(
     if plugin is not None:
         load_plugin(plugin)
     opened = FeatureStore.open(store)
+    opened.verify_once(track)
     found = paper_table(table)
     out = out or Path("results") / f"table_{table}"
     planned = plan(

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from tcaf.commands import printing
 from tcaf.commands.options import nested, typed_options
-from tcaf.commands.terminal import show
+from tcaf.commands.terminal import show, track
 from tcaf.errors import TCAFError
 from tcaf.settings.sections import AttentionPattern
 
@@ -61,6 +61,7 @@ def train(
     if plugin is not None:
         load_plugin(plugin)
     opened = FeatureStore.open(store)
+    opened.verify_once(track)
     typed = typed_options(settings, options, seed)
     layers = experiment_layers(opened, config=config or (), system=system, options=typed)
     experiment = resolve(layers)
@@ -153,6 +154,7 @@ def evaluate(
         device: where to compute; `auto` takes a GPU where there is one.
         json: print the result as JSON.
     """
+    from tcaf.data.store import FeatureStore
     from tcaf.plugins import load_plugin
     from tcaf.training.evaluate import evaluate_run
 
@@ -160,8 +162,10 @@ def evaluate(
         raise TCAFError("--gamma and --search_gamma exclude each other; give one of them")
     if plugin is not None:
         load_plugin(plugin)
+    opened = FeatureStore.open(store)
+    opened.verify_once(track)
     found = evaluate_run(
-        run, store, part=part, gamma=gamma, search_gamma=search_gamma, device=device
+        run, opened, part=part, gamma=gamma, search_gamma=search_gamma, device=device
     )
     if found.result.gamma_on_edge:
         printing.warn_on_edge(found.result.gamma, part, "--gamma")

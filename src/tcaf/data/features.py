@@ -3,6 +3,7 @@
 Owns `FeatureSpec` and `VideoFeatures`. Knows nothing of files.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,6 +28,9 @@ class FeatureSpec:
         visual_step_s: the same for visual tokens.
         audio_backbone: name of the network or transform that made the audio tokens.
         visual_backbone: name of the one that made the visual tokens.
+
+    Raises:
+        TCAFError: a size or a number of seconds that is not above 0.
     """
 
     audio_dim: int
@@ -35,6 +39,14 @@ class FeatureSpec:
     visual_step_s: float | None
     audio_backbone: str
     visual_backbone: str
+
+    def __post_init__(self) -> None:
+        for modality in MODALITIES:
+            dim, step_s = self.dim(modality), self.step_s(modality)
+            if dim < 1:
+                raise TCAFError(f"{modality}_dim must be at least 1, got {dim}")
+            if step_s is not None and not (0 < step_s < math.inf):
+                raise TCAFError(f"{modality}_step_s must be a finite number above 0, got {step_s}")
 
     def dim(self, modality: Modality) -> int:
         """Returns the token size of a modality."""

@@ -7,7 +7,7 @@ the same shards. float16 stays float16: Parquet knows it since format 2.10 (2023
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
-from tcaf.data.shards import Dtype, Manifest, file_sha256
+from tcaf.data.shards import Dtype, Manifest
 from tcaf.data.splits import Split
 from tcaf.data.store import FeatureStore, read_text_embeddings, write_text_embeddings
 from tcaf.data.writer import new_store
 from tcaf.errors import TCAFError
 from tcaf.files.atomic import check_place, new_folder, read_json, write_json
+from tcaf.files.digests import file_sha256
+from tcaf.files.sealed import check_json, seal_json
 from tcaf.progress import Track, silent
 
 FORMAT = "tcaf-parquet"
@@ -63,7 +65,8 @@ def to_parquet(
         for name in store.text_names:
             write_text_embeddings(folder, name, store.text(name))
         content = {**asdict(manifest), "shards": files}
-        write_json(folder / SIDECAR, {"format": FORMAT, "version": VERSION, **content})
+        sealed = seal_json({"format": FORMAT, "version": VERSION, **content})
+        write_json(folder / SIDECAR, sealed)
 
 
 def from_parquet(
@@ -127,6 +130,10 @@ def _read_sidecar(folder: Path) -> dict[str, Any]:
             f"{folder / SIDECAR} has format version {content.get('version')}, this tcaf reads "
             f"version {VERSION}; write it again with this release"
         )
+    try:
+        check_json(content, ("format", "version", *(field.name for field in fields(Manifest))))
+    except ValueError as error:
+        raise TCAFError(f"{folder / SIDECAR} is damaged: {error}; fetch the folder again") from None
     return content
 
 

@@ -5,10 +5,9 @@ class, part, audio tokens and visual tokens as lists of fixed-size lists. Knows 
 a whole.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +20,7 @@ from tcaf.data.features import MODALITIES, FeatureSpec, Modality
 from tcaf.data.splits import Split
 from tcaf.errors import TCAFError
 from tcaf.files.atomic import read_json
+from tcaf.files.sealed import check_json, seal_json
 
 FORMAT = "tcaf-features"
 VERSION = 1
@@ -41,8 +41,8 @@ class Manifest:
     source: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the JSON value that `read` understands."""
-        return {"format": FORMAT, "version": VERSION, **asdict(self)}
+        """Returns the JSON value that `read` understands, sealed (`files.sealed`)."""
+        return seal_json({"format": FORMAT, "version": VERSION, **asdict(self)})
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
@@ -62,6 +62,7 @@ class Manifest:
                 f"version {VERSION}; prepare it again with this release"
             )
         try:
+            check_json(value, ("format", "version", *(field.name for field in fields(cls))))
             return cls(
                 spec=FeatureSpec(**value["spec"]),
                 dtype=value["dtype"],
@@ -72,7 +73,9 @@ class Manifest:
                 source=value["source"],
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise TCAFError(f"{folder / 'store.json'} is damaged: {error}") from None
+            raise TCAFError(
+                f"{folder / 'store.json'} is damaged: {error}; copy or prepare the store again"
+            ) from None
 
 
 def shard_schema(spec: FeatureSpec, dtype: Dtype) -> pa.Schema:
@@ -90,12 +93,6 @@ def shard_schema(spec: FeatureSpec, dtype: Dtype) -> pa.Schema:
         ],
         metadata={"format": FORMAT, "version": str(VERSION), "spec": json.dumps(asdict(spec))},
     )
-
-
-def file_sha256(path: Path) -> str:
-    """Returns the SHA-256 of a file as hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass

@@ -1,8 +1,12 @@
 """A feature store: a folder of Arrow IPC shards, memory-mapped, opened without reading a token.
 
 Owns access to clips, parts and splits, and the class text embeddings that lie beside the shards as
-safetensors. The format is `shards`, writing it `store_writer`. Knows nothing of where features come
-from or how they are batched.
+safetensors. The format is `shards`, writing it `writer`. Knows nothing of where features come from
+or how they are batched.
+
+Damage is found, not computed with: `store.json` and text embeddings are verified whenever they are
+read (`files.sealed`), shards by `verify_once`, which whoever is about to use tokens calls: the
+first look reads every byte, later ones none.
 """
 
 import hashlib
@@ -15,15 +19,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import safetensors
 import safetensors.numpy
 from jaxtyping import Float, Int
 
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
-from tcaf.data.shards import Dtype, Manifest, Shard, file_sha256, shard_schema
+from tcaf.data.shards import Dtype, Manifest, Shard, shard_schema
 from tcaf.data.splits import NAMED_PARTS, Split
 from tcaf.errors import TCAFError, did_you_mean
-from tcaf.files.atomic import replacing
+from tcaf.files.digests import changed_files, file_sha256
+from tcaf.files.sealed import read_sealed, write_sealed
+from tcaf.progress import Track, silent
 
 CACHE_PREFIX = "cache-"
 """How the names of text embeddings begin that were computed here, not given with the clips."""
@@ -291,7 +296,20 @@ class FeatureStore:
         for entry in self._manifest.shards:
             path = self.path / entry["file"]
             if file_sha256(path) != entry["sha256"]:
-                raise TCAFError(f"shard {path} is corrupt: its SHA-256 is not the one written")
+                raise _corrupt(path)
+
+    def verify_once(self, track: Track = silent) -> None:
+        """Does what `verify` does, for the shards that changed since they were last found right.
+
+        Args:
+            track: shows how many are read.
+
+        Raises:
+            TCAFError: a shard's bytes have changed since it was written.
+        """
+        entries = self._manifest.shards
+        for path in changed_files({self.path / e["file"]: e["sha256"] for e in entries}, track):
+            raise _corrupt(path)
 
     @property
     def text_names(self) -> list[str]:
@@ -325,6 +343,13 @@ class FeatureStore:
         write_text_embeddings(self.path, name, embeddings)
 
 
+def _corrupt(shard: Path) -> TCAFError:
+    return TCAFError(
+        f"shard {shard} is corrupt: its SHA-256 is not the one written; copy or prepare the store "
+        "again"
+    )
+
+
 def read_text_embeddings(path: Path) -> dict[str, Float[np.ndarray, " text_dim"]]:
     """Reads class text embeddings that `FeatureStore.add_text` wrote.
 
@@ -332,12 +357,13 @@ def read_text_embeddings(path: Path) -> dict[str, Float[np.ndarray, " text_dim"]
         TCAFError: the file is damaged.
     """
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            names = json.loads(file.metadata()["classes"])
-            matrix = file.get_tensor("embeddings")
-        return dict(zip(names, matrix, strict=True))
+        names, data = read_sealed(path, "classes")
+        matrix = safetensors.numpy.load(data)["embeddings"]
+        return dict(zip(json.loads(names), matrix, strict=True))
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise TCAFError(f"text embeddings {path} are damaged: {error}") from None
+        raise TCAFError(
+            f"text embeddings {path} are damaged: {error}; copy or prepare the store again"
+        ) from None
 
 
 def write_text_embeddings(
@@ -352,7 +378,6 @@ def write_text_embeddings(
         raise TCAFError(f"no class to keep text embeddings {name!r} of")
     (folder / "text").mkdir(exist_ok=True)
     matrix = np.stack([np.asarray(vector, np.float32) for vector in embeddings.values()])
-    with replacing(folder / "text" / f"{name}.safetensors") as temporary:
-        safetensors.numpy.save_file(
-            {"embeddings": matrix}, temporary, metadata={"classes": json.dumps(list(embeddings))}
-        )
+    metadata = {"classes": json.dumps(list(embeddings))}
+    data = safetensors.numpy.save({"embeddings": matrix}, metadata)
+    write_sealed(folder / "text" / f"{name}.safetensors", data)

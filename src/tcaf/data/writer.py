@@ -14,11 +14,12 @@ import pyarrow as pa
 from jaxtyping import Float
 
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
-from tcaf.data.shards import Dtype, Manifest, file_sha256, shard_schema
+from tcaf.data.shards import Dtype, Manifest, shard_schema
 from tcaf.data.splits import Split
 from tcaf.data.store import FeatureStore, write_text_embeddings
 from tcaf.errors import TCAFError
 from tcaf.files.atomic import check_place, new_folder, only_writer, replacing, write_json
+from tcaf.files.digests import file_sha256
 
 SHARD_BYTES = 256 * 2**20
 """Tokens gathered in memory before a shard is written."""

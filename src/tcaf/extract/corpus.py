@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
@@ -28,7 +27,8 @@ from tcaf.execution.processes import Crash, Killed, Send, answers
 from tcaf.extract.extractor import Extractor
 from tcaf.extract.media import require_decoder
 from tcaf.extract.tracks import BrokenMediaWarning, MediaError
-from tcaf.files.atomic import read_json, replacing, write_json
+from tcaf.files.atomic import read_json, write_json
+from tcaf.files.sealed import read_sealed, write_sealed
 from tcaf.plugins import load_plugin
 from tcaf.progress import Track, silent
 
@@ -134,8 +134,18 @@ class Extracted:
     backbones: tuple[str, str]
 
     def features(self, class_name: str = "", part: str = "") -> VideoFeatures:
-        """Reads the features."""
-        tensors = safetensors.numpy.load_file(self.path)
+        """Reads the features.
+
+        Raises:
+            TCAFError: the file that holds them is damaged.
+        """
+        try:
+            tensors = safetensors.numpy.load(read_sealed(self.path, "tcaf")[1])
+        except ValueError as error:
+            raise TCAFError(
+                f"the features kept at {self.path} are damaged: {error}; run the command again, "
+                "and they are made anew"
+            ) from None
         audio, visual = (tensors[modality] for modality in MODALITIES)
         return VideoFeatures(self.id, audio, visual, class_name, part, *self.backbones)
 
@@ -198,8 +208,7 @@ class WorkFolder:
         clip, reject = self.clips / f"{file.key}.safetensors", self.rejects / f"{file.key}.json"
         try:
             if clip.is_file():
-                with safetensors.safe_open(clip, framework="numpy") as opened:
-                    record = json.loads((opened.metadata() or {})["tcaf"])
+                record = json.loads(read_sealed(clip, "tcaf")[0])
                 if record["state"] == _content(file.state()):
                     missing, notes = tuple(record["missing"]), tuple(record["notes"])
                     return Extracted(file.id, clip, missing, notes, tuple(record["backbones"]))
@@ -207,7 +216,7 @@ class WorkFolder:
                 record = read_json(reject, "a reject")
                 if record["state"] == file.state():
                     return Reject(file.id, record["reason"], record["detail"])
-        except (TCAFError, safetensors.SafetensorError, KeyError, ValueError):
+        except (TCAFError, KeyError, ValueError):
             pass  # damaged by others: done again
         return None
 
@@ -235,9 +244,8 @@ class WorkFolder:
         for modality in MODALITIES:
             tensors[modality] = np.ascontiguousarray(clip.tokens(modality))
         (self.rejects / f"{file.key}.json").unlink(missing_ok=True)
-        with replacing(self.clips / f"{file.key}.safetensors") as temporary:
-            # `save_file` has errors of its own for a full disk.
-            temporary.write_bytes(safetensors.numpy.save(tensors, {"tcaf": json.dumps(record)}))
+        data = safetensors.numpy.save(tensors, {"tcaf": json.dumps(record)})
+        write_sealed(self.clips / f"{file.key}.safetensors", data)
 
     def reject(
         self, file: MediaFile, reason: str, detail: str, state: dict[str, int] | None = None

@@ -1,7 +1,7 @@
 """Files of foreign weights: where they lie, how they are fetched and checked, their marks.
 
-Owns the cache folder, the one download in the package, and digests of files. Which file a backbone
-needs stands in its own module; reading weights into a network is `weights`.
+Owns the one download in the package and what marks weights. Which file a backbone needs stands in
+its own module; reading weights into a network is `weights`, digests are `files.digests`.
 """
 
 import hashlib
@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -30,6 +29,7 @@ from rich.progress import (
 
 from tcaf.errors import TCAFError
 from tcaf.files.atomic import replacing
+from tcaf.files.digests import cache_folder, file_digest
 
 RANDOM = "random"
 """The option `weights=random`: initial weights of a fixed seed, for trying things out."""
@@ -39,9 +39,6 @@ TIMEOUT_S = 30.0
 
 MARK_DIGITS = 12
 """Hexadecimal digits of a SHA-256 that mark weights in the name of a backbone."""
-
-SETTLED_NS = 2 * 10**9
-"""Nanoseconds since a file's last change from which on its SHA-256 is kept."""
 
 _CHUNK = 1 << 20
 _OFFLINE = ("TCAF_OFFLINE", "HF_HUB_OFFLINE")
@@ -68,17 +65,6 @@ class WeightsFile:
     url: str
     sha256: str
     megabytes: int
-
-
-def cache_folder() -> Path:
-    """Returns where tcaf keeps what it fetched; weights lie in `weights` inside.
-
-    `TCAF_CACHE`, else `tcaf` in `XDG_CACHE_HOME`, else `~/.cache/tcaf`. It need not exist.
-    """
-    if own := os.environ.get("TCAF_CACHE"):
-        return Path(own).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared).expanduser() if shared else Path.home() / ".cache") / "tcaf"
 
 
 @contextmanager
@@ -206,31 +192,6 @@ def _download(file: WeightsFile, target: Path, bar: Bar) -> None:
             f"starts with {file.sha256[:MARK_DIGITS]}, found {hashed.hexdigest()[:MARK_DIGITS]}; "
             "nothing was kept"
         )
-
-
-def _read_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@lru_cache(maxsize=512)
-def _digest_of_version(path: Path, inode: int, size: int, modified_ns: int, changed_ns: int) -> str:
-    return _read_digest(path)
-
-
-def file_digest(path: Path) -> str:
-    """Returns the SHA-256 of a file's content in hexadecimal.
-
-    A file that did not change is read once in a process. It has not changed if three things are
-    the same: its size, the time of its last writing, and the time of its last change of any kind,
-    which no program can set back.
-    """
-    status = path.stat()
-    if time.time_ns() - status.st_ctime_ns < SETTLED_NS:
-        # Clocks of file systems are coarse: another write may come at the same time.
-        return _read_digest(path)
-    times = status.st_mtime_ns, status.st_ctime_ns
-    return _digest_of_version(path, status.st_ino, status.st_size, *times)
 
 
 def files_digest(folder: Path, files: Iterable[Path]) -> str:

@@ -379,6 +379,8 @@ def build_report(
         series.sort(key=lambda one: known.get(one.experiment.system, len(order)))
     first = series[0]
     opened = open_store(first, store, notes)
+    if opened is not None:
+        opened.verify_once()
     detail = Detail(first, first.first, opened, tuple(classes), clip)
     runs = [run for one in series for run in one.runs.values()]
     clips = len(first.clip_decisions[0].ids)

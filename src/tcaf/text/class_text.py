@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 
 from tcaf.data.store import CACHE_PREFIX, FeatureStore
 from tcaf.errors import TCAFError, did_you_mean, shorten
-from tcaf.pretrained.fetch import file_digest, files_digest
+from tcaf.files.digests import file_digest
+from tcaf.pretrained.fetch import files_digest
 from tcaf.settings.sections import TextSettings
 from tcaf.text.encoders import PACKAGED_MODEL, SentenceEncoder, TowerEncoder, packaged_model
 from tcaf.text.phrases import BY_CLASS_NAME as BY_CLASS_NAME

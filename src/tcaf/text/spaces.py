@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import safetensors.torch
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from tcaf.errors import TCAFError
-from tcaf.files.atomic import replacing
+from tcaf.files.sealed import read_sealed, write_sealed
 from tcaf.settings.experiment import TEXT
 
 SpaceVectors = Mapping[str, Mapping[str, Float[np.ndarray, " _"]]]
@@ -125,9 +124,7 @@ def write_class_text(path: Path, text: ClassText, names: Sequence[str]) -> None:
     """
     tensors = {in_space("embeddings", s): matrix.contiguous() for s, matrix in text.items()}
     path.parent.mkdir(exist_ok=True)
-    with replacing(path) as temporary:
-        metadata = {"classes": json.dumps(list(names))}
-        safetensors.torch.save_file(tensors, temporary, metadata=metadata)
+    write_sealed(path, safetensors.torch.save(tensors, {"classes": json.dumps(list(names))}))
 
 
 def read_class_text(path: Path) -> dict[str, dict[str, Float[np.ndarray, " _"]]]:
@@ -137,13 +134,12 @@ def read_class_text(path: Path) -> dict[str, dict[str, Float[np.ndarray, " _"]]]
         TCAFError: the file is damaged.
     """
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            names = json.loads(file.metadata()["classes"])
-            spaces = {
-                key.partition(".")[2] or TEXT: file.get_tensor(key)
-                for key in file.keys()  # noqa: SIM118
-                if key.partition(".")[0] == "embeddings"
-            }
-        return ClassText(spaces).by_name(names)
+        names, data = read_sealed(path, "classes")
+        spaces = {
+            key.partition(".")[2] or TEXT: matrix
+            for key, matrix in sorted(safetensors.torch.load(data).items())
+            if key.partition(".")[0] == "embeddings"
+        }
+        return ClassText(spaces).by_name(json.loads(names))
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise TCAFError(f"text embeddings {path} are damaged: {error}") from None

@@ -77,13 +77,14 @@ def evaluate_run(
         device: where to compute.
 
     Raises:
-        TCAFError: no such run or store, features of another kind, no gamma, or a model that was
-            trained on the clips asked for.
+        TCAFError: no such run or store, a damaged one, features of another kind, no gamma, or
+            a model that was trained on the clips asked for.
     """
     if gamma is not None and search_gamma:
         raise TCAFError("--gamma and --search_gamma exclude each other; give one of them")
     path = Path(run)
     opened = store if isinstance(store, FeatureStore) else FeatureStore.open(store)
+    opened.verify_once()
     if part == "val" and path.is_dir():
         path = path / "stage_1.safetensors"
     trained = load_model(path)

@@ -6,17 +6,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 from torch import Tensor
 
 from tcaf.data.classes import ClassSet
 from tcaf.data.features import FeatureSpec
 from tcaf.errors import TCAFError
-from tcaf.files.atomic import replacing
+from tcaf.files.sealed import read_sealed, write_sealed
 from tcaf.settings.experiment import Experiment
 from tcaf.systems.registry import SYSTEMS, find_system
 from tcaf.text.spaces import ClassText, in_space
+from tcaf.training.numbers import check_numbers
 
 MODEL_FORMAT = "tcaf-model"
 VERSION = 2
@@ -91,8 +91,7 @@ class TrainedModel:
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Any) -> None:
     """Writes tensors with a JSON header into one safetensors file, whole or not at all."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with replacing(path) as temporary:
-        safetensors.torch.save_file(contiguous, temporary, metadata={"header": json.dumps(header)})
+    write_sealed(path, safetensors.torch.save(contiguous, {"header": json.dumps(header)}))
 
 
 def load_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], Any]:
@@ -104,11 +103,14 @@ def load_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], Any]:
     if not path.is_file():
         raise TCAFError(f"expected {what} at {path}, found nothing")
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})["header"])
-            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
-    except (safetensors.SafetensorError, KeyError, OSError, json.JSONDecodeError) as error:
-        raise TCAFError(f"expected {what} at {path}, found a damaged file ({error})") from None
+        header, data = read_sealed(path, "header")
+        # They come in any order.
+        return dict(sorted(safetensors.torch.load(data).items())), json.loads(header)
+    except (safetensors.SafetensorError, KeyError, OSError, TypeError, ValueError) as error:
+        raise TCAFError(
+            f"expected {what} at {path}, found a damaged file ({error}); copy it again, or train "
+            "again"
+        ) from None
 
 
 def save_model(path: Path, trained: TrainedModel) -> None:
@@ -134,7 +136,8 @@ def load_model(path: str | Path) -> TrainedModel:
     """Reads a model from a run directory or a model file.
 
     Raises:
-        TCAFError: nothing there, a damaged file, or one of another version.
+        TCAFError: nothing there, a damaged file, one of another version, or one with numbers that
+            cannot be.
     """
     path = Path(path)
     if path.is_dir():
@@ -151,6 +154,7 @@ def load_model(path: str | Path) -> TrainedModel:
             f"model {path} is of the system {header['system']!r}, which is not known here; name "
             "the file that registers it with --plugin"
         )
+    check_numbers({name: header.get(name) for name in ("gamma", "temperature")}, f"model {path}")
     system = find_system(header["system"])
     prefix = "model."
     weights = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}

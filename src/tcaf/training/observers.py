@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 
 from tcaf.errors import TCAFError
 from tcaf.evaluation.scores import SCORES
+from tcaf.training.numbers import check_numbers
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,22 @@ class EpochRecord:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, line: str | bytes) -> "EpochRecord":
-        """Reads what `to_json` returned, as a line of JSON.
+    def from_json(cls, line: str | bytes, where: str) -> "EpochRecord":
+        """Returns the record that `to_json` made a value of.
+
+        Args:
+            line: the value as JSON.
+            where: what holds it, for messages.
 
         Raises:
-            ValueError: it is something else.
+            TCAFError: it is no record, or has numbers that cannot be.
         """
-        return TypeAdapter(cls).validate_json(line, strict=True)
+        try:
+            record = TypeAdapter(cls).validate_json(line, strict=True)
+        except ValueError:
+            raise TCAFError(f"{where} is damaged: expected the record of an epoch") from None
+        check_numbers(record.to_json(), where)
+        return record
 
 
 @runtime_checkable

@@ -17,7 +17,8 @@ import torch
 from tcaf.data.store import CACHE_PREFIX, FeatureStore
 from tcaf.errors import MissingExtraError
 from tcaf.execution.devices import pick_device
-from tcaf.pretrained.fetch import file_digest
+from tcaf.files.digests import file_digest
+from tcaf.files.sealed import unsealed_bytes
 from tcaf.settings.experiment import TEXT, Experiment, text_settings
 from tcaf.systems.registry import SYSTEMS, find_system
 from tcaf.text.class_text import text_origin
@@ -100,7 +101,8 @@ def text_sha256(experiment: Experiment, store: FeatureStore, space: str = TEXT) 
     kept = sorted((store.path / "text").glob("*.safetensors"))
     for file_path in kept if settings.source == "stored" else ():
         if not file_path.name.startswith(CACHE_PREFIX):
-            digest.update(file_path.read_bytes())
+            # Without the seal, so that the hashes of kept runs stay what they are.
+            digest.update(unsealed_bytes(file_path))
     if settings.source != "stored":
         digest.update(json.dumps(store.phrases, sort_keys=True).encode())
     return digest.hexdigest()

@@ -1,7 +1,8 @@
 """A model of the authors' release as one of ours.
 
 Owns the way from a checkpoint and a store to a model file. Reading the checkpoint is
-`systems.release_checkpoint`.
+`systems.release_checkpoint`. A `.pt` file carries no digest, so a flipped bit in it cannot be told
+from a weight; the model file that is made of it has one from then on.
 """
 
 from dataclasses import fields, replace

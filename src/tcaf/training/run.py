@@ -40,6 +40,7 @@ from tcaf.text.spaces import in_space, read_class_text, write_class_text
 from tcaf.training.model_file import TrainedModel, save_model
 from tcaf.training.model_file import load_tensors as load_tensors
 from tcaf.training.model_file import save_tensors as save_tensors
+from tcaf.training.numbers import check_numbers
 from tcaf.training.observers import EpochRecord, Observer
 from tcaf.training.protocol import Choice, EpochDone, Finished, Progress, TwoStages, choose
 from tcaf.training.provenance import (
@@ -68,7 +69,11 @@ class Run:
     def result(self) -> dict[str, Any] | None:
         """The content of `result.json`; None while the run is not over."""
         file = self.path / "result.json"
-        return read_json(file, "the result of a run", ResultContent) if file.is_file() else None
+        if not file.is_file():
+            return None
+        value: dict[str, Any] = read_json(file, "the result of a run", ResultContent)
+        check_numbers(value, f"the result {file}")
+        return value
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -178,29 +183,25 @@ class Run:
         if not file.is_file():
             return Progress()
         tensors, header = load_tensors(file, "the checkpoint of a run")
+        where = f"the checkpoint {file}"
         try:
-            records = tuple(EpochRecord.from_json(json.dumps(each)) for each in header["records"])
-        except (KeyError, TypeError, ValueError):
-            raise TCAFError(f"expected the checkpoint of a run at {file}, found another") from None
-        return Progress(records, tensors)
+            lines = [json.dumps(record) for record in header["records"]]
+        except (KeyError, TypeError):
+            raise TCAFError(f"{where} is damaged: it has no record of epochs") from None
+        return Progress(tuple(EpochRecord.from_json(line, where) for line in lines), tensors)
 
     def records(self) -> tuple[EpochRecord, ...]:
         """Returns the record of each epoch, from `metrics.jsonl`.
 
         Raises:
-            TCAFError: a line of it is none.
+            TCAFError: a line is damaged.
         """
         file = self.path / "metrics.jsonl"
         lines = file.read_bytes().splitlines() if file.is_file() else []
-        records = []
-        for number, line in enumerate(lines, 1):
-            try:
-                records.append(EpochRecord.from_json(line))
-            except ValueError:
-                raise TCAFError(
-                    f"{file}, line {number}: expected the record of an epoch, found something else"
-                ) from None
-        return tuple(records)
+        return tuple(
+            EpochRecord.from_json(line, f"line {number} of {file}")
+            for number, line in enumerate(lines, start=1)
+        )
 
     @property
     def text_file(self) -> Path:
@@ -266,8 +267,9 @@ def train(
         The content of `result.json`.
 
     Raises:
-        TCAFError: see `Run.start` and `TwoStages`.
+        TCAFError: see `Run.start` and `TwoStages`; a shard of the store is damaged.
     """
+    store.verify_once()
     run = Run(out)
     if resume and run.result is not None:
         run.start(experiment, store, resume=True)
