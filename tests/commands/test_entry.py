@@ -542,3 +542,29 @@ def test_a_closed_pipe_is_no_error(world):
     command = f"{sys.executable} -m tcaf inspect {world / 'store'} --json | head -c 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("{", "")
+
+
+@pytest.mark.parametrize("name", ["-0abc.mp4", "-b", "--x.mp4"])
+def test_a_name_that_begins_with_a_hyphen(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Path(name).touch()
+    hint = f"unknown option '{name}'; a name is given behind a lone --, or as ./{name}"
+    for before in (["predict", "run"], ["predict", "run", "a.mp4", "--top_k", "2"]):
+        with pytest.raises(cli.UsageError, match=re.escape(hint)):
+            cli.parse([*before, name])
+        for way in (["--", name, "--config"], [f"./{name}"]):
+            _, bound = cli.parse([*before, *way])
+            clips = [word for word in way if word != "--"]
+            assert bound.arguments["clips"][-len(clips) :] == clips
+    _, bound = cli.parse(["prepare", "videos", "--out", "store", "--", name])
+    assert bound.arguments["folder"] == Path(name)
+
+
+def test_what_would_steer_the_terminal_is_shown(tmp_path, tcaf, capsys):
+    folder = f"{tmp_path}/x\x1b]0;owned\x07\x9b2J\u202e\nforged: line"
+    error = complaint(tcaf("inspect", folder))
+    assert "x\\x1b]0;owned\\x07\\x9b2J\\u202e forged: line" in error
+    cli._show_warning(f"{folder} is odd")
+    error = capsys.readouterr().err
+    assert error.startswith("warning: ")
+    assert error.endswith("\\u202e forged: line is odd\n")
