@@ -342,7 +342,7 @@ def test_a_backbone_of_ones_own(tmp_path, folder, plugin):
 
 def test_an_extraction_is_not_taken_up_with_a_changed_plugin(tmp_path, folder, plugin):
     backbones = corpus.Backbones("peak", LIGHT, plugin=plugin)
-    files = [clip.file for clip in find_clips(folder)]
+    files = [clip.file for clip in find_clips(folder).clips]
     corpus.extract_files(files[:2], backbones, tmp_path / "store.extracted", workers=1)
     plugin.write_text(PLUGIN + "# changed")
     with pytest.raises(TCAFError, match=r"with peak and .* of another plugin file, now it is peak"):

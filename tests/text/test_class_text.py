@@ -137,7 +137,7 @@ def test_a_name_that_nobody_put_into_words_is_read_as_words(tmp_path):
         make_store(tmp_path / "elsewhere", kept),
     )
     assert found == {
-        "PlayingGuitar": ["Playing Guitar", "guitar"],
+        "PlayingGuitar": ["Playing Guitar", "a guitar"],
         "CleanAndJerk": ["Clean And Jerk"],
         "dog_barking": ["dog barking"],
         "iPhone": ["iphone"],

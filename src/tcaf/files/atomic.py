@@ -75,7 +75,7 @@ def read_json(path: Path, what: str) -> Any:
         TCAFError: the file is missing or not JSON; `what` says what it should have been.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise TCAFError(f"expected {what} at {path}, found nothing") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
