@@ -1,6 +1,7 @@
 """The command line: what it prints, how it exits, and that a mistake leaves nothing behind."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -568,3 +569,46 @@ def test_what_would_steer_the_terminal_is_shown(tmp_path, tcaf, capsys):
     error = capsys.readouterr().err
     assert error.startswith("warning: ")
     assert error.endswith("\\u202e forged: line is odd\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks of files")
+@pytest.mark.parametrize(
+    ("command", "more"),
+    [
+        ("train", ["--resume"]),
+        ("reproduce", ["--table", "4", "--models", "tcaf_visual", "--seeds", "0"]),
+    ],
+)
+def test_where_another_process_trains_nobody_else_does(
+    world, tmp_path, tcaf, at_work, command, more
+):
+    other = at_work(tmp_path / "out")
+    arguments = ["--config", world / "tiny.toml", "--store", world / "store"]
+    error = complaint(tcaf(command, *arguments, "--out", tmp_path / "out", *more))
+    assert f"another process (pid {other.pid} on " in error
+    assert [path.name for path in tmp_path.iterdir()] == [".out.lock"]
+
+
+def test_two_trainings_at_once(world, tmp_path, tcaf):
+    arguments = ["--config", world / "tiny.toml", "--store", world / "store"]
+    words = [
+        str(a) for a in ("train", *arguments, "--out", tmp_path / "out", "--training.epochs", 40)
+    ]
+    with subprocess.Popen(
+        [sys.executable, "-m", "tcaf", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as first:
+        while not (tmp_path / "out" / "checkpoint.safetensors").is_file():
+            assert first.poll() is None
+            time.sleep(0.01)
+        first.send_signal(signal.SIGSTOP)
+        try:
+            error = complaint(tcaf(*words, "--resume"))
+        finally:
+            first.send_signal(signal.SIGCONT)
+        assert f"another process (pid {first.pid} on " in error
+        first.terminate()
+        assert first.wait() == 143
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

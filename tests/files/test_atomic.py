@@ -259,26 +259,11 @@ def test_without_locks_nobody_is_kept_out(tmp_path, monkeypatch):
         pass
 
 
-@pytest.fixture
-def holder(tmp_path):
-    """Another process that is at work on `out`, until it is told to end."""
-    code = (
-        "import sys; from pathlib import Path; from tcaf.files.atomic import only_writer\n"
-        "with only_writer(Path(sys.argv[1])): print('at work', flush=True); input()"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path / "deep" / "out")]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout.readline() == "at work\n"
-        yield process
-        process.kill()
-
-
 @pytest.mark.skipif(os.name != "posix", reason="locks of files")
 @pytest.mark.parametrize("end", ["killed", "done"])
-def test_another_process_is_named_and_lets_go(tmp_path, holder, end):
+def test_another_process_is_named_and_lets_go(tmp_path, at_work, end):
     out = tmp_path / "deep" / "out"
+    holder = at_work(out)
     (tmp_path / "link").symlink_to("deep/out")
     for path in (out, tmp_path / "link"):
         with (

@@ -197,12 +197,15 @@ def deal_out(
     there = {*parts, *(part for _, part in kept)}
     missing = {part for part in ("val_seen", "test_seen") if part not in there}
     placed = {group: part for group, part in kept if group and part}
-    placed |= {c.group: p for c, p in zip(clips, parts, strict=True) if c.group and p}
     by_class: dict[str, list[int]] = {}
-    for index, clip in enumerate(clips):
-        if not clip.part and (not clip.use or (missing and parts[index] in _DEALT)):
+    for index, (clip, part) in enumerate(zip(clips, parts, strict=True)):
+        if not clip.part and (not clip.use or (missing and part in _DEALT)):
             by_class.setdefault(clip.class_name, []).append(index)
-    for name, indices in sorted(by_class.items()):
+        elif clip.group and part:
+            placed[clip.group] = part
+    # Classes of training first: groups go where those of others follow them.
+    ranks = {name: rank for rank, subset in enumerate(SUBSETS) for name in getattr(split, subset)}
+    for name, indices in sorted(by_class.items(), key=lambda of: (ranks.get(of[0], 3), of[0])):
         wanted = PARTS_OF.get(subset_of.get(name, ""), {})
         if has_uses:
             wanted = {p: share for p, share in wanted.items() if p in _DEALT or p in missing}
@@ -216,10 +219,6 @@ def deal_out(
                 if clips[index].group:
                     placed[clips[index].group] = part
     return parts
-
-
-DEALT = ("stage_1_train", "val_unseen")
-"""The parts of clips for training, of which others are dealt out."""
 
 
 def _part_of_use(clip: Clip, subset_of: Mapping[str, str], uses: Mapping[str, set[str]]) -> str:

@@ -123,8 +123,6 @@ def prepare_videos(
     if append and overwrite:
         raise TCAFError("a store is replaced or added to, not both; leave out overwrite or append")
     listing = find_clips(folder, labels, group)
-    for remark in listing.remarks:
-        warnings.warn(remark, stacklevel=2)
     work = out.with_name(f"{out.name}.extracted")
     with only_writer(out, whole=True):
         store = FeatureStore.open(out) if append else None
@@ -138,6 +136,8 @@ def prepare_videos(
             if not clips:
                 return store
         split = _read_partition(clips, classes, store)
+        for remark in listing.remarks:
+            warnings.warn(remark, stacklevel=2)
         backbones = Backbones(audio, visual, audio_weights, visual_weights, plugin)
         spec, found = extract_files(
             [clip.file for clip in clips],
