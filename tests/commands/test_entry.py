@@ -589,6 +589,7 @@ def test_where_another_process_trains_nobody_else_does(
     assert [path.name for path in tmp_path.iterdir()] == [".out.lock"]
 
 
+@pytest.mark.slow
 def test_two_trainings_at_once(world, tmp_path, tcaf):
     arguments = ["--config", world / "tiny.toml", "--store", world / "store"]
     words = [
