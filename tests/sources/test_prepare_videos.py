@@ -101,8 +101,10 @@ def test_every_damaged_file_is_kept_or_rejected(damaged, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    # FFmpeg says nothing of its own; the one line is about the missing split.
-    (line,) = done.stderr.splitlines()
+    # FFmpeg says nothing of its own; one line is about notes.txt, one about the missing split.
+    passed_over, line = done.stderr.splitlines()
+    assert passed_over.startswith("warning: passed over in ")
+    assert "notes.txt" in passed_over
     assert line.startswith("warning: ")
     assert "the store has no split" in line
 

@@ -209,15 +209,14 @@ def deal_out(
         wanted = PARTS_OF.get(subset_of.get(name, ""), {})
         if has_uses:
             wanted = {p: share for p, share in wanted.items() if p in _DEALT or p in missing}
-        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
         takes: dict[tuple[str, str], list[int]] = {}
         for index in indices:
             takes.setdefault(_take(clips[index]), []).append(index)
+        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
         for part, of_part in _deal(takes, wanted, placed, rng).items():
             for index in of_part:
                 parts[index] = part
-                if clips[index].group:
-                    placed[clips[index].group] = part
+                placed[clips[index].group] = part
     return parts
 
 
@@ -248,7 +247,7 @@ def _deal(
     first = next(iter(dealt))
     free = []
     for key in (list(takes)[i] for i in rng.permutation(len(takes))):
-        before = placed.get(key[0], "")
+        before = placed.get(key[0], "") if key[0] else ""
         if before in dealt:
             dealt[before] += takes[key]
         elif before and before not in TEST_PARTS:

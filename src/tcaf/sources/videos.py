@@ -160,10 +160,8 @@ def prepare_videos(
         chosen = [by_id[extracted.id] for extracted in outcome.kept]
         if classes is None and chosen and chosen[0].part:
             split = _joined(store, split_by_parts(chosen))
-        elif chosen and chosen[0].use:
-            split = split_by_use(chosen, split, unseen, seed)
-        elif split is None and store is None:
-            split = split_by_rule(classes_of_takes(chosen), unseen, seed)
+        elif store is None or split is not None:
+            split = _split_of(chosen, split, unseen, seed)
         parts = deal_out(chosen, split, seed, kept)
         _warn_of_parts(chosen, parts, split, kept)
         call = {"folder": readable(folder.resolve()), "seed": seed}
@@ -259,6 +257,13 @@ def _read_partition(
     if has_parts:
         check_parts(clips, split)
     return split
+
+
+def _split_of(clips: Sequence[Clip], given: Split | None, unseen: float, seed: int) -> Split | None:
+    """Returns the partition that the uses of clips and the rule make of what tables give."""
+    if clips and clips[0].use:
+        return split_by_use(clips, given, unseen, seed)
+    return given or split_by_rule(classes_of_takes(clips), unseen, seed)
 
 
 def _joined(store: FeatureStore | None, split: Split | None) -> Split | None:
