@@ -215,6 +215,14 @@ def test_a_group_stays_in_one_part(seed):
     assert (counts["c", "val_unseen"], counts["c", "test_seen"]) == (32, 8)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_where_no_group_fits_the_smallest_goes(seed):
+    # 15 % of 36 are 5, less than any of the three groups has.
+    clips = grouped("a", 20, 9, 7)
+    counts = Counter(deal_out(clips, Split(("a",), (), ()), seed))
+    assert counts == {"stage_1_train": 20, "val_seen": 7, "test_seen": 9}
+
+
 def test_clips_alone_are_dealt_as_ever():
     clips = clips_of({"a": 20, "b": 7, "c": 20})
     alone = [Clip(c.file, c.class_name, "", group=c.file.id) for c in clips]
@@ -233,10 +241,15 @@ def test_a_group_follows_its_clips_in_other_classes_and_in_the_store():
     parts = deal_out(clips, split, 0)
     assert "test_seen" in parts
     assert torn_groups(clips, parts) == []
-    kept = [("take 3", "test_seen"), ("take 4", "stage_1_train"), ("", "val_seen")]
-    parts = deal_out(clips, split, 0, kept)
-    assert {p for c, p in zip(clips, parts, strict=True) if c.group == "take 3"} == {"test_seen"}
-    assert torn_groups(clips, parts, kept) == []
+    for seed in range(5):
+        kept = [("take 3", "test_seen"), ("take 4", "stage_1_train"), ("", "val_seen")]
+        kept += [("take 5", "test_unseen"), ("take 6", "val_unseen")]
+        parts = deal_out(clips, split, seed, kept)
+        for group in ("take 3", "take 5"):
+            assert {p for c, p in zip(clips, parts, strict=True) if c.group == group} == {
+                "test_seen"
+            }
+        assert torn_groups(clips, parts, kept) == []
     assert torn_groups(clips, parts, [*kept, ("take 4", "test_unseen")]) == ["take 4"]
 
 

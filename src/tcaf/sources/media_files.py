@@ -78,7 +78,7 @@ def media_folder(folder: Path) -> MediaFolder:
             leads_back = any(
                 Path(place).is_relative_to(real) for place in (root, os.path.realpath(link.parent))
             )
-            if leads_back or real in taken:
+            if leads_back:
                 found.links.append(link)
             else:
                 waiting.append(link)

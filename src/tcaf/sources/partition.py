@@ -244,14 +244,14 @@ def _deal(
         rng: of the lot.
     """
     dealt: dict[str, list[int]] = {part: [] for part in wanted or [""]}
-    first = next(iter(dealt))
     free = []
     for key in (list(takes)[i] for i in rng.permutation(len(takes))):
         before = placed.get(key[0], "") if key[0] else ""
-        if before in dealt:
+        same_side = [p for p in dealt if before and (p in TEST_PARTS) == (before in TEST_PARTS)]
+        if before in same_side:
             dealt[before] += takes[key]
-        elif before and before not in TEST_PARTS:
-            dealt[first] += takes[key]
+        elif same_side:
+            dealt[same_side[0]] += takes[key]
         else:
             free.append(takes[key])
     num_clips = sum(map(len, takes.values()))
@@ -262,7 +262,7 @@ def _deal(
             fitting = next((take for take in free if len(take) <= lacking), min(free, key=len))
             free.remove(fitting)
             dealt[part] += fitting
-    dealt[first] += [index for take in free for index in take]
+    dealt[next(iter(dealt))] += [index for take in free for index in take]
     return dealt
 
 
