@@ -6,7 +6,9 @@
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
+from contextlib import ExitStack
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -66,6 +68,26 @@ def quick(monkeypatch, forkserver):
     monkeypatch.setattr("tcaf.execution.processes.multiprocessing", fast)
     yield
     assert not multiprocessing.active_children()
+
+
+@pytest.fixture
+def at_work():
+    """Starts other processes, each at work on a folder until it is ended or reads a line."""
+    code = (
+        "import sys; from pathlib import Path; from tcaf.files.atomic import only_writer\n"
+        "with only_writer(Path(sys.argv[1])): print('at work', flush=True); input()"
+    )
+    with ExitStack() as stack:
+
+        def start(path):
+            command = [sys.executable, "-c", code, str(path)]
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            process = stack.enter_context(subprocess.Popen(command, text=True, **pipes))
+            stack.callback(process.kill)
+            assert process.stdout.readline() == "at work\n"
+            return process
+
+        yield start
 
 
 @pytest.fixture(scope="session")

@@ -58,6 +58,7 @@ UNDER = {
     "settings.experiment.text_settings": RUNS,
     "settings.sections": RUNS,
     "sources.official_lists": ("prepare official",),
+    "sources.labels": ("prepare videos",),
     "sources.videos.prepare_videos": ("prepare videos",),
     "systems.stages.DescentStage.run_epoch": RUNS,
     "text.candidates": RUNS,

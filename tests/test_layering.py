@@ -37,7 +37,8 @@ ROOMS = {
         *("registry", "reads", "release_checkpoint"),
     ),
     "sources": (
-        *("tfrecord", "youtube8m", "official_lists", "official", "labels", "videos"),
+        *("tfrecord", "youtube8m", "official_lists", "official"),
+        *("media_files", "annotations", "labels", "partition", "videos"),
         *("world", "scenes", "rendered", "synthetic"),
     ),
     "evaluation": ("scores", "gzsl", "temperature", "parts", "decisions", "statistics"),

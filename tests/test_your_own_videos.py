@@ -14,7 +14,7 @@ from tcaf.extract.backbones import BACKBONES, open_backbone, parse_name
 from tcaf.extract.c3d import COLOURS as C3D_COLOURS
 from tcaf.extract.extractor import audio_tokens
 from tcaf.plugins import Registry, load_plugin
-from tcaf.sources.labels import PARTS_OF
+from tcaf.sources.partition import PARTS_OF
 from tcaf.sources.videos import prepare_videos
 from write_clip_run import COLOURS, KINDS, write_clip, write_run
 from write_words import write_glove

@@ -3,6 +3,7 @@
 import json
 
 from tcaf.data.store import FeatureStore
+from tcaf.files.sealed import SEAL, seal_json
 from tcaf.sources.synthetic import prepare_synthetic
 
 
@@ -26,9 +27,10 @@ def world_of_two_splits(path):
     shuffled = dict(zip(given, list(given.values())[::-1], strict=True))
     store.add_text("attributes_release_order", shuffled)
     manifest = json.loads((path / "store.json").read_text())
+    del manifest[SEAL]
     cls = manifest["splits"]["cls"]
     manifest["splits"]["main"] = {**cls, "test_unseen": cls["test_unseen"][1:]}
     for name, kinds in manifest["phrases"].items():
         kinds["said"] = [f"{name} said"]
-    (path / "store.json").write_text(json.dumps(manifest))
+    (path / "store.json").write_text(json.dumps(seal_json(manifest)))
     return FeatureStore.open(path)

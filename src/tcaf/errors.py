@@ -1,10 +1,12 @@
 """The package's own error and the words it is made of.
 
-Owns what a user reads when an input is wrong. A command prints the message as one line and exits 2;
-a program catches `TCAFError`, which is a `ValueError`.
+Owns what a user reads when an input is wrong, and that nothing which is read can steer a terminal.
+A command prints the message as one line and exits 2; a program catches `TCAFError`, which is a
+`ValueError`.
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 
 MANY = 10_000
@@ -17,6 +19,25 @@ class TCAFError(ValueError):
 
 class MissingExtraError(TCAFError):
     """A package is not installed that an extra brings; the message names the extra."""
+
+
+STEERING = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""Characters that a terminal obeys, that turn the order of what it shows, or that are no text."""
+
+
+def printable(text: str) -> str:
+    """Returns a text whose characters are all shown: names of files may hold escape sequences.
+
+    What would steer a terminal is written out as Python does, `\\x1b`; line feeds stay.
+    """
+    return STEERING.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def one_line(text: str) -> str:
+    """Returns a message as one line, all of whose characters are shown."""
+    return printable(re.sub(r"\s*\n\s*", " ", text.strip()))
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:

@@ -1,6 +1,7 @@
 """The command line: what it prints, how it exits, and that a mistake leaves nothing behind."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -575,3 +576,76 @@ def test_a_closed_pipe_is_no_error(world):
     command = f"{sys.executable} -m tcaf inspect {world / 'store'} --json | head -c 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("{", "")
+
+
+@pytest.mark.parametrize("name", ["-0abc.mp4", "-b", "--x.mp4"])
+def test_a_name_that_begins_with_a_hyphen(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Path(name).touch()
+    hint = f"unknown option '{name}'; a name is given behind a lone --, or as ./{name}"
+    for before in (["predict", "run"], ["predict", "run", "a.mp4", "--top_k", "2"]):
+        with pytest.raises(cli.UsageError, match=re.escape(hint)):
+            cli.parse([*before, name])
+        for way in (["--", name, "--config"], [f"./{name}"]):
+            _, bound = cli.parse([*before, *way])
+            clips = [word for word in way if word != "--"]
+            assert bound.arguments["clips"][-len(clips) :] == clips
+    _, bound = cli.parse(["prepare", "videos", "--out", "store", "--", name])
+    assert bound.arguments["folder"] == Path(name)
+
+
+def test_what_would_steer_the_terminal_is_shown(tmp_path, tcaf, capsys):
+    folder = f"{tmp_path}/x\x1b]0;owned\x07\x9b2J\u202e\nforged: line"
+    error = complaint(tcaf("inspect", folder))
+    assert "x\\x1b]0;owned\\x07\\x9b2J\\u202e forged: line" in error
+    cli._show_warning(f"{folder} is odd")
+    error = capsys.readouterr().err
+    assert error.startswith("warning: ")
+    assert error.endswith("\\u202e forged: line is odd\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks of files")
+@pytest.mark.parametrize(
+    ("command", "more"),
+    [
+        ("train", ["--resume"]),
+        ("reproduce", ["--table", "4", "--models", "tcaf_visual", "--seeds", "0"]),
+    ],
+)
+def test_where_another_process_trains_nobody_else_does(
+    world, tmp_path, tcaf, at_work, command, more
+):
+    other = at_work(tmp_path / "out")
+    if command == "train":  # a run that is there, and would be done at once
+        shutil.copytree(world / "run", tmp_path / "out")
+    arguments = ["--config", world / "tiny.toml", "--store", world / "store"]
+    error = complaint(tcaf(command, *arguments, "--out", tmp_path / "out", *more))
+    assert f"another process (pid {other.pid} on " in error
+    there = {path.name for path in tmp_path.iterdir()}
+    assert there == {".out.lock", *(["out"] if command == "train" else [])}
+
+
+@pytest.mark.slow
+def test_two_trainings_at_once(world, tmp_path, tcaf):
+    arguments = ["--config", world / "tiny.toml", "--store", world / "store"]
+    words = [
+        str(a) for a in ("train", *arguments, "--out", tmp_path / "out", "--training.epochs", 40)
+    ]
+    with subprocess.Popen(
+        [sys.executable, "-m", "tcaf", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as first:
+        while not (tmp_path / "out" / "checkpoint.safetensors").is_file():
+            assert first.poll() is None
+            time.sleep(0.01)
+        first.send_signal(signal.SIGSTOP)
+        try:
+            error = complaint(tcaf(*words, "--resume"))
+        finally:
+            first.send_signal(signal.SIGCONT)
+        assert f"another process (pid {first.pid} on " in error
+        first.terminate()
+        assert first.wait() == 143
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -110,15 +110,37 @@ def test_a_bias_brings_unseen_classes_forward(predict, world):
     assert json.loads(output)["predictions"][0]["answers"][0]["class"] == "eel"
 
 
+@pytest.mark.filterwarnings("default:passed over")
 def test_a_folder_is_all_its_media(predict, world):
-    status, output, _ = predict(world / "media", "--json")
+    status, output, error = predict(world / "media", "--json")
     assert status == 0
+    assert error.startswith("warning: passed over in ")
+    assert error.endswith(" (.txt 1: 'notes.txt')\n")
     media = world / "media"
     expected = [media / "both.mp4", media / "deep" / "Heard.WAV", media / "deep" / "silent.mp4"]
     assert [p["id"] for p in json.loads(output)["predictions"]] == list(map(str, expected))
     assert find_media([str(media), str(expected[0])]) == expected
     (media / "empty").mkdir(exist_ok=True)
     assert "holds no media file" in complaint(predict(media / "empty"))
+    links = media / "empty" / "links"
+    links.mkdir()
+    (links / "deep").symlink_to(media / "deep")
+    (links / "loop").symlink_to(links)
+    status, output, error = predict(links, "--json")
+    assert status == 0
+    found = [f"{links}/deep/Heard.WAV", f"{links}/deep/silent.mp4"]
+    assert [p["id"] for p in json.loads(output)["predictions"]] == found
+    assert "1 links to folders that are taken already or lead back ('loop')" in error
+    shutil.rmtree(media / "empty")
+
+
+def test_files_that_begin_with_a_hyphen(predict, world, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(world / "media" / "both.mp4", "-0abc.mp4")
+    for words in (["--", "-0abc.mp4"], ["./-0abc.mp4"]):
+        status, output, _ = predict("--csv", "--top_k", 1, *words)
+        assert (status, output.count("abc.mp4,1,")) == (0, 1)
+    assert "behind a lone --, or as ./-0abc.mp4" in complaint(predict("-0abc.mp4"))
 
 
 def test_several_clips_get_a_line_each(predict, world):

@@ -1,5 +1,7 @@
 """The tables that commands print."""
 
+import io
+import json
 from pathlib import Path
 
 import pytest
@@ -219,3 +221,42 @@ def test_predictions_as_csv(printed):
     assert printed(table.print_clip, clip) == (
         "clip [0],1,ant [x],,1.5,False\nclip [0],2,bee,,1.25,True\n"
     )
+
+
+STEERING = "a\x1b[2J\x07\x9b\u202e\n\udcff"
+SHOWN = r"a\x1b[2J\x07\x9b\u202e"
+
+
+def test_names_do_not_steer_the_terminal(printed, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    left_out = {**STORE, "path": STEERING, "left_out": {STEERING: [STEERING]}}
+    output = printed(printing.print_store, left_out | {"splits": {STEERING: {}}})
+    assert output.count(SHOWN) == 4
+    answer = {"rank": 1, "class": STEERING, "probability": 0.5, "distance": 1.0, "seen": True}
+    one = {"id": STEERING, "answers": [answer]}
+    for clips in ([one], [one, one]):
+        output += printed(
+            printing.print_answers, {"predictions": clips, "classes": [STEERING], "gamma": 0.0}
+        )
+    # In a cell a line feed is shown as well: in one and four, beside that of a quoted name.
+    assert output.count(SHOWN + r"\n\udcff") == 1 + 1 + 4
+    output += printed(printing.print_line, STEERING)
+    assert not set(STEERING) & set(output) - set("a[2J\n")
+
+
+def test_json_is_the_same_value_and_steers_no_terminal(printed):
+    output = printed(printing.print_json, {STEERING: ["Köln", STEERING]})
+    assert json.loads(output) == {STEERING: ["Köln", STEERING]}
+    assert "Köln" in output
+    assert not set(STEERING) & set(output) - set("a[2J\n")
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_csv_is_raw_but_for_a_terminal(monkeypatch, is_terminal):
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: is_terminal)
+    monkeypatch.setattr("sys.stdout", stream)
+    answer = {"rank": 1, "class": "=1+1", "probability": 0.5, "distance": 1.0, "seen": True}
+    printing.AnswersCsv().print_clip({"id": "-\x1b\udcff", "answers": [answer]})
+    name = r"-\x1b\udcff" if is_terminal else "-\x1b\\xff"
+    assert stream.getvalue() == f"{name},1,=1+1,0.5,1.0,True\n"

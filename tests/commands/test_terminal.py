@@ -9,7 +9,14 @@ import pytest
 from rich.console import Console
 
 from run_contents import RESULT
-from tcaf.commands.terminal import JobsObserver, TerminalObserver, describe_losses
+from tcaf.commands.terminal import (
+    JobsObserver,
+    TerminalObserver,
+    console,
+    describe_losses,
+    note,
+    show,
+)
 from tcaf.errors import TCAFError
 from tcaf.experiments.reproduce import Job, Moment, Outcome
 from tcaf.experiments.tables import Row
@@ -202,3 +209,13 @@ def test_a_terminal_shows_what_runs(tmp_path):
     ]
     assert shown[-1][0] == ("all runs", "1/2", 1)
     assert "all runs" in output
+
+
+def test_notes_consoles_and_json_steer_no_terminal(capsys):
+    note("no answer for a\x1b[2J\nforged: b")
+    console().print("c\x9bd", highlight=False)
+    assert capsys.readouterr().err == "note: no answer for a\\x1b[2J forged: b\nc\\x9bd\n"
+    show({"e": "\x9b"}, print, True)
+    assert json.loads(capsys.readouterr().out) == {"e": "\x9b"}
+    show({"e": "\x9b"}, lambda value: print(len(value)), False)
+    assert capsys.readouterr().out == "1\n"

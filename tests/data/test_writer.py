@@ -293,7 +293,7 @@ def test_only_a_store_is_added_to(tmp_path):
 def test_one_process_at_a_time_adds(two):
     with append_store(two) as writer:
         writer.add(clip("c"))
-        with pytest.raises(TCAFError, match=r"another process is writing to .*two"):
+        with pytest.raises(TCAFError, match=r"another process \(pid \d+ .*\) is at work on .*two"):
             append(two, clip("d"))
     assert FeatureStore.open(two).ids == ["a", "b", "c"]
 

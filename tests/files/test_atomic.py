@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -242,7 +243,7 @@ def test_one_writer_at_a_time(tmp_path):
     for _ in range(2):  # the first lets go of it
         with (
             only_writer(tmp_path),
-            pytest.raises(TCAFError, match="another process is writing"),
+            pytest.raises(TCAFError, match=rf"another process \(pid {os.getpid()} on .*, since 20"),
             only_writer(tmp_path),
         ):
             pytest.fail("the body must not run")
@@ -256,3 +257,83 @@ def test_without_locks_nobody_is_kept_out(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "fcntl", None)
     with only_writer(tmp_path), only_writer(tmp_path):
         pass
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks of files")
+@pytest.mark.parametrize("end", ["killed", "done"])
+def test_another_process_is_named_and_lets_go(tmp_path, at_work, end):
+    out = tmp_path / "deep" / "out"
+    holder = at_work(out)
+    (tmp_path / "link").symlink_to("deep/out")
+    for path in (out, tmp_path / "link"):
+        with (
+            pytest.raises(TCAFError, match=rf"\(pid {holder.pid} on .*, since .* at work on {out}"),
+            new_folder(path),
+        ):
+            pytest.fail("the body must not run")
+    if end == "killed":
+        holder.kill()
+    else:
+        holder.stdin.write("\n")
+        holder.stdin.flush()
+    holder.wait()
+    assert (tmp_path / "deep").exists() == (end == "killed")
+    with new_folder(out) as folder:
+        (folder / "file").touch()
+    assert names(tmp_path / "deep") == ["out"]
+
+
+def test_steps_of_a_work_take_its_lock_again(tmp_path):
+    with only_writer(tmp_path / "out", whole=True):
+        with new_folder(tmp_path / "out") as folder:
+            (folder / "file").touch()
+        # But another thread is another worker.
+        failed = []
+
+        def add():
+            try:
+                with only_writer(tmp_path / "out", whole=True):
+                    pytest.fail("the body must not run")
+            except TCAFError as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=add)
+        thread.start()
+        thread.join()
+        assert len(failed) == 1
+    assert names(tmp_path) == ["out"]
+    with only_writer(tmp_path / "out"):
+        assert names(tmp_path) == [".out.lock", "out"]
+
+
+def test_where_no_lock_file_can_be_made_the_folder_is_locked(tmp_path, monkeypatch):
+    opened = os.open
+
+    def refuse(path, *more, **named):
+        if str(path).endswith(".lock"):
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *more, **named)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with (
+        only_writer(tmp_path),
+        pytest.raises(TCAFError, match="another process is at work on"),
+        only_writer(tmp_path),
+    ):
+        pytest.fail("the body must not run")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_through_a_link_what_it_points_to_is_made_or_replaced(tmp_path, there):
+    real, link = tmp_path / "disk" / "real", tmp_path / "link"
+    real.mkdir(parents=True)
+    (real / "old").touch()
+    if not there:
+        (real / "old").unlink()
+        real.rmdir()
+    link.symlink_to(real)
+    with new_folder(link, overwrite=True) as folder:
+        (folder / "new").touch()
+    assert (link.is_symlink(), names(link), names(real)) == (True, ["new"], ["new"])
+    assert names(tmp_path) == ["disk", "link"]
+    assert names(tmp_path / "disk") == ["real"]

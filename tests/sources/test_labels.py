@@ -1,23 +1,12 @@
-"""Your own clips: files, classes, parts, and the rule that deals them out."""
+"""Your own clips: which files, and what tables and folders say of class, part and group."""
 
 import csv
-from collections import Counter
-from pathlib import Path
+import json
 
 import pytest
 
-from tcaf.data.splits import Split
 from tcaf.errors import TCAFError
-from tcaf.extract.corpus import MediaFile
-from tcaf.sources.labels import (
-    PARTS_OF,
-    Clip,
-    deal_out,
-    find_clips,
-    read_split,
-    split_by_parts,
-    split_by_rule,
-)
+from tcaf.sources.labels import USES, check_class_names, find_clips, group_finder
 
 
 def touch(folder, *names):
@@ -35,7 +24,7 @@ def write_csv(path, *rows):
 def test_classes_are_the_sub_folders(tmp_path):
     touch(tmp_path, "dog/1.mp4", "dog/deep/2.MKV", "a cat/1.webm", "loose.wav", "notes.txt")
     touch(tmp_path, ".Trash/1.mp4", "dog/._1.mp4")
-    found = [(clip.file.id, clip.class_name) for clip in find_clips(tmp_path)]
+    found = [(clip.file.id, clip.class_name) for clip in find_clips(tmp_path).clips]
     assert found == [
         ("a cat/1.webm", "a cat"),
         ("dog/1.mp4", "dog"),
@@ -61,7 +50,8 @@ def test_labels(tmp_path):
         ("cat", "2.avi", "test_seen"),
         ("cat", "gone.avi", "stage_1_train"),
     )
-    found = {clip.file.id: (clip.class_name, clip.part) for clip in find_clips(tmp_path, labels)}
+    clips = find_clips(tmp_path, labels).clips
+    found = {clip.file.id: (clip.class_name, clip.part) for clip in clips}
     assert found == {
         "x/1.mp4": ("dog", "val_seen"),
         "2.avi": ("cat", "test_seen"),
@@ -76,8 +66,8 @@ def test_labels(tmp_path):
         ([("file", "class"), ("1.mp4", "")], "line 2: expected a class, found none"),
         ([("file", "class"), ("1.mp4", "a", " b")], "line 2: expected 2 cells .* found 3"),
         (
-            [("file", "class", "split"), ("1.mp4", "a", "train")],
-            "no column 'split' is known; there may be file, class, part",
+            [("file", "class", "lable"), ("1.mp4", "a", "train")],
+            "no column 'lable' is known; there may be file, class, part, group, split, subset",
         ),
         ([("file", "class"), ("1.mp4", "a"), ("1.mp4", "b")], "line 3: '1.mp4' is listed twice"),
         (
@@ -87,6 +77,18 @@ def test_labels(tmp_path):
         (
             [("file", "class", "part"), ("1.mp4", "a", "val_seen"), ("2.mp4", "a", "")],
             "1 rows have a part, '2.mp4' none",
+        ),
+        (
+            [("file", "class", "split", "Part"), ("1.mp4", "a", "train", "train")],
+            "the column 'part' is there twice, as 'split', 'Part'",
+        ),
+        (
+            [("file", "class", "fold"), ("1.mp4", "a", "3")],
+            "no part '3'; there are train, val, test and their like, or stage_1_train",
+        ),
+        (
+            [("file", "class", "set"), ("1.mp4", "a", "train"), ("2.mp4", "a", "val_seen")],
+            "'2.mp4' has one of the parts .*, '1.mp4' one of train, val, test; keep to either",
         ),
         ([("file", "class")], "expected rows of file and class, found none"),
         ([("file", "class"), ("2.mp4", "a")], "none of 1 files is in .*2.mp4"),
@@ -98,79 +100,149 @@ def test_bad_labels(tmp_path, rows, told):
         find_clips(tmp_path, write_csv(tmp_path / "labels.csv", *rows))
 
 
-def test_split_file(tmp_path):
-    rows = [("class", "subset"), ("b", "train"), ("a", "train"), ("c", "val_unseen")]
-    path = write_csv(tmp_path / "split.csv", *rows, ("d", "test_unseen"))
-    assert read_split(path) == Split(("a", "b"), ("c",), ("d",))
-    with pytest.raises(TCAFError, match="no class is test_unseen"):
-        read_split(write_csv(path, *rows))
-    assert read_split(path, is_whole=False) == Split(("a", "b"), ("c",), ())
-    with pytest.raises(TCAFError, match="no subset 'test'"):
-        read_split(write_csv(path, *rows, ("d", "test")))
-    with pytest.raises(TCAFError, match="split overlap: 'a' in both train and test_unseen"):
-        read_split(write_csv(path, *rows, ("a", "test_unseen")))
-    with pytest.raises(TCAFError, match="found none"):
-        read_split(tmp_path / "gone.csv")
+@pytest.mark.parametrize("column", ["part", "Split", "SUBSET", "set", "fold", "partition"])
+def test_training_and_test_are_taken_from_a_table(tmp_path, column):
+    touch(tmp_path, "1.mp4")
+    words = [(use, word) for use, words in USES.items() for word in words]
+    words += [("train", "Train"), ("val", " VALIDATION "), ("test", "Test")]
+    rows = [(f"{n}.mp4", "a", word) for n, (_, word) in enumerate(words)]
+    labels = write_csv(tmp_path / "labels.csv", ("file", "class", column), *rows)
+    clips = find_clips(tmp_path, labels).clips
+    assert [(clip.part, clip.use) for clip in clips] == [("", use) for use, _ in words]
 
 
-def test_rule_holds_out_classes():
-    names = [f"c{i:02}" for i in range(20) for _ in range(7)]
-    split = split_by_rule(names, 0.2, 0)
-    assert split is not None
-    assert (len(split.train), len(split.val_unseen), len(split.test_unseen)) == (12, 4, 4)
-    assert split_by_rule(names[::-1], 0.2, 0) == split
-    assert split_by_rule(names, 0.2, 1) != split
+def test_folders_of_training_and_test(tmp_path):
+    touch(tmp_path, "Train/dog/1.mp4", "Train/cat/deep/2.mp4", "valid/dog/3.mp4", "test/cat/4.mp4")
+    found = [(c.file.id, c.class_name, c.use) for c in find_clips(tmp_path).clips]
+    assert found == [
+        ("Train/cat/deep/2.mp4", "cat", "train"),
+        ("Train/dog/1.mp4", "dog", "train"),
+        ("test/cat/4.mp4", "cat", "test"),
+        ("valid/dog/3.mp4", "dog", "val"),
+    ]
+    touch(tmp_path, "extra/dog/5.mp4")
+    with pytest.raises(TCAFError, match=r"'Train', 'test', 'valid' say the use .* 'extra' beside"):
+        find_clips(tmp_path)
+    (tmp_path / "extra/dog/5.mp4").rename(tmp_path / "test/5.mp4")
+    with pytest.raises(TCAFError, match=r"'test/5\.mp4' lies in no folder of a class"):
+        find_clips(tmp_path)
 
 
-@pytest.mark.parametrize("names", [[], [""] * 20, ["a", "b", "c"] * 9, list("abcdef") * 2])
-def test_too_few_for_a_split(names):
-    assert split_by_rule(names, 0.2, 0) is None
-
-
-def clips_of(counts):
-    return [
-        Clip(MediaFile(f"{name}/{i}", Path(name)), name, "")
-        for name, count in counts.items()
-        for i in range(count)
+def test_a_class_may_be_called_train(tmp_path):
+    touch(tmp_path, "train/1.mp4", "bus/2.mp4")
+    assert [(c.class_name, c.use) for c in find_clips(tmp_path).clips] == [
+        ("bus", ""),
+        ("train", ""),
     ]
 
 
-def test_dealing_out():
-    split = Split(("a", "b"), ("c",), ("d",))
-    clips = clips_of({"a": 20, "b": 3, "c": 20, "d": 5, "e": 4, "": 2})
-    parts = deal_out(clips, split, 0)
-    counts = Counter((clip.class_name, part) for clip, part in zip(clips, parts, strict=True))
-    assert counts == {
-        ("a", "stage_1_train"): 14,
-        ("a", "val_seen"): 3,
-        ("a", "test_seen"): 3,
-        # Each part at least one clip.
-        ("b", "stage_1_train"): 1,
-        ("b", "val_seen"): 1,
-        ("b", "test_seen"): 1,
-        ("c", "val_unseen"): 17,
-        ("c", "test_seen"): 3,
-        ("d", "test_unseen"): 5,
-        ("e", ""): 4,
-        ("", ""): 2,
+def test_what_is_passed_over_is_a_remark(tmp_path):
+    touch(tmp_path, "dog/1.mp4")
+    assert find_clips(tmp_path).remarks == ()
+    touch(tmp_path, "dog/2.gif")
+    (remark,) = find_clips(tmp_path).remarks
+    assert "1 files that are no media files by their names (.gif 1: 'dog/2.gif')" in remark
+    labels = write_csv(tmp_path / "labels.csv", ("file", "class"), ("dog/1.mp4", "dog"))
+    assert find_clips(tmp_path, labels).remarks == ()
+
+
+def groups(listing):
+    return [clip.group for clip in listing.clips]
+
+
+def test_groups_by_column_by_pattern_and_as_ucf_has_them(tmp_path):
+    names = ("v_A_g01_c01.avi", "v_A_g01_c02.avi", "v_A_g02_c01.avi", "other.avi")
+    touch(tmp_path, *(f"A/{name}" for name in names))
+    assert groups(find_clips(tmp_path)) == ["", "A_g01", "A_g01", "A_g02"]
+    found = find_clips(tmp_path, group=r"_c(\d+)")
+    assert groups(found) == ["", "01", "02", "01"]
+    assert found.remarks == ("--group fits 3 of 4 files, not 'A/other.avi'",)
+    assert groups(find_clips(tmp_path, group="A/.")) == ["A/o", "A/v", "A/v", "A/v"]
+    rows = [(f"A/{name}", "A", f"take {n % 2}") for n, name in enumerate(names)]
+    labels = write_csv(tmp_path / "labels.csv", ("file", "class", "Group"), *rows)
+    assert groups(find_clips(tmp_path, labels)) == ["take 0", "take 1"] * 2
+    with pytest.raises(TCAFError, match="has a column group; leave --group out"):
+        find_clips(tmp_path, labels, "x")
+    with pytest.raises(TCAFError, match=r"--group 'xyz' fits no file's name; the first is 'A/oth"):
+        find_clips(tmp_path, group="xyz")
+    with pytest.raises(TCAFError, match=r"--group 'g\(' is no regular expression"):
+        find_clips(tmp_path, group="g(")
+    # Of alternatives the one that is there.
+    assert group_finder("a(x)?")("ba") == ""
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("dog", "dog "),
+        ("Dog Barking", "dog_barking"),
+        ("PlayingFlute", "playing flute"),
+        ("caf\u00e9", "cafe\u0301"),
+    ],
+)
+def test_names_that_are_one_are_refused(names):
+    with pytest.raises(TCAFError, match="are one but for spaces") as error:
+        check_class_names([*names, "cat"])
+    assert all(repr(name) in str(error.value) for name in names)
+    check_class_names(["dog", "dogs", "cat", "cat"])
+
+
+def write_annotations(path, **videos):
+    path.write_text(json.dumps({"version": "1", "database": videos}), encoding="utf-8-sig")
+    return path
+
+
+def test_activitynets_annotations(tmp_path):
+    touch(
+        tmp_path, "v_one.mp4", "deep/two.mkv", "-three.mp4", "many.mp4", "none.mp4", "unlisted.mp4"
+    )
+    touch(tmp_path, "twice.mp4", "v_twice.mp4", "a/both.mp4", "b/both.mp4")
+    dog, cat = {"label": "Dog", "segment": [0, 1]}, {"label": "Cat"}
+    path = write_annotations(
+        tmp_path / "an.json",
+        one={"subset": "training", "annotations": [dog, dog], "duration": 9.5},
+        two={"subset": "validation", "annotations": [cat]},
+        **{"-three": {"subset": "testing", "annotations": [{"label": "Dog "}]}},
+        twice={"subset": "training", "annotations": [cat]},
+        many={"subset": "training", "annotations": [dog, cat]},
+        none={"subset": "testing", "annotations": []},
+        both={"subset": "testing", "annotations": [dog]},
+        gone={"subset": "testing", "annotations": [dog]},
+    )
+    found = find_clips(tmp_path, path)
+    assert [(c.file.id, c.class_name, c.use) for c in found.clips] == [
+        ("-three.mp4", "Dog", "test"),
+        ("v_one.mp4", "Dog", "train"),
+        ("twice.mp4", "Cat", "train"),
+        ("deep/two.mkv", "Cat", "val"),
+    ]
+    assert {reject.id: reject.reason for reject in found.rejects} == {
+        "both": "several files",
+        "gone": "no such file",
+        "many": "several labels",
+        "none": "no label",
     }
-    # By lot, and not by the order of the names.
-    assert parts != sorted(parts)
-    assert all(sum(shares.values()) == pytest.approx(1) for shares in PARTS_OF.values())
+    assert found.remarks == ("segments are not cut out: 1 files are taken whole ('v_one.mp4')",)
 
 
-def test_a_part_that_is_given_stays():
-    clips = [Clip(c.file, c.class_name, "test_seen") for c in clips_of({"a": 3})]
-    assert deal_out(clips, Split(("a",), ("b",), ("c",)), 0) == ["test_seen"] * 3
-    assert deal_out(clips, None, 0) == [""] * 3
-
-
-def test_parts_imply_the_split():
-    parts = {"a": "stage_1_train", "b": "val_seen", "c": "val_unseen", "d": "test_unseen"}
-    clips = [
-        Clip(c.file, c.class_name, parts[c.class_name]) for c in clips_of(dict.fromkeys(parts, 2))
-    ]
-    assert split_by_parts(clips) == Split(("a", "b"), ("c",), ("d",))
-    both = [*clips, Clip(clips[0].file, "a", "test_unseen")]
-    with pytest.raises(TCAFError, match="split overlap: 'a' in both train and test_unseen"):
-        split_by_parts(both)
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ('{"one": 1}', "expected ActivityNet's annotations in `database`, found 'one'"),
+        ("[1]", "expected ActivityNet's annotations in `database`, found list"),
+        ('{"database": {}}', "expected videos in `database`, found none"),
+        ('{"database": ', "expected a CSV table or ActivityNet's annotations at .* damaged"),
+        ('{"database": {"x": 3}}', "a subset and annotations with a label each for 'x'"),
+        ('{"database": {"x": {"annotations": [{}]}}}', "annotations with a label each for 'x'"),
+        ('{"database": {"x": {}}}', "none of 1 videos can be used; the first: .* called x"),
+        (
+            '{"database": {"1": {"annotations": [{"label": "a"}], "subset": "odd"}}}',
+            "an.json, 1: no part 'odd'; there are train, val, test",
+        ),
+    ],
+)
+def test_bad_annotations(tmp_path, content, told):
+    touch(tmp_path, "1.mp4")
+    (tmp_path / "an.json").write_text(content)
+    with pytest.raises(TCAFError, match=told):
+        find_clips(tmp_path, tmp_path / "an.json")

@@ -101,8 +101,10 @@ def test_every_damaged_file_is_kept_or_rejected(damaged, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    # FFmpeg says nothing of its own; the one line is about the missing split.
-    (line,) = done.stderr.splitlines()
+    # FFmpeg says nothing of its own; one line is about notes.txt, one about the missing split.
+    passed_over, line = done.stderr.splitlines()
+    assert passed_over.startswith("warning: passed over in ")
+    assert "notes.txt" in passed_over
     assert line.startswith("warning: ")
     assert "the store has no split" in line
 
@@ -139,7 +141,7 @@ def extract_nothing(*_):
 @pytest.mark.filterwarnings(FEW)
 def test_what_is_required_rejects_without_another_extraction(damaged, tmp_path, monkeypatch):
     folder, told = damaged
-    files = [clip.file for clip in find_clips(folder)]
+    files = [clip.file for clip in find_clips(folder).clips]
     work = tmp_path / "store.extracted"
     extract_files(files, Backbones("logmel", LIGHT), work, workers=2)
     monkeypatch.setattr(corpus, "answers", extract_nothing)
@@ -313,7 +315,7 @@ def test_a_name_that_is_not_utf_8(tmp_path, media):
         Path(os.fsdecode(os.fsencode(tmp_path) + b"/a/2\xe9.mp4")).write_bytes(data)
     except OSError:
         pytest.skip("this file system takes UTF-8 alone")
-    files = [clip.file for clip in find_clips(tmp_path)]
+    files = [clip.file for clip in find_clips(tmp_path).clips]
     assert [file.id for file in files] == ["a/1.mp4", "a/2\\xe9.mp4"]
     extractor = Backbones("logmel", LIGHT).open()
     work = corpus.WorkFolder.open(tmp_path / "work", extractor.spec)

@@ -5,6 +5,7 @@ Clips are real; they are extracted in the test's own process, and damage is for 
 
 import csv
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tcaf.commands.entry import main
 from tcaf.data.splits import PARTS, Split
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
@@ -342,7 +344,7 @@ def test_a_backbone_of_ones_own(tmp_path, folder, plugin):
 
 def test_an_extraction_is_not_taken_up_with_a_changed_plugin(tmp_path, folder, plugin):
     backbones = corpus.Backbones("peak", LIGHT, plugin=plugin)
-    files = [clip.file for clip in find_clips(folder)]
+    files = [clip.file for clip in find_clips(folder).clips]
     corpus.extract_files(files[:2], backbones, tmp_path / "store.extracted", workers=1)
     plugin.write_text(PLUGIN + "# changed")
     with pytest.raises(TCAFError, match=r"with peak and .* of another plugin file, now it is peak"):
@@ -357,6 +359,117 @@ def test_processes_know_the_backbones_of_a_plugin(tmp_path, folder, plugin, monk
     BACKBONES.pop("peak")
     assert len(store) == 16
     np.testing.assert_allclose(store[15].audio, 0.5, atol=0.01)
+
+
+def table(path, *rows):
+    return write_csv(path, ("file", "class", "split", "group"), *rows)
+
+
+def test_a_table_of_training_and_test_is_kept_to(tmp_path, sounds):
+    names = [f"{name}/{n}.wav" for name in "abcd" for n in range(5)]
+    put(tmp_path / "clips", sounds, *names)
+    rows = [(name, name[0], "test" if "4" in name else "train", name[2]) for name in names]
+    with pytest.warns(UserWarning, match="4 clips for training are of classes that are unseen in"):
+        store = prepare(tmp_path / "clips", tmp_path / "store", labels=table(tmp_path / "t", *rows))
+    split = store.split("cls")
+    assert [len(split.train), len(split.val_unseen), len(split.test_unseen)] == [2, 1, 1]
+    for name, (class_name, part) in known(store).items():
+        if "4" in name:
+            assert part == ("test_unseen" if class_name in split.test_unseen else "test_seen")
+        else:
+            assert part not in ("test_unseen", "test_seen")
+    # One group is one number here, of all classes: 15 of 85 hundredths of four is one.
+    validated = {n[2] for n, (_, part) in known(store).items() if part == "val_seen"}
+    assert len(validated) == 1
+    # More of them: the uses hold, and the group that is in validation is known from the table.
+    more = [(f"{split.train[0]}/new.wav", split.train[0], "test", "3")]
+    put(tmp_path / "clips", sounds, more[0][0])
+    labels = table(tmp_path / "t", *rows, *more)
+    with pytest.warns(UserWarning, match="1 groups have clips both in training and .*: '3'"):
+        store = prepare(tmp_path / "clips", tmp_path / "store", labels=labels, append=True)
+    assert known(store)[more[0][0]] == (split.train[0], "test_seen")
+
+
+def test_takes_stay_together_and_torn_ones_are_named(tmp_path, sounds):
+    names = [f"{c}/v_{c}_g{g:02}_c{n:02}.wav" for c in "ABCDE" for g in range(5) for n in (1, 2)]
+    put(tmp_path / "clips", sounds, *names)
+    parts = known(prepare(tmp_path / "clips", tmp_path / "store"))
+    parts_of = {}
+    for name, (_, part) in parts.items():
+        parts_of.setdefault(name[:-8], set()).add(part)
+    assert all(len(found) == 1 for found in parts_of.values())
+    rows = [(name, name[0], "train" if "c01" in name else "test") for name in names]
+    labels = write_csv(tmp_path / "t", ("file", "class", "split"), *rows)
+    with (
+        pytest.warns(UserWarning, match="are of classes that are unseen in the test"),
+        # Of all but the class that is unseen in the test.
+        pytest.warns(UserWarning, match="^20 groups have clips both in training and in the test"),
+    ):
+        store = prepare(tmp_path / "clips", tmp_path / "torn", labels=labels, group="(.*)_c")
+    assert store.source["group"] == "(.*)_c"
+
+
+def test_names_that_are_one_are_refused_before_any_work(tmp_path, sounds):
+    put(tmp_path / "clips", sounds, "dog/1.wav", "Dog /1.wav")
+    with pytest.raises(TCAFError, match="'Dog ' and 'dog' are one but for spaces"):
+        prepare(tmp_path / "clips", tmp_path / "store")
+    assert [path.name for path in tmp_path.iterdir()] == ["clips"]
+    (tmp_path / "clips" / "Dog ").rename(tmp_path / "other")
+    with pytest.warns(UserWarning, match="no clips for"):
+        prepare(tmp_path / "clips", tmp_path / "store")
+    put(tmp_path / "clips", sounds, "DOG/2.wav")
+    with pytest.raises(TCAFError, match="'DOG' and 'dog' are one"):
+        prepare(tmp_path / "clips", tmp_path / "store", append=True)
+
+
+def test_annotations_name_what_is_left_out(tmp_path, sounds):
+    put(tmp_path / "clips", sounds, "v_one.wav", "-two.wav")
+    one, two = ([{"label": label}] for label in ("PlayingGuitar", "Dog"))
+    content = {"one": one, "-two": two, "gone": one}
+    database = {name: {"annotations": value} for name, value in content.items()}
+    (tmp_path / "an.json").write_text(json.dumps({"database": database}))
+    with pytest.warns(UserWarning, match="no clips for"):
+        store = prepare(tmp_path / "clips", tmp_path / "store", labels=tmp_path / "an.json")
+    assert dict(zip(store.ids, store.class_names, strict=True)) == {
+        "-two.wav": "Dog",
+        "v_one.wav": "PlayingGuitar",
+    }
+    assert store.phrases["PlayingGuitar"] == {"name": ["Playing Guitar"]}
+    assert store.left_out == {"no such file": ["gone"]}
+    (row,) = rows_of(store.path / "rejects.csv")
+    assert row[:2] == ("gone", "no such file")
+
+
+WRITERS = {
+    "videos": ["prepare", "videos", "clips", "--visual", LIGHT],
+    "append": ["prepare", "videos", "clips", "--visual", LIGHT, "--append"],
+    "synthetic": ["prepare", "synthetic"],
+    "render": ["render", "--clips_per_class", "7"],
+    "parquet": ["store", "to-parquet", "clips"],
+}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks of files")
+@pytest.mark.parametrize("command", WRITERS.values(), ids=WRITERS)
+def test_two_at_once_and_one_of_them_is_told(
+    tmp_path, folder, sounds, at_work, monkeypatch, capsys, command
+):
+    monkeypatch.chdir(tmp_path)
+    first = prepare(folder, tmp_path / "store")
+    if command[0] == "store":
+        command = [*command[:2], "store"]
+    out = tmp_path / ("store" if "--append" in command else "out")
+    other = at_work(out)
+    put(folder, sounds, "a/new.wav")
+    assert main([*command, "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"another process (pid {other.pid} on " in error
+    assert f" is at work on {out}; wait" in error
+    assert sorted(path.name for path in tmp_path.iterdir() if path != out) == [
+        *sorted({f".{out.name}.lock", "clips", "store"} - {out.name})
+    ]
+    first.verify()
 
 
 KILLED = """

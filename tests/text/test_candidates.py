@@ -72,6 +72,21 @@ def test_new_names_are_phrases(words):
     np.testing.assert_allclose(found.text["text"], [[0.5, 0.5, 0], OWN["ant"], [3, 0, 4]])
 
 
+def test_a_new_name_is_embedded_as_words(words, monkeypatch):
+    asked = []
+
+    class Source:
+        name, dim = "source", 3
+
+        def embed(self, phrases):
+            asked.extend(phrases)
+            return np.ones((len(phrases), 3), np.float32)
+
+    monkeypatch.setitem(vars(words._spaces["text"]), "_source", Source())
+    assert words.embed(["PlayingGuitar", "an iPhone"]).names == ("PlayingGuitar", "an iPhone")
+    assert asked == ["Playing Guitar", "an iPhone"]
+
+
 def test_phrases_stand_for_a_name(words):
     found = words.embed(["ant", "sawing"], {"sawing": ["cutting", "flute"], "ant": ["Bach"]})
     np.testing.assert_allclose(found.text["text"], [[0, 0, 2], [1.5, 0.5, 2]])
@@ -85,6 +100,9 @@ def test_phrases_stand_for_a_name(words):
         (["ant", " "], None, "class name 2 of 2 is empty"),
         (["flute", "flute"], None, "there twice: 'flute'$"),
         (["ANT", "ant"], None, "there twice: 'ANT', 'ant'"),
+        (["flute", "Flute "], None, "there twice: 'flute', 'Flute'"),
+        (["BachFlute", "bach_flute"], None, "there twice: 'BachFlute', 'bach_flute'"),
+        (["caf\u00e9", "cafe\u0301"], None, "there twice: 'caf\u00e9', 'cafe\u0301'"),
         ("ant", None, "expected a list of class names, got the text 'ant'"),
         (["ant"], {"amt": ["x"]}, "phrases of 'amt', no class here; did you mean 'ant'"),
         (["xylophone"], None, "xylophone"),

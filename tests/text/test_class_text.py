@@ -125,6 +125,25 @@ def test_name_is_the_class_name_where_the_store_has_no_other(store):
     }
 
 
+def test_a_name_that_nobody_put_into_words_is_read_as_words(tmp_path):
+    # As in stores that were made elsewhere, with or without the class among their phrases.
+    kept = {
+        "PlayingGuitar": {"name": ["PlayingGuitar", "a guitar"]},
+        "iPhone": {"name": ["iphone"]},
+    }
+    found = class_phrases(
+        TextSettings(source="sentence"),
+        ["PlayingGuitar", "CleanAndJerk", "dog_barking", "iPhone"],
+        make_store(tmp_path / "elsewhere", kept),
+    )
+    assert found == {
+        "PlayingGuitar": ["Playing Guitar", "a guitar"],
+        "CleanAndJerk": ["Clean And Jerk"],
+        "dog_barking": ["dog barking"],
+        "iPhone": ["iphone"],
+    }
+
+
 def test_a_class_without_the_chosen_kind_is_named_with_the_kinds_it_has(store):
     settings = TextSettings(source="sentence", phrases=("verticals",))
     with pytest.raises(
@@ -227,11 +246,15 @@ def test_damaged_attributes_give_file_and_line(tmp_path, content, message):
 
 def test_npy_names_are_found_exactly_then_without_case(tmp_path):
     vectors = {"Playing Flute": [0.0, 2.0], "playing flute": [3.0, 4.0], "Cow": [1.0, 0.0]}
+    vectors |= {"BasketballDunk": [0.0, 1.0], "dog_bark": [1.0, 0.0]}
     path = tmp_path / "v.npy"
     np.save(path, {name: np.array(v) for name, v in vectors.items()}, allow_pickle=True)
     settings = TextSettings(source="npy", path=str(path))
     result = embed_classes(settings, ["playing flute", "Playing Flute", "COW"])
     np.testing.assert_allclose(result, [[0.6, 0.8], [0, 1], [1, 0]], atol=1e-7)
+    # As the classes of a folder are named, however they came into words.
+    result = embed_classes(settings, ["BasketballDunk", "dog_bark", "basketball dunk"])
+    np.testing.assert_allclose(result, [[0, 1], [1, 0], [0, 1]], atol=1e-7)
     with pytest.raises(TCAFError, match=r"no vector for 'Cows' in .*v\.npy; did you mean 'Cow'\?"):
         embed_classes(settings, ["Cows"])
 

@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 
 from tcaf.errors import TCAFError
-from tcaf.text.words import BinaryWordTable, TextWordTable, WordVectors, spellings, split_words
+from tcaf.text.words import (
+    BinaryWordTable,
+    TextWordTable,
+    WordVectors,
+    as_words,
+    foldings,
+    spellings,
+    split_words,
+)
 from write_words import WORDS, write_bin, write_glove
 
 
@@ -46,6 +54,45 @@ def source(table):
 )
 def test_a_phrase_parts_into_words(phrase, expected):
     assert split_words(phrase) == expected.split()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("PlayingGuitar", "Playing Guitar"),
+        ("CleanAndJerk", "Clean And Jerk"),
+        ("TVShow", "TV Show"),
+        ("playing_harmonica", "playing harmonica"),
+        ("Playing__Flute_", "Playing Flute"),
+        # Where something else parts words, a capital inside one is how it is written.
+        ("charging an iPhone", "charging an iPhone"),
+        ("playing_PlayStation", "playing PlayStation"),
+        ("T-Shirt", "T-Shirt"),
+        ("Archery", "Archery"),
+        ("TV", "TV"),
+        ("_", "_"),
+    ],
+)
+def test_a_folders_name_as_words(name, expected):
+    assert as_words(name) == expected
+    assert as_words(expected) == expected
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("dog", " dog ", True),
+        ("Dog Barking", "dog_barking", True),
+        ("PlayingFlute", "playing flute", True),
+        ("PlayingFlute", "playingflute", True),
+        ("caf\u00e9", "cafe\u0301", True),
+        ("STRASSE", "stra\u00dfe", True),
+        ("dog", "dogs", False),
+        ("dog-barking", "dog barking", False),
+    ],
+)
+def test_names_that_are_one(one, other, same):
+    assert bool(foldings(one) & foldings(other)) == same
 
 
 def test_a_word_is_looked_up_as_written_then_lower_then_capitalised():
@@ -132,6 +179,55 @@ def test_text_files_may_have_words_with_spaces_trailing_spaces_and_empty_lines(t
     path = tmp_path / "g.txt"
     path.write_text(". 1 2 3 \n. . . 4 5 6\nno 7 a@b.com 7 8 9\n\na 1 1 1 \na 2 2 2\n")
     np.testing.assert_array_equal(TextWordTable(path).find(["A"])["A"], [1, 1, 1])
+
+
+def test_a_byte_order_mark_belongs_to_no_word(tmp_path):
+    path = tmp_path / "g.txt"
+    for head in ("", "2 3\n"):
+        path.write_text(f"{head}the 1 2 3\nof 4 5 6\n", encoding="utf-8-sig")
+        table = TextWordTable(path)
+        assert (table.dim, list(table.vocabulary())) == (3, ["the", "of"])
+        np.testing.assert_array_equal(table.find(["the"])["the"], [1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        # Three numbers each, as most lines have.
+        (". . . 1 2 3\na 4 5 6\n", [". . .", "a"]),
+        ("no 7 x 1 2 3\na 4 5 6\n", ["no 7 x", "a"]),
+        ("at 7 1 2 3\na 4 5 6\nb 7 8 9\n", None),
+        ("2 3\n. . 1 2 3\na 4 5 6\n", [". .", "a"]),
+    ],
+)
+def test_the_first_word_may_have_spaces(tmp_path, content, words):
+    path = tmp_path / "g.txt"
+    path.write_text(content)
+    table = TextWordTable(path)
+    assert table.dim == 3
+    if words:
+        assert list(table.vocabulary()) == words
+        np.testing.assert_array_equal(table.find(["a"])["a"], [4, 5, 6])
+    else:
+        with pytest.raises(TCAFError, match="line 1: expected a word and 3 numbers, found 4"):
+            table.find(["a"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x80\x04\x95", r"is a pickle, as gensim's `save` writes `\.kv`"),
+        (b"\x1f\x8b\x08", "is packed by gzip; unpack it"),
+        (b"PK\x03\x04", "is packed by zip; unpack it"),
+        ("a 1 2".encode("utf-16"), "is text in UTF-16; write it as UTF-8"),
+        (b"2 3\na \x00\x00\x80?", r"a binary word2vec file ends in \.bin"),
+    ],
+)
+def test_what_is_no_text_is_named(tmp_path, content, message):
+    path = tmp_path / "w.kv"
+    path.write_bytes(content)
+    with pytest.raises(TCAFError, match=rf"w\.kv.*{message}"):
+        TextWordTable(path)
 
 
 @pytest.mark.parametrize(

@@ -68,8 +68,8 @@ def test_a_model_with_such_a_number_is_refused(name, value, run, tmp_path):
 def test_a_result_with_such_a_number_is_refused(run, tmp_path):
     copy = Run(shutil.copytree(run, tmp_path / "copy"))
     good = copy.result
-    (copy.path / "result.json").write_text(json.dumps(good | {"choice": {"gamma": math.nan}}))
-    with pytest.raises(TCAFError, match=r"result\.json is damaged: expected gamma to be a finite"):
+    (copy.path / "result.json").write_text(json.dumps(good | {"seconds": -1}))
+    with pytest.raises(TCAFError, match=r"result\.json is damaged: expected seconds to be a"):
         copy.result  # noqa: B018
     (copy.path / "result.json").write_text("[]")
     with pytest.raises(TCAFError, match=r"expected the result of a run at .*result\.json"):
@@ -84,7 +84,7 @@ def test_a_result_with_such_a_number_is_refused(run, tmp_path):
             {"validation": {"temperature": -1.0}},
             "expected temperature to be a finite number above 0",
         ),
-        ({"other": 1}, "unexpected keyword argument 'other'"),
+        ({"other": 1}, "expected the record of an epoch"),
     ],
 )
 def test_metrics_with_such_a_number_are_refused(change, words, run, tmp_path):

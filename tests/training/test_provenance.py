@@ -8,6 +8,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save
 
+from run_contents import RESULT
 from tcaf.experiments.reproduce import is_done, plan
 from tcaf.experiments.tables import paper_table
 from tcaf.files.atomic import write_json
@@ -107,7 +108,7 @@ def test_a_kept_run_of_another_model_is_not_done(
         return plan(paper_table(1), tiny_store, runs=tmp_path / "runs", **given)[0]
 
     job().out.mkdir(parents=True)
-    write_json(job().out / "result.json", {"test": {}})
+    write_json(job().out / "result.json", RESULT)
     assert is_done(job())
     flip(model / "model.safetensors")
     assert not is_done(job())

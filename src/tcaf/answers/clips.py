@@ -4,6 +4,7 @@ Owns the steps of `tcaf predict` between its arguments and its output, for whoev
 command, a page, a service. What answers is `classifier`.
 """
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from tcaf.data.splits import PARTS, UNIONS
 from tcaf.data.store import FeatureStore
 from tcaf.errors import MissingExtraError, TCAFError
 from tcaf.progress import Track, silent
-from tcaf.sources.labels import SUFFIXES
+from tcaf.sources.media_files import SUFFIXES, media_folder
 from tcaf.text.candidates import read_names, split_names
 
 
@@ -80,8 +81,9 @@ def choose_classes(
 def find_media(words: Sequence[str]) -> list[Path]:
     """Returns the files that paths name: files as they are, of folders all media files inside.
 
-    Files of a folder are those with a media file's suffix, in any depth, sorted; hidden ones are
-    passed over. A file that is named twice counts once.
+    Files of a folder are those with a media file's suffix, in any depth, also behind links to
+    folders, sorted; hidden ones do not count, and a warning says what else is passed over. A file
+    that is named twice counts once.
 
     Raises:
         TCAFError: a folder holds no media file.
@@ -92,17 +94,14 @@ def find_media(words: Sequence[str]) -> list[Path]:
         if not path.is_dir():
             found[path] = None
             continue
-        inside = [
-            file
-            for file in sorted(path.rglob("*"))
-            if file.suffix.lower() in SUFFIXES
-            and file.is_file()
-            and not any(part.startswith(".") for part in file.relative_to(path).parts)
-        ]
-        if not inside:
+        inside = media_folder(path)
+        files = [file for file in inside.files if not file.is_dir()]
+        if not files:
             told = " ".join(sorted(suffix.lstrip(".") for suffix in SUFFIXES))
             raise TCAFError(f"folder {path} holds no media file; they end in one of {told}")
-        found |= dict.fromkeys(inside)
+        if passed_over := inside.passed_over(path):
+            warnings.warn(passed_over, stacklevel=2)
+        found |= dict.fromkeys(files)
     return list(found)
 
 

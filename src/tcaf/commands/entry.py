@@ -271,7 +271,9 @@ def _take_files(app: "App", tokens: list[str]) -> list[str]:
     rest: list[str] = []
     arguments = iter(tokens)
     for argument in arguments:
-        if argument == "--config":
+        if argument == "--":
+            rest += [argument, *arguments]
+        elif argument == "--config":
             files.append(next(arguments, ""))
         elif argument.startswith("--config="):
             files.append(argument.partition("=")[2])
@@ -304,6 +306,9 @@ def in_words(error: "CycloptsError", words: tuple[str, ...] = ()) -> str:
     if isinstance(error, cyclopts.UnknownOptionError):
         asked = (error.token.keyword or error.token.value).strip("[]")
         known = sorted({name for each in error.argument_collection for name in each.names})
+        if not asked.startswith("--") or Path(asked).exists():
+            # As the names of files do that are called after videos on YouTube.
+            return f"unknown option {asked!r}; a name is given behind a lone --, or as ./{asked}"
         return f"unknown option {asked!r}{_nearest_option(asked, known)}"
     if isinstance(error, cyclopts.UnknownCommandError):
         asked = (error.unused_tokens or [""])[0]
@@ -378,7 +383,9 @@ def _sigterm_interrupts() -> Iterator[None]:
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    from tcaf.errors import one_line
+
+    print(f"warning: {one_line(str(message))}", file=sys.stderr)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -419,7 +426,9 @@ _LONGEST = 2000
 
 
 def _complain(message: str) -> int:
-    words = " ".join(message.split())
+    from tcaf.errors import one_line
+
+    words = one_line(message)
     if len(words) > _LONGEST:
         # A damaged file may hold a name that fills a screen.
         words = f"{words[: _LONGEST // 2]} … {words[-_LONGEST // 2 :]}"

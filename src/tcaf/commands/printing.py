@@ -5,6 +5,7 @@ the same.
 """
 
 import csv
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,40 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tcaf.errors import shorten
+from tcaf.errors import STEERING, printable, shorten
 from tcaf.evaluation.scores import SCORES
 
 
+class SafeConsole(Console):
+    """A console that shows characters which would steer the terminal, in place of obeying them."""
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """Prints as any console does."""
+        super().print(*(printable(o) if isinstance(o, str) else o for o in objects), **how)
+
+
+class _SafeTable(Table):
+    def add_row(self, *cells: Any, **how: Any) -> None:
+        shown = (printable(c).replace("\n", "\\n") if isinstance(c, str) else c for c in cells)
+        super().add_row(*shown, **how)
+
+
 def _print(*things: Any) -> None:
-    console = Console(highlight=False)
+    console = SafeConsole(highlight=False)
     for thing in things:
         console.print(thing, soft_wrap=isinstance(thing, str))
 
 
+def print_json(value: Any) -> None:
+    """Prints a value as JSON, with the characters escaped that would steer a terminal."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    print(STEERING.sub(lambda match: json.dumps(match[0])[1:-1], text))
+
+
 def _table(*columns: str, title: str = "") -> Table:
     """Returns an empty table: the first column is text, the others are numbers."""
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
+    title = printable(title)
+    table = _SafeTable(title=title, title_justify="left", title_style="bold", header_style="dim")
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left")
     return table
@@ -80,8 +102,8 @@ def print_store(value: dict[str, Any]) -> None:
 
 
 def print_line(text: str) -> None:
-    """Prints a line as it is."""
-    print(text)
+    """Prints a line."""
+    print(printable(text))
 
 
 def print_parquet(value: dict[str, Any]) -> None:
@@ -234,6 +256,8 @@ def print_answers(value: dict[str, Any]) -> None:
 class AnswersCsv:
     """Prints the answers of `tcaf predict` as CSV, a line each, clip by clip as they are found.
 
+    Names are as they are, for other programs to read; on a terminal they are made printable.
+
     Holds on to the standard output, which a bar on the standard error takes over while it is drawn.
     """
 
@@ -251,8 +275,15 @@ class AnswersCsv:
     def print_clip(self, value: dict[str, Any]) -> None:
         """Prints `Ranking.to_json`; nothing waits in a buffer, so that no stop loses it."""
         for answer in value["answers"]:
-            self._writer.writerow((value["id"], *(answer[column] for column in self.COLUMNS)))
+            row = (value["id"], *(answer[column] for column in self.COLUMNS))
+            self._writer.writerow([self._cell(c) if isinstance(c, str) else c for c in row])
         self._file.flush()
+
+    def _cell(self, text: str) -> str:
+        if self._file.isatty():
+            return printable(text)
+        # A file's name may be no UTF-8; it is written as the ids of a store are.
+        return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def print_table(rows: list[dict[str, Any]], out: Path) -> None:

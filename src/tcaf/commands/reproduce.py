@@ -55,6 +55,7 @@ def reproduce(
     from tcaf.experiments.layers import dataset_of
     from tcaf.experiments.reproduce import collect, plan, run_jobs
     from tcaf.experiments.tables import paper_table
+    from tcaf.files.atomic import only_writer
     from tcaf.plugins import load_plugin
     from tcaf.reports.results import write_results
 
@@ -73,13 +74,14 @@ def reproduce(
         models=models or [],
         options=typed_options(settings, options),
     )
-    with JobsObserver(console(), planned) as observer:
-        outcomes = run_jobs(planned, store, observer, num_jobs=jobs, plugin=plugin)
     splits = {job.experiment.data.split for job in planned}
     # Beside rows of two splits the paper's numbers would be those of one.
     dataset = f"{dataset_of(opened)}_{splits.pop()}" if len(splits) == 1 else ""
     command = ["tcaf", *sys.argv[1:]]
-    scores = write_results(out, found, collect(outcomes), dataset, command)
+    with only_writer(out):
+        with JobsObserver(console(), planned) as observer:
+            outcomes = run_jobs(planned, store, observer, num_jobs=jobs, plugin=plugin)
+        scores = write_results(out, found, collect(outcomes), dataset, command)
     show([row.to_json() for row in scores], lambda value: printing.print_table(value, out), json)
     if failed := sum(outcome.error is not None for outcome in outcomes):
         raise TCAFError(f"{failed} of {len(outcomes)} runs failed; {out / 'table.md'} says why")

@@ -3,7 +3,6 @@
 Owns what goes to the terminal. Nothing here changes what is computed.
 """
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +24,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from tcaf.commands.printing import shown
+from tcaf.commands.printing import SafeConsole, print_json, shown
+from tcaf.errors import one_line
 from tcaf.evaluation.scores import SCORES
 from tcaf.progress import describe_time
 
@@ -40,18 +40,18 @@ SHORT = {"loss": "loss", "cross_entropy": "ce", "regression": "reg", "reconstruc
 
 def console() -> Console:
     """Returns the standard error, where all but results goes."""
-    return Console(stderr=True)
+    return SafeConsole(stderr=True)
 
 
 def note(text: str, kind: str = "note") -> None:
     """Prints a line on the standard error."""
-    print(f"{kind}: {text}" if kind else text, file=sys.stderr)
+    print(one_line(f"{kind}: {text}" if kind else text), file=sys.stderr)
 
 
 def show(value: Any, render: Callable[[Any], None], as_json: bool) -> None:
     """Prints a result: as JSON, or as `render` shows it."""
     if as_json:
-        print(json.dumps(value, indent=2, ensure_ascii=False))
+        print_json(value)
     else:
         render(value)
 

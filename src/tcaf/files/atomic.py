@@ -8,8 +8,11 @@ import json
 import os
 import re
 import shutil
+import socket
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +83,7 @@ def read_json(path: Path, what: str, content: Any = None) -> Any:
         TCAFError: the file is missing, not JSON, or has other content.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise TCAFError(f"expected {what} at {path}, found nothing") from None
     except RecursionError:
@@ -101,33 +104,97 @@ def read_json(path: Path, what: str, content: Any = None) -> Any:
     return value
 
 
-@contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
-    """Keeps other processes from changing a folder that is there; readers are not kept out.
+_WHOLE: dict[Path, tuple[int, int]] = {}
+"""What this process is at work on as a whole: by path its number, which a fork changes, and the
+thread's."""
 
-    A process that ends lets go of the folder, however it ends. Where the system or file system has
-    no locks, nothing is kept out.
+
+@contextmanager
+def only_writer(path: Path, *, whole: bool = False) -> Iterator[None]:
+    """Keeps other processes from writing a folder, there or yet to come; readers are not kept out.
+
+    The lock is a file beside it, `.NAME.lock`, which says who holds it and is gone afterwards. A
+    process that ends lets go, however it ends. Where the system or file system has no locks,
+    nothing is kept out.
+
+    Args:
+        path: of the folder.
+        whole: for a long work, steps of which take the lock too: this thread may take it again.
 
     Raises:
         TCAFError: another process is at work there.
     """
+    path = Path(os.path.realpath(path))
+    me = (os.getpid(), threading.get_ident())
+    if _WHOLE.get(path) == me:
+        yield
+        return
+    made = [each for each in path.parents if not each.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f".{path.name}.lock")
+    handle = None
+    try:
+        handle = _lock(lock, path)
+        if whole:
+            _WHOLE[path] = me
+        yield
+    finally:
+        if whole:
+            _WHOLE.pop(path, None)
+        if handle is not None:
+            with suppress(OSError):
+                lock.unlink()
+            os.close(handle)
+        for folder in made:
+            # Of a command that came to nothing, no empty folder stays.
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _lock(lock: Path, path: Path) -> int | None:
+    """Returns the open lock file, or None where there are no locks."""
     try:
         import fcntl
     except ImportError:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise TCAFError(f"another process is writing to {folder}; wait until it is done") from None
-    except OSError:
-        pass
-    try:
-        yield
-    finally:
-        os.close(handle)
+        return None
+    while opened := _open_lock(lock, path):
+        handle, place = opened
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever held it may have removed the file between our opening and locking it.
+            if not os.path.samestat(place.stat(), os.fstat(handle)):
+                raise FileNotFoundError
+        except FileNotFoundError:
+            os.close(handle)
+            continue
+        except BlockingIOError:
+            holder = os.read(handle, 200).decode(errors="replace") if place == lock else ""
+            os.close(handle)
+            raise TCAFError(
+                f"another process{f' ({holder})' if holder else ''} is at work on {path}; wait "
+                "until it is done, or name another place"
+            ) from None
+        except OSError:
+            os.close(handle)
+            return None
+        with suppress(OSError):  # another user's file, or a folder
+            os.ftruncate(handle, 0)
+            now = time.strftime("%Y-%m-%d %H:%M:%S")
+            os.write(handle, f"pid {os.getpid()} on {socket.gethostname()}, since {now}".encode())
+        return handle
+    return None
+
+
+def _open_lock(lock: Path, path: Path) -> tuple[int, Path] | None:
+    """Opens what is locked: the file beside `path`; where none can be made, the folder itself."""
+    for place, flags in (
+        (lock, os.O_RDWR | os.O_CREAT),
+        (lock, os.O_RDONLY),
+        (path, os.O_RDONLY),
+    ):
+        with suppress(OSError):
+            return os.open(place, flags, 0o666), place
+    return None
 
 
 def _is_gone(pid: int) -> bool:
@@ -191,29 +258,32 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yields an empty folder beside `path`; on success it takes the name `path`.
 
     If the body raises, the new folder is removed; an older folder at `path` stays as it was until
-    the new one is complete. What killed processes left beside `path` is cleared first: an older
-    folder that one of them was about to replace is put back, unfinished ones are removed.
+    the new one is complete. Where `path` is a link, what it points to is made or replaced. What
+    killed processes left beside it is cleared first: an older folder that one of them was about to
+    replace is put back, unfinished ones are removed. Other processes are kept out (`only_writer`).
 
     Raises:
-        TCAFError: something other than an empty folder is at `path`, and `overwrite` is false.
+        TCAFError: something other than an empty folder is at `path` and `overwrite` is false, or
+            another process is at work there.
     """
-    path = path.absolute()
-    _tidy(path)
-    if _is_taken(path) and not overwrite:
-        raise TCAFError(f"{path} exists already; name another place")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    retired = path.with_name(f".{path.name}.{os.getpid()}.old")
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        _sync_folder(partial)
-        if path.exists():
-            path.replace(retired)
-        partial.replace(path)
-        _sync_folder(path.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        if retired.exists():
-            if not path.exists():
-                retired.replace(path)
-            shutil.rmtree(retired, ignore_errors=True)
+    target = Path(os.path.realpath(path))
+    with only_writer(target):
+        _tidy(target)
+        if _is_taken(target) and not overwrite:
+            raise TCAFError(f"{path} exists already; name another place")
+        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        retired = target.with_name(f".{target.name}.{os.getpid()}.old")
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+            _sync_folder(partial)
+            if target.exists():
+                target.replace(retired)
+            partial.replace(target)
+            _sync_folder(target.parent)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            if retired.exists():
+                if not target.exists():
+                    retired.replace(target)
+                shutil.rmtree(retired, ignore_errors=True)

@@ -7,7 +7,7 @@ spreadsheets write them; a first line `sep=;` is passed over. What the cells mea
 
 import csv
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -46,6 +46,7 @@ def csv_rows(
     required: Sequence[str] = (),
     *,
     optional: Sequence[str] = (),
+    aliases: Mapping[str, str] | None = None,
     others: Literal["refused", "allowed"] = "refused",
     filled: bool = True,
 ) -> list[Row]:
@@ -55,6 +56,7 @@ def csv_rows(
         path: of the file.
         required: columns that there must be, in any letter case; a row has them under these names.
         optional: columns that there may be; a row has an empty cell where there are none.
+        aliases: other names of columns, and under which of the above a row has them.
         others: `allowed` for tables that have columns of no concern here, as those of others do; a
             column that is not read is an error otherwise.
         filled: whether the required columns must be filled in every row.
@@ -65,7 +67,8 @@ def csv_rows(
     """
     lines = _lines(path)
     _, names = next(lines, (0, []))
-    columns = _columns(path, names, required, optional, others)
+    known = {column: column for column in (*required, *optional)} | dict(aliases or {})
+    columns = _columns(path, names, required, known, others)
     rows = []
     for line, cells in lines:
         where = f"{path}, line {line}"
@@ -116,14 +119,14 @@ def _columns(
     path: Path,
     names: Sequence[str],
     required: Sequence[str],
-    optional: Sequence[str],
+    known: Mapping[str, str],
     others: Literal["refused", "allowed"],
 ) -> list[str]:
     """Returns the names of the columns as the caller spells them, without those left empty at the
     end, which spreadsheets add.
     """
-    known = {column.casefold(): column for column in (*required, *optional)}
-    columns = [known.get(name.casefold(), name) for name in names]
+    folded = {name.casefold(): column for name, column in known.items()}
+    columns = [folded.get(name.casefold(), name) for name in names]
     while columns and not columns[-1]:
         columns.pop()
     if missing := [column for column in required if column not in columns]:
@@ -132,11 +135,12 @@ def _columns(
             f"{', '.join(names) or 'none'}{did_you_mean(missing[0], names)}"
         )
     if twice := [column for column, count in Counter(columns).items() if count > 1]:
-        raise TCAFError(f"{path}: the column {twice[0]!r} is there twice")
+        spelt = [n for n, column in zip(names, columns, strict=False) if column == twice[0]]
+        raise TCAFError(f"{path}: the column {twice[0]!r} is there twice, as {shorten(spelt, 5)}")
     unread = [column for column in columns if column not in known.values()]
     if unread and others == "refused":
         raise TCAFError(
             f"{path}: no column {unread[0]!r} is known; there may be "
-            f"{', '.join(known.values())}{did_you_mean(unread[0], known.values())}"
+            f"{', '.join(known)}{did_you_mean(unread[0], known)}"
         )
     return columns

@@ -1,41 +1,37 @@
-"""Your own clips as files: which there are, the class and the part of each.
+"""Your own clips as files: which there are, and what is said of the class and part of each.
 
-Owns the tables that people write about them, and the rule that makes a zero-shot benchmark of them
-where no table says how.
+Owns the tables that people write about them, and the folders in which they keep them. Which classes
+are seen and unseen, and the part of clips of which nothing is said, is `partition`.
 """
 
 import os
-import zlib
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from tcaf.data.splits import PARTS, Split
+from tcaf.data.splits import PARTS
 from tcaf.errors import TCAFError, did_you_mean, shorten
-from tcaf.extract.corpus import MediaFile
+from tcaf.extract.corpus import MediaFile, Reject
 from tcaf.files.csv_tables import csv_rows
+from tcaf.sources.annotations import AnnotatedVideo, read_annotations
+from tcaf.sources.media_files import SUFFIXES, media_folder
+from tcaf.text.words import foldings
 
-# fmt: off
-SUFFIXES = frozenset({
-    ".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts",
-    ".webm", ".wmv",
-    ".aac", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".wma",
-})
-# fmt: on
-"""What media files end with; other files in a folder are passed over."""
-
-SUBSETS = ("train", "val_unseen", "test_unseen")
-"""What a class can be in a split file."""
-
-PARTS_OF = {
-    "train": {"stage_1_train": 0.7, "val_seen": 0.15, "test_seen": 0.15},
-    "val_unseen": {"val_unseen": 0.85, "test_seen": 0.15},
-    "test_unseen": {"test_unseen": 1.0},
+USES = {
+    "train": ("train", "training", "trn"),
+    "val": ("val", "valid", "validation", "validate", "dev", "devel", "development"),
+    "test": ("test", "testing", "tst", "eval", "evaluation"),
 }
-"""Shares in which the clips of a class are dealt out to parts."""
+"""What tables and folders call the use of clips, in any letter case; `partition` has the parts."""
+
+_USE_OF = {word: use for use, words in USES.items() for word in words}
+
+PART_COLUMNS = ("part", "split", "subset", "set", "fold", "partition")
+"""The names of the column that says the use or part of a clip."""
+
+UCF_GROUP = r"(?:^|/)v_(\w+_g\d+)_c\d+\.\w+$"
+"""The group in the name of a file of UCF101: clips of one group are cut from one video."""
 
 
 @dataclass(frozen=True)
@@ -46,51 +42,90 @@ class Clip:
         file: the file.
         class_name: its class; empty if not known.
         part: one of `splits.PARTS`; empty if not known.
+        use: `train`, `val` or `test`, where no more is known than that; empty otherwise.
+        group: of clips that have to stay in one part; empty for a clip that is alone.
     """
 
     file: MediaFile
     class_name: str
     part: str
+    use: str = ""
+    group: str = ""
 
 
-def words(class_name: str) -> str:
-    """Returns a class name as words: folders are often called `playing_harmonica`."""
-    return class_name.replace("_", " ").strip() or class_name
+@dataclass(frozen=True)
+class Listing:
+    """The clips of a folder.
+
+    Args:
+        clips: in the order of the table, or of their names.
+        rejects: what is listed and no clip.
+        remarks: what else is not as it may seem, a line each.
+    """
+
+    clips: list[Clip]
+    rejects: tuple[Reject, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
-def find_clips(folder: Path, labels: Path | None = None) -> list[Clip]:
-    """Lists the media files of a folder, sorted by name; the class is the first sub-folder.
+def find_clips(folder: Path, labels: Path | None = None, group: str = "") -> Listing:
+    """Lists the media files of a folder; the class is the first sub-folder.
+
+    Folders called train, val and test above those of the classes are uses. Links to folders are
+    followed.
 
     Args:
         folder: where they lie.
-        labels: a table of the files wanted, with the columns file, class and perhaps part.
+        labels: a table of the files wanted, with the columns file, class and perhaps part and
+            group; or ActivityNet's annotations as JSON.
+        group: a regular expression that finds the group in a file's name as seen from the folder,
+            as a whole or in parentheses; by default that of UCF101's files.
 
     Raises:
-        TCAFError: no such folder, no media file in it, or a table that is not such a one.
+        TCAFError: no such folder, no media file in it, a table that is not such a one, or a pattern
+            that fits no file or takes the place of a column.
     """
     if not folder.is_dir():
         raise TCAFError(f"expected a folder with media files at {folder}, found none")
-    if labels is not None:
-        return _listed(folder, labels)
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if (not path.is_dir() or path.suffix.lower() in SUFFIXES)
-        # Hidden ones are the system's: thumbnails, waste baskets.
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
-    media = [path for path in files if path.suffix.lower() in SUFFIXES]
-    if not media:
-        raise TCAFError(
-            f"no media file in {folder} ({len(files)} other files); known are "
-            f"{', '.join(sorted(SUFFIXES))}"
-        )
-    clips = []
-    for path in media:
-        name = readable(path.relative_to(folder))
-        class_name, is_inside, _ = name.partition("/")
-        clips.append(Clip(MediaFile(name, path), class_name if is_inside else "", ""))
-    return clips
+    if labels is None:
+        listing = _of_folders(folder)
+    elif _is_json(labels):
+        listing = _annotated(folder, labels)
+    else:
+        listing = _listed(folder, labels)
+    if any(clip.group for clip in listing.clips):
+        if group:
+            raise TCAFError(f"{labels} has a column group; leave --group out, or the column")
+        return listing
+    find = group_finder(group)
+    clips = [replace(clip, group=find(clip.file.id)) for clip in listing.clips]
+    alone = [clip.file.id for clip in clips if not clip.group]
+    if group and len(alone) == len(clips):
+        raise TCAFError(f"--group {group!r} fits no file's name; the first is {alone[0]!r}")
+    remark = f"--group fits {len(clips) - len(alone)} of {len(clips)} files, not {shorten(alone)}"
+    remarks = (*listing.remarks, remark) if group and alone else listing.remarks
+    return replace(listing, clips=clips, remarks=remarks)
+
+
+def group_finder(pattern: str = "") -> Callable[[str], str]:
+    """Returns what finds the group in a file's name; it returns an empty one where there is none.
+
+    Args:
+        pattern: a regular expression (see `find_clips`).
+
+    Raises:
+        TCAFError: it is none.
+    """
+    try:
+        compiled = re.compile(pattern or UCF_GROUP)
+    except re.error as error:
+        raise TCAFError(f"--group {pattern!r} is no regular expression: {error}") from None
+
+    def find(name: str) -> str:
+        match = compiled.search(name)
+        return (match[min(1, compiled.groups)] or "") if match else ""
+
+    return find
 
 
 def readable(path: Path) -> str:
@@ -98,130 +133,160 @@ def readable(path: Path) -> str:
     return os.fsencode(path.as_posix()).decode(errors="backslashreplace")
 
 
-def _listed(folder: Path, labels: Path) -> list[Clip]:
+def check_class_names(names: Iterable[str]) -> None:
+    """Checks that no two names are one for whoever types them (`text.words.foldings`).
+
+    Raises:
+        TCAFError: two are, with both spellings.
+    """
+    first: dict[str, str] = {}
+    for name in sorted(set(names)):
+        for key in sorted(foldings(name)):
+            other = first.setdefault(key, name)
+            if other != name:
+                raise TCAFError(
+                    f"the classes {other!r} and {name!r} are one but for spaces, underscores, "
+                    "letter case or the like; give both one name, or call one something else"
+                )
+
+
+def _of_folders(folder: Path) -> Listing:
+    found = media_folder(folder)
+    if not found.files:
+        raise TCAFError(
+            f"no media file in {folder} ({len(found.others)} other files); known are "
+            f"{', '.join(sorted(SUFFIXES))}"
+        )
+    names = [readable(path.relative_to(folder)) for path in found.files]
+    depth = 1 if _are_uses(folder, names) else 0
+    clips = []
+    for name, path in zip(names, found.files, strict=True):
+        *folders, _ = name.split("/")
+        use = _USE_OF[folders[0].lower()] if depth else ""
+        class_name = folders[depth] if len(folders) > depth else ""
+        clips.append(Clip(MediaFile(name, path), class_name, "", use))
+    passed_over = found.passed_over(folder)
+    return Listing(clips, remarks=(passed_over,) if passed_over else ())
+
+
+def _are_uses(folder: Path, names: Sequence[str]) -> bool:
+    """Returns whether the first folders say the use of the clips, and the second their class.
+
+    Raises:
+        TCAFError: some do, beside others, or there are no classes in them.
+    """
+    first = {name.partition("/")[0] if "/" in name else "" for name in names}
+    uses = {name for name in first if name.lower() in _USE_OF}
+    bare = [name for name in names if name.partition("/")[0] in uses and name.count("/") == 1]
+    if uses == first and not bare:
+        return True
+    # A class may be called train; train and test side by side are none.
+    if len({_USE_OF[name.lower()] for name in uses}) < 2:
+        return False
+    amiss = (
+        f"{bare[0]!r} lies in no folder of a class"
+        if bare
+        else (f"there is {shorten(sorted(first - uses))} beside them")
+    )
+    raise TCAFError(
+        f"{folder}: the folders {shorten(sorted(uses))} say the use of clips, with folders of "
+        f"classes inside, but {amiss}; move it, or say class and part in --labels"
+    )
+
+
+def _listed(folder: Path, labels: Path) -> Listing:
     clips: dict[str, Clip] = {}
-    for row in csv_rows(labels, ("file", "class"), optional=("part",)):
-        name, part = row["file"], row["part"]
-        if part and part not in PARTS:
-            hint = did_you_mean(part, PARTS)
-            raise TCAFError(f"{row.where}: no part {part!r}; there are {', '.join(PARTS)}{hint}")
+    aliases = dict.fromkeys(PART_COLUMNS, "part")
+    rows = csv_rows(labels, ("file", "class"), optional=("part", "group"), aliases=aliases)
+    for row in rows:
+        name = row["file"]
         if name in clips:
             raise TCAFError(f"{row.where}: {name!r} is listed twice")
-        clips[name] = Clip(MediaFile(name, folder / name), row["class"], part)
-    bare = [name for name, clip in clips.items() if not clip.part]
+        part, use = _part_or_use(row["part"], row.where)
+        file = MediaFile(name, folder / name)
+        clips[name] = Clip(file, row["class"], part, use, row["group"])
+    _check_all_or_none(labels, list(clips.values()))
+    present = [clip for clip in clips.values() if clip.file.path.exists()]
+    if not present:
+        first = next(iter(clips.values())).file.path
+        raise TCAFError(f"{labels}: none of {len(clips)} files is in {folder}; expected {first}")
+    return Listing(list(clips.values()))
+
+
+def _part_or_use(word: str, where: str) -> tuple[str, str]:
+    folded = word.lower()
+    if not word or folded in PARTS:
+        return folded, ""
+    if folded not in _USE_OF:
+        hint = did_you_mean(word, (*PARTS, *_USE_OF))
+        raise TCAFError(
+            f"{where}: no part {word!r}; there are {', '.join(USES)} and their like, or "
+            f"{', '.join(PARTS)}{hint}"
+        )
+    return "", _USE_OF[folded]
+
+
+def _check_all_or_none(labels: Path, clips: Sequence[Clip]) -> None:
+    """Checks that all clips have a part, all a use, or none either."""
+    by_part = [clip.file.id for clip in clips if clip.part]
+    by_use = [clip.file.id for clip in clips if clip.use]
+    bare = [clip.file.id for clip in clips if not clip.part and not clip.use]
+    if by_part and by_use:
+        raise TCAFError(
+            f"{labels}: {shorten(by_part, 1)} has one of the parts {', '.join(PARTS)}, "
+            f"{shorten(by_use, 1)} one of {', '.join(USES)}; keep to either"
+        )
     if 0 < len(bare) < len(clips):
         raise TCAFError(
             f"{labels}: {len(clips) - len(bare)} rows have a part, {shorten(bare)} none; give all "
             "or none of them one"
         )
-    present = [clip for clip in clips.values() if clip.file.path.exists()]
-    if not present:
-        first = next(iter(clips.values())).file.path
-        raise TCAFError(f"{labels}: none of {len(clips)} files is in {folder}; expected {first}")
-    return list(clips.values())
 
 
-def read_split(path: Path, *, is_whole: bool = True) -> Split:
-    """Reads which classes are seen and unseen, from a CSV with the columns class and subset.
-
-    Args:
-        path: of the table.
-        is_whole: whether there must be classes of every subset.
-
-    Raises:
-        TCAFError: not such a file, a subset that there is none of, or a class in two of them.
-    """
-    lists: dict[str, list[str]] = {subset: [] for subset in SUBSETS}
-    for row in csv_rows(path, ("class", "subset")):
-        subset = row["subset"]
-        if subset not in lists:
-            hint = did_you_mean(subset, SUBSETS)
-            raise TCAFError(
-                f"{row.where}: no subset {subset!r}; there are {', '.join(SUBSETS)}{hint}"
-            )
-        lists[subset].append(row["class"])
-    empty = [subset for subset, names in lists.items() if not names]
-    if empty and is_whole:
-        raise TCAFError(f"{path}: no class is {empty[0]}; there must be some in each of the three")
-    return Split(**{subset: tuple(sorted(names)) for subset, names in lists.items()})
+def _is_json(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[")
+    except OSError:
+        return False  # the reader of tables says what is wrong
 
 
-def split_by_parts(clips: Sequence[Clip]) -> Split:
-    """Returns the partition of classes that the parts of the clips imply.
-
-    Raises:
-        TCAFError: clips of one class stand in parts that exclude each other.
-    """
-    parts_of: dict[str, set[str]] = {}
-    for clip in clips:
-        parts_of.setdefault(clip.class_name, set()).add(clip.part)
-    telling = {"stage_1_train": "train", "val_seen": "train"}
-    lists = {
-        subset: tuple(
-            sorted(n for n, ps in parts_of.items() if subset in {telling.get(p, p) for p in ps})
+def _annotated(folder: Path, path: Path) -> Listing:
+    """Lists the files of the videos that annotations name: `ID.mp4`, or `v_ID.mp4`."""
+    found = media_folder(folder)
+    files: dict[str, list[Path]] = {}
+    for file in found.files:
+        files.setdefault(file.stem, []).append(file)
+    clips, rejects, segmented = [], [], []
+    videos = read_annotations(path)
+    for video in videos:
+        at = files.get(video.id) or files.get(f"v_{video.id}") or []
+        if reject := _unusable(video, at, folder):
+            rejects.append(reject)
+            continue
+        part, use = _part_or_use(video.subset, f"{path}, {video.id}")
+        name = readable(at[0].relative_to(folder))
+        clips.append(Clip(MediaFile(name, at[0]), video.labels[0], part, use))
+        segmented += [name] if video.num_segments else []
+    if not clips:
+        raise TCAFError(
+            f"{path}: none of {len(videos)} videos can be used; the first: {rejects[0].detail}"
         )
-        for subset in SUBSETS
-    }
-    return Split(**lists)
+    _check_all_or_none(path, clips)
+    remark = f"segments are not cut out: {len(segmented)} files are taken whole"
+    remarks = (f"{remark} ({shorten(segmented)})",) if segmented else ()
+    return Listing(clips, tuple(rejects), remarks)
 
 
-def split_by_rule(class_names: Sequence[str], unseen: float, seed: int) -> Split | None:
-    """Draws which classes are unseen; None where there are too few with three clips.
-
-    Args:
-        class_names: of each clip; clips without one do not count.
-        unseen: share held out for validation, and again for the test; at least one class each.
-        seed: of the draw.
-    """
-    counts = Counter(name for name in class_names if name)
-    names = sorted(counts)
-    num_unseen = max(1, round(unseen * len(names)))
-    drawn = [names[i] for i in np.random.default_rng([seed, 1]).permutation(len(names))]
-    val_unseen, test_unseen = drawn[:num_unseen], drawn[num_unseen : 2 * num_unseen]
-    train = drawn[2 * num_unseen :]
-    # Below, training, validation and test cannot all have clips of seen classes.
-    if len(train) < 2 or max(counts[name] for name in train) < 3:
-        return None
-    return Split(tuple(sorted(train)), tuple(sorted(val_unseen)), tuple(sorted(test_unseen)))
-
-
-def deal_out(clips: Sequence[Clip], split: Split | None, seed: int) -> list[str]:
-    """Returns the part of each clip: the one it has, or one by its class and by lot."""
-    subset_of = {n: s for s in SUBSETS for n in (getattr(split, s) if split else ())}
-    by_class: dict[str, list[int]] = {}
-    for index, clip in enumerate(clips):
-        if not clip.part:
-            by_class.setdefault(clip.class_name, []).append(index)
-    parts = [clip.part if split else "" for clip in clips]
-    for name, indices in sorted(by_class.items()):
-        wanted = PARTS_OF.get(subset_of.get(name, ""), {})
-        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        order = [indices[i] for i in rng.permutation(len(indices))]
-        # The first part has what the others leave.
-        for part, share in list(wanted.items())[1:]:
-            count = max(1, round(share * len(indices))) if len(indices) >= 3 else 0
-            for index in order[:count]:
-                parts[index] = part
-            order = order[count:]
-        for index in order:
-            parts[index] = next(iter(wanted), "")
-    return parts
-
-
-def check_parts(clips: Sequence[Clip], split: Split) -> None:
-    """Checks that clips stand in parts that their classes may reach.
-
-    Raises:
-        TCAFError: one does not.
-    """
-    split.check_clips(
-        [clip.file.id for clip in clips],
-        [clip.class_name for clip in clips],
-        [clip.part for clip in clips],
-    )
-    for clip in clips:
-        if clip.part == "test_unseen" and clip.class_name not in split.test_unseen:
-            raise TCAFError(
-                f"clip {clip.file.id!r} stands in test_unseen, but its class {clip.class_name!r} "
-                "is not among the unseen ones of the test"
-            )
+def _unusable(video: AnnotatedVideo, files: Sequence[Path], folder: Path) -> Reject | None:
+    """Returns why a video of the annotations is no clip; None if it is one."""
+    if not files:
+        return Reject(video.id, "no such file", f"{folder}: no media file is called {video.id}")
+    if len(files) > 1:
+        told = shorten(str(file.relative_to(folder)) for file in files)
+        return Reject(video.id, "several files", f"{video.id} may be each of {told}")
+    if len(video.labels) != 1:
+        told = shorten(video.labels) or "none"
+        reason = "several labels" if video.labels else "no label"
+        return Reject(video.id, reason, f"{video.id}: expected one label, found {told}")
+    return None

@@ -1,7 +1,7 @@
 """Your own clips: a folder of media files to a feature store, by way of `extract`.
 
-Owns making such a store and adding to one. Which files are clips, and the class and part of each,
-is `labels`.
+Owns making such a store and adding to one. Which files are clips and what is said of each is
+`labels`, the part of each `partition`.
 """
 
 import csv
@@ -21,20 +21,27 @@ from tcaf.data.writer import StoreWriter, append_store, check_store_place, new_s
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.execution.processes import usable_cores
 from tcaf.extract.corpus import Backbones, Extracted, Reject, extract_files
-from tcaf.files.atomic import write_text
+from tcaf.files.atomic import only_writer, write_text
 from tcaf.progress import Track, silent
 from tcaf.sources.labels import (
-    SUBSETS,
     Clip,
-    check_parts,
-    deal_out,
+    check_class_names,
     find_clips,
-    read_split,
+    group_finder,
     readable,
+)
+from tcaf.sources.partition import (
+    SUBSETS,
+    check_parts,
+    classes_of_takes,
+    deal_out,
+    read_split,
     split_by_parts,
     split_by_rule,
-    words,
+    split_by_use,
+    torn_groups,
 )
+from tcaf.text.words import as_words
 
 NO_SPLIT = "the store has no split for training and test, and serves to predict alone"
 
@@ -47,6 +54,7 @@ def prepare_videos(
     visual: str = "efficientnet_lite0",
     labels: Path | None = None,
     classes: Path | None = None,
+    group: str = "",
     unseen: float = 0.2,
     seed: int = 0,
     require_audio: bool = False,
@@ -64,7 +72,9 @@ def prepare_videos(
 
     The class of a clip is the sub-folder that it lies in, or what a table says. Where no table says
     more, a seeded rule deals classes and clips out to the parts of the two-stage protocol; if there
-    are too few, the store has no split and serves `tcaf predict`.
+    are too few, the store has no split and serves `tcaf predict`. Where a table or folders say
+    training, validation or test, no clip for training is tested and no clip for the test is
+    trained on; docs/odd-inputs.md has the rule.
 
     Nothing is done twice: what is extracted gathers in OUT.extracted until all files are done, so
     that an interrupted run is taken up by the same command. A file that cannot be used is left out
@@ -81,10 +91,13 @@ def prepare_videos(
         out: folder of the store to make, or to add to.
         audio: backbone for sound: AUDIO_BACKBONES; `tcaf backbones` describes them.
         visual: backbone for frames: VISUAL_BACKBONES.
-        labels: a CSV with the columns file (as seen from the folder), class, and perhaps part
-            (stage_1_train, val_seen, val_unseen, test_seen, test_unseen); only these are taken.
+        labels: a CSV with the columns file (as seen from the folder), class, and perhaps part or
+            split (train, val, test; or stage_1_train, val_seen, val_unseen, test_seen, test_unseen)
+            and group; or ActivityNet's annotations (JSON). Only what it lists is taken.
         classes: a CSV with the columns class and subset (train, val_unseen, test_unseen) that names
             every class; with `append` the new ones are enough.
+        group: a regular expression that finds in a file's name what clips of one take share, as in
+            `g(\\d+)`; they stay in one part. By default that of UCF101's names, `v_X_g01_c01`.
         unseen: share of the classes that the rule holds out, for validation and again for the test.
         seed: of the rule.
         require_audio: leave out clips without sound, in place of an empty sequence.
@@ -111,50 +124,93 @@ def prepare_videos(
         raise TCAFError(
             "a store is replaced or added to, not both; leave out --overwrite or --append"
         )
-    clips = find_clips(folder, labels)
-    store = FeatureStore.open(out) if append else None
-    if store is None:
-        check_store_place(out, overwrite=overwrite)
-    else:
-        clips = _not_in(store, clips, folder)
-        if not clips:
-            return store
-    split = _read_partition(clips, classes, store)
-    backbones = Backbones(audio, visual, audio_weights, visual_weights, plugin)
+    listing = find_clips(folder, labels, group)
     work = out.with_name(f"{out.name}.extracted")
-    spec, found = extract_files(
-        [clip.file for clip in clips],
-        backbones,
-        work,
-        workers=workers or usable_cores(),
-        expected=store.spec if store else None,
-        track=track,
-    )
-    required = {"audio": require_audio, "visual": require_visual}
-    outcome = _sort_out(found, [m for m in MODALITIES if required[m]])
-    outcome.write(work)
-    if not outcome.kept and store is None:
-        raise TCAFError(
-            f"none of {len(clips)} files can be used: {outcome.rejects[0].detail}; "
-            f"{work}/rejects.csv names all of them"
+    with only_writer(out, whole=True):
+        store = FeatureStore.open(out) if append else None
+        kept: list[tuple[str, str]] = []
+        clips = listing.clips
+        if store is None:
+            check_store_place(out, overwrite=overwrite)
+        else:
+            kept = _groups_of(store, clips, group)
+            clips = _not_in(store, clips, folder)
+            if not clips:
+                return store
+        split = _read_partition(clips, classes, store)
+        for remark in listing.remarks:
+            warnings.warn(remark, stacklevel=2)
+        backbones = Backbones(audio, visual, audio_weights, visual_weights, plugin)
+        spec, found = extract_files(
+            [clip.file for clip in clips],
+            backbones,
+            work,
+            workers=workers or usable_cores(),
+            expected=store.spec if store else None,
+            track=track,
         )
-    by_id = {clip.file.id: clip for clip in clips}
-    chosen = [by_id[extracted.id] for extracted in outcome.kept]
-    if classes is None and chosen and chosen[0].part:
-        split = _joined(store, split_by_parts(chosen))
-    elif split is None and store is None:
-        split = split_by_rule([clip.class_name for clip in chosen], unseen, seed)
-    parts = deal_out(chosen, split, seed)
-    call = {"folder": readable(folder.resolve()), "seed": seed}
-    call |= {"plugin_sha256": backbones.run_plugin()} if plugin else {}
-    opened = append_store(out) if store else new_store(out, spec, dtype=dtype, overwrite=overwrite)
-    with opened as writer:
-        _note_source(writer, call)
-        _keep_split(writer, split, {*parts, *(store.parts if store else ())})
-        _add(writer, outcome, chosen, parts)
-        outcome.write(writer.folder)
-    shutil.rmtree(work)
-    return FeatureStore.open(out)
+        required = {"audio": require_audio, "visual": require_visual}
+        outcome = _sort_out(found, [m for m in MODALITIES if required[m]])
+        outcome.rejects.extend(listing.rejects)
+        outcome.write(work)
+        if not outcome.kept and store is None:
+            raise TCAFError(
+                f"none of {len(clips)} files can be used: {outcome.rejects[0].detail}; "
+                f"{work}/rejects.csv names all of them"
+            )
+        by_id = {clip.file.id: clip for clip in clips}
+        chosen = [by_id[extracted.id] for extracted in outcome.kept]
+        if classes is None and chosen and chosen[0].part:
+            split = _joined(store, split_by_parts(chosen))
+        elif store is None or split is not None:
+            split = _split_of(chosen, split, unseen, seed)
+        parts = deal_out(chosen, split, seed, kept)
+        _warn_of_parts(chosen, parts, split, kept)
+        call = {"folder": readable(folder.resolve()), "seed": seed}
+        call |= {"group": group} if group else {}
+        call |= {"plugin_sha256": backbones.run_plugin()} if plugin else {}
+        opened = (
+            append_store(out) if store else new_store(out, spec, dtype=dtype, overwrite=overwrite)
+        )
+        with opened as writer:
+            _note_source(writer, call)
+            _keep_split(writer, split, {*parts, *(store.parts if store else ())})
+            _add(writer, outcome, chosen, parts)
+            outcome.write(writer.folder)
+        shutil.rmtree(work)
+        return FeatureStore.open(out)
+
+
+def _groups_of(store: FeatureStore, clips: Sequence[Clip], pattern: str) -> list[tuple[str, str]]:
+    """Returns group and part of the clips of a store, by what is listed or else by their names."""
+    listed = {clip.file.id: clip.group for clip in clips}
+    find = group_finder(pattern)
+    return [
+        (listed.get(name) or find(name), part)
+        for name, part in zip(store.ids, store.parts, strict=True)
+    ]
+
+
+def _warn_of_parts(
+    clips: Sequence[Clip],
+    parts: Sequence[str],
+    split: Split | None,
+    kept: Sequence[tuple[str, str]],
+) -> None:
+    """Warns of groups that are torn, and of clips that a partition by use leaves out."""
+    if torn := torn_groups(clips, parts, kept):
+        warnings.warn(
+            f"{len(torn)} groups have clips both in training and in the test, which makes the "
+            f"test too easy: {shorten(torn)}",
+            stacklevel=3,
+        )
+    bare = [clip.file.id for clip, part in zip(clips, parts, strict=True) if clip.use and not part]
+    if split is not None and bare:
+        warnings.warn(
+            f"{len(bare)} clips for training are of classes that are unseen in the test, and have "
+            f"no part: {shorten(bare)}",
+            stacklevel=3,
+        )
 
 
 def _not_in(store: FeatureStore, clips: Sequence[Clip], folder: Path) -> list[Clip]:
@@ -183,17 +239,18 @@ def _read_partition(
             part that its class must not reach.
     """
     names = {clip.class_name for clip in clips} | set(store.class_names if store else ())
+    check_class_names(names - {""})
     listed = None if path is None else read_split(path, is_whole=store is None)
     for name in listed.classes if listed else ():
         if name not in names:
             raise TCAFError(f"{path}: no clip is of the class {name!r}{did_you_mean(name, names)}")
-    has_parts = bool(clips[0].part)
+    has_parts, has_uses = bool(clips[0].part), bool(clips[0].use)
     split = _joined(store, listed or (split_by_parts(clips) if has_parts else None))
     if split is None:
         return None
     of_clips = {clip.class_name for clip in clips if clip.class_name}
     missing = sorted(of_clips - set(split.classes))
-    if missing and (path is not None or not has_parts):
+    if missing and (path is not None or not (has_parts or has_uses)):
         where = path or f"the split of store {store.path if store else ''}"
         raise TCAFError(
             f"{where} has no place for {shorten(missing)}; a table of classes says of each whether "
@@ -202,6 +259,13 @@ def _read_partition(
     if has_parts:
         check_parts(clips, split)
     return split
+
+
+def _split_of(clips: Sequence[Clip], given: Split | None, unseen: float, seed: int) -> Split | None:
+    """Returns the partition that the uses of clips and the rule make of what tables give."""
+    if clips and clips[0].use:
+        return split_by_use(clips, given, unseen, seed)
+    return given or split_by_rule(classes_of_takes(clips), unseen, seed)
 
 
 def _joined(store: FeatureStore | None, split: Split | None) -> Split | None:
@@ -259,7 +323,7 @@ def _add(
             outcome.rejects.append(Reject(extracted.id, "unusable features", str(error)))
             continue
         if clip.class_name:
-            writer.phrases.setdefault(clip.class_name, {"name": [words(clip.class_name)]})
+            writer.phrases.setdefault(clip.class_name, {"name": [as_words(clip.class_name)]})
     # What was left out before and is tried again has a new outcome.
     tried = outcome.ids
     left = ((r, [n for n in names if n not in tried]) for r, names in writer.left_out.items())

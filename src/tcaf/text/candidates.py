@@ -21,6 +21,7 @@ from tcaf.text.class_text import embed_classes, open_text_source
 from tcaf.text.phrases import class_phrases
 from tcaf.text.sources import TextSource
 from tcaf.text.spaces import ClassText, SpaceVectors, naming_space
+from tcaf.text.words import as_words, foldings
 
 TABLES = ("stored", "attributes", "npy")
 """The text sources that are tables of named vectors; the others embed phrases."""
@@ -44,12 +45,6 @@ class Candidates:
     text: ClassText
 
 
-def _foldings(name: str) -> set[str]:
-    """Returns what a name is looked up by: UCF's `PlayingFlute` is "playing flute" too."""
-    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-    return {" ".join(text.casefold().replace("_", " ").split()) for text in (name, parted)}
-
-
 class RunClasses:
     """The classes that a run knows, and new ones, whose text is embedded as theirs was.
 
@@ -69,7 +64,7 @@ class RunClasses:
         self._known = set.intersection(*(set(vectors[space]) for space in settings))
         self._by_folded: dict[str, list[str]] = {}
         for known in self.known:
-            for folding in _foldings(known):
+            for folding in foldings(known):
                 self._by_folded.setdefault(folding, []).append(known)
 
     @property
@@ -88,8 +83,7 @@ class RunClasses:
         """
         if name in self._known:
             return name
-        foldings = _foldings(name)
-        same = sorted({known for f in foldings for known in self._by_folded.get(f, ())})
+        same = sorted({known for f in foldings(name) for known in self._by_folded.get(f, ())})
         if len(same) > 1:
             raise TCAFError(
                 f"class {name!r} may be each of {shorten(same)}; spell it as one of them"
@@ -174,7 +168,7 @@ class _Space:
         self, names: list[str], phrases: Mapping[str, Sequence[str]]
     ) -> Float[np.ndarray, "num_names text_dim"]:
         """Embeds names that the run does not know, or that have other wordings."""
-        worded = {name: phrases.get(name, [name]) for name in names}
+        worded = {name: phrases.get(name, [as_words(name)]) for name in names}
         settings = self.settings
         if settings.source not in TABLES:
             return embed_classes(settings, names, phrases=worded, source=self._source)
@@ -216,7 +210,7 @@ class _Space:
             )
         # Without the store, a name that is not as people write it may have had another wording.
         kept = {} if store is None else store.phrases
-        worded = [name for name in known if name in kept or name in _foldings(name)]
+        worded = [name for name in known if name in kept or name in foldings(name)]
         if not self._named_alone or not worded:
             return
         name = worded[0]
@@ -241,11 +235,11 @@ def _check_names(names: Sequence[str], known: Sequence[str | None]) -> None:
         raise TCAFError(f"class name {names.index('') + 1} of {len(names)} is empty")
     first: dict[str, str] = {}
     for name, own in zip(names, known, strict=True):
-        key = own or name
-        if key in first:
-            told = shorten(dict.fromkeys((first[key], name)))
-            raise TCAFError(f"class names must be unique; there twice: {told}")
-        first[key] = name
+        for key in [own] if own else sorted(foldings(name)):
+            if key in first:
+                told = shorten(dict.fromkeys((first[key], name)))
+                raise TCAFError(f"class names must be unique; there twice: {told}")
+            first[key] = name
 
 
 def split_names(text: str, known: Iterable[str]) -> list[str]:

@@ -7,6 +7,7 @@ from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.files.csv_tables import csv_rows
 from tcaf.settings.sections import TextSettings
+from tcaf.text.words import as_words
 
 BY_CLASS_NAME = ("stored", "attributes")
 """The sources that hold one vector per class, so that phrases play no part."""
@@ -83,6 +84,8 @@ def _phrases_of_store(
     result = {}
     for name in class_names:
         of_class = {"name": [name], **{k: v for k, v in kept.get(name, {}).items() if v}}
+        # A name that nobody put into words may be a folder's.
+        of_class["name"] = [as_words(p) if p == name else p for p in of_class["name"]]
         result[name] = [phrase for kind in kinds for phrase in of_class.get(kind, [])]
         if not result[name]:
             raise TCAFError(

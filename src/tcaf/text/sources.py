@@ -17,6 +17,7 @@ from jaxtyping import Float
 from tcaf.errors import TCAFError, did_you_mean
 from tcaf.files.csv_tables import csv_rows, is_finite_number
 from tcaf.files.safe_pickle import read_npy
+from tcaf.text.words import foldings
 
 
 @runtime_checkable
@@ -58,7 +59,8 @@ class NamedVectors:
     Args:
         name: what the table is, for messages.
         vectors: one vector per name.
-        fold: whether a name that is not in the table may match one that differs in case.
+        fold: whether a name that is not in the table may match one that differs in letter case, or
+            in whether spaces, underscores or capitals part its words.
 
     Raises:
         TCAFError: the table is empty, or its vectors differ in size.
@@ -71,7 +73,7 @@ class NamedVectors:
         self.name = name
         self.dim = len(next(iter(vectors.values())))
         self._vectors = vectors
-        self._by_folded = {key.casefold(): key for key in vectors} if fold else {}
+        self._by_folded = {f: key for key in vectors for f in foldings(key)} if fold else {}
 
     def embed(self, phrases: Sequence[str]) -> Float[np.ndarray, "num_phrases text_dim"]:
         """Returns the vector of each name.
@@ -81,8 +83,8 @@ class NamedVectors:
         """
         rows = np.empty((len(phrases), self.dim), np.float32)
         for row, phrase in enumerate(phrases):
-            folded = self._by_folded.get(phrase.casefold())
-            key = phrase if phrase in self._vectors else folded
+            folded = [self._by_folded[f] for f in foldings(phrase) if f in self._by_folded]
+            key = phrase if phrase in self._vectors else min(folded, default=None)
             if key is None:
                 hint = did_you_mean(phrase, self._vectors)
                 raise TCAFError(f"no vector for {phrase!r} in {self.name}{hint}")

@@ -1,12 +1,13 @@
 """Word vectors: the words of a phrase, and the vectors that a word2vec or GloVe file has for them.
 
-Owns the parting of phrases into words, the reading of both file formats, and the mean over a
-phrase's words. Which phrases stand for a class, and normalisation, are `phrases` and
-`class_text`.
+Owns the parting of phrases into words, which names are one, the reading of both file formats, and
+the mean over a phrase's words. Which phrases stand for a class, and normalisation, are `phrases`
+and `class_text`.
 """
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -25,6 +26,43 @@ COMMON_WORDS = 200_000
 """A correction is sought among so many words from the top of a file, its most frequent ones."""
 
 
+_INNER_CAPITAL = re.compile(r"(?<=[^\W\d_A-Z])(?=[A-Z])|(?<=[A-Z0-9])(?=[A-Z][a-z])")
+"""Where a capital starts a word inside another."""
+
+_SIGNS = {
+    b"\x80": "a pickle, as gensim's `save` writes `.kv` files; write it by `save_word2vec_format`",
+    b"\x1f\x8b": "packed by gzip; unpack it",
+    b"PK\x03\x04": "packed by zip; unpack it",
+    b"\xff\xfe": "text in UTF-16; write it as UTF-8",
+    b"\xfe\xff": "text in UTF-16; write it as UTF-8",
+}
+"""Beginnings of files that are taken for word vectors in text, and what they are."""
+
+_FIRST_LINES = 100
+"""Lines of a file without a header from which the number of numbers is found."""
+
+
+def as_words(name: str) -> str:
+    """Returns a name as people would write it: folders are called `playing_flute`, `PlayingFlute`.
+
+    Underscores part words; where there are none, nor spaces or hyphens, capitals do too.
+    """
+    if not re.search(r"[\s_-]", name.strip()):
+        name = _INNER_CAPITAL.sub(" ", name)
+    return " ".join(name.replace("_", " ").split()) or name
+
+
+def foldings(name: str) -> set[str]:
+    """Returns what a name is compared by: names that share one of these are taken for one.
+
+    Spaces, underscores, letter case and the Unicode form do not count, nor whether capitals or
+    spaces part words: UCF's `PlayingFlute` is "playing flute" too.
+    """
+    name = unicodedata.normalize("NFC", name)
+    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    return {" ".join(text.casefold().replace("_", " ").split()) for text in (name, parted)}
+
+
 def split_words(phrase: str) -> list[str]:
     """Returns the words of a phrase: `PlayingFlute`, `playing_flute`, `Playing-flute!` give two.
 
@@ -34,8 +72,11 @@ def split_words(phrase: str) -> list[str]:
     """
     text = re.sub(r"['\u2019]s\b", " ", unicodedata.normalize("NFC", phrase))
     text = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in text)
-    text = re.sub(r"(?<=[^\W\d_A-Z])(?=[A-Z])|(?<=[A-Z0-9])(?=[A-Z][a-z])", " ", text)
-    return text.split()
+    return _INNER_CAPITAL.sub(" ", text).split()
+
+
+def _is_word_line(fields: Sequence[bytes]) -> bool:
+    return len(fields) > 1 and all(is_finite_number(field) for field in fields[1:])
 
 
 def spellings(word: str) -> tuple[str, ...]:
@@ -168,14 +209,21 @@ class TextWordTable:
         self._found: dict[str, Float[np.ndarray, " text_dim"]] = {}
         self._absent: set[str] = set()
         with path.open("rb") as file:
-            fields = file.readline().split()
-            self._num_words = None
-            if len(fields) == 2 and all(field.isdigit() for field in fields):
-                self._num_words = int(fields[0])
-                fields = file.readline().split()
-        if len(fields) < 2 or not all(is_finite_number(field) for field in fields[1:]):
-            raise TCAFError(f"{path}: expected text lines of a word and its numbers")
-        self.dim = len(fields) - 1
+            head = file.read(4)
+        for sign, what in _SIGNS.items():
+            if head.startswith(sign):
+                raise TCAFError(f"{path} is {what}")
+        self._num_words: int | None = None
+        first = [line.split() for _, line in islice(self._lines(), _FIRST_LINES)]
+        if first and len(first[0]) == 2 and all(field.isdigit() for field in first[0]):
+            self._num_words, self.dim = map(int, first.pop(0))
+        else:
+            # The first word may have spaces inside, hence most of the lines decide.
+            counts = Counter(len(fields) - 1 for fields in first if _is_word_line(fields))
+            self.dim = counts.most_common(1)[0][0] if counts else 0
+        if not first or not self.dim or not _is_word_line(first[0][-self.dim - 1 :]):
+            hint = "; a binary word2vec file ends in .bin" if self._num_words else ""
+            raise TCAFError(f"{path}: expected text lines of a word and its numbers{hint}")
 
     def find(self, words: Iterable[str]) -> dict[str, Float[np.ndarray, " text_dim"]]:
         """Returns the vector of each word that the file has under one of its `spellings`.
@@ -221,6 +269,8 @@ class TextWordTable:
         """Yields the number and content of each line that holds a word."""
         with self.path.open("rb") as file:
             for number, line in enumerate(file, start=1):
+                if number == 1:
+                    line = line.removeprefix(b"\xef\xbb\xbf")  # a byte order mark
                 stripped = line.rstrip()
                 if stripped and (number > 1 or self._num_words is None):
                     yield number, stripped

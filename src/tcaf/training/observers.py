@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
 from tcaf.errors import TCAFError
 from tcaf.evaluation.scores import SCORES
@@ -24,6 +24,8 @@ class EpochRecord:
             with the `temperature` fitted to them where the epoch is stage 1's best so far.
         seconds: wall time, validation included.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     stage: int
     epoch: int

@@ -31,7 +31,7 @@ from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError, shorten
 from tcaf.evaluation.decisions import FILE, ClipDecisions, write_decisions
 from tcaf.evaluation.gzsl import GZSLResult
-from tcaf.files.atomic import new_folder, read_json, write_json, write_text
+from tcaf.files.atomic import new_folder, only_writer, read_json, write_json, write_text
 from tcaf.settings.experiment import Experiment
 from tcaf.systems.reads import flattened, read_settings
 from tcaf.systems.registry import SYSTEMS, find_system
@@ -267,10 +267,17 @@ def train(
         The content of `result.json`.
 
     Raises:
-        TCAFError: see `Run.start` and `TwoStages`; a shard of the store is damaged.
+        TCAFError: see `Run.start` and `TwoStages`; a shard of the store is damaged, or another
+            process trains there.
     """
     store.verify_once()
-    run = Run(out)
+    with only_writer(Path(out), whole=True):
+        return _train(experiment, store, Run(out), resume, observer)
+
+
+def _train(
+    experiment: Experiment, store: FeatureStore, run: Run, resume: bool, observer: Observer | None
+) -> dict[str, Any]:
     if resume and run.result is not None:
         run.start(experiment, store, resume=True)
         (run.path / "checkpoint.safetensors").unlink(missing_ok=True)
