@@ -26,7 +26,7 @@ ROOMS = {
     "settings": ("validation", "fidelity", "sections", "experiment"),
     "text": ("words", "encoders", "sources", "phrases", "class_text", "candidates"),
     "extract": (
-        *("backbones", "tracks", "conversion", "media", "waveform"),
+        *("backbones", "containers", "tracks", "conversion", "media", "waveform"),
         *("vggish", "logmel", "c3d", "efficientnet", "clip", "clap"),
         *("extractor", "corpus"),
     ),

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from damaged import box, spoil, write_clip
 from tcaf.extract.backbones import AudioBackbone, FrameSize, VisualBackbone
+from tcaf.extract.containers import BrokenMediaWarning, MediaError
 from tcaf.extract.extractor import WINDOWS, Extractor, audio_tokens, visual_tokens
-from tcaf.extract.tracks import BrokenMediaWarning, MediaError
 
 SIZE = FrameSize(5, 7)
 

@@ -25,9 +25,9 @@ import safetensors.numpy
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.errors import TCAFError
 from tcaf.execution.processes import Crash, Killed, Send, answers
+from tcaf.extract.containers import BrokenMediaWarning, MediaError
 from tcaf.extract.extractor import Extractor
 from tcaf.extract.media import require_decoder
-from tcaf.extract.tracks import BrokenMediaWarning, MediaError
 from tcaf.files.atomic import read_json, replacing, write_json
 from tcaf.plugins import load_plugin
 from tcaf.progress import Track, silent

@@ -14,8 +14,8 @@ from jaxtyping import Float, UInt8
 
 from tcaf.data.features import FeatureSpec, VideoFeatures
 from tcaf.extract.backbones import AudioBackbone, VisualBackbone, open_backbone
+from tcaf.extract.containers import BrokenMediaWarning, MediaError, TrackError
 from tcaf.extract.media import read_audio, read_frames
-from tcaf.extract.tracks import BrokenMediaWarning, MediaError, TrackError
 
 WINDOWS = 16
 """Windows that are embedded together."""
