@@ -81,13 +81,15 @@ class Obedient:
 
     spec = FeatureSpec(3, 5, 0.96, 0.64, "listen", "look")
 
-    def extract(self, path, id):
+    def extract(self, path, id, note):
         said = path.read_text()
         if said == "MemoryError":
             raise MemoryError("no room\nfor it")
         if said == "OSError":
             raise OSError(5, "Input/output error", str(path))
         open_double(1)(said, print)
+        if said == "silent":
+            note("the sound is silent")
         return VideoFeatures(id, np.ones((2, 3), np.float32), np.ones((7, 5), np.float32))
 
 

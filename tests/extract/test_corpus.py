@@ -129,6 +129,12 @@ def test_what_fails_is_told_and_tried_again(tmp_path, work, said, told):
     assert work.find(file) is None
 
 
+def test_notes_of_the_extractor_are_kept(tmp_path, work):
+    file = media_file(tmp_path, content=b"silent")
+    assert _open_worker(Obeying(), work.path)(file, print) is None
+    assert work.find(file).notes == ("the sound is silent",)
+
+
 def files_that_say(folder, *words):
     return [media_file(folder, f"{word}.mp4", word.encode()) for word in words]
 

@@ -262,10 +262,11 @@ def _open_worker(backbones: Backbones, folder: Path) -> Callable[[MediaFile, Sen
 
     def extract(file: MediaFile, send: Send) -> Reject | None:
         state = file.state()
+        notes: list[str] = []
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", BrokenMediaWarning)
-                clip = extractor.extract(file.path, file.id)
+                clip = extractor.extract(file.path, file.id, notes.append)
         except MediaError as error:
             work.reject(file, error.reason, str(error), state)
         except TCAFError as error:
@@ -273,8 +274,8 @@ def _open_worker(backbones: Backbones, folder: Path) -> Callable[[MediaFile, Sen
         except Exception as error:  # noqa: BLE001 - one file must not end the run
             return _passing(file, "failed", f"{type(error).__name__}: {error}")
         else:
-            notes = [str(w.message) for w in caught if issubclass(w.category, BrokenMediaWarning)]
-            work.keep(file, clip, notes, state)
+            broken = [str(w.message) for w in caught if issubclass(w.category, BrokenMediaWarning)]
+            work.keep(file, clip, [*broken, *notes], state)
         return None
 
     return extract
