@@ -53,6 +53,12 @@ def open_badly(how):
     sys.exit(7)
 
 
+def open_slowly():
+    """Takes longer to get ready than to answer."""
+    time.sleep(0.5)
+    return lambda task, send: task
+
+
 def open_reporting():
     """Sends as many numbers as the task is, and answers with them and the process."""
 

@@ -161,6 +161,31 @@ def test_which_rejects_last(tmp_path):
     assert again[1] == found[1]
 
 
+@pytest.mark.usefixtures("quick")
+def test_a_file_that_takes_too_long_is_left_out(tmp_path):
+    files = files_that_say(tmp_path, "a", "sleep", "b")
+    folder = tmp_path / "work"
+    _, found = extract_files(files, Obeying(), folder, workers=1, file_timeout_s=0.5)
+    assert [type(each) for each in found] == [Extracted, Reject, Extracted]
+    assert found[1].reason == "takes too long"
+    assert found[1].detail == (
+        f"{files[1].path}: takes too long (not done within 1 s; --file_timeout_s gives more time)"
+    )
+    # Another run may give it more.
+    assert WorkFolder(folder).find(files[1]) is None
+
+
+def test_larger_files_may_take_longer(tmp_path):
+    file = media_file(tmp_path, content=bytes(3 * 2**19))
+    assert file.limit_s(10.0) == 25
+    with file.path.open("ab") as more:
+        more.truncate(10**10)
+    assert file.limit_s(10.0) == 1440
+    assert MediaFile("gone", tmp_path / "gone").limit_s(10.0) == 10
+    with pytest.raises(TCAFError, match="file_timeout_s must be above 0, got 0"):
+        extract_files([file], Obeying(), tmp_path / "work", workers=1, file_timeout_s=0.0)
+
+
 @pytest.mark.slow  # starts several processes
 def test_a_folder_that_cannot_be_written_to_ends_the_run(tmp_path):
     files = files_that_say(tmp_path, "a", "b", "c")

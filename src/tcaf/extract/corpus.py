@@ -24,7 +24,7 @@ import safetensors.numpy
 
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.errors import TCAFError
-from tcaf.execution.processes import Crash, Killed, Send, answers
+from tcaf.execution.processes import Crash, Killed, OutOfTime, Send, answers
 from tcaf.extract.containers import BrokenMediaWarning, MediaError
 from tcaf.extract.extractor import Extractor
 from tcaf.extract.media import require_decoder
@@ -33,6 +33,16 @@ from tcaf.plugins import load_plugin
 from tcaf.progress import Track, silent
 
 VERSION = 1
+
+FILE_TIMEOUT_S = 600.0
+"""Seconds that a file may take, and as many again for each MiB of it.
+
+The slowest backbone takes 1.2 s of one core for a second of video (results/extraction.md), and of a
+recorded screen a MiB may hold 500 s.
+"""
+
+MAX_TIMEOUTS = 144
+"""How many times as long a file may take at most, whatever its size: by default a day."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +94,11 @@ class MediaFile:
     def key(self) -> str:
         """A name for files about it, safe for any file system."""
         return hashlib.sha256(self.id.encode()).hexdigest()[:32]
+
+    def limit_s(self, file_timeout_s: float) -> float:
+        """Returns how long work on the file may take, in seconds (`FILE_TIMEOUT_S`)."""
+        size = self.state().get("bytes", 0)
+        return file_timeout_s * min(1 + size / 2**20, MAX_TIMEOUTS)
 
     def state(self) -> dict[str, int]:
         """What changes when the file does; empty where there is none."""
@@ -287,16 +302,36 @@ def _passing(file: MediaFile, reason: str, detail: str) -> Reject:
     return Reject(file.id, error.reason, str(error))
 
 
+def too_long(answer: OutOfTime) -> tuple[str, str]:
+    """Returns the reason and the detail of a file that took too long."""
+    return "takes too long", f"{answer}; --file_timeout_s gives more time"
+
+
 def _extract_waiting(
-    waiting: Sequence[MediaFile], backbones: Backbones, work: WorkFolder, workers: int, track: Track
+    waiting: Sequence[MediaFile],
+    backbones: Backbones,
+    work: WorkFolder,
+    workers: int,
+    file_timeout_s: float,
+    track: Track,
 ) -> dict[str, Reject]:
     """Extracts files into the folder; returns, by id, the rejects of this run alone."""
     passing: dict[str, Reject] = {}
-    opened = (backbones, work.path)
-    with closing(answers(waiting, _open_worker, opened, min(workers, len(waiting)))) as done:
+    # Found once: on a disk that hangs, looking at a file would hang too.
+    limits = {file.id: file.limit_s(file_timeout_s) for file in waiting}
+    found = answers(
+        waiting,
+        _open_worker,
+        (backbones, work.path),
+        min(workers, len(waiting)),
+        limit=lambda file: limits[file.id],
+    )
+    with closing(found) as done:
         for _, (file, answer) in zip(track(waiting, "extracting"), done, strict=True):
             if isinstance(answer, Reject):
                 passing[file.id] = answer
+            elif isinstance(answer, OutOfTime):
+                passing[file.id] = _passing(file, *too_long(answer))
             elif isinstance(answer, Killed):
                 passing[file.id] = _passing(file, f"killed{answer.hint}", answer.reason)
             elif isinstance(answer, Crash) and work.find(file) is None:
@@ -311,6 +346,7 @@ def extract_files(
     folder: Path,
     *,
     workers: int,
+    file_timeout_s: float = FILE_TIMEOUT_S,
     expected: FeatureSpec | None = None,
     track: Track = silent,
 ) -> tuple[FeatureSpec, list[Extracted | Reject]]:
@@ -321,6 +357,7 @@ def extract_files(
         backbones: with which.
         folder: where features gather (see above); one that a killed run left is taken up.
         workers: processes; each loads the backbones and has its share of the cores.
+        file_timeout_s: seconds that a file may take, and as many again for each MiB of it.
         expected: what the features must mean; by default what the backbones give.
         track: shows progress.
 
@@ -330,6 +367,8 @@ def extract_files(
         MissingExtraError: PyAV is not installed.
         OSError: the folder cannot be written to, as on a full disk; what is done stays.
     """
+    if not file_timeout_s > 0:
+        raise TCAFError(f"file_timeout_s must be above 0, got {file_timeout_s:g}")
     require_decoder()
     # Opened here first: what is wrong with weights is said once, before any process starts.
     spec = backbones.open().spec
@@ -341,7 +380,9 @@ def extract_files(
     work = WorkFolder.open(folder, spec, backbones.run_plugin())
     found = {file.id: work.find(file) for file in files}
     waiting = [file for file in files if found[file.id] is None]
-    passing = _extract_waiting(waiting, backbones, work, workers, track) if waiting else {}
+    passing = {}
+    if waiting:
+        passing = _extract_waiting(waiting, backbones, work, workers, file_timeout_s, track)
     for file in waiting:
         found[file.id] = work.find(file) or passing.get(file.id)
     return spec, [found[file.id] or _changed(file) for file in files]

@@ -20,7 +20,7 @@ from tcaf.data.store import FeatureStore
 from tcaf.data.writer import StoreWriter, append_store, check_place, new_store
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.execution.processes import usable_cores
-from tcaf.extract.corpus import Backbones, Extracted, Reject, extract_files
+from tcaf.extract.corpus import FILE_TIMEOUT_S, Backbones, Extracted, Reject, extract_files
 from tcaf.files.atomic import write_text
 from tcaf.progress import Track, silent
 from tcaf.sources.labels import (
@@ -55,6 +55,7 @@ def prepare_videos(
     visual_weights: Path | None = None,
     plugin: Path | None = None,
     workers: int | None = None,
+    file_timeout_s: float = FILE_TIMEOUT_S,
     dtype: Dtype = "float16",
     overwrite: bool = False,
     append: bool = False,
@@ -94,6 +95,8 @@ def prepare_videos(
         visual_weights: the same for the visual backbone.
         plugin: a Python file that registers backbones of your own.
         workers: processes that extract; by default one for each core.
+        file_timeout_s: seconds that a file may take, and as many again for each MiB of it, up to
+            144 times as many; one that takes longer is left out.
         dtype: how tokens are kept on disk; with `append` as they are in the store.
         overwrite: replace a store that is there already.
         append: add to a store that is there already, with the same backbones.
@@ -125,6 +128,7 @@ def prepare_videos(
         backbones,
         work,
         workers=workers or usable_cores(),
+        file_timeout_s=file_timeout_s,
         expected=store.spec if store else None,
         track=track,
     )
