@@ -44,7 +44,7 @@ ROOMS = {
     "training": (
         *("observers", "protocol", "model_file", "provenance", "run", "evaluate", "release"),
     ),
-    "answers": ("classifier", "clips"),
+    "answers": ("files", "classifier", "clips"),
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),
     "reports": (
         *("theme", "answer_timeline", "results", "projection", "plots"),
