@@ -95,4 +95,4 @@ def test_backbones_of_a_plugin(tmp_path, monkeypatch):
     spec = FeatureSpec(128, 6, 0.96, 0.64, "logmel", "mine")
     backbones = FileBackbones(spec, ("visual",), {"visual": None})
     (video,) = features_of_files(write_clips(tmp_path, a=(9, 9, 9)), backbones)
-    assert video.visual.shape == (4, 6)
+    assert video.visual.shape == (5, 6)

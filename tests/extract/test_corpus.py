@@ -198,6 +198,23 @@ def test_a_folder_that_cannot_be_written_to_ends_the_run(tmp_path):
     assert not list(work.rejects.iterdir())
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.usefixtures("quick")
+def test_a_full_disk_says_what_is_kept_and_how_to_go_on(tmp_path):
+    files = files_that_say(tmp_path, "a", "full disk", "b")
+    work = WorkFolder(tmp_path / "work")
+    place = work.clips / f"{files[1].key}.safetensors"
+    with pytest.raises(TCAFError) as caught:
+        extract_files(files, Obeying(), work.path, workers=1)
+    assert str(caught.value) == (
+        f"no space left to write {place}; 1 of 3 files are done and kept in {work.path}: make room "
+        "and repeat the same command, which carries on"
+    )
+    files[1].path.write_text("room")
+    _, found = extract_files(files, Obeying(), work.path, workers=1)
+    assert all(isinstance(each, Extracted) for each in found)
+
+
 def test_a_full_disk_is_an_error_of_the_system(tmp_path):
     resource = pytest.importorskip("resource")
     file = media_file(tmp_path)

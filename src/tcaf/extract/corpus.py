@@ -28,7 +28,7 @@ from tcaf.execution.processes import Crash, Killed, OutOfTime, Send, answers
 from tcaf.extract.containers import BrokenMediaWarning, MediaError
 from tcaf.extract.extractor import Extractor
 from tcaf.extract.media import require_decoder
-from tcaf.files.atomic import read_json, replacing, write_json
+from tcaf.files.atomic import needing_room, read_json, replacing, write_json
 from tcaf.plugins import load_plugin
 from tcaf.progress import Track, silent
 
@@ -363,9 +363,9 @@ def extract_files(
 
     Raises:
         TCAFError: a backbone cannot be opened or is not the one expected, or the folder is of
-            another extraction.
+            another extraction; or the disk is full, and what is done stays.
         MissingExtraError: PyAV is not installed.
-        OSError: the folder cannot be written to, as on a full disk; what is done stays.
+        OSError: the folder cannot be written to.
     """
     if not file_timeout_s > 0:
         raise TCAFError(f"file_timeout_s must be above 0, got {file_timeout_s:g}")
@@ -377,6 +377,25 @@ def extract_files(
             f"expected the backbones {expected.audio_backbone} and {expected.visual_backbone}, "
             f"whose features the store has, got {spec.audio_backbone} and {spec.visual_backbone}"
         )
+
+    def kept() -> str:
+        done = sum(WorkFolder(folder).find(file) is not None for file in files)
+        return f"{done} of {len(files)} files are done and kept in {folder}"
+
+    with needing_room(folder, kept):
+        return spec, _extract_all(files, backbones, folder, spec, workers, file_timeout_s, track)
+
+
+def _extract_all(
+    files: Sequence[MediaFile],
+    backbones: Backbones,
+    folder: Path,
+    spec: FeatureSpec,
+    workers: int,
+    file_timeout_s: float,
+    track: Track,
+) -> list[Extracted | Reject]:
+    """Extracts what is not done yet; returns what became of each file."""
     work = WorkFolder.open(folder, spec, backbones.run_plugin())
     found = {file.id: work.find(file) for file in files}
     waiting = [file for file in files if found[file.id] is None]
@@ -385,7 +404,7 @@ def extract_files(
         passing = _extract_waiting(waiting, backbones, work, workers, file_timeout_s, track)
     for file in waiting:
         found[file.id] = work.find(file) or passing.get(file.id)
-    return spec, [found[file.id] or _changed(file) for file in files]
+    return [found[file.id] or _changed(file) for file in files]
 
 
 def _changed(file: MediaFile) -> Reject:

@@ -21,7 +21,7 @@ from tcaf.data.writer import StoreWriter, append_store, check_place, new_store
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.execution.processes import usable_cores
 from tcaf.extract.corpus import FILE_TIMEOUT_S, Backbones, Extracted, Reject, extract_files
-from tcaf.files.atomic import write_text
+from tcaf.files.atomic import needing_room, write_text
 from tcaf.progress import Track, silent
 from tcaf.sources.labels import (
     SUBSETS,
@@ -134,7 +134,9 @@ def prepare_videos(
     )
     required = {"audio": require_audio, "visual": require_visual}
     outcome = _sort_out(found, [m for m in MODALITIES if required[m]])
-    outcome.write(work)
+    kept = f"the features of all {len(clips)} files are kept in {work}"
+    with needing_room(work, lambda: kept):
+        outcome.write(work)
     if not outcome.kept and store is None:
         raise TCAFError(
             f"none of {len(clips)} files can be used: {outcome.rejects[0].detail}; "
@@ -150,7 +152,7 @@ def prepare_videos(
     call = {"folder": readable(folder.resolve()), "seed": seed}
     call |= {"plugin_sha256": backbones.run_plugin()} if plugin else {}
     opened = append_store(out) if store else new_store(out, spec, dtype=dtype, overwrite=overwrite)
-    with opened as writer:
+    with needing_room(out, lambda: kept), opened as writer:
         _note_source(writer, call)
         _keep_split(writer, split, {*parts, *(store.parts if store else ())})
         _add(writer, outcome, chosen, parts)
