@@ -280,6 +280,56 @@ def test_the_end_of_all_processes_rejects_nothing(tmp_path, workers_first):
     assert not list(work.rejects.iterdir())
 
 
+REAL_RUN = """
+import sys
+from pathlib import Path
+from tcaf.extract.corpus import Backbones, MediaFile, extract_files
+
+if __name__ == "__main__":
+    backbones = Backbones("logmel", "efficientnet_lite0:frames=1")
+    extract_files([MediaFile("x", Path(sys.argv[1]))], backbones, Path(sys.argv[2]), workers=1)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks which files a process has open")
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+def test_a_worker_on_an_endless_file_ends_with_its_parent(tmp_path, end):
+    psutil = pytest.importorskip("psutil")
+    pytest.importorskip("efficientnet_lite_pytorch")
+    pytest.importorskip("av")
+    from damaged import write_clip
+
+    path = write_clip(tmp_path / "x.wav", 0, audio_seconds=2, audio_codec="pcm_s16le")
+    data = bytearray(path.read_bytes())
+    # Four gigabytes of silence, which take no room on the disk, are more than a day.
+    data[4:8] = (2**32 - 20).to_bytes(4, "little")
+    place = data.index(b"data") + 4
+    data[place : place + 4] = (2**32 - 200).to_bytes(4, "little")
+    path.write_bytes(data)
+    with path.open("ab") as file:
+        file.truncate(2**32)
+    script = tmp_path / "run.py"
+    script.write_text(REAL_RUN)
+    run = subprocess.Popen(
+        [sys.executable, script, path, tmp_path / "work"], stderr=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 60
+    workers = []
+    while not workers:
+        assert run.poll() is None, run.communicate()
+        assert time.monotonic() < until
+        children = psutil.Process(run.pid).children()
+        workers = [c for c in children if str(path) in [f.path for f in c.open_files()]]
+        time.sleep(0.1)
+    run.send_signal(end)
+    _, alive = psutil.wait_procs(workers, timeout=2)
+    for worker in alive:
+        worker.kill()
+    assert not alive
+    assert run.communicate(timeout=10)[1] == ""
+
+
 def test_the_last_outcome_counts(tmp_path, work):
     file = media_file(tmp_path)
     work.keep(file, clip_of(file), [])
