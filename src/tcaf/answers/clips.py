@@ -19,7 +19,7 @@ from tcaf.data.features import VideoFeatures
 from tcaf.data.splits import PARTS, UNIONS
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
-from tcaf.extract.corpus import FILE_TIMEOUT_S
+from tcaf.extract.containers import FILE_TIMEOUT_S
 from tcaf.extract.media import require_decoder
 from tcaf.progress import Track, silent
 from tcaf.sources.labels import SUFFIXES

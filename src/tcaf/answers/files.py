@@ -23,8 +23,8 @@ from tcaf.extract.backbones import (
     VisualBackbone,
     open_backbone,
 )
-from tcaf.extract.containers import BrokenMediaWarning, MediaError
-from tcaf.extract.corpus import FILE_TIMEOUT_S, MediaFile, too_long
+from tcaf.extract.containers import FILE_TIMEOUT_S, BrokenMediaWarning, MediaError
+from tcaf.extract.corpus import MediaFile, too_long
 from tcaf.extract.extractor import Extractor, audio_tokens, visual_tokens
 from tcaf.extract.media import read_audio, read_frames
 from tcaf.plugins import load_plugin

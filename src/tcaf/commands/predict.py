@@ -7,7 +7,7 @@ from typing import Literal
 from tcaf.commands import printing
 from tcaf.commands.terminal import note, show, track
 from tcaf.errors import TCAFError
-from tcaf.extract.corpus import FILE_TIMEOUT_S
+from tcaf.extract.containers import FILE_TIMEOUT_S
 from tcaf.progress import silent
 
 

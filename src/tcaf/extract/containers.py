@@ -4,7 +4,7 @@ Owns which files are read at all, and what is said of those that cannot be used.
 playlists, patterns of names and addresses; here it gets an open file in place of a name, may use no
 protocol, and only formats that hold their own sound and picture. The content decides on the format,
 never the name. How much is read without a packet coming of it is limited, so that neither time nor
-memory grows with what is no media.
+memory grows with what is no media; so is the time that all work on a file may take.
 """
 
 import os
@@ -21,6 +21,16 @@ MAX_UNPARSED = 2**27
 
 SEEK_COST = 2**10
 """Bytes that going to another place counts as: damage can send FFmpeg from one to the next."""
+
+FILE_TIMEOUT_S = 600.0
+"""Seconds that a file may take, and as many again for each MiB of it.
+
+The slowest backbone takes 1.2 s of one core for a second of video (results/extraction.md), and of a
+recorded screen a MiB may hold 500 s.
+"""
+
+MAX_TIMEOUTS = 144
+"""How many times as long a file may take at most, whatever its size: by default a day."""
 
 _FORMATS = (
     "mov,matroska,avi,mpegts,mpeg,asf,asf_o,flv,live_flv,kux,ogg,rm,ivr,mxf,gxf,nut,wtv,swf,dv,"

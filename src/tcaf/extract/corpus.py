@@ -25,7 +25,12 @@ import safetensors.numpy
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.errors import TCAFError
 from tcaf.execution.processes import Crash, Killed, OutOfTime, Send, answers
-from tcaf.extract.containers import BrokenMediaWarning, MediaError
+from tcaf.extract.containers import (
+    FILE_TIMEOUT_S,
+    MAX_TIMEOUTS,
+    BrokenMediaWarning,
+    MediaError,
+)
 from tcaf.extract.extractor import Extractor
 from tcaf.extract.media import require_decoder
 from tcaf.files.atomic import needing_room, read_json, replacing, write_json
@@ -33,16 +38,6 @@ from tcaf.plugins import load_plugin
 from tcaf.progress import Track, silent
 
 VERSION = 1
-
-FILE_TIMEOUT_S = 600.0
-"""Seconds that a file may take, and as many again for each MiB of it.
-
-The slowest backbone takes 1.2 s of one core for a second of video (results/extraction.md), and of a
-recorded screen a MiB may hold 500 s.
-"""
-
-MAX_TIMEOUTS = 144
-"""How many times as long a file may take at most, whatever its size: by default a day."""
 
 
 @dataclass(frozen=True)

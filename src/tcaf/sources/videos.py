@@ -20,7 +20,8 @@ from tcaf.data.store import FeatureStore
 from tcaf.data.writer import StoreWriter, append_store, check_place, new_store
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.execution.processes import usable_cores
-from tcaf.extract.corpus import FILE_TIMEOUT_S, Backbones, Extracted, Reject, extract_files
+from tcaf.extract.containers import FILE_TIMEOUT_S
+from tcaf.extract.corpus import Backbones, Extracted, Reject, extract_files
 from tcaf.files.atomic import needing_room, write_text
 from tcaf.progress import Track, silent
 from tcaf.sources.labels import (
