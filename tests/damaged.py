@@ -117,6 +117,7 @@ def write_clip(
     make=tone,
     skip=None,
     container_options=None,
+    pixel_aspect=None,
 ):
     """Writes a clip of moving bars and a tone; returns its path.
 
@@ -137,6 +138,7 @@ def write_clip(
         make: number of samples, rate, channels and start to samples in -1..1.
         skip: seconds between which no sound is written though time goes on.
         container_options: of the muxer.
+        pixel_aspect: width of a pixel over its height.
     """
     if times is None:
         times = [video_start_s + k / fps for k in range(round(seconds * fps))]
@@ -147,8 +149,12 @@ def write_clip(
         video = audio = None
         if times:
             video = _add_video(container, video_codec, fps, size, pixels, matrix)
+            if pixel_aspect is not None:
+                video.codec_context.sample_aspect_ratio = pixel_aspect
         if num_samples:
             audio = container.add_stream(audio_codec, rate=sample_rate, layout=layout)
+            if audio_codec == "vorbis":
+                audio.codec_context.options = {"strict": "experimental"}
             if sample_format:
                 audio.codec_context.format = sample_format
             audio.codec_context.open()
@@ -320,3 +326,27 @@ def damaged_folder(folder):
     told |= {"fast.mp4": "the index comes first"}
     told |= {"cut_at_the_end.webm": half, "cut_at_the_end.avi": half}
     return told | _write_other(folder)
+
+
+def write_exif(path, orientation=1, num_frames=10, colour=(192, 48, 40)):
+    """Writes MJPEG of 5 frames per second, one colour all over but for a black left edge, with EXIF
+    in each, which PyAV has no name for; `orientation` as EXIF counts. Returns the path."""
+    entry = struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
+    segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuvj420p"
+        image = np.full((64, 96, 3), colour, np.uint8)
+        image[:, :8] = 0
+        for k in range(num_frames):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuvj420p")
+            frame.pts, frame.time_base = k, Fraction(1, 5)
+            for packet in stream.encode(frame):
+                data = bytes(packet)
+                assert data[:2] == b"\xff\xd8"
+                again = av.Packet(data[:2] + segment + data[2:])
+                again.pts = again.dts = packet.pts
+                again.time_base, again.stream, again.is_keyframe = packet.time_base, stream, True
+                container.mux(again)
+    return path

@@ -13,7 +13,7 @@ import torch
 
 from tcaf.data.features import FeatureSpec, VideoFeatures
 from tcaf.errors import TCAFError
-from tcaf.extract.corpus import Backbones
+from tcaf.extract.corpus import Backbones, MediaFile
 
 
 def open_double(factor):
@@ -53,6 +53,12 @@ def open_badly(how):
     sys.exit(7)
 
 
+def open_slowly():
+    """Takes longer to get ready than to answer."""
+    time.sleep(0.5)
+    return lambda task, send: task
+
+
 def open_reporting():
     """Sends as many numbers as the task is, and answers with them and the process."""
 
@@ -81,13 +87,20 @@ class Obedient:
 
     spec = FeatureSpec(3, 5, 0.96, 0.64, "listen", "look")
 
-    def extract(self, path, id):
+    def extract(self, path, id, note):
         said = path.read_text()
         if said == "MemoryError":
             raise MemoryError("no room\nfor it")
         if said == "OSError":
             raise OSError(5, "Input/output error", str(path))
         open_double(1)(said, print)
+        if said == "full disk":
+            # What is written next finds the disk full.
+            key = MediaFile(id, path).key
+            partial = f".{key}.safetensors.{os.getpid()}.partial"
+            (path.parent / "work" / "clips" / partial).symlink_to("/dev/full")
+        if said == "silent":
+            note("the sound is silent")
         return VideoFeatures(id, np.ones((2, 3), np.float32), np.ones((7, 5), np.float32))
 
 

@@ -52,6 +52,7 @@ UNDER = {
     "experiments.reproduce.run_jobs": ("reproduce",),
     "extract.backbones": FILES,
     "extract.corpus.WorkFolder.open": ("prepare videos",),
+    "extract.corpus.too_long": ("prepare videos", "predict"),
     "files.atomic.check_place": (*STORES, "render", "store to-parquet"),
     "pretrained.fetch._fetch": FILES,
     "reports.report": ("report",),

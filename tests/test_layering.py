@@ -26,7 +26,7 @@ ROOMS = {
     "settings": ("validation", "fidelity", "sections", "experiment"),
     "text": ("words", "encoders", "sources", "phrases", "spaces", "class_text", "candidates"),
     "extract": (
-        *("backbones", "tracks", "conversion", "media", "waveform"),
+        *("backbones", "containers", "tracks", "conversion", "media", "waveform"),
         *("vggish", "logmel", "c3d", "efficientnet", "clip", "clap"),
         *("extractor", "corpus"),
     ),
@@ -46,7 +46,7 @@ ROOMS = {
         *("numbers", "observers", "protocol", "model_file", "provenance", "records", "run"),
         *("evaluate", "release"),
     ),
-    "answers": ("classifier", "clips"),
+    "answers": ("files", "classifier", "clips"),
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),
     "reports": (
         *("theme", "answer_timeline", "results", "projection", "plots"),

@@ -251,7 +251,7 @@ def test_only_what_the_model_reads_is_made_of_files(
     del backbones[other]
     clip = damaged.write_clip(tmp_path / "a.mp4", 2)
     features = classifier.features(clip)
-    assert list(classifier.backbones) == [modality]
+    assert list(classifier.backbones.opened) == [modality]
     # 2 s, and the rest of AAC's last block: two tokens of 0.96 s, three of 0.64 s.
     lens = {"audio": (2, 0), "visual": (0, 3)}[modality]
     assert (features.audio.shape, features.visual.shape) == ((lens[0], 128), (lens[1], 6))

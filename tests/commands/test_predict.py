@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
 from tcaf.extract.backbones import BACKBONES
 from tcaf.training.model_file import load_model, save_model
-from write_clip_run import COLOURS, KINDS, Colours, write_clip, write_run
+from write_clip_run import COLOURS, KINDS, write_clip, write_run
 
 pytest.importorskip("av")
 
@@ -38,7 +39,7 @@ def world(tmp_path_factory, tiny_experiment):
 
 
 @pytest.fixture(autouse=True)
-def _tiny_backbone(monkeypatch):
+def _tiny_backbone(monkeypatch, quick):
     monkeypatch.setitem(BACKBONES, "colours", COLOURS)
 
 
@@ -119,7 +120,8 @@ def test_a_folder_is_all_its_media(predict, world):
     media = world / "media"
     expected = [media / "both.mp4", media / "deep" / "Heard.WAV", media / "deep" / "silent.mp4"]
     assert [p["id"] for p in json.loads(output)["predictions"]] == list(map(str, expected))
-    assert find_media([str(media), str(expected[0])]) == expected
+    with pytest.warns(UserWarning, match="passed over"):
+        assert find_media([str(media), str(expected[0])]) == expected
     (media / "empty").mkdir(exist_ok=True)
     assert "holds no media file" in complaint(predict(media / "empty"))
     links = media / "empty" / "links"
@@ -167,6 +169,19 @@ def test_a_bad_file_keeps_nothing_else_back(predict, world, tmp_path):
     assert str(bad) in complaint(predict(bad))
 
 
+def test_nothing_but_the_files_named_is_read(predict, world, tmp_path):
+    (tmp_path / "list.mp4").write_text(f"ffconcat version 1.0\nfile {world}/media/both.mp4\n")
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "endless.mp4").symlink_to("/dev/zero")
+    names = ("list.mp4", "pipe.mp4", "endless.mp4")
+    status, output, error = predict(*(tmp_path / name for name in names), "--json")
+    assert (status, json.loads(output)["predictions"]) == (2, [])
+    reasons = [line.partition(".mp4: ")[2].partition(".mp4: ")[2] for line in error.splitlines()]
+    assert [reason.partition(" (")[0] for reason in reasons] == [
+        *("a playlist", "not a file", "not a file", "")
+    ]
+
+
 def test_answers_come_in_order(world, tmp_path):
     good = world / "media" / "deep" / "Heard.WAV"
     files = [tmp_path / "1.wav", good, good, tmp_path / "2.wav", good]
@@ -186,16 +201,16 @@ def test_features_are_kept_only_where_they_are_wanted(world):
 
 
 def test_rows_are_printed_before_the_next_file_is_read(predict, world, monkeypatch, tmp_path):
-    embed, calls = Colours.embed, []
+    features, calls = ZeroShotClassifier.features, []
 
-    def until_somebody_stops_it(self, windows):
-        calls.append(1)
-        if len(calls) > 2:
+    def until_somebody_stops_it(self, video):
+        calls.append(video.id)
+        if calls.count(video.id) == 1 and len(set(calls)) > 2:
             raise KeyboardInterrupt
-        return embed(self, windows)
+        return features(self, video)
 
-    monkeypatch.setattr(Colours, "embed", until_somebody_stops_it)
-    # The third file is read when Ctrl-C comes.
+    monkeypatch.setattr(ZeroShotClassifier, "features", until_somebody_stops_it)
+    # The third file has been read when Ctrl-C comes.
     clip = world / "media" / "both.mp4"
     files = [shutil.copy(clip, tmp_path / f"{n}.mp4") for n in range(4)]
     status, output, _ = predict(*files, "--csv", "--top_k", 1)
@@ -273,7 +288,7 @@ def test_pictures(predict, world, tmp_path):
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.filterwarnings("ignore::tcaf.extract.tracks.BrokenMediaWarning")
+@pytest.mark.filterwarnings("ignore::tcaf.extract.containers.BrokenMediaWarning")
 def test_a_clip_without_a_usable_track_is_drawn_as_the_others(predict, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     import damaged

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pool_work import open_badly, open_double, open_once, open_reporting
+from pool_work import open_badly, open_double, open_once, open_reporting, open_slowly
 from tcaf.errors import TCAFError
-from tcaf.execution.processes import Crash, Failed, Killed, answers, usable_cores
+from tcaf.execution.processes import Crash, Failed, Killed, OutOfTime, answers, usable_cores
 
 
 @pytest.fixture(params=["quick", pytest.param("real", marks=pytest.mark.slow)])
@@ -110,6 +110,23 @@ def test_a_process_that_does_not_hear_is_ended():
     os.kill(worker.pid, signal.SIGSTOP)
     found.close()
     assert active_children() == before
+
+
+@pytest.mark.usefixtures("processes")
+def test_a_task_that_takes_too_long_is_given_up():
+    """Once, and its process with it; the others go on, and those without a limit take their time.
+
+    The time in which a process gets ready does not count.
+    """
+    before = active_children()
+    limits = {"sleep": 0.3}
+    done = answers(
+        ["a", "sleep", "b", "c"], open_double, (2,), 1, limit=lambda task: limits.get(task, 300)
+    )
+    assert list(done) == [("a", "aa"), ("sleep", OutOfTime(0.3)), ("b", "bb"), ("c", "cc")]
+    assert active_children() == before
+    assert dict(answers(["a"], open_slowly, (), 1, limit=lambda task: 0.3)) == {"a": "a"}
+    assert str(OutOfTime(90.4)) == "not done within 90 s"
 
 
 @pytest.mark.usefixtures("processes")

@@ -129,6 +129,12 @@ def test_what_fails_is_told_and_tried_again(tmp_path, work, said, told):
     assert work.find(file) is None
 
 
+def test_notes_of_the_extractor_are_kept(tmp_path, work):
+    file = media_file(tmp_path, content=b"silent")
+    assert _open_worker(Obeying(), work.path)(file, print) is None
+    assert work.find(file).notes == ("the sound is silent",)
+
+
 def files_that_say(folder, *words):
     return [media_file(folder, f"{word}.mp4", word.encode()) for word in words]
 
@@ -155,6 +161,31 @@ def test_which_rejects_last(tmp_path):
     assert again[1] == found[1]
 
 
+@pytest.mark.usefixtures("quick")
+def test_a_file_that_takes_too_long_is_left_out(tmp_path):
+    files = files_that_say(tmp_path, "a", "sleep", "b")
+    folder = tmp_path / "work"
+    _, found = extract_files(files, Obeying(), folder, workers=1, file_timeout_s=0.5)
+    assert [type(each) for each in found] == [Extracted, Reject, Extracted]
+    assert found[1].reason == "takes too long"
+    assert found[1].detail == (
+        f"{files[1].path}: takes too long (not done within 1 s; --file_timeout_s gives more time)"
+    )
+    # Another run may give it more.
+    assert WorkFolder(folder).find(files[1]) is None
+
+
+def test_larger_files_may_take_longer(tmp_path):
+    file = media_file(tmp_path, content=bytes(3 * 2**19))
+    assert file.limit_s(10.0) == 25
+    with file.path.open("ab") as more:
+        more.truncate(10**10)
+    assert file.limit_s(10.0) == 1440
+    assert MediaFile("gone", tmp_path / "gone").limit_s(10.0) == 10
+    with pytest.raises(TCAFError, match="file_timeout_s must be above 0, got 0"):
+        extract_files([file], Obeying(), tmp_path / "work", workers=1, file_timeout_s=0.0)
+
+
 @pytest.mark.slow  # starts several processes
 def test_a_folder_that_cannot_be_written_to_ends_the_run(tmp_path):
     files = files_that_say(tmp_path, "a", "b", "c")
@@ -165,6 +196,23 @@ def test_a_folder_that_cannot_be_written_to_ends_the_run(tmp_path):
         extract_files(files, Obeying(), work.path, workers=1)
     assert [work.find(file) is None for file in files] == [False, True, True]
     assert not list(work.rejects.iterdir())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.usefixtures("quick")
+def test_a_full_disk_says_what_is_kept_and_how_to_go_on(tmp_path):
+    files = files_that_say(tmp_path, "a", "full disk", "b")
+    work = WorkFolder(tmp_path / "work")
+    place = work.clips / f"{files[1].key}.safetensors"
+    with pytest.raises(TCAFError) as caught:
+        extract_files(files, Obeying(), work.path, workers=1)
+    assert str(caught.value) == (
+        f"no space left to write {place}; 1 of 3 files are done and kept in {work.path}: make room "
+        "and repeat the same command, which carries on"
+    )
+    files[1].path.write_text("room")
+    _, found = extract_files(files, Obeying(), work.path, workers=1)
+    assert all(isinstance(each, Extracted) for each in found)
 
 
 def test_a_full_disk_is_an_error_of_the_system(tmp_path):
@@ -230,6 +278,56 @@ def test_the_end_of_all_processes_rejects_nothing(tmp_path, workers_first):
     assert (run.returncode, error) == (143, "")
     assert not psutil.wait_procs(children, timeout=10)[1]
     assert not list(work.rejects.iterdir())
+
+
+REAL_RUN = """
+import sys
+from pathlib import Path
+from tcaf.extract.corpus import Backbones, MediaFile, extract_files
+
+if __name__ == "__main__":
+    backbones = Backbones("logmel", "efficientnet_lite0:frames=1")
+    extract_files([MediaFile("x", Path(sys.argv[1]))], backbones, Path(sys.argv[2]), workers=1)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks which files a process has open")
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+def test_a_worker_on_an_endless_file_ends_with_its_parent(tmp_path, end):
+    psutil = pytest.importorskip("psutil")
+    pytest.importorskip("efficientnet_lite_pytorch")
+    pytest.importorskip("av")
+    from damaged import write_clip
+
+    path = write_clip(tmp_path / "x.wav", 0, audio_seconds=2, audio_codec="pcm_s16le")
+    data = bytearray(path.read_bytes())
+    # Four gigabytes of silence, which take no room on the disk, are more than a day.
+    data[4:8] = (2**32 - 20).to_bytes(4, "little")
+    place = data.index(b"data") + 4
+    data[place : place + 4] = (2**32 - 200).to_bytes(4, "little")
+    path.write_bytes(data)
+    with path.open("ab") as file:
+        file.truncate(2**32)
+    script = tmp_path / "run.py"
+    script.write_text(REAL_RUN)
+    run = subprocess.Popen(
+        [sys.executable, script, path, tmp_path / "work"], stderr=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 60
+    workers = []
+    while not workers:
+        assert run.poll() is None, run.communicate()
+        assert time.monotonic() < until
+        children = psutil.Process(run.pid).children()
+        workers = [c for c in children if str(path) in [f.path for f in c.open_files()]]
+        time.sleep(0.1)
+    run.send_signal(end)
+    _, alive = psutil.wait_procs(workers, timeout=2)
+    for worker in alive:
+        worker.kill()
+    assert not alive
+    assert run.communicate(timeout=10)[1] == ""
 
 
 def test_the_last_outcome_counts(tmp_path, work):

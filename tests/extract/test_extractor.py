@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from damaged import box, spoil, write_clip
+from damaged import box, picture, spoil, tone, write_clip
 from tcaf.extract.backbones import AudioBackbone, FrameSize, VisualBackbone
+from tcaf.extract.containers import BrokenMediaWarning, MediaError
 from tcaf.extract.extractor import WINDOWS, Extractor, audio_tokens, visual_tokens
-from tcaf.extract.tracks import BrokenMediaWarning, MediaError
 
 SIZE = FrameSize(5, 7)
 
@@ -184,3 +184,52 @@ def test_a_file_that_is_none_is_no_matter_of_one_track(tmp_path):
     (tmp_path / "a.mp4").write_text("no clip" * 1000)
     with pytest.raises(MediaError, match="not a media file"):
         EXTRACTOR.extract(tmp_path / "a.mp4")
+
+
+def notes_of(path):
+    notes = []
+    EXTRACTOR.extract(path, note=notes.append)
+    return notes
+
+
+SILENCE = "the sound is silent, or its channels cancel each other out in their mean"
+STILLNESS = "the picture stands still"
+
+
+def opposite(count, rate, channels, start):
+    return tone(count, rate, channels, start) * (1, -1)
+
+
+def noisy(k, width, height):
+    """Grey, with noise of 0 to 15 levels."""
+    return 100 + np.random.default_rng(k).integers(0, 16, (height, width, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("settings", "notes"),
+    [
+        ({}, []),
+        ({"make": lambda *a: 0 * tone(*a)}, [SILENCE]),
+        # Half a step of 16 bits, as of a recorder without a microphone.
+        ({"make": lambda *a: tone(*a, loudness=2**-14)}, [SILENCE]),
+        ({"make": lambda *a: tone(*a, loudness=0.02)}, []),
+        ({"make": opposite, "layout": "stereo"}, [SILENCE]),
+        ({"draw": lambda k, w, h: picture(0, w, h)}, [STILLNESS]),
+        ({"draw": noisy}, [STILLNESS]),
+        ({"seconds": 0}, []),
+        ({"sample_rate": None, "seconds": 0.04}, []),
+    ],
+)
+def test_what_is_odd_about_a_track_is_noted(tmp_path, settings, notes):
+    codecs = {"audio_codec": "pcm_s16le", "video_codec": "ffv1", "pixels": "yuv444p"}
+    path = write_clip(
+        tmp_path / "x.mkv", **{"seconds": 0.4, "audio_seconds": 0.4, **codecs, **settings}
+    )
+    assert notes_of(path) == notes
+
+
+def test_one_frame_that_is_shown_for_long_stands_still(tmp_path):
+    path = write_clip(
+        tmp_path / "x.mkv", 2, 0.5, video_codec="ffv1", pixels="yuv444p", sample_rate=None
+    )
+    assert notes_of(path) == [STILLNESS]

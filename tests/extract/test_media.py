@@ -23,15 +23,18 @@ from damaged import (
     damaged_folder,
     tone,
     write_clip,
+    write_exif,
 )
 from tcaf.errors import TCAFError
 from tcaf.extract.backbones import FrameSize
+from tcaf.extract.containers import BrokenMediaWarning, MediaError, TrackError
 from tcaf.extract.media import probe, read_audio, read_frames
-from tcaf.extract.tracks import MAX_JUMP_S, BrokenMediaWarning, MediaError, TrackError
+from tcaf.extract.tracks import MAX_JUMP_S
 
 SMALL = FrameSize(11, 13)
 RATE = 16_000
-CLIPS = Path(os.environ.get("TCAF_SHARED", Path(__file__).parents[3] / "shared")) / "clips"
+SHARED = Path(os.environ.get("TCAF_SHARED", Path(__file__).parents[3] / "shared"))
+CLIPS, CASES = SHARED / "clips", SHARED / "cases"
 
 
 @pytest.fixture(scope="module")
@@ -403,6 +406,132 @@ def test_a_track_that_begins_on_the_way(folder, tmp_path):
     path.write_bytes(data)
     assert abs(len(frames(path)) - 50) <= 1
     assert len(sound(path)) / RATE == pytest.approx(2, abs=0.2)
+
+
+def test_a_gap_that_the_length_agrees_with_is_silence(tmp_path):
+    # 0.512 s of sound, then nothing until 500 s.
+    settings = {"sample_rate": 8000, "audio_seconds": 501, "skip": (0.512, 500.0)}
+    path = write_clip(tmp_path / "x.mkv", 0, audio_codec="pcm_s16le", **settings)
+    got = sound(path, 8000)
+    assert len(got) / 8000 == pytest.approx(501, abs=0.2)
+    assert not got[8000 : 499 * 8000].any()
+    assert np.abs(got[int(500.3 * 8000) :]).max() > 0.4
+
+
+def test_a_gap_that_the_picture_fills_is_silence(tmp_path):
+    # No length is stated, and the gap is longer than any that is believed for the length alone.
+    settings = {"sample_rate": 8000, "audio_codec": "pcm_s16le", "skip": (1.024, 3700.0)}
+    path = write_clip(
+        tmp_path / "x.mkv",
+        times=range(3703),
+        fps=1,
+        size=(16, 16),
+        audio_seconds=3702,
+        video_codec="ffv1",
+        container_options={"live": "1"},
+        **settings,
+    )
+    num_samples = sum(len(block) for block in read_audio(path, 8000))
+    assert num_samples / 8000 == pytest.approx(3702, abs=0.2)
+
+
+def test_frames_of_an_uneven_picture_last_no_longer_than_the_file(tmp_path):
+    # Five frames in 720 s: by the average each lasts 144 s.
+    times = [0, 4, 70, 70.4, 700]
+    path = write_clip(tmp_path / "x.mkv", times=times, fps=1 / 144, **GREY)
+    tell_length(path, 720)
+    shown = levels(path, 5.0)
+    assert shown == [0] * 20 + [1] * 330 + [2] * 2 + [3] * 3148 + [4] * 100
+
+
+@pytest.mark.parametrize("name", ["x.mkv", "x.avi", "x.mov"])
+def test_metadata_without_a_name_costs_no_picture(tmp_path, name):
+    path = write_exif(tmp_path / name)
+    with av.open(str(path)) as container, pytest.raises(ValueError, match="not a valid Type"):
+        _ = next(container.decode(video=0)).side_data
+    for keep_aspect in (False, True):
+        shown = frames(path, 5.0, FrameSize(11, 13, keep_aspect))
+        assert len(shown) == 10
+        np.testing.assert_allclose(shown[3][5, 6], (192, 48, 40), atol=3)
+
+
+def test_exif_turns_frames(tmp_path):
+    # Orientation 6: what is at the left of the file is shown on top.
+    path = write_exif(tmp_path / "x.mkv", orientation=6)
+    frame = frames(path, 5.0, FrameSize(20, 20))[0]
+    assert frame[0, 10].max() < 60 < frame[10, 0].max()
+    assert (probe(path).rotation, probe(path).width) == (90, 64)
+
+
+@pytest.mark.parametrize("turn", [None, ROTATED_90])
+def test_pixels_that_are_not_square_are_as_wide_as_they_are(tmp_path, turn):
+    # 64 x 48 pixels, each twice as wide as high, are 128 x 48: the middle 48 are columns 20 to 44.
+    settings = {"draw": gradient, "video_codec": "mpeg4", "pixels": "yuv420p", "matrix": turn}
+    path = write_clip(tmp_path / "x.mp4", 0.2, sample_rate=None, pixel_aspect=2, **settings)
+    info = probe(path)
+    assert (info.width, info.height) == ((48, 128) if turn else (128, 48))
+    frame = frames(path, size=FrameSize(12, 12, keep_aspect=True))[0]
+    ramp = frame[..., 0].mean(1 if turn else 0)
+    expected = (20 + 24 * (np.arange(12) + 0.5) / 12 - 0.5) * 255 / 63
+    np.testing.assert_allclose(ramp, expected, atol=12)
+
+
+def test_an_absurd_shape_of_pixels_is_not_believed(tmp_path):
+    path = write_clip(tmp_path / "x.avi", 0.2, sample_rate=None, video_codec="mpeg4")
+    square = frames(path, size=FrameSize(12, 12, keep_aspect=True))[0]
+    settings = {"video_codec": "mpeg4", "pixel_aspect": 250}
+    path = write_clip(tmp_path / "y.avi", 0.2, sample_rate=None, **settings)
+    assert np.array_equal(frames(path, size=FrameSize(12, 12, keep_aspect=True))[0], square)
+
+
+ENCRYPTED = {
+    "encryption_scheme": "cenc-aes-ctr",
+    "encryption_key": "76a6c65c5ea762046bd749a2e632ccbb",
+    "encryption_kid": "a7e61c373e219033c21091fa607bf3b8",
+}
+
+
+def test_an_encrypted_file_is_called_that(tmp_path):
+    path = write_clip(tmp_path / "x.mp4", 0.4, container_options=ENCRYPTED)
+    for read in (sound, frames):
+        with pytest.raises(MediaError) as caught:
+            read(path)
+        assert (caught.value.reason, type(caught.value)) == ("encrypted", MediaError)
+    # Bought music of old names its codec so.
+    path = write_clip(tmp_path / "y.m4a", 0, audio_seconds=0.4)
+    path.write_bytes(path.read_bytes().replace(b"mp4a", b"drms"))
+    with pytest.raises(MediaError, match="encrypted"):
+        sound(path)
+
+
+def test_sound_that_changes_its_form_on_the_way(tmp_path):
+    data = b""
+    for rate in (44_100, 48_000):
+        settings = {"sample_rate": rate, "layout": "stereo", "audio_codec": "vorbis"}
+        data += write_clip(tmp_path / "x.ogg", 0, audio_seconds=2, **settings).read_bytes()
+    path = tmp_path / "y.ogg"
+    path.write_bytes(data)
+    with pytest.warns(BrokenMediaWarning, match=r"the sound changes its form at 2.0 s; the rest"):
+        assert len(sound(path)) / RATE == pytest.approx(2, abs=0.1)
+
+
+cases = pytest.mark.skipif(
+    not CASES.is_dir(), reason="needs the cases: cases/ in $TCAF_SHARED or in ../shared"
+)
+
+
+@cases
+@pytest.mark.slow
+def test_cases_of_the_field():
+    assert len(sound(CASES / "gap440.mkv")) / RATE == pytest.approx(460, abs=0.1)
+    assert len(frames(CASES / "screen.mkv", 1.0)) == 720
+    for name in ("mjpeg_exif.mkv", "mjpeg_exif.avi", "mjpeg_exif.mov"):
+        shown = frames(CASES / name, 5.0)
+        assert len(shown) == 10
+        np.testing.assert_allclose(np.mean(shown, axis=(0, 1, 2)), (192, 48, 40), atol=2)
+    assert len(sound(CASES / "chained_same.ogg")) / RATE == pytest.approx(4, abs=0.1)
+    with pytest.warns(BrokenMediaWarning, match="changes its form at 2.0 s"):
+        sound(CASES / "chained.ogg")
 
 
 @pytest.mark.parametrize("keep_aspect", [False, True])

@@ -8,6 +8,7 @@ import pytest
 
 from tcaf.errors import TCAFError
 from tcaf.files.atomic import (
+    needing_room,
     new_folder,
     only_writer,
     read_json,
@@ -337,3 +338,26 @@ def test_through_a_link_what_it_points_to_is_made_or_replaced(tmp_path, there):
     assert (link.is_symlink(), names(link), names(real)) == (True, ["new"], ["new"])
     assert names(tmp_path) == ["disk", "link"]
     assert names(tmp_path / "disk") == ["real"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_names_the_file_and_says_how_to_go_on(tmp_path):
+    path = tmp_path / "x"
+
+    def write():
+        with needing_room(tmp_path, lambda: "half is kept"), replacing(path) as temporary:
+            temporary.symlink_to("/dev/full")
+            temporary.write_bytes(b"content")
+
+    with pytest.raises(TCAFError) as caught:
+        write()
+    assert str(caught.value) == (
+        f"no space left to write {path}; half is kept: make room and repeat the same command, "
+        "which carries on"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_full_disk_stays_what_it_is(tmp_path):
+    with pytest.raises(FileNotFoundError), needing_room(tmp_path, str):
+        (tmp_path / "folder" / "x").write_text("content")

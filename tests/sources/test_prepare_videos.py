@@ -94,6 +94,37 @@ DAMAGED = {
 
 
 @pytest.mark.slow
+def test_a_hostile_folder_ends_and_nothing_foreign_comes_of_it(tmp_path, media):
+    folder, secret = tmp_path / "clips", tmp_path / "secret.ts"
+    folder.mkdir()
+    media.write_clip(secret, 1, sample_rate=48_000)
+    media.write_clip(folder / "good.mp4", 1)
+    media.write_clip(folder / "mute.mp4", 1, make=lambda *given: 0 * media.tone(*given))
+    (folder / "concat.mp4").write_text(f"ffconcat version 1.0\nfile {secret}\n")
+    (folder / "live.ts").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1,\n{secret}\n")
+    os.mkfifo(folder / "pipe.mp4")
+    (folder / "endless.mp4").symlink_to("/dev/zero")
+    with (folder / "zeros.mp3").open("wb") as zeros:
+        zeros.truncate(10**10)
+    done = subprocess.run(
+        command(folder, tmp_path / "store"), capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    store = FeatureStore.open(tmp_path / "store")
+    assert grouped(store.path / "rejects.csv", "file", "reason") == {
+        "concat.mp4": ["a playlist"],
+        "live.ts": ["a playlist"],
+        "pipe.mp4": ["not a file"],
+        "endless.mp4": ["not a file"],
+        "zeros.mp3": ["not a media file"],
+    }
+    assert store.ids == ["good.mp4", "mute.mp4"]
+    (notes,) = grouped(store.path / "notes.csv", "file", "note").items()
+    assert notes[0] == "mute.mp4"
+    assert notes[1][0].startswith("the sound is silent")
+
+
+@pytest.mark.slow
 def test_every_damaged_file_is_kept_or_rejected(damaged, tmp_path):
     folder, told = damaged
     done = subprocess.run(

@@ -16,16 +16,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tcaf.answers.files import FileBackbones
 from tcaf.data.batches import Clips, FeatureBatch, LoadedClips, load_batch
-from tcaf.data.features import MODALITIES, Modality, VideoFeatures
+from tcaf.data.features import Modality, VideoFeatures
 from tcaf.data.sampler import in_order
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
 from tcaf.evaluation.temperature import calibrated, probabilities
 from tcaf.execution.devices import pick_device
-from tcaf.extract.backbones import BACKBONES, AudioBackbone, Backbone, VisualBackbone, open_backbone
-from tcaf.extract.extractor import Extractor, audio_tokens, visual_tokens
-from tcaf.extract.media import read_audio, read_frames
 from tcaf.plugins import load_plugin
 from tcaf.systems.registry import find_system
 from tcaf.text.candidates import RunClasses
@@ -143,7 +141,9 @@ class ZeroShotClassifier:
             self.notes += ("the model holds no gamma: seen classes are not held back",)
         if trained.temperature is None:
             self.notes += ("the model holds no temperature: there are no probabilities",)
-        self._weights = {"audio": audio_weights, "visual": visual_weights}
+        weights: dict[Modality, str | Path | None]
+        weights = {"audio": audio_weights, "visual": visual_weights}
+        self._weights = {m: None if w is None else Path(w) for m, w in weights.items()}
         own = trained.class_text.by_name(trained.classes.names)
         known = {space: {**(text or {}).get(space, {}), **own[space]} for space in own}
         self._text = RunClasses(system.text_settings(trained.experiment), known, store)
@@ -217,53 +217,23 @@ class ZeroShotClassifier:
         return self._text.known
 
     @cached_property
-    def backbones(self) -> dict[Modality, Backbone]:
-        """What makes features of files, for each modality that the model reads.
+    def backbones(self) -> FileBackbones:
+        """What makes features of files, opened.
 
         Raises:
             TCAFError: features that no backbone here makes, missing weights, or a missing package.
         """
+        backbones = FileBackbones(self.trained.spec, self.model.modalities, self._weights)
         spec = self.trained.spec
-        opened: dict[Modality, Backbone] = {}
-        for modality in self.model.modalities:
-            name = str(getattr(spec, f"{modality}_backbone"))
-            if name.partition(":")[0] not in BACKBONES:
-                raise TCAFError(
-                    f"the run was trained on {modality} features of {name!r}, which cannot be made "
-                    f"of files here (there are {', '.join(BACKBONES)}); give features in place of "
-                    "files: `tcaf predict --store`, or VideoFeatures with tokens of size "
-                    f"{spec.dim(modality)}"
-                )
-        for modality in self.model.modalities:
-            weights = self._weights[modality]
-            backbone = open_backbone(
-                str(getattr(spec, f"{modality}_backbone")),
-                modality,
-                None if weights is None else Path(weights),
-            )
+        for modality, backbone in backbones.opened.items():
             made: dict[str, Any] = {
                 f"{modality}_dim": backbone.dim,
                 f"{modality}_step_s": backbone.step_s,
                 f"{modality}_backbone": backbone.name,
             }
             spec = replace(spec, **made)
-            opened[modality] = backbone
         self.trained.check_features(spec, "the extractor")
-        return opened
-
-    def _extract(self, path: Path, id: str) -> VideoFeatures:
-        """Returns the features of a file; of a modality that the model does not read, none."""
-        audio, visual = self.backbones.get("audio"), self.backbones.get("visual")
-        if isinstance(audio, AudioBackbone) and isinstance(visual, VisualBackbone):
-            return Extractor(audio, visual).extract(path, id)
-        # What is wrong with the only track that counts is wrong with the file.
-        tokens = {m: np.zeros((0, self.trained.spec.dim(m)), np.float32) for m in MODALITIES}
-        if isinstance(audio, AudioBackbone):
-            tokens["audio"] = audio_tokens(audio, read_audio(path, audio.sample_rate))
-        if isinstance(visual, VisualBackbone):
-            frames = read_frames(path, visual.fps, visual.frame_size)
-            tokens["visual"] = visual_tokens(visual, frames)
-        return VideoFeatures(id, tokens["audio"], tokens["visual"])
+        return backbones
 
     def features(self, clip: Clip) -> VideoFeatures:
         """Returns the features of a clip as the model takes them; files are decoded here.
@@ -274,7 +244,7 @@ class ZeroShotClassifier:
         """
         video = clip
         if not isinstance(video, VideoFeatures):
-            video = self._extract(Path(video), str(video))
+            video = self.backbones.extract(Path(video), str(video))
         spec, used = self.trained.spec, self.model.modalities
         if "audio" not in used and video.audio.shape[1:] != (spec.audio_dim,):
             video = replace(video, audio=np.zeros((0, spec.audio_dim), np.float32))

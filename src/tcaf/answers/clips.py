@@ -6,6 +6,7 @@ command, a page, a service. What answers is `classifier`.
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ import numpy as np
 from jaxtyping import Int
 
 from tcaf.answers.classifier import Ranking, ZeroShotClassifier
+from tcaf.answers.files import features_of_files
 from tcaf.data.features import VideoFeatures
 from tcaf.data.splits import PARTS, UNIONS
 from tcaf.data.store import FeatureStore
-from tcaf.errors import MissingExtraError, TCAFError
+from tcaf.errors import TCAFError
+from tcaf.extract.containers import FILE_TIMEOUT_S
+from tcaf.extract.media import require_decoder
 from tcaf.progress import Track, silent
 from tcaf.sources.media_files import SUFFIXES, media_folder
 from tcaf.text.candidates import read_names, split_names
@@ -160,13 +164,15 @@ def answer_store(
 
 def answer_files(
     classifier: ZeroShotClassifier,
-    files: Iterable[Path],
+    files: Sequence[Path],
     top_k: int,
     seen_bias: float,
     *,
     keep_features: bool = False,
+    file_timeout_s: float = FILE_TIMEOUT_S,
+    track: Track = silent,
 ) -> Iterator[Answered | Unanswered]:
-    """Yields what became of each file, before the next is read; one that fails stops no other.
+    """Yields what became of each file, as soon as it is known; one that fails stops no other.
 
     Args:
         classifier: that answers.
@@ -174,24 +180,29 @@ def answer_files(
         top_k: see `ZeroShotClassifier.classify`.
         seen_bias: see there.
         keep_features: what `draw_timelines` needs, and much memory for many files.
+        file_timeout_s: see `features_of_files`.
+        track: shows how many files are done.
 
     Raises:
         TCAFError: what concerns all files: backbones that cannot be opened, a missing package, or
             what `ZeroShotClassifier.classify` refuses.
     """
     classifier.classify([], top_k, seen_bias)
-    _ = classifier.backbones
-    for file in files:
-        try:
-            video = classifier.features(file)
-            # One at a time: next to the decoding, a larger batch would gain nothing.
-            ranking = classifier.classify(video, top_k, seen_bias)
-        except MissingExtraError:
-            raise
-        except TCAFError as error:
-            yield Unanswered(str(file), " ".join(str(error).split()))
-            continue
-        yield Answered(ranking, video if keep_features else None, file)
+    require_decoder()
+    # Opened here first: what is wrong with weights is said before any process starts.
+    with closing(features_of_files(files, classifier.backbones, file_timeout_s)) as found:
+        for file, features in zip(track(files, "predicting"), found, strict=True):
+            if isinstance(features, str):
+                yield Unanswered(str(file), " ".join(features.split()))
+                continue
+            try:
+                video = classifier.features(features)
+                # One at a time: next to the decoding, a larger batch would gain nothing.
+                ranking = classifier.classify(video, top_k, seen_bias)
+            except TCAFError as error:
+                yield Unanswered(str(file), " ".join(str(error).split()))
+                continue
+            yield Answered(ranking, video if keep_features else None, file)
 
 
 def answer_clips(
@@ -202,6 +213,7 @@ def answer_clips(
     top_k: int = 5,
     seen_bias: float = 0.0,
     keep_features: bool = False,
+    file_timeout_s: float = FILE_TIMEOUT_S,
     track: Track = silent,
 ) -> Iterable[Answered | Unanswered]:
     """Answers the clips that words name: files and folders, or clips of a store.
@@ -213,17 +225,25 @@ def answer_clips(
         top_k: see `ZeroShotClassifier.classify`.
         seen_bias: see there.
         keep_features: what `draw_timelines` needs, and much memory for many clips.
+        file_timeout_s: see `features_of_files`.
         track: shows how many files are done.
 
     Returns:
-        What became of each clip, in their order; each file is read when it is asked for.
+        What became of each clip, in their order; files are read while answers are asked for.
 
     Raises:
         TCAFError: words that name no clip, at once; see `answer_store` and `answer_files`.
     """
     if store is None:
-        files = track(find_media(words), "predicting")
-        return answer_files(classifier, files, top_k, seen_bias, keep_features=keep_features)
+        return answer_files(
+            classifier,
+            find_media(words),
+            top_k,
+            seen_bias,
+            keep_features=keep_features,
+            file_timeout_s=file_timeout_s,
+            track=track,
+        )
     opened = FeatureStore.open(store)
     opened.verify_once(track)
     rows = select_rows(opened, words, classifier.experiment.data.split)

@@ -7,6 +7,7 @@ from typing import Literal
 from tcaf.commands import printing
 from tcaf.commands.terminal import note, show, track
 from tcaf.errors import TCAFError
+from tcaf.extract.containers import FILE_TIMEOUT_S
 from tcaf.progress import silent
 
 
@@ -19,6 +20,7 @@ def predict(
     top_k: int = 5,
     seen_bias: float = 0.0,
     store: Path | None = None,
+    file_timeout_s: float = FILE_TIMEOUT_S,
     timeline: Path | None = None,
     audio_weights: Path | None = None,
     visual_weights: Path | None = None,
@@ -46,6 +48,8 @@ def predict(
         seen_bias: added to gamma, the distance by which classes of the training are held back;
             above 0 favours other classes, below 0 those of the training.
         store: folder of a feature store that holds the clips, in place of files.
+        file_timeout_s: seconds that a file may take, and as many again for each MiB of it, up to
+            144 times as many; one that takes longer has no answer.
         timeline: draw each clip over time, with its answers, into this PNG file (extra plot); of
             several clips the n-th goes into NAME_n.png.
         audio_weights: file or folder of the audio backbone's weights, where it needs one.
@@ -82,6 +86,7 @@ def predict(
         top_k=top_k,
         seen_bias=seen_bias,
         keep_features=timeline is not None,
+        file_timeout_s=file_timeout_s,
         track=silent if csv and sys.stdout.isatty() else track,
     )
     table = printing.AnswersCsv()

@@ -2,10 +2,11 @@
 
 Owns starting, feeding and ending them, and the words for how one ended. A task that crashes takes
 its process along and nothing else; where that may be chance, it is tried once more in a new one. A
-process ends with the one that started it, however that dies. What a worker does with a file is
-`extract.corpus`, with a run `experiments.reproduce`.
+task that takes too long is given up. A process ends with the one that started it, however that
+dies. What a worker does with a file is `extract.corpus`, with a run `experiments.reproduce`.
 """
 
+import math
 import multiprocessing
 import os
 import signal
@@ -30,6 +31,9 @@ Send = Callable[[Any], None]
 
 Open = Callable[..., Callable[[Task, Send], Answer]]
 """What a worker calls once, with the arguments given, to get the function for its tasks."""
+
+Limit = Callable[[Task], float]
+"""Returns how many seconds a task may take once its process has it and is ready."""
 
 Watch = Callable[[Task, Any], None]
 """Called with a task and None when a process takes it, and then with each moment of it."""
@@ -81,6 +85,20 @@ class Killed:
 
 
 @dataclass(frozen=True)
+class OutOfTime:
+    """The process was ended here, since it had not answered within the time that the task has.
+
+    Args:
+        limit_s: that time, in seconds.
+    """
+
+    limit_s: float
+
+    def __str__(self) -> str:
+        return f"not done within {self.limit_s:.0f} s"
+
+
+@dataclass(frozen=True)
 class Failed:
     """The function raised; what comes in place of an answer where errors are not raised again.
 
@@ -102,6 +120,10 @@ class Failed:
         if isinstance(error, TCAFError):
             return cls(TCAFError(str(error)), trace)
         return cls(RuntimeError(f"{type(error).__name__}: {error}"), trace)
+
+
+Failure = Failed | Crash | Killed | OutOfTime
+"""What comes in place of an answer."""
 
 
 def usable_cores() -> int:
@@ -216,6 +238,7 @@ class _Worker(Generic[Task]):
     connection: Connection
     job: _Job[Task]
     ready: bool = False
+    since: float = math.inf
 
     @classmethod
     def start(
@@ -236,6 +259,8 @@ class _Worker(Generic[Task]):
     def give(self, job: _Job[Task]) -> None:
         """Hands over the next task."""
         self.job = job
+        if self.ready:
+            self.since = time.monotonic()
         # If it has crashed already, `receive` reports it.
         with suppress(OSError):
             self.connection.send(job.task)
@@ -246,7 +271,8 @@ class _Worker(Generic[Task]):
             message = self.connection.recv()
         except (EOFError, OSError):
             return self._ended()
-        self.ready = self.ready or isinstance(message, _Ready)
+        if isinstance(message, _Ready):
+            self.ready, self.since = True, time.monotonic()
         return message
 
     def dismiss(self) -> None:
@@ -272,6 +298,11 @@ class _Worker(Generic[Task]):
         return Killed(reason, wants_memory=False)
 
 
+def _no_limit(task: Any) -> float:
+    """Lets a task take as long as it will."""
+    return math.inf
+
+
 def _ignore(task: Any, moment: Any) -> None:
     """Watches nothing."""
 
@@ -283,10 +314,11 @@ def answers(
     workers: int,
     *,
     watch: Watch[Task] = _ignore,
+    limit: Limit[Task] = _no_limit,
     fresh: bool = False,
     tries: int = 2,
     raises: bool = True,
-) -> Generator[tuple[Task, Answer | Failed | Crash | Killed], None, None]:
+) -> Generator[tuple[Task, Answer | Failure], None, None]:
     """Yields each task with its answer, in the order in which they are ready.
 
     Close it where it is left early, so that its processes end then.
@@ -297,6 +329,7 @@ def answers(
         arguments: of `open_`.
         workers: processes at a time; each has its share of the cores.
         watch: called in this process when a task begins and with its moments.
+        limit: of a task's time; one that takes longer is not tried again.
         fresh: a new process for each task, whose time and peak memory are then the task's own.
         tries: how many processes may crash on a task before that is its answer.
         raises: raise what the function raises, and that no process starts; otherwise either is the
@@ -312,14 +345,16 @@ def answers(
         raise TCAFError(f"--workers must be at least 1, got {workers}")
     threads = max(1, usable_cores() // workers)
     waiting = [_Job(task) for task in reversed(tasks)]
-    pool = _Pool(open_, arguments, threads, watch, fresh, tries, raises, waiting)
+    pool = _Pool(open_, arguments, threads, watch, limit, fresh, tries, raises, waiting)
     try:
         while waiting or pool.running:
             while waiting and len(pool.running) < workers:
                 pool.start(waiting.pop())
-            ready = wait([worker.connection for worker in pool.running])
+            ready = wait([worker.connection for worker in pool.running], pool.patience_s())
             for worker in [w for w in pool.running if w.connection in ready]:
                 yield from pool.hear(worker)
+            for worker in [w for w in pool.running if pool.left_s(w) <= 0]:
+                yield pool.give_up(worker)
     finally:
         # SIGTERM may be held back, in a process that is stopped or by whoever started us.
         for worker in pool.running:
@@ -341,6 +376,7 @@ class _Pool(Generic[Task, Answer]):
     arguments: tuple[Any, ...]
     threads: int
     watch: Watch[Task]
+    limit: Limit[Task]
     fresh: bool
     tries: int
     raises: bool
@@ -352,9 +388,23 @@ class _Pool(Generic[Task, Answer]):
         self.running.append(_Worker.start(job, self.open_, self.arguments, self.threads))
         self.watch(job.task, None)
 
-    def hear(
-        self, worker: _Worker[Task]
-    ) -> Iterator[tuple[Task, Answer | Failed | Crash | Killed]]:
+    def left_s(self, worker: _Worker[Task]) -> float:
+        """Returns how long the task in a process may go on, in seconds; endless without a limit."""
+        return worker.since + self.limit(worker.job.task) - time.monotonic()
+
+    def patience_s(self) -> float | None:
+        """Returns in how many seconds the first task is out of time; None if none will be."""
+        soonest = min(self.left_s(worker) for worker in self.running)
+        return None if soonest == math.inf else max(soonest, 0.0)
+
+    def give_up(self, worker: _Worker[Task]) -> tuple[Task, OutOfTime]:
+        """Ends a process whose task is out of time."""
+        worker.process.kill()
+        worker.dismiss()
+        self.running.remove(worker)
+        return worker.job.task, OutOfTime(self.limit(worker.job.task))
+
+    def hear(self, worker: _Worker[Task]) -> Iterator[tuple[Task, Answer | Failure]]:
         """Takes a message, and yields the task and its answer where it is one.
 
         Raises:

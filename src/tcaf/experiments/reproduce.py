@@ -22,7 +22,7 @@ import torch
 
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError, did_you_mean, shorten
-from tcaf.execution.processes import Crash, Failed, Killed, Send, answers
+from tcaf.execution.processes import Failed, Failure, Send, answers
 from tcaf.experiments.layers import Layer, experiment_layers, resolve
 from tcaf.experiments.tables import Row, Table, row_settings
 from tcaf.files.atomic import write_json, write_text
@@ -313,7 +313,7 @@ def run_jobs(
     return [outcomes[job.out] for job in jobs]
 
 
-def _outcome(job: Job, answer: Failed | Crash | Killed | None) -> Outcome:
+def _outcome(job: Job, answer: Failure | None) -> Outcome:
     """Returns what became of a job, and keeps the traceback of an error that nobody expects."""
     file = job.out.with_name(f"{job.out.name}_error.txt")
     if answer is None:

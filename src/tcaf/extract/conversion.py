@@ -1,7 +1,7 @@
 """Decoded frames to what backbones take: samples of one rate and channel, pictures of one size.
 
-Owns how FFmpeg's converters are used, and how pictures are turned. Pixels are taken to be square,
-and interlaced frames are not parted.
+Owns how FFmpeg's converters are used, and how pictures are turned. Interlaced frames are not
+parted.
 """
 
 import math
@@ -13,7 +13,10 @@ import numpy as np
 from jaxtyping import Float, Int32, UInt8
 
 from tcaf.extract.backbones import FrameSize
-from tcaf.extract.tracks import TrackError, import_av
+from tcaf.extract.containers import TrackError, import_av
+
+MAX_PIXEL_ASPECT = 10.0
+"""How many times wider than high a pixel may be, or higher than wide; more is a damaged header."""
 
 
 class Resampler:
@@ -77,10 +80,21 @@ def display_matrix(frame: Any) -> Int32[np.ndarray, "3 3"]:
     shift, for a matrix that begins with a, b in its first row and c, d in its second (ISO/IEC
     14496-12, matrix of the track header).
     """
-    data = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        data = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:
+        # Beside it is something that PyAV has no name for, as EXIF is; without the mirror then.
+        return _turned(-frame.rotation)
     if data is None or len(bytes(data)) < 36:
         return np.diag(np.array([1 << 16, 1 << 16, 1 << 30], np.int32))
     return np.frombuffer(bytes(data), np.int32, 9).reshape(3, 3)
+
+
+def _turned(degrees: int) -> Int32[np.ndarray, "3 3"]:
+    """Returns the matrix of a turn clockwise by degrees, taken to the nearest right angle."""
+    quarter = round(degrees / 90) % 4
+    cos, sin = (1, 0, -1, 0)[quarter] << 16, (0, 1, 0, -1)[quarter] << 16
+    return np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1 << 30]], np.int32)
 
 
 def turns(matrix: Int32[np.ndarray, "3 3"]) -> tuple[bool, bool, bool]:
@@ -97,18 +111,25 @@ def rotation(matrix: Int32[np.ndarray, "3 3"]) -> int:
     return round(math.atan2(mirror * b, mirror * a) / (math.pi / 2)) * 90 % 360
 
 
+def pixel_aspect(video: Any) -> float:
+    """Returns a pixel's width over its height; 1 where a track does not say, or absurdly."""
+    aspect = float(video.sample_aspect_ratio or 1)
+    return aspect if 1 / MAX_PIXEL_ASPECT <= aspect <= MAX_PIXEL_ASPECT else 1.0
+
+
 class Scaler:
     """Cuts, scales and turns frames of any size and pixel format to one size.
 
     Args:
         path: of the file, for messages.
         size: of what comes out.
+        pixel_aspect: width of a pixel over its height.
     """
 
-    def __init__(self, path: Path, size: FrameSize) -> None:
+    def __init__(self, path: Path, size: FrameSize, pixel_aspect: float) -> None:
         from av.video.reformatter import VideoReformatter
 
-        self._path, self._size = path, size
+        self._path, self._size, self._pixel_aspect = path, size, pixel_aspect
         # One for all frames: swscale's tables are then made once.
         self._reformatter: Any = VideoReformatter()
         self._cutter: Any = None
@@ -148,9 +169,10 @@ class Scaler:
     def _cut(self, frame: Any, height: int, width: int) -> Any:
         """Cuts out the middle that scales to `height` x `width` as `FrameSize` says."""
         sides = (frame.height, frame.width)
-        scale = max(self._size.height / min(sides), height / sides[0], width / sides[1])
+        shown = (frame.height, frame.width * self._pixel_aspect)
+        scale = max(self._size.height / min(shown), height / shown[0], width / shown[1])
         tall = min(sides[0], max(1, round(height / scale)))
-        wide = min(sides[1], max(1, round(width / scale)))
+        wide = min(sides[1], max(1, round(width / scale / self._pixel_aspect)))
         if (tall, wide) == sides:
             return frame
         source = (*sides, frame.format.name)

@@ -23,11 +23,16 @@ import safetensors.numpy
 
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.errors import TCAFError
-from tcaf.execution.processes import Crash, Killed, Send, answers
+from tcaf.execution.processes import Crash, Killed, OutOfTime, Send, answers
+from tcaf.extract.containers import (
+    FILE_TIMEOUT_S,
+    MAX_TIMEOUTS,
+    BrokenMediaWarning,
+    MediaError,
+)
 from tcaf.extract.extractor import Extractor
 from tcaf.extract.media import require_decoder
-from tcaf.extract.tracks import BrokenMediaWarning, MediaError
-from tcaf.files.atomic import read_json, write_json
+from tcaf.files.atomic import needing_room, read_json, write_json
 from tcaf.files.sealed import read_sealed, write_sealed
 from tcaf.plugins import load_plugin
 from tcaf.progress import Track, silent
@@ -84,6 +89,11 @@ class MediaFile:
     def key(self) -> str:
         """A name for files about it, safe for any file system."""
         return hashlib.sha256(self.id.encode()).hexdigest()[:32]
+
+    def limit_s(self, file_timeout_s: float) -> float:
+        """Returns how long work on the file may take, in seconds (`FILE_TIMEOUT_S`)."""
+        size = self.state().get("bytes", 0)
+        return file_timeout_s * min(1 + size / 2**20, MAX_TIMEOUTS)
 
     def state(self) -> dict[str, int]:
         """What changes when the file does; empty where there is none."""
@@ -270,10 +280,11 @@ def _open_worker(backbones: Backbones, folder: Path) -> Callable[[MediaFile, Sen
 
     def extract(file: MediaFile, send: Send) -> Reject | None:
         state = file.state()
+        notes: list[str] = []
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", BrokenMediaWarning)
-                clip = extractor.extract(file.path, file.id)
+                clip = extractor.extract(file.path, file.id, notes.append)
         except MediaError as error:
             work.reject(file, error.reason, str(error), state)
         except TCAFError as error:
@@ -281,8 +292,8 @@ def _open_worker(backbones: Backbones, folder: Path) -> Callable[[MediaFile, Sen
         except Exception as error:  # noqa: BLE001 - one file must not end the run
             return _passing(file, "failed", f"{type(error).__name__}: {error}")
         else:
-            notes = [str(w.message) for w in caught if issubclass(w.category, BrokenMediaWarning)]
-            work.keep(file, clip, notes, state)
+            broken = [str(w.message) for w in caught if issubclass(w.category, BrokenMediaWarning)]
+            work.keep(file, clip, [*broken, *notes], state)
         return None
 
     return extract
@@ -294,16 +305,36 @@ def _passing(file: MediaFile, reason: str, detail: str) -> Reject:
     return Reject(file.id, error.reason, str(error))
 
 
+def too_long(answer: OutOfTime) -> tuple[str, str]:
+    """Returns the reason and the detail of a file that took too long."""
+    return "takes too long", f"{answer}; --file_timeout_s gives more time"
+
+
 def _extract_waiting(
-    waiting: Sequence[MediaFile], backbones: Backbones, work: WorkFolder, workers: int, track: Track
+    waiting: Sequence[MediaFile],
+    backbones: Backbones,
+    work: WorkFolder,
+    workers: int,
+    file_timeout_s: float,
+    track: Track,
 ) -> dict[str, Reject]:
     """Extracts files into the folder; returns, by id, the rejects of this run alone."""
     passing: dict[str, Reject] = {}
-    opened = (backbones, work.path)
-    with closing(answers(waiting, _open_worker, opened, min(workers, len(waiting)))) as done:
+    # Found once: on a disk that hangs, looking at a file would hang too.
+    limits = {file.id: file.limit_s(file_timeout_s) for file in waiting}
+    found = answers(
+        waiting,
+        _open_worker,
+        (backbones, work.path),
+        min(workers, len(waiting)),
+        limit=lambda file: limits[file.id],
+    )
+    with closing(found) as done:
         for _, (file, answer) in zip(track(waiting, "extracting"), done, strict=True):
             if isinstance(answer, Reject):
                 passing[file.id] = answer
+            elif isinstance(answer, OutOfTime):
+                passing[file.id] = _passing(file, *too_long(answer))
             elif isinstance(answer, Killed):
                 passing[file.id] = _passing(file, f"killed{answer.hint}", answer.reason)
             elif isinstance(answer, Crash) and work.find(file) is None:
@@ -318,6 +349,7 @@ def extract_files(
     folder: Path,
     *,
     workers: int,
+    file_timeout_s: float = FILE_TIMEOUT_S,
     expected: FeatureSpec | None = None,
     track: Track = silent,
 ) -> tuple[FeatureSpec, list[Extracted | Reject]]:
@@ -328,15 +360,18 @@ def extract_files(
         backbones: with which.
         folder: where features gather (see above); one that a killed run left is taken up.
         workers: processes; each loads the backbones and has its share of the cores.
+        file_timeout_s: seconds that a file may take, and as many again for each MiB of it.
         expected: what the features must mean; by default what the backbones give.
         track: shows progress.
 
     Raises:
         TCAFError: a backbone cannot be opened or is not the one expected, or the folder is of
-            another extraction.
+            another extraction; or the disk is full, and what is done stays.
         MissingExtraError: PyAV is not installed.
-        OSError: the folder cannot be written to, as on a full disk; what is done stays.
+        OSError: the folder cannot be written to.
     """
+    if not file_timeout_s > 0:
+        raise TCAFError(f"file_timeout_s must be above 0, got {file_timeout_s:g}")
     require_decoder()
     # They are opened here first, so that a fault of weights is reported once, before any process.
     spec = backbones.open().spec
@@ -345,13 +380,34 @@ def extract_files(
             f"expected the backbones {expected.audio_backbone} and {expected.visual_backbone}, "
             f"whose features the store has, got {spec.audio_backbone} and {spec.visual_backbone}"
         )
+
+    def kept() -> str:
+        done = sum(WorkFolder(folder).find(file) is not None for file in files)
+        return f"{done} of {len(files)} files are done and kept in {folder}"
+
+    with needing_room(folder, kept):
+        return spec, _extract_all(files, backbones, folder, spec, workers, file_timeout_s, track)
+
+
+def _extract_all(
+    files: Sequence[MediaFile],
+    backbones: Backbones,
+    folder: Path,
+    spec: FeatureSpec,
+    workers: int,
+    file_timeout_s: float,
+    track: Track,
+) -> list[Extracted | Reject]:
+    """Extracts what is not done yet; returns what became of each file."""
     work = WorkFolder.open(folder, spec, backbones.run_plugin())
     found = {file.id: work.find(file) for file in files}
     waiting = [file for file in files if found[file.id] is None]
-    passing = _extract_waiting(waiting, backbones, work, workers, track) if waiting else {}
+    passing = {}
+    if waiting:
+        passing = _extract_waiting(waiting, backbones, work, workers, file_timeout_s, track)
     for file in waiting:
         found[file.id] = work.find(file) or passing.get(file.id)
-    return spec, [found[file.id] or _changed(file) for file in files]
+    return [found[file.id] or _changed(file) for file in files]
 
 
 def _changed(file: MediaFile) -> Reject:

@@ -5,7 +5,7 @@ whole sound nor all frames are ever in memory, only `WINDOWS` windows of either.
 """
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +14,21 @@ from jaxtyping import Float, UInt8
 
 from tcaf.data.features import FeatureSpec, VideoFeatures
 from tcaf.extract.backbones import AudioBackbone, VisualBackbone, open_backbone
+from tcaf.extract.containers import BrokenMediaWarning, MediaError, TrackError
 from tcaf.extract.media import read_audio, read_frames
-from tcaf.extract.tracks import BrokenMediaWarning, MediaError, TrackError
 
 WINDOWS = 16
 """Windows that are embedded together."""
+
+SILENT = 1e-3
+"""Sound that never exceeds this, of 1, is silent: 60 dB below the loudest."""
+
+STILL = 16
+"""Levels, of 255, by which no pixel of a picture that stands still differs from its first frame."""
+
+
+def _ignore(note: str) -> None:
+    """Notes nothing."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +80,16 @@ class Extractor:
             self.visual.name,
         )
 
-    def extract(self, path: str | Path, id: str = "") -> VideoFeatures:
+    def extract(
+        self, path: str | Path, id: str = "", note: Callable[[str], None] = _ignore
+    ) -> VideoFeatures:
         """Returns the features of one file.
 
         Args:
             path: of a video, or of a sound or picture track alone.
             id: the clip's name; by default that of the file.
+            note: called with what is odd about a track though nothing is wrong with the file:
+                silence, a picture that stands still.
 
         Raises:
             MediaError: not a media file, or neither a sample nor a frame decodes. If one track
@@ -87,8 +101,8 @@ class Extractor:
         frames = read_frames(path, self.visual.fps, self.visual.frame_size)
         clip = VideoFeatures(
             id or path.name,
-            audio_tokens(self.audio, until_unusable(samples)),
-            visual_tokens(self.visual, until_unusable(frames)),
+            audio_tokens(self.audio, noting_silence(until_unusable(samples), note)),
+            visual_tokens(self.visual, noting_stillness(until_unusable(frames), note)),
             audio_backbone=self.audio.name,
             visual_backbone=self.visual.name,
         )
@@ -104,6 +118,34 @@ def until_unusable(stream: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         yield from stream
     except TrackError as error:
         warnings.warn(BrokenMediaWarning(str(error)), stacklevel=2)
+
+
+def noting_silence(
+    blocks: Iterable[Float[np.ndarray, " _"]], note: Callable[[str], None]
+) -> Iterator[Float[np.ndarray, " _"]]:
+    """Passes sound of one channel on; notes at its end if nothing was to be heard in it."""
+    peak = -1.0
+    for block in blocks:
+        peak = max(peak, float(np.abs(block).max(initial=peak)))
+        yield block
+    if 0 <= peak < SILENT:
+        note("the sound is silent, or its channels cancel each other out in their mean")
+
+
+def noting_stillness(
+    frames: Iterable[UInt8[np.ndarray, "height width 3"]], note: Callable[[str], None]
+) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+    """Passes frames on; notes at their end if there are several and all look like the first."""
+    first, count, is_still = None, 0, True
+    for frame in frames:
+        first = frame if first is None else first
+        count += 1
+        if is_still and frame is not first:
+            change = np.maximum(frame, first) - np.minimum(frame, first)
+            is_still = int(change.max()) <= STILL
+        yield frame
+    if is_still and count > 1:
+        note("the picture stands still")
 
 
 def audio_tokens(

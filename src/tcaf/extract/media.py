@@ -3,8 +3,9 @@
 Owns time: sound and picture share the clip's start, which is the first time stamp of either track;
 sample n is what sounds at n / sample_rate, frame k what is shown at k / fps. A file whose tracks
 both start hours late starts at 0 all the same. Neither a track nor a part of it that grows with its
-length is ever in memory. Which time stamps are believed is `tracks`, what becomes of a decoded
-frame `conversion`. Does not cut into windows: that is `extractor`.
+length is ever in memory. Which files are read is `containers`, which time stamps are believed
+`tracks`, what becomes of a decoded frame `conversion`. Does not cut into windows: that is
+`extractor`.
 """
 
 from collections.abc import Iterator
@@ -18,15 +19,22 @@ from jaxtyping import Float, Int32, UInt8
 
 from tcaf.errors import TCAFError
 from tcaf.extract.backbones import FrameSize
-from tcaf.extract.conversion import Resampler, Scaler, display_matrix, rotation, turns
-from tcaf.extract.tracks import (
-    MAX_FAILURES,
+from tcaf.extract.containers import (
     MediaError,
-    Placed,
-    Track,
+    Reader,
     TrackError,
     import_av,
+    open_container,
 )
+from tcaf.extract.conversion import (
+    Resampler,
+    Scaler,
+    display_matrix,
+    pixel_aspect,
+    rotation,
+    turns,
+)
+from tcaf.extract.tracks import MAX_FAILURES, Placed, Track
 
 DECODE_THREADS = 2
 """Threads of a video decoder; more frames are in memory with more of them."""
@@ -39,9 +47,6 @@ ROUNDING_S = 1e-3
 
 PRIMING_S = 0.1
 """A start up to this far below 0 is an encoder's delay, which decoders cut off, and counts as 0."""
-
-_MAGIC = {b"ftyp": slice(4, 8), b"\x1aE\xdf\xa3": slice(0, 4), b"RIFF": slice(0, 4)}
-"""How the common containers begin, to part a damaged header from what is no media file."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ def probe(path: str | Path) -> MediaInfo:
         MediaError: not a media file, or one without sound and picture.
         MissingExtraError: PyAV is not installed.
     """
-    with _opened(Path(path)) as (container, audio, video):
+    with _opened(Path(path)) as (container, _, audio, video):
         known: dict[str, Any] = {}
         if audio is not None:
             known |= {"has_audio": True, "audio_codec": _codec(audio)}
@@ -107,7 +112,7 @@ def probe(path: str | Path) -> MediaInfo:
         if video is not None and video.codec_context is not None:
             matrix = _first_matrix(container, video)
             is_turned, _, _ = turns(matrix)
-            sides = (video.width or None, video.height or None)
+            sides = (round(video.width * pixel_aspect(video)) or None, video.height or None)
             known["width"], known["height"] = sides[::-1] if is_turned else sides
             known["rotation"] = rotation(matrix)
         return MediaInfo(Path(path), _length_s(container, audio, video), **known)
@@ -133,10 +138,10 @@ def read_audio(path: str | Path, sample_rate: int) -> Iterator[Float[np.ndarray,
     """
     if sample_rate < 1:
         raise TCAFError(f"expected a sample rate of at least 1, got {sample_rate}")
-    with _opened(Path(path)) as (container, audio, video):
+    with _opened(Path(path)) as (container, reader, audio, video):
         if audio is None:
             return
-        track = Track(Path(path), container, audio, _origin_s(audio, video), slack_s=GAP_S)
+        track = Track(Path(path), container, reader, audio, _origin_s(audio, video), slack_s=GAP_S)
         resampler = Resampler(sample_rate, track.warn)
         num_out = 0
         with closing(track.frames()) as frames:
@@ -158,7 +163,7 @@ def read_frames(
     Nothing is yielded for a file without a picture track. Before the first time stamp the first
     frame is shown, the last one as long as it says. A frame that is shown at several of these
     times is the same array each time, not to be written to. Frames are turned and mirrored as the
-    file says, to the nearest right angle.
+    file says, to the nearest right angle, and pixels that are not square count as wide as they are.
 
     Args:
         path: of the file.
@@ -174,14 +179,14 @@ def read_frames(
     """
     if not fps > 0:
         raise TCAFError(f"expected frames per second above 0, got {fps}")
-    with _opened(Path(path)) as (container, audio, video):
+    with _opened(Path(path)) as (container, reader, audio, video):
         if video is None:
             return
         if video.codec_context is not None:
             video.thread_type = "AUTO"
             video.thread_count = threads
-        track = Track(Path(path), container, video, _origin_s(audio, video))
-        scaler = Scaler(Path(path), size)
+        track = Track(Path(path), container, reader, video, _origin_s(audio, video))
+        scaler = Scaler(Path(path), size, pixel_aspect(video))
         shown, picture, num_out = None, None, 0
         with closing(track.frames()) as frames:
             for placed in frames:
@@ -198,36 +203,13 @@ def read_frames(
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, Any, Any]]:
-    """Yields the container and its sound and picture tracks, or None where there is none."""
-    av = import_av()
-    try:
-        if not path.is_file():
-            kind = "no such file" if not path.exists() else "a folder"
-            raise MediaError(path, kind if path.is_dir() or not path.exists() else "not a file")
-        with path.open("rb") as file:
-            head = file.read(12)
-    except OSError as error:
-        raise MediaError(path, "not readable", error.strerror or "") from None
-    if not head:
-        raise MediaError(path, "an empty file")
-    is_container = any(head[place] == magic for magic, place in _MAGIC.items())
-    try:
-        # With the protocol written out, a colon in a name does not make it an address.
-        container = av.open(
-            f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace"
-        )
-    except (av.FFmpegError, ValueError) as error:
-        reason = "damaged header" if is_container else "not a media file"
-        raise MediaError(path, reason, getattr(error, "strerror", "") or "") from None
-    with container:
-        if container.format.name.endswith("_pipe") or container.format.name == "image2":
-            raise MediaError(path, "a picture, not a clip")
+def _opened(path: Path) -> Iterator[tuple[Any, Reader, Any, Any]]:
+    """Yields a container, what it reads from, its sound and picture tracks or None."""
+    with open_container(path) as (container, reader):
         audio, video = _pick(container, "audio"), _pick(container, "video")
         if audio is None and video is None:
-            is_bare = is_container and all(t.type in ("data", "unknown") for t in container.streams)
-            raise MediaError(path, "damaged header" if is_bare else "no sound or picture track")
-        yield container, audio, video
+            raise MediaError(path, "no sound or picture track")
+        yield container, reader, audio, video
 
 
 def _pick(container: Any, kind: str) -> Any:

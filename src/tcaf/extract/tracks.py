@@ -1,9 +1,10 @@
 """A track of a media file: the frames that can be decoded, and when each of them starts.
 
-Owns how far time stamps are believed, and the messages about files that cannot be used. A step of
-more than `MAX_JUMP_S` forwards or `MAX_BACK_S` backwards is taken for damage, and the track goes on
-from where it was. So is a step by which those beyond the length that the file states would add up
-to more than `MAX_JUMP_S`: damage must not make hours of a few frames.
+Owns how far time stamps are believed. A step of more than `MAX_JUMP_S` forwards is taken for
+damage, unless the file's length agrees with it (`MAX_AGREED_S`) or another track has played for as
+long; so is one of more than `MAX_BACK_S` backwards, and the track goes on from where it was. So is
+a step by which those beyond the length that the file states would add up to more than `MAX_JUMP_S`:
+damage must not make hours of a few frames.
 """
 
 import warnings
@@ -11,10 +12,20 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tcaf.errors import MissingExtraError, TCAFError
+from tcaf.extract.containers import (
+    BrokenMediaWarning,
+    MediaError,
+    Reader,
+    TrackError,
+    import_av,
+    one_line,
+)
 
 MAX_JUMP_S = 300.0
-"""The longest step forwards between two time stamps that is believed, in seconds."""
+"""The longest step forwards between two time stamps that is believed without more, in seconds."""
+
+MAX_AGREED_S = 3600.0
+"""The longest step that is believed because it ends within the length that the file states."""
 
 STILL_S = 1.0
 """Seconds that each frame may last in a file that states no length, without counting as a step."""
@@ -31,54 +42,15 @@ MAX_FAILURES = 100
 MAX_PIXELS = 2**26
 """Pixels of the largest picture that is decoded: twice 8K. More of them is a damaged header."""
 
+_ENCRYPTED = ("encrypted", "it plays with its owner's keys alone")
+_ENCRYPTED_TAGS = frozenset({"drms", "drmi", "drmt", "enca", "encv"})
+"""What MP4 calls tracks that are encrypted whole; others say so in their packets."""
+
 _STATE_LENGTH = ("mov,", "matroska,", "avi")
 """Beginnings of the formats whose header states the length; others have it guessed from a rate."""
 
 _GUESS_LENGTH = ("mpeg",)
 """Beginnings of the formats without a length, which FFmpeg guesses from their last time stamps."""
-
-
-class MediaError(TCAFError):
-    """A file that cannot be used.
-
-    Args:
-        path: of the file.
-        reason: one of few phrases, by which such files are counted.
-        detail: more on this file.
-    """
-
-    def __init__(self, path: str | Path, reason: str, detail: str = "") -> None:
-        more = f" ({' '.join(detail.split())})" if detail else ""
-        super().__init__(f"{one_line(path)}: {reason}{more}")
-        self.path = Path(path)
-        self.reason = reason
-        self.detail = detail
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Rebuilds the error on the other side of a pipe between processes."""
-        return type(self), (self.path, self.reason, self.detail)
-
-
-class TrackError(MediaError):
-    """A track that cannot be used; what else is in the file may be."""
-
-
-class BrokenMediaWarning(UserWarning):
-    """Part of a file does not decode; the rest is used."""
-
-
-def one_line(path: str | Path) -> str:
-    """Returns a path as it is, quoted and escaped where it would break the line."""
-    return str(path) if str(path).isprintable() else ascii(str(path))
-
-
-def import_av() -> Any:
-    """Returns PyAV. Its own default keeps FFmpeg's messages off standard error."""
-    try:
-        import av
-    except ImportError:
-        raise MissingExtraError("PyAV is not installed; pip install 'tcaf[video]'") from None
-    return av
 
 
 class Placed(NamedTuple):
@@ -95,6 +67,7 @@ class Track:
     Args:
         path: of the file, for messages.
         container: the open file.
+        reader: what it reads from.
         stream: the track.
         origin_s: time stamp of the clip's start, in seconds.
         slack_s: how far stamps may be off while frames follow each other without a gap; a frame
@@ -102,12 +75,21 @@ class Track:
     """
 
     def __init__(
-        self, path: Path, container: Any, stream: Any, origin_s: float, slack_s: float | None = None
+        self,
+        path: Path,
+        container: Any,
+        reader: Reader,
+        stream: Any,
+        origin_s: float,
+        slack_s: float | None = None,
     ) -> None:
         if stream.codec_context is None:
             raise TrackError(path, "no decoder", f"for the {stream.type} track")
+        if stream.codec_context.codec_tag in _ENCRYPTED_TAGS:
+            raise MediaError(path, *_ENCRYPTED)
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-        self._path, self._container, self._stream = path, container, stream
+        self._path, self._stream = path, stream
+        self._container, self._reader = container, reader
         self._origin_s, self._shift_s, self._slack_s = origin_s, -origin_s, slack_s
         self._nominal_s = _nominal_s(stream)
         self._stated_s = _stated_s(container)
@@ -116,7 +98,7 @@ class Track:
         self._is_damaged = False
         self._read_s = 0.0
         self._num_frames = 0
-        self.position_s = 0.0
+        self._start_s = self.position_s = 0.0
 
     def frames(self) -> Generator[Placed, None, None]:
         """Yields frames in the order in which they are shown, at times that are to be believed."""
@@ -133,13 +115,14 @@ class Track:
                 if gap_s <= self._slack_s:
                     start_s, gap_s = self.position_s, 0.0
             self._num_frames += 1
-            self.position_s = start_s + duration_s
+            self._start_s, self.position_s = start_s, start_s + duration_s
             yield Placed(frame, start_s, gap_s)
 
     def _place(self, frame: Any) -> tuple[float, float]:
         """Returns start and duration in seconds; the clock is set anew where a stamp is absurd."""
         stamp = frame.pts if frame.pts is not None else frame.dts
-        if hasattr(frame, "samples"):
+        is_sound = hasattr(frame, "samples")
+        if is_sound:
             duration_s = frame.samples / frame.sample_rate
         else:
             duration_s = float((frame.duration or 0) * frame.time_base)
@@ -148,15 +131,28 @@ class Track:
         start_s = self.position_s
         if stamp is not None:
             start_s = float(stamp * frame.time_base) + self._shift_s
-        if not -MAX_BACK_S <= start_s - self.position_s <= MAX_JUMP_S:
+        # How long a frame of a picture lasts is often a guess from the average.
+        is_back = start_s < (self.position_s if is_sound else self._start_s) - MAX_BACK_S
+        if is_back or not self._is_near(start_s):
             self._shift_s += self.position_s - start_s
             start_s = self.position_s
+        if self._stated_s is not None and not is_sound:
+            duration_s = min(duration_s, max(self._stated_s - start_s, STILL_S))
         if not self._is_believed(start_s + duration_s, self._free_s(frame, duration_s)):
             self.warn()
             self._shift_s += self.position_s - start_s
             start_s = self.position_s
             duration_s = min(duration_s, self._free_s(frame, duration_s))
         return start_s, duration_s
+
+    def _is_near(self, start_s: float) -> bool:
+        """Returns whether a frame may start there, for how far that is from the one before."""
+        step_s = start_s - self.position_s
+        if step_s <= MAX_JUMP_S:
+            return True
+        agrees = self._stated_s is not None and start_s <= self._stated_s + TAIL_S
+        others_s = max(self._played_s.values(), default=0.0)
+        return (agrees and step_s <= MAX_AGREED_S) or start_s <= others_s + MAX_JUMP_S
 
     def _free_s(self, frame: Any, duration_s: float) -> float:
         """Returns how long a frame may last, in seconds, whatever length the file states."""
@@ -184,9 +180,10 @@ class Track:
         while failures < MAX_FAILURES:
             try:
                 packet = next(packets, None)
-            except av.FFmpegError:
+            except av.FFmpegError as error:
                 # The generator has ended; a new one goes on behind the packet that failed.
-                self.warn()
+                # So FFmpeg says of chained Ogg whose second part has other rates or channels.
+                self.warn(is_changed=isinstance(error, av.error.PatchWelcomeError))
                 failures += 1
                 packets = self._container.demux()
                 continue
@@ -196,6 +193,9 @@ class Track:
             if packet is None:
                 break
             failures = 0
+            self._reader.note_packet()
+            if packet.has_sidedata("encryption_info"):
+                raise MediaError(self._path, *_ENCRYPTED)
             if packet.size:
                 self._note_position(packet)
             if packet.stream_index != self._stream.index or not packet.size:
@@ -236,14 +236,16 @@ class Track:
             played_s = self._played_s.get(packet.stream_index, 0.0)
             self._played_s[packet.stream_index] = played_s + min(lasts_s, STILL_S)
 
-    def warn(self) -> None:
-        """Warns of damage here, if it is the first."""
+    def warn(self, *, is_changed: bool = False) -> None:
+        """Warns here of damage, or of a change that FFmpeg does not follow, if it is the first."""
         if not self._is_damaged:
             self._is_damaged = True
             kind = "picture" if self._stream.type == "video" else "sound"
+            what = f"damaged {kind} from {self.position_s:.1f} s on; what decodes is used"
+            if is_changed:
+                what = f"the {kind} changes its form at {self.position_s:.1f} s; the rest is lost"
             warnings.warn(
-                f"{one_line(self._path)}: damaged {kind} from {self.position_s:.1f} s on; "
-                "what decodes is used",
+                f"{one_line(self._path)}: {what}",
                 BrokenMediaWarning,
                 stacklevel=2,
             )
@@ -259,7 +261,7 @@ class Track:
         stated_s = (self._container.duration or 0) / 1e6
         name = self._container.format.name
         is_short = name.startswith(_STATE_LENGTH) and self._read_s < stated_s - TAIL_S
-        if is_short or _is_cut_riff(self._path):
+        if is_short or self._reader.is_exhausted or _is_cut_riff(self._path):
             self.warn()
 
 

@@ -4,6 +4,7 @@ Owns temporary names, syncing, renaming, and that one process at a time changes 
 nothing of what is written.
 """
 
+import errno
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,28 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
+def needing_room(path: Path, kept: Callable[[], str]) -> Iterator[None]:
+    """Says of a full disk what is kept and how to go on.
+
+    Args:
+        path: what is written, where the system does not say which file it was.
+        kept: returns what is kept.
+
+    Raises:
+        TCAFError: the disk is full, or what the user may use of it.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise TCAFError(
+            f"no space left to write {error.filename or path}; {kept()}: make room and repeat the "
+            "same command, which carries on"
+        ) from None
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; on success it is synced and renamed over `path`.
 
@@ -48,6 +71,12 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(handle.fileno())
         temporary.replace(path)
         _sync_folder(path.parent)
+    except OSError as error:
+        # Writing to a file that is open, the system does not say which it is. Errors without a
+        # number, such as of a connection, are about something else.
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            error.filename = error.filename or str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

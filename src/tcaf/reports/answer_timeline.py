@@ -19,9 +19,9 @@ from tcaf.data.batches import LoadedClips, load_batch
 from tcaf.data.features import FeatureSpec, VideoFeatures
 from tcaf.errors import TCAFError
 from tcaf.extract.backbones import FrameSize
+from tcaf.extract.containers import BrokenMediaWarning
 from tcaf.extract.extractor import until_unusable
 from tcaf.extract.media import probe, read_audio, read_frames
-from tcaf.extract.tracks import BrokenMediaWarning
 from tcaf.files.atomic import replacing
 from tcaf.reports.theme import SERIES, Figure, extra, light, new_figure, shortened, styled
 from tcaf.systems.attention_map import AttentionMap, HasAttentionMap

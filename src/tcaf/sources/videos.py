@@ -20,8 +20,9 @@ from tcaf.data.store import FeatureStore
 from tcaf.data.writer import StoreWriter, append_store, check_store_place, new_store
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.execution.processes import usable_cores
+from tcaf.extract.containers import FILE_TIMEOUT_S
 from tcaf.extract.corpus import Backbones, Extracted, Reject, extract_files
-from tcaf.files.atomic import only_writer, write_text
+from tcaf.files.atomic import needing_room, only_writer, write_text
 from tcaf.progress import Track, silent
 from tcaf.sources.labels import (
     Clip,
@@ -63,6 +64,7 @@ def prepare_videos(
     visual_weights: Path | None = None,
     plugin: Path | None = None,
     workers: int | None = None,
+    file_timeout_s: float = FILE_TIMEOUT_S,
     dtype: Dtype = "float16",
     overwrite: bool = False,
     append: bool = False,
@@ -107,6 +109,8 @@ def prepare_videos(
         visual_weights: the same for the visual backbone.
         plugin: a Python file that registers backbones of your own.
         workers: processes that extract; by default one for each core.
+        file_timeout_s: seconds that a file may take, and as many again for each MiB of it, up to
+            144 times as many; one that takes longer is left out.
         dtype: how tokens are kept on disk; with `append` as they are in the store.
         overwrite: replace a store that is there already.
         append: add to a store that is there already, with the same backbones.
@@ -146,13 +150,16 @@ def prepare_videos(
             backbones,
             work,
             workers=workers or usable_cores(),
+            file_timeout_s=file_timeout_s,
             expected=store.spec if store else None,
             track=track,
         )
         required = {"audio": require_audio, "visual": require_visual}
         outcome = _sort_out(found, [m for m in MODALITIES if required[m]])
         outcome.rejects.extend(listing.rejects)
-        outcome.write(work)
+        done = f"the features of all {len(clips)} files are kept in {work}"
+        with needing_room(work, lambda: done):
+            outcome.write(work)
         if not outcome.kept and store is None:
             raise TCAFError(
                 f"none of {len(clips)} files can be used: {outcome.rejects[0].detail}; "
@@ -172,7 +179,7 @@ def prepare_videos(
         opened = (
             append_store(out) if store else new_store(out, spec, dtype=dtype, overwrite=overwrite)
         )
-        with opened as writer:
+        with needing_room(out, lambda: done), opened as writer:
             _note_source(writer, call)
             _keep_split(writer, split, {*parts, *(store.parts if store else ())})
             _add(writer, outcome, chosen, parts)
