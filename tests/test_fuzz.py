@@ -19,7 +19,7 @@ from tcaf.commands.entry import main
 from tcaf.training.run import train
 from write_words import write_glove
 
-ROUNDS = int(os.environ.get("TCAF_FUZZ_ROUNDS", "12"))
+ROUNDS = int(os.environ.get("TCAF_FUZZ_ROUNDS", "6"))
 """Mutations of each kind of file."""
 
 SEED = int(os.environ.get("TCAF_FUZZ_SEED", "0"))
