@@ -139,6 +139,10 @@ def test_changed_or_missing_file(copy, tmp_path):
         ({"version": 2}, "has format version 2, this tcaf reads version 1"),
         ({"spec": {}}, r"tcaf\.json is damaged"),
         ({"splits": []}, r"tcaf\.json is damaged"),
+        (
+            {"shards": [{"file": "../a", "sha256": ""}]},
+            r"files in this folder, found '../a'",
+        ),
         ({"shards": [{"file": "a"}]}, r"tcaf\.json is damaged: KeyError\('sha256'\)"),
     ],
 )

@@ -341,6 +341,16 @@ def test_changed_manifest(copy, change, message):
         FeatureStore.open(copy)
 
 
+@pytest.mark.parametrize("name", ["../shard-00000.arrow", "/etc/hosts", "..", "a/b", "..\\a", ""])
+def test_shards_lie_inside_the_store(copy, name):
+    manifest = json.loads((copy / "store.json").read_text())
+    del manifest["sha256"]
+    manifest["shards"][0]["file"] = name
+    (copy / "store.json").write_text(json.dumps(seal_json(manifest)))
+    with pytest.raises(TCAFError, match="expected names of files in this folder, found"):
+        FeatureStore.open(copy)
+
+
 @pytest.mark.parametrize("key", ["spec", "dtype", "shards", "splits", "phrases", "left_out"])
 def test_manifest_without_a_key(copy, key):
     manifest = json.loads((copy / "store.json").read_text())

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
-from tcaf.data.shards import Dtype, Manifest
+from tcaf.data.shards import Dtype, Manifest, check_inside
 from tcaf.data.splits import Split
 from tcaf.data.store import FeatureStore, read_text_embeddings, write_text_embeddings
 from tcaf.data.writer import new_store
@@ -132,7 +132,8 @@ def _read_sidecar(folder: Path) -> dict[str, Any]:
         )
     try:
         check_json(content, ("format", "version", *(field.name for field in fields(Manifest))))
-    except ValueError as error:
+        check_inside(entry["file"] for entry in content["shards"])
+    except (KeyError, TypeError, ValueError) as error:
         raise TCAFError(f"{folder / SIDECAR} is damaged: {error}; fetch the folder again") from None
     return content
 

@@ -6,7 +6,7 @@ a whole.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -63,6 +63,7 @@ class Manifest:
             )
         try:
             check_json(value, ("format", "version", *(field.name for field in fields(cls))))
+            check_inside(entry["file"] for entry in value["shards"])
             return cls(
                 spec=FeatureSpec(**value["spec"]),
                 dtype=value["dtype"],
@@ -76,6 +77,17 @@ class Manifest:
             raise TCAFError(
                 f"{folder / 'store.json'} is damaged: {error}; copy or prepare the store again"
             ) from None
+
+
+def check_inside(names: Iterable[str]) -> None:
+    """Checks that names of files are of files in a folder: whoever made it may name any.
+
+    Raises:
+        ValueError: one leads somewhere else.
+    """
+    for name in names:
+        if Path(name).name != name or name in ("", "..") or "\\" in name:
+            raise ValueError(f"expected names of files in this folder, found {name!r}")
 
 
 def shard_schema(spec: FeatureSpec, dtype: Dtype) -> pa.Schema:
