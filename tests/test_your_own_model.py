@@ -12,7 +12,7 @@ from tcaf.sources.synthetic import prepare_synthetic
 
 TEXT = (Path(__file__).parents[1] / "docs" / "your-own-model.md").read_text(encoding="utf-8")
 CODE = re.search(r"```python\n(.*?)```", TEXT, re.S)[1]
-SHORT = ["training.epochs=3", "training.batches_per_epoch=20"]
+SHORT = ["--training.epochs", "3", "--training.batches_per_epoch", "20"]
 
 
 def tcaf(*arguments, folder):
@@ -50,9 +50,9 @@ def test_it_imports_from_the_public_face_alone():
 @pytest.mark.slow
 def test_a_row_of_the_table(folder):
     done = tcaf(
-        *("reproduce", "--table", "1", "--data", "world", "--seeds", "0"),
+        *("reproduce", "--table", "1", "--store", "world", "--seeds", "0"),
         *("--models", "late_fusion", "--plugin", "late_fusion.py"),
-        *("--set", *SHORT, "--out", "out"),
+        *(*SHORT, "--out", "out"),
         folder=folder,
     )
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
@@ -69,9 +69,9 @@ def test_a_changed_file_is_another_model(folder):
     (folder / "changed.py").write_text(CODE.replace("nn.ReLU()", "nn.GELU()"))
     for plugin in ("late_fusion.py", "changed.py", "changed.py"):
         done = tcaf(
-            *("reproduce", "--table", "1", "--data", "world", "--seeds", "0"),
+            *("reproduce", "--table", "1", "--store", "world", "--seeds", "0"),
             *("--models", "late_fusion", "--plugin", plugin, "--out", "twice"),
-            *("--set", "training.epochs=1", "training.batches_per_epoch=2"),
+            *("--training.epochs", "1", "--training.batches_per_epoch", "2"),
             folder=folder,
         )
         assert done.returncode == 0, done.stderr
@@ -106,7 +106,10 @@ def test_alone_and_with_an_option(folder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--options.hiden_dim", "7"], "has no option 'hiden_dim'.*did you mean 'hidden_dim'"),
+        (
+            ["--options.hiden_dim", "7"],
+            "does not read 'options.hiden_dim'; did you mean '.*hidden_dim'",
+        ),
         (["--options.hidden_dim", "wide"], "options.hidden_dim: expected int, got 'wide'"),
     ],
 )

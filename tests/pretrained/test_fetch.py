@@ -248,7 +248,7 @@ def test_what_killed_downloads_left_is_cleared_once_nobody_writes_to_it(server):
 
 
 FETCH = """
-from tcaf.extract.weights import WeightsFile, find_weights
+from tcaf.pretrained.fetch import WeightsFile, find_weights
 find_weights(WeightsFile("net-7.pth", {url!r}, {sha!r}, 3), None)
 """
 

@@ -111,8 +111,8 @@ def markdown_table(text, head):
 
 
 TABLE = Table(1, "systems", ())
-COMMAND = ["tcaf", "reproduce", "--set", "text.path=a b"]
-COMMANDS = ["tcaf reproduce --set 'text.path=a b'"]
+COMMAND = ["tcaf", "reproduce", "--text.path", "a b"]
+COMMANDS = ["tcaf reproduce --text.path 'a b'"]
 
 
 def markdown(rows, dataset="synthetic"):
@@ -194,7 +194,7 @@ def test_markdown_of_other_data(rows):
 
 def test_what_markdown_says_of_its_making(rows):
     text = markdown(rows)
-    assert text.startswith("# Table 1: systems\n\n    tcaf reproduce --set 'text.path=a b'\n\n")
+    assert text.startswith("# Table 1: systems\n\n    tcaf reproduce --text.path 'a b'\n\n")
     assert "Data: synthetic, 1,234 clips, fingerprint 0123456789ab." in text
     assert " 5 cores of Abacus, 2 threads per run; tcaf 0.1, torch 2.6; commit abc123;" in text
     # 13 + 17 and once more 13 seconds.

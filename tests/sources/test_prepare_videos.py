@@ -176,9 +176,10 @@ def test_what_is_required_rejects_without_another_extraction(damaged, tmp_path, 
     work = tmp_path / "store.extracted"
     extract_files(files, Backbones("logmel", LIGHT), work, workers=2)
     monkeypatch.setattr(corpus, "answers", extract_nothing)
-    store = prepare_videos(
-        folder, tmp_path / "store", visual=LIGHT, require_audio=True, require_visual=True
-    )
+    with pytest.warns(UserWarning, match="passed over"):
+        store = prepare_videos(
+            folder, tmp_path / "store", visual=LIGHT, require_audio=True, require_visual=True
+        )
     rejects = grouped(store.path / "rejects.csv", "file", "reason")
     assert {name for name, (why,) in rejects.items() if why == "no audio track"} == NO_AUDIO
     assert {name for name, (why,) in rejects.items() if why == "no visual track"} == NO_VISUAL
