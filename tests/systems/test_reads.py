@@ -194,7 +194,14 @@ def split(system):
     return read, [name for name in SETTINGS if name not in read]
 
 
-READ = [(system, setting) for system in ENTRIES for setting in split(system)[0]]
+OFTEN = ("tcaf", "avca", "ridge")
+"""Systems whose every setting is looked at in the unit tier: one of each manner of training."""
+
+READ = [
+    pytest.param(system, setting, marks=() if system in OFTEN else pytest.mark.slow)
+    for system in ENTRIES
+    for setting in split(system)[0]
+]
 
 
 @pytest.mark.parametrize(("system", "setting"), READ)
