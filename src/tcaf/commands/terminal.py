@@ -84,7 +84,28 @@ def describe_losses(losses: dict[str, float]) -> str:
     return "  ".join(f"{SHORT.get(name, name)} {value:.3f}" for name, value in losses.items())
 
 
-class TerminalObserver:
+B = TypeVar("B", bound="_WithBar")
+
+
+class _WithBar:
+    """What draws a bar for as long as its `with` lasts."""
+
+    bar: Progress
+
+    def __enter__(self: B) -> B:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.bar.stop()
+
+
+class TerminalObserver(_WithBar):
     """Draws a bar for the epoch that runs and leaves a line for each that is over.
 
     Args:
@@ -108,18 +129,6 @@ class TerminalObserver:
         self.task: TaskID | None = None
         self.stage, self.epochs, self.done = 0, 0, 0
         self.started = 0.0
-
-    def __enter__(self) -> "TerminalObserver":
-        self.bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.bar.stop()
 
     def stage_started(self, stage: int, epochs: int, done: int) -> None:
         """Announces the stage."""
@@ -166,7 +175,7 @@ class TerminalObserver:
         )
 
 
-class JobsObserver:
+class JobsObserver(_WithBar):
     """Shows the runs of a table: a bar for each that runs, one for all, a line for each that ends.
 
     Args:
@@ -188,18 +197,6 @@ class JobsObserver:
         self.total = self.bar.add_task("all runs", total=len(jobs), state=f"0/{len(jobs)}")
         self.tasks: dict[Path, TaskID] = {}
         self.started: dict[Path, float] = {}
-
-    def __enter__(self) -> "JobsObserver":
-        self.bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.bar.stop()
 
     def __call__(self, news: "Moment | Outcome") -> None:
         """Shows what a job has come to."""

@@ -50,11 +50,15 @@ class EpochRecord:
             TCAFError: it is no record, or has numbers that cannot be.
         """
         try:
-            record = TypeAdapter(cls).validate_json(line, strict=True)
+            record = _RECORD.validate_json(line, strict=True)
         except ValueError:
             raise TCAFError(f"{where} is damaged: expected the record of an epoch") from None
         check_numbers(record.to_json(), where)
         return record
+
+
+# Made once: it takes longer than reading a line.
+_RECORD = TypeAdapter(EpochRecord)
 
 
 @runtime_checkable
