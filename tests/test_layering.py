@@ -24,7 +24,10 @@ ROOMS = {
     ),
     "pretrained": ("fetch", "weights", "towers"),
     "settings": ("validation", "fidelity", "sections", "experiment"),
-    "text": ("words", "encoders", "sources", "phrases", "spaces", "class_text", "candidates"),
+    "text": (
+        *("words", "encoders", "sources", "word_list", "phrases", "spaces", "class_text"),
+        "candidates",
+    ),
     "extract": (
         *("backbones", "containers", "tracks", "conversion", "media", "waveform"),
         *("vggish", "logmel", "c3d", "efficientnet", "clip", "clap"),
@@ -34,6 +37,7 @@ ROOMS = {
         *("losses", "optimisers", "stages", "interface", "blocks"),
         *("attention", "attention_map", "joint_space", "tcaf", "attention_fusion", "perceiver"),
         *("averaging", "cjme", "avgzslnet", "avca", "ridge"),
+        *("clip_vectors", "textlda"),
         *("registry", "reads", "release_checkpoint"),
     ),
     "sources": (

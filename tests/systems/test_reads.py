@@ -156,7 +156,7 @@ def short_run(experiment, store):
         "learning rates": rates(protocol, stage),
         "epochs": [
             protocol.system.stage_1_epochs(experiment),
-            *(protocol.system.stage_2_epochs(experiment, best) for best in (1, 2)),
+            *(protocol.system.stage_2_epochs(experiment, best)[-1] for best in (1, 2)),
         ],
     }
 

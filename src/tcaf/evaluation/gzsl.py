@@ -254,8 +254,23 @@ def decide(
     )
 
 
+def margin_gammas(decisions: Decisions) -> tuple[float, ...]:
+    """Returns gammas over the range in which clips switch, in round steps of about a hundredth.
+
+    The range leaves out the outermost hundredth of the clips' margins at either end.
+    """
+    low, high = np.quantile(decisions.margin, [0.01, 0.99])
+    if high <= low:
+        return (float(low),)
+    exponent = np.floor(np.log10((high - low) / 100))
+    steps = np.array([1, 2, 5, 10]) * 10.0**exponent
+    step = steps[np.searchsorted(steps, (high - low) / 100)]
+    first, last = np.floor(low / step), np.ceil(high / step)
+    return tuple(np.round(np.arange(first, last + 1) * step, 1 - int(exponent)).tolist())
+
+
 def score(
-    decisions: Decisions, *, gamma: float | None = None, gammas: Sequence[float] = GAMMAS
+    decisions: Decisions, *, gamma: float | None = None, gammas: Sequence[float] | None = GAMMAS
 ) -> GZSLResult:
     """Scores decisions at one gamma, or at the best of a grid.
 
@@ -263,7 +278,7 @@ def score(
         decisions: from `decide`.
         gamma: what to add to the distance of seen classes; None searches `gammas` for the best HM
             (the smallest of equals).
-        gammas: the grid, ascending.
+        gammas: the grid, ascending; None takes that of `margin_gammas`.
 
     Raises:
         TCAFError: gamma is to be searched for, but one half has no clips and HM no meaning.
@@ -275,6 +290,8 @@ def score(
             "searching for gamma needs clips of seen and of unseen classes, and there are none of "
             f"{missing} ones"
         )
+    if gammas is None:
+        gammas = margin_gammas(decisions)
     grid = np.array(gammas if gamma is None else [gamma], float)
     seen, unseen = decisions.seen_unseen(grid)
     means = harmonic_mean(seen, unseen)

@@ -3,8 +3,9 @@
 Owns the loop over clips at evaluation. The arithmetic of the scores is in `gzsl.py`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from tcaf.data.store import FeatureStore
 from tcaf.data.windows import Windows
 from tcaf.errors import TCAFError
 from tcaf.evaluation.gzsl import GZSLResult, decide, join_decisions, score
-from tcaf.systems.interface import ZeroShotModel
+from tcaf.systems.interface import Reduces, ZeroShotModel
 from tcaf.text.spaces import ClassText
 
 
@@ -44,21 +45,39 @@ class EvaluationPart:
         return torch.from_numpy(self.classes.ids(self.store.class_names[self.rows].tolist()))
 
 
-def _by_batch(
+@torch.inference_mode()
+def read_part(
     model: ZeroShotModel,
     part: EvaluationPart,
     windows: Windows,
-    batch_size: int,
-    device: torch.device | str,
-) -> Iterator[Float[Tensor, "batch num_classes"]]:
-    """Yields the distances of one batch of clips after the other, where the model is."""
+    *,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+) -> Iterator[Any]:
+    """Yields the clips of a part batch by batch, as the model's `scores` take them.
+
+    What is left of a batch whatever the regulariser (`Reduces`) may be kept and evaluated again.
+
+    Raises:
+        TCAFError: there are no clips.
+    """
     if not len(part.rows):
         raise TCAFError(f"nothing to evaluate: store {part.store.path} has no clips in this part")
     model.eval()
+    for rows in in_order(part.rows, batch_size):
+        batch = load_batch(part.store, rows, windows).to(device)
+        yield model.reduced(batch) if isinstance(model, Reduces) else batch
+
+
+def _by_batch(
+    model: ZeroShotModel, part: EvaluationPart, batches: Iterable[Any], device: torch.device | str
+) -> Iterator[Float[Tensor, "batch num_classes"]]:
+    """Yields the distances of one batch of clips after the other, where the model is."""
+    model.eval()
     text = part.class_text.to(device).model_input
     class_embedding = model.embed_text(text).class_embedding
-    for rows in in_order(part.rows, batch_size):
-        yield model.scores(load_batch(part.store, rows, windows).to(device), class_embedding)
+    for batch in batches:
+        yield model.scores(batch, class_embedding)
 
 
 @torch.inference_mode()
@@ -69,6 +88,7 @@ def distances(
     *,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
+    kept: Iterable[Any] | None = None,
 ) -> Float[Tensor, "clips num_classes"]:
     """Returns the distance of each clip from each candidate class, on the CPU.
 
@@ -78,7 +98,8 @@ def distances(
     Raises:
         TCAFError: there are no clips.
     """
-    found = _by_batch(model, part, windows, batch_size, device)
+    batches = kept or read_part(model, part, windows, batch_size=batch_size, device=device)
+    found = _by_batch(model, part, batches, device)
     return torch.cat([batch.cpu() for batch in found])
 
 
@@ -89,9 +110,10 @@ def evaluate_part(
     windows: Windows,
     *,
     gamma: float | None = None,
-    gammas: Sequence[float],
+    gammas: Sequence[float] | None,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
+    kept: Iterable[Any] | None = None,
 ) -> GZSLResult:
     """Evaluates a model on clips.
 
@@ -100,15 +122,17 @@ def evaluate_part(
         part: clips and candidate classes.
         windows: how clips are cut.
         gamma: what to add to the distance of seen classes; None searches `gammas`.
-        gammas: the grid.
+        gammas: the grid; None follows the margins (`gzsl.margin_gammas`).
         batch_size: clips in a batch.
         device: where the model is.
+        kept: what `read_part` yielded for these clips, in batches of this size; None reads anew.
 
     Raises:
         TCAFError: see `distances`, `gzsl.decide` and `gzsl.score`.
     """
     seen, unseen = part.classes.seen_ids, part.classes.unseen_ids
-    found = _by_batch(model, part, windows, batch_size, device)
+    batches = kept or read_part(model, part, windows, batch_size=batch_size, device=device)
+    found = _by_batch(model, part, batches, device)
     labels = part.labels.split(batch_size)
     # Batch by batch: the distances of all clips from all classes need not be held at once.
     decided = [

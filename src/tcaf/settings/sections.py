@@ -55,6 +55,10 @@ class TextSettings:
             phrases are embedded in place of the store's.
         normalise: whether each phrase's vector and each class's mean are scaled to length 1; if
             not, the mean of the vectors is taken as they are.
+        words: a list of words that class text is compared with: `english` for the packaged one, or
+            a file with a word or phrase a line. Of each class the shares of these words are then
+            given, sqrt(softmax(similarity / words_temperature)), in place of its vector.
+        words_temperature: how far words count: of a small one the nearest words alone.
     """
 
     source: Literal[
@@ -65,6 +69,12 @@ class TextSettings:
     phrases: Annotated[tuple[str, ...], Field(strict=False)] = ("name",)
     phrases_file: str = ""
     normalise: bool = True
+    words: str = ""
+    words_temperature: Positive = 0.2
+
+    def __post_init__(self) -> None:
+        if self.words and not self.normalise:
+            raise TCAFError("text.words compares directions; leave text.normalise true")
 
 
 @settings("model")
@@ -201,16 +211,25 @@ class EvaluationSettings:
     Args:
         window_s: longest stretch of a clip used, in seconds, from its middle; none: whole clips.
         batch_size: clips in a batch; changes speed and memory, and nothing beyond rounding.
-        gamma_max: largest gamma that calibrated stacking tries.
-        gamma_step: distance between the gammas tried, from 0 up.
+        gamma_grid: which gammas calibrated stacking tries: `fixed` ones, from 0 up, as in the paper;
+            or some hundred over the `margins` of the validation clips, negative ones too, for
+            systems whose distances are of another scale than TCaF's.
+        gamma_max: largest gamma of the fixed grid.
+        gamma_step: distance between the gammas of the fixed grid.
     """
 
     window_s: Positive | None = None
     batch_size: Count = 256
+    gamma_grid: Literal["fixed", "margins"] = "fixed"
     gamma_max: NotNegative = 3.0
     gamma_step: Positive = 0.2
 
     def __post_init__(self) -> None:
+        if self.gamma_grid == "margins" and (self.gamma_max, self.gamma_step) != (3.0, 0.2):
+            raise TCAFError(
+                "evaluation.gamma_max and gamma_step are of the fixed grid; set "
+                "evaluation.gamma_grid to fixed, or leave them out"
+            )
         if self.gamma_max / self.gamma_step > MOST_GAMMAS:
             raise TCAFError(
                 f"evaluation: at most {MOST_GAMMAS} gammas are tried, got gamma_max "
@@ -218,8 +237,10 @@ class EvaluationSettings:
             )
 
     @property
-    def gammas(self) -> tuple[float, ...]:
-        """The gammas tried: 0, `gamma_step`, ... up to `gamma_max`."""
+    def gammas(self) -> tuple[float, ...] | None:
+        """The gammas tried: 0, `gamma_step`, ... up to `gamma_max`; None: over the margins."""
+        if self.gamma_grid == "margins":
+            return None
         # Multiples are rounded so that 3 x 0.2 reads 0.6 in every report.
         count = int(self.gamma_max / self.gamma_step + 1e-6)
         return tuple(round(i * self.gamma_step, 10) for i in range(count + 1))

@@ -121,6 +121,19 @@ class ZeroShotModel(Protocol):
         ...
 
 
+@runtime_checkable
+class Reduces(Protocol):
+    """A model that needs less of a clip than its tokens, and the same for every regulariser.
+
+    Its `scores` takes what `reduced` returns in place of a batch, so that validation reads each
+    clip once.
+    """
+
+    def reduced(self, batch: FeatureBatch) -> Any:
+        """Returns what is needed of a batch."""
+        ...
+
+
 @dataclass(frozen=True)
 class System:
     """One entry of the comparison: a model, and how it comes to its weights.
@@ -274,14 +287,14 @@ class System:
         """Returns how long stage 1 lasts: without training, for the one epoch to be validated."""
         return 1 if self.training_free else experiment.training.epochs
 
-    def stage_2_epochs(self, experiment: Experiment, best: int) -> int:
-        """Returns how long stage 2 lasts.
+    def stage_2_epochs(self, experiment: Experiment, best: int) -> range:
+        """Returns the epochs of stage 2: all up to the last, of a fit the chosen regulariser alone.
 
         Args:
             experiment: all settings.
-            best: the epoch that stage 1 chose; of a fit, the regulariser, which is the last solved.
+            best: the epoch that stage 1 chose.
         """
+        if self.objective is None:
+            return range(best, best + 1)
         release = experiment.fidelity.stage_2_epochs == "release"
-        if self.objective is not None and release and best == 1:
-            return experiment.training.epochs
-        return best
+        return range(1, 1 + (experiment.training.epochs if release and best == 1 else best))

@@ -27,6 +27,7 @@ from tcaf.systems.joint_space import TCAFConfig, used_modalities
 from tcaf.systems.perceiver import Perceiver, PerceiverConfig
 from tcaf.systems.ridge import Ridge, RidgeConfig, RidgeFit
 from tcaf.systems.tcaf import TCAF, tcaf_objective
+from tcaf.systems.textlda import TextLDA, TextLDAConfig, TextLDAFit
 
 SYSTEMS: Registry[System] = Registry("system")
 """All systems by name, in the order in which tables show them."""
@@ -118,7 +119,7 @@ _NO_TIME = frozenset({"fidelity.evaluation_times", "fidelity.window_times"})
 
 _PERCEIVER = frozenset({"model.attention", "model.class_token", "fidelity.layer_norm"})
 _TRIPLETS = frozenset({"objective"})
-_RIDGE = frozenset(
+_UNSCALED = frozenset(
     {"fidelity.audio_scaling", "fidelity.visual_scaling", "fidelity.batch_norm_momentum"}
 )
 
@@ -140,6 +141,7 @@ for _system in (
     System("cjme", "CJME", CJMEConfig, CJME, cjme_objective, **_AVERAGED),
     System("avgzslnet", "AVGZSLNet", AVGZSLNetConfig, AVGZSLNet, avgzslnet_objective, **_AVERAGED),
     System("avca", "AVCA", AVCAConfig, AVCA, avca_objective, **_AVERAGED),
-    System("ridge", "Ridge", RidgeConfig, Ridge, fit=RidgeFit, averages=True, ignores=_RIDGE),
+    System("ridge", "Ridge", RidgeConfig, Ridge, fit=RidgeFit, averages=True, ignores=_UNSCALED),
+    System("textlda", "TextLDA", TextLDAConfig, TextLDA, fit=TextLDAFit, ignores=_UNSCALED),
 ):
     register(_system)

@@ -87,9 +87,14 @@ class Ridge(nn.Module):
         # Unit length makes any other scaling of the features immaterial.
         return torch.cat([F.normalize(batch.modality(m).mean(), dim=1) for m in MODALITIES], 1)
 
-    def forward(self, batch: FeatureBatch) -> RidgeOutput:
-        """Maps clips into the space of class text."""
-        predicted = self.features(batch) @ self.weight + self.bias
+    def reduced(self, batch: FeatureBatch) -> Float[Tensor, "batch feature_dim"]:
+        """Returns all that is needed of a batch: `features`."""
+        return self.features(batch)
+
+    def forward(self, batch: FeatureBatch | Float[Tensor, "batch feature_dim"]) -> RidgeOutput:
+        """Maps clips, or what `reduced` returned of them, into the space of class text."""
+        x = batch if isinstance(batch, Tensor) else self.features(batch)
+        predicted = x @ self.weight + self.bias
         return RidgeOutput(F.normalize(predicted - self.centre, dim=1))
 
     def embed_text(self, text_embedding: Float[Tensor, "num_classes text_dim"]) -> ClassEmbeddings:
@@ -102,7 +107,9 @@ class Ridge(nn.Module):
         return ClassEmbeddings(F.normalize(text_embedding - self.centre, dim=1))
 
     def scores(
-        self, batch: FeatureBatch, class_embedding: Float[Tensor, "num_classes text_dim"]
+        self,
+        batch: FeatureBatch | Float[Tensor, "batch feature_dim"],
+        class_embedding: Float[Tensor, "num_classes text_dim"],
     ) -> Float[Tensor, "batch num_classes"]:
         """Returns the cosine distance of each clip from each class."""
         return 1 - self(batch).video_embedding @ class_embedding.T

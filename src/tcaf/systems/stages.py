@@ -54,7 +54,9 @@ class Fit(Protocol):
 
 
 NewFit = Callable[[Any, Iterable[FeatureBatch], Any], Fit]
-"""(model, batches, text_embedding) to a `Fit`; all clips of the stage come once, with labels.
+"""(model, batches, text_embedding) to a `Fit`.
+
+All clips of the stage come, whole and with labels, each time that the batches are iterated over.
 
 The text is as an `Objective` is given it.
 """
@@ -124,8 +126,8 @@ class Stage(Protocol):
         """Returns copies of all tensors that the next epoch depends on, by name."""
         ...
 
-    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes up what `state` returned."""
+    def load_state(self, tensors: Mapping[str, Tensor], epoch: int) -> None:
+        """Takes up what `state` returned after an epoch."""
         ...
 
 
@@ -145,8 +147,8 @@ class _WithWeights:
         """Returns copies of the weights, by name."""
         return {f"model.{name}": t.clone() for name, t in self.model.state_dict().items()}
 
-    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes up what `state` returned."""
+    def load_state(self, tensors: Mapping[str, Tensor], epoch: int) -> None:
+        """Takes up what `state` returned after an epoch."""
         self.model.load_state_dict(_under("model.", tensors))
 
 
@@ -206,15 +208,33 @@ class ClosedFormStage(_WithWeights):
         if self.fit is None:
             self.model.eval()
             text = self.part.class_text.model_input
-            self.fit = self.new_fit(self.model, self._batches(report), text)
+            size = self.experiment.evaluation.batch_size
+            self.fit = self.new_fit(self.model, _AllClips(self.part, size, report), text)
         return self.fit.solve(epoch)
 
-    def _batches(self, report: Report) -> Iterator[FeatureBatch]:
-        order, batch_size = np.arange(len(self.part.rows)), self.experiment.evaluation.batch_size
-        count = -(-len(order) // batch_size)
-        for number, chosen in enumerate(in_order(order, batch_size), start=1):
+    def state(self) -> dict[str, Tensor]:
+        """Returns nothing: an epoch depends on none before it."""
+        return {}
+
+    def load_state(self, tensors: Mapping[str, Tensor], epoch: int) -> None:
+        """Solves the epoch again, which costs less than to keep each."""
+        self.run_epoch(epoch, 0.0)
+
+
+@dataclass(frozen=True)
+class _AllClips:
+    """The clips of a part in batches, read anew for each look."""
+
+    part: TrainingPart
+    batch_size: int
+    report: Report
+
+    def __iter__(self) -> Iterator[FeatureBatch]:
+        order = np.arange(len(self.part.rows))
+        count = -(-len(order) // self.batch_size)
+        for number, chosen in enumerate(in_order(order, self.batch_size), start=1):
             yield self.part.load(chosen)
-            report(number, count, {})
+            self.report(number, count, {})
 
 
 class DescentStage(_WithWeights):
@@ -302,8 +322,8 @@ class DescentStage(_WithWeights):
         averages = self.optimiser.state()
         return {**super().state(), **{f"optimiser.{name}": t for name, t in averages.items()}}
 
-    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes up what `state` returned."""
-        super().load_state(tensors)
+    def load_state(self, tensors: Mapping[str, Tensor], epoch: int) -> None:
+        """Takes up what `state` returned after an epoch."""
+        super().load_state(tensors, epoch)
         # Before there was a choice, the averages were named adam.<index>.<name>.
         self.optimiser.load_state(_under("adam.", tensors) or _under("optimiser.", tensors))

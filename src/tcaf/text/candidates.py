@@ -17,7 +17,7 @@ from jaxtyping import Float
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.settings.sections import TextSettings
-from tcaf.text.class_text import embed_classes, open_text_source
+from tcaf.text.class_text import embed_classes, open_text_source, text_size
 from tcaf.text.phrases import class_phrases
 from tcaf.text.sources import TextSource
 from tcaf.text.spaces import ClassText, SpaceVectors, naming_space
@@ -203,10 +203,11 @@ class _Space:
         """Refuses a source whose vectors lie in another space than those of the run's classes."""
         known = sorted(self._vectors)
         size = len(self._vectors[known[0]])
-        if source.dim != size:
+        made_size = text_size(self.settings, source)
+        if made_size != size:
             raise TCAFError(
                 f"the run was trained on text embeddings of size {size}, {source.name} makes ones "
-                f"of size {source.dim}"
+                f"of size {made_size}"
             )
         # Without the store, a name that is not as people write it may have had another wording.
         kept = {} if store is None else store.phrases

@@ -26,6 +26,7 @@ from tcaf.text.phrases import BY_CLASS_NAME as BY_CLASS_NAME
 from tcaf.text.phrases import class_phrases
 from tcaf.text.sources import NamedVectors, TextSource, read_attributes, read_named_vectors
 from tcaf.text.spaces import ClassText, naming_space
+from tcaf.text.word_list import read_word_list, word_list_file, word_shares, word_vectors
 from tcaf.text.words import BinaryWordTable, TextWordTable, WordVectors
 
 _CACHE_VERSION = 1
@@ -97,6 +98,13 @@ def _check(settings: TextSettings) -> None:
             f"the source {source} has one vector per class and embeds no phrases; leave "
             "text.phrases and text.phrases_file out, or choose another text.source"
         )
+    if settings.words:
+        if source in (*BY_CLASS_NAME, "npy"):
+            raise TCAFError(
+                f"the source {source} has no vectors of words, which text.words needs; choose "
+                "another text.source, such as sentence"
+            )
+        word_list_file(settings.words)
     if not settings.phrases:
         raise TCAFError("text.phrases is empty; expected kinds of phrases such as name")
     needed = {**_NEEDS, **_NEEDS_FOLDER}.get(source)
@@ -157,6 +165,28 @@ def embed_classes(
         TCAFError: as `open_text_source` and `class_phrases`; a class, phrase or word without a
             vector; a vector that is not finite or, if it is to be normalised, zero.
     """
+    vectors = _embed(settings, class_names, store, phrases, source)
+    if not settings.words:
+        return vectors
+    words = word_vectors(
+        settings.words, text_origin(settings), lambda: source or open_text_source(settings, store)
+    )
+    return word_shares(vectors, words, settings.words_temperature)
+
+
+def text_size(settings: TextSettings, source: TextSource) -> int:
+    """Returns the size of the text embeddings that `embed_classes` makes with a source."""
+    return len(read_word_list(settings.words)) if settings.words else source.dim
+
+
+def _embed(
+    settings: TextSettings,
+    class_names: Sequence[str],
+    store: FeatureStore | None,
+    phrases: Mapping[str, Sequence[str]] | None,
+    source: TextSource | None,
+) -> Float[np.ndarray, "num_classes text_dim"]:
+    """Returns the mean of each class's phrases, before words come in."""
     _check(settings)
     phrases_of = class_phrases(settings, class_names, store, phrases)
     if source is not None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -22,12 +23,12 @@ from tcaf.data.splits import NAMED_PARTS
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
 from tcaf.evaluation.gzsl import GZSLResult
-from tcaf.evaluation.parts import EvaluationPart, distances, evaluate_part
+from tcaf.evaluation.parts import EvaluationPart, distances, evaluate_part, read_part
 from tcaf.evaluation.temperature import fit_temperature
 from tcaf.execution.devices import pick_device
 from tcaf.seeding import seeded
 from tcaf.settings.experiment import Experiment
-from tcaf.systems.interface import ZeroShotModel
+from tcaf.systems.interface import Reduces, ZeroShotModel
 from tcaf.systems.registry import configure, find_system, modalities
 from tcaf.systems.stages import Stage, TrainingPart
 from tcaf.text.spaces import ClassText, SpaceVectors
@@ -161,6 +162,7 @@ class TwoStages:
         self._check_clips()
         self.windows = self.system.windows(experiment, training=False)
         self.validation = self.evaluation_part("val", self.split.stage_1)
+        self._kept: list[Any] | None = None
 
     def _check_clips(self) -> None:
         store, name = self.store, self.experiment.data.split
@@ -232,7 +234,21 @@ class TwoStages:
             gammas=self.experiment.evaluation.gammas,
             batch_size=self.experiment.evaluation.batch_size,
             device=self.device,
+            kept=self._validation_clips(model) if part is self.validation else None,
         )
+
+    def _validation_clips(self, model: nn.Module) -> list[Any] | None:
+        """Returns what a closed form needs of the validation clips, read once for all choices."""
+        if self.system.fit is None or not isinstance(model, Reduces):
+            return None
+        if self._kept is None:
+            assert isinstance(model, ZeroShotModel), "`new_stage` refuses others"
+            size = self.experiment.evaluation.batch_size
+            clips = read_part(
+                model, self.validation, self.windows, batch_size=size, device=self.device
+            )
+            self._kept = list(clips)
+        return self._kept
 
     def temperature(self, model: nn.Module, gamma: float) -> float:
         """Returns the temperature that fits the validation clips (`gzsl.fit_temperature`)."""
@@ -244,6 +260,7 @@ class TwoStages:
             self.windows,
             batch_size=self.experiment.evaluation.batch_size,
             device=self.device,
+            kept=self._validation_clips(model),
         )
         return fit_temperature(found, part.labels, seen=part.classes.seen_ids, gamma=gamma)
 
@@ -270,7 +287,7 @@ class TwoStages:
         progress, observer = progress or Progress(), observer or Silence()
         epochs = self.system.stage_1_epochs(self.experiment)
         if len(progress.of_stage(1)) < epochs:
-            _, progress = yield from self._run_stage(1, epochs, progress, observer)
+            _, progress = yield from self._run_stage(1, range(1, 1 + epochs), progress, observer)
         choice = choose(progress.of_stage(1))
         epochs = self.system.stage_2_epochs(self.experiment, choice.epoch)
         stage, progress = yield from self._run_stage(2, epochs, progress, observer)
@@ -278,14 +295,14 @@ class TwoStages:
         yield Finished(stage.model, choice, self.evaluate(stage.model, test, choice.gamma))
 
     def _run_stage(
-        self, number: int, epochs: int, progress: Progress, observer: Observer
+        self, number: int, epochs: range, progress: Progress, observer: Observer
     ) -> Generator[EpochDone, None, tuple[Stage, Progress]]:
         """Runs what is left of one stage; returns it with the progress after it."""
         stage = self.new_stage(number)
-        done = len(progress.of_stage(number))
-        if done:
-            stage.load_state(progress.tensors)
-        observer.stage_started(number, epochs, done)
+        done = max((record.epoch for record in progress.of_stage(number)), default=epochs[0] - 1)
+        if progress.of_stage(number):
+            stage.load_state(progress.tensors, done)
+        observer.stage_started(number, epochs[-1], done)
 
         def validate() -> dict[str, float | bool]:
             result = self.evaluate(stage.model, self.validation, None)
@@ -297,7 +314,7 @@ class TwoStages:
             return scores
 
         watches = number == 1 or self.experiment.fidelity.stage_2_schedule == "validation"
-        for epoch in range(done + 1, epochs + 1):
+        for epoch in range(done + 1, epochs[-1] + 1):
             rate = self.learning_rate(stage, progress.records, epoch)
             record = timed_epoch(stage, epoch, rate, observer, validate if watches else None)
             progress = Progress((*progress.records, record), stage.state())

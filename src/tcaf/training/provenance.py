@@ -22,6 +22,7 @@ from tcaf.files.sealed import unsealed_bytes
 from tcaf.settings.experiment import TEXT, Experiment, text_settings
 from tcaf.systems.registry import SYSTEMS, find_system
 from tcaf.text.class_text import text_origin
+from tcaf.text.word_list import word_list_digest
 from tcaf.text.spaces import in_space
 
 
@@ -91,6 +92,8 @@ def text_sha256(experiment: Experiment, store: FeatureStore, space: str = TEXT) 
     try:
         origin = text_origin(settings)
         phrases = [file_digest(Path(settings.phrases_file))] if settings.phrases_file else []
+        if settings.words:
+            phrases.append(word_list_digest(settings.words))
     except (MissingExtraError, OSError):
         return None
     if settings.path and not origin:

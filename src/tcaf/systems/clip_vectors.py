@@ -1,0 +1,161 @@
+"""One vector a clip, in blocks: means of the modalities, what changes together, what comes first.
+
+Owns the arithmetic from a batch of clips to the blocks that `textlda` reads. All of it is over
+packed tokens, without a loop over clips. `docs/systems.md` has the meaning in pictures.
+
+- *together*: how much the picture changes `lag` seconds after the sound does, for each of many lags.
+- *random features* of that: products of lags, so that a linear model can tell shapes.
+- *order*: the course of each modality, along its leading directions of change.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tcaf.data.packed import Packed
+
+LEAST_TOKENS = 3
+"""Tokens that a modality needs for its changes to mean anything."""
+
+MOST_PAIRS = 1 << 18
+"""Pairs of an audio and a visual token that are looked at in one go, to bound memory."""
+
+REACH = 4.0
+"""Standard deviations of a lag's weight beyond which it is taken for 0."""
+
+POLYNOMIALS = 3
+"""Legendre polynomials of relative time, from the first degree on."""
+
+
+def deviations(packed: Packed) -> Float[Tensor, "total dim"]:
+    """Returns each token less the mean token of its clip."""
+    return packed.tokens - packed.mean()[packed.packing.clip_of]
+
+
+def change(packed: Packed) -> Float[Tensor, " total"]:
+    """Returns how far each token is from its clip's mean, less its mean, at unit norm a clip.
+
+    0 in clips of fewer than `LEAST_TOKENS` tokens, or in which nothing changes.
+    """
+    size = deviations(packed).norm(dim=1, keepdim=True)
+    return _unit_courses(packed, size).squeeze(dim=1)
+
+
+def _unit_courses(packed: Packed, values: Float[Tensor, "total n"]) -> Float[Tensor, "total n"]:
+    """Returns values less their mean over each clip, at unit norm over each clip."""
+    packing, clip_of = packed.packing, packed.packing.clip_of
+    count = packed.lens.clamp_min(1).to(values)[:, None]
+    centred = values - (packing.sum(values) / count)[clip_of]
+    power = packing.sum(centred.square())
+    # Rounding leaves a little of what does not change at all.
+    floor = 1e-10 * packing.sum(values.square())
+    kept = (power > floor) & (packed.lens >= LEAST_TOKENS).to(values.device)[:, None]
+    scale = torch.where(kept, power, 1).rsqrt() * kept
+    return centred * scale[clip_of]
+
+
+def ends(packed: Packed) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+    """Returns the times of each clip's first and last token; infinity and less without any."""
+    clip_of, none = packed.packing.clip_of, packed.times.new_zeros(len(packed.lens))
+    first = (none + torch.inf).scatter_reduce(0, clip_of, packed.times, "amin")
+    last = (none - torch.inf).scatter_reduce(0, clip_of, packed.times, "amax")
+    return first, last
+
+
+def longest_span(audio: Packed, visual: Packed) -> float:
+    """Returns the seconds from the first to the last token of the longest clip, at least 0."""
+    found = [last - first for first, last in map(ends, (audio, visual))]
+    return max(0.0, *(float(span.max()) for span in found if len(span)))
+
+
+def together(
+    audio: Packed,
+    visual: Packed,
+    audio_change: Float[Tensor, " audio_total"],
+    visual_change: Float[Tensor, " visual_total"],
+    lags: Float[Tensor, " num_lags"],
+) -> Float[Tensor, "batch num_lags"]:
+    """Returns how sound and picture change together at each lag.
+
+    E(lag) = sum_ij w_ij e_i f_j / sqrt(sum_ij w_ij), with e and f the changes of the audio tokens i
+    and the visual tokens j, and w_ij a Gaussian in t_i - u_j - lag, 0.8 of a lag's spacing wide. 0
+    where there is no pair.
+
+    Args:
+        audio: tokens of each clip with their times t.
+        visual: the same, with times u.
+        audio_change: `change` of the audio tokens.
+        visual_change: of the visual ones.
+        lags: evenly spaced, in seconds, ascending.
+    """
+    width = 0.8 * float(lags[1] - lags[0])
+    reach = float(lags[-1]) + REACH * width
+    total = lags.new_zeros(len(audio.lens), len(lags))
+    weight = lags.new_zeros(len(audio.lens), len(lags))
+    for i, j in _near_pairs(audio, visual, reach):
+        apart = (audio.times[i] - visual.times[j])[:, None] - lags
+        w = torch.exp(-0.5 * (apart / width).square())
+        clip = audio.packing.clip_of[i]
+        product = (audio_change[i] * visual_change[j])[:, None]
+        total.index_add_(0, clip, w * product)
+        weight.index_add_(0, clip, w)
+    return total * weight.clamp_min(torch.finfo(weight.dtype).tiny).rsqrt() * (weight > 1e-6)
+
+
+def _near_pairs(
+    audio: Packed, visual: Packed, reach: float
+) -> Iterator[tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]]:
+    """Yields audio and visual tokens of one clip that are at most `reach` seconds apart."""
+    if not len(audio.tokens) or not len(visual.tokens):
+        return
+    # Clip after clip on one axis of time, far enough apart that none reaches into the next.
+    both = torch.cat([audio.times, visual.times]).double()
+    stride = float(both.max() - both.min()) + 2 * reach + 1
+    starts = [p.packing.clip_of * stride + p.times.double() for p in (audio, visual)]
+    first = torch.searchsorted(starts[1], starts[0] - reach)
+    count = torch.searchsorted(starts[1], starts[0] + reach, right=True) - first
+    cuts = torch.div(count.cumsum(0), MOST_PAIRS, rounding_mode="floor")
+    for rows in torch.arange(len(count), device=count.device).split(cuts.bincount().tolist()):
+        own = count[rows]
+        i = rows.repeat_interleave(own)
+        within = torch.arange(len(i), device=i.device) - (own.cumsum(0) - own).repeat_interleave(own)
+        yield i, first[i] + within
+
+
+def random_features(
+    values: Float[Tensor, "batch n"],
+    frequencies: Float[Tensor, "n num_features"],
+    phases: Float[Tensor, " num_features"],
+) -> Float[Tensor, "batch num_features"]:
+    """Returns sqrt(2 / m) cos(x W + b), m features whose products are those of a Gaussian kernel."""
+    scale: float = (2 / len(phases)) ** 0.5
+    return scale * torch.cos(values @ frequencies + phases)
+
+
+def course(
+    packed: Packed, directions: Float[Tensor, "num_directions dim"]
+) -> Float[Tensor, "batch num_numbers"]:
+    """Returns how a modality moves along some directions in the course of a clip.
+
+    Centred tokens on the directions, times Legendre polynomials of relative time from -1 to 1, each
+    mean-free and of unit norm: `POLYNOMIALS` numbers a direction. 0 in clips of fewer than
+    `LEAST_TOKENS` tokens.
+
+    Args:
+        packed: tokens of each clip.
+        directions: unit vectors.
+    """
+    first, last = (end[packed.packing.clip_of] for end in ends(packed))
+    s = 2 * (packed.times - first) / (last - first).clamp_min(1e-9) - 1
+    legendre = torch.stack([s, (3 * s**2 - 1) / 2, (5 * s**3 - 3 * s) / 2], dim=1)
+    time = _unit_courses(packed, legendre)
+    moved = deviations(packed) @ directions.T
+    return packed.packing.sum((moved[:, :, None] * time[:, None, :]).flatten(1))
+
+
+def unit_means(packed: Packed) -> Float[Tensor, "batch dim"]:
+    """Returns the mean token of each clip at unit length; 0 for a clip without tokens."""
+    return F.normalize(packed.mean(), dim=1)
