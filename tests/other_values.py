@@ -16,6 +16,8 @@ OTHER_VALUES: dict[str, tuple[Any, dict[str, Any]]] = {
     "text.phrases": (("name", "said"), GLOVE),
     "text.phrases_file": ("phrases.csv", GLOVE),
     "text.normalise": (False, ATTRIBUTES),
+    "text.words": ("list.txt", GLOVE),
+    "text.words_temperature": (0.5, {"words": "list.txt", **GLOVE}),
     "model.num_layers": (3, {}),
     "model.num_heads": (2, {"head_dim": 3}),
     "model.head_dim": (5, {}),
@@ -69,6 +71,7 @@ OTHER_VALUES: dict[str, tuple[Any, dict[str, Any]]] = {
     "training.device": ("auto", {}),
     "evaluation.window_s": (2.0, {}),
     "evaluation.batch_size": (17, {}),
+    "evaluation.gamma_grid": ("margins", {}),
     "evaluation.gamma_max": (2.0, {}),
     "evaluation.gamma_step": (0.5, {}),
 }

@@ -68,6 +68,7 @@ def world(tmp_path_factory):
     (folder / "words.txt").write_text(
         "".join(f"{word} {' '.join(map(str, vector))}\n" for word, vector in vectors.items())
     )
+    (folder / "list.txt").write_text("playing\nflute\n")
     for file, factor in (("one.csv", 1), ("two.csv", 2)):
         rows = [f'"{name}",{factor * i + 1},{i * i + 2}' for i, name in enumerate(names)]
         (folder / file).write_text("class,a,b\n" + "\n".join(rows) + "\n")
@@ -164,7 +165,7 @@ def run_text(world, experiment):
 def class_vectors(world, experiment):
     """What classes are embedded as; the table tells files by name."""
     settings = experiment.text
-    given = {k: getattr(settings, k) for k in ("path", "phrases_file")}
+    given = {k: getattr(settings, k) for k in ("path", "phrases_file", "words")}
     paths = {k: str(world.folder / name) for k, name in given.items() if name}
     names = world.store.split("cls").classes
     return embed_classes(replace(settings, **paths), names, world.store).tolist()
@@ -229,6 +230,8 @@ TABLE = {
     "text.phrases": class_vectors,
     "text.phrases_file": class_vectors,
     "text.normalise": class_vectors,
+    "text.words": class_vectors,
+    "text.words_temperature": class_vectors,
     "model.num_layers": network,
     "model.num_heads": network,
     "model.head_dim": network,
@@ -282,6 +285,7 @@ TABLE = {
     "training.device": device,
     "evaluation.window_s": windows,
     "evaluation.batch_size": batch_sizes,
+    "evaluation.gamma_grid": gammas,
     "evaluation.gamma_max": gammas,
     "evaluation.gamma_step": gammas,
 }

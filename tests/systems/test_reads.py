@@ -91,6 +91,9 @@ OTHER_OPTIONS = {
     "strongest": 0.3,
     "ratio": 0.3,
     "cosine_from": "origin",
+    "kappa": 3.0,
+    "time": "off",
+    "num_random": 7,
 }
 
 # What counts only beside a setting of another section.
@@ -148,7 +151,10 @@ def short_run(experiment, store):
         "device": str(device),
         "batch sizes": sizes,
         "losses": losses,
-        "state": {name: value.numpy().tobytes() for name, value in stage.state().items()},
+        "state": {
+            name: value.numpy().tobytes()
+            for name, value in {**stage.model.state_dict(), **stage.state()}.items()
+        },
         "distances": [
             each.tolist() for each in (decided.margin, decided.nearest_seen, decided.nearest_unseen)
         ],

@@ -67,12 +67,13 @@ def test_order_and_what_each_is_given():
         "avgzslnet": "AVGZSLNet",
         "avca": "AVCA",
         "ridge": "Ridge",
+        "textlda": "TextLDA",
     }
     assert next(iter(SYSTEMS)) == "tcaf"
     # The methods before TCaF see time averages; three of them are trained with triplets.
     assert [n for n, s in SYSTEMS.items() if s.averages] == ["cjme", "avgzslnet", "avca", "ridge"]
     assert [n for n, s in SYSTEMS.items() if s.negatives] == ["cjme", "avgzslnet", "avca"]
-    assert [n for n, s in SYSTEMS.items() if s.fit] == ["ridge"]
+    assert [n for n, s in SYSTEMS.items() if s.fit] == ["ridge", "textlda"]
     for name in ("tcaf", "attention_fusion", "perceiver"):
         assert SYSTEMS[name].objective is tcaf_objective
 
@@ -126,7 +127,7 @@ def test_finding(registry):
         TCAFError, match=r"no system 'avac' \(there are tcaf, .*did you mean 'avca'"
     ):
         find_system("avac")
-    with pytest.raises(TCAFError, match=r"'x' \(there are tcaf.*ridge\)$"):
+    with pytest.raises(TCAFError, match=r"'x' \(there are tcaf.*textlda\)$"):
         find_system("x")
 
 

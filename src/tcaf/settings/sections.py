@@ -211,7 +211,7 @@ class EvaluationSettings:
     Args:
         window_s: longest stretch of a clip used, in seconds, from its middle; none: whole clips.
         batch_size: clips in a batch; changes speed and memory, and nothing beyond rounding.
-        gamma_grid: which gammas calibrated stacking tries: `fixed` ones, from 0 up, as in the paper;
+        gamma_grid: which gammas calibrated stacking tries: `fixed` ones from 0 up, as in the paper,
             or some hundred over the `margins` of the validation clips, negative ones too, for
             systems whose distances are of another scale than TCaF's.
         gamma_max: largest gamma of the fixed grid.

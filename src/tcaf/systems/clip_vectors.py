@@ -3,7 +3,8 @@
 Owns the arithmetic from a batch of clips to the blocks that `textlda` reads. All of it is over
 packed tokens, without a loop over clips. `docs/systems.md` has the meaning in pictures.
 
-- *together*: how much the picture changes `lag` seconds after the sound does, for each of many lags.
+- *together*: how much the picture changes some seconds before or after the sound does, for each of
+  many such lags.
 - *random features* of that: products of lags, so that a linear model can tell shapes.
 - *order*: the course of each modality, along its leading directions of change.
 """
@@ -121,7 +122,9 @@ def _near_pairs(
     for rows in torch.arange(len(count), device=count.device).split(cuts.bincount().tolist()):
         own = count[rows]
         i = rows.repeat_interleave(own)
-        within = torch.arange(len(i), device=i.device) - (own.cumsum(0) - own).repeat_interleave(own)
+        within = torch.arange(len(i), device=i.device) - (own.cumsum(0) - own).repeat_interleave(
+            own
+        )
         yield i, first[i] + within
 
 
@@ -130,7 +133,7 @@ def random_features(
     frequencies: Float[Tensor, "n num_features"],
     phases: Float[Tensor, " num_features"],
 ) -> Float[Tensor, "batch num_features"]:
-    """Returns sqrt(2 / m) cos(x W + b), m features whose products are those of a Gaussian kernel."""
+    """Returns sqrt(2 / m) cos(x W + b): m features whose products make a Gaussian kernel."""
     scale: float = (2 / len(phases)) ** 0.5
     return scale * torch.cos(values @ frequencies + phases)
 

@@ -14,8 +14,8 @@ M the whitened means. A seen class is between both, (n m + kappa p) / (n + kappa
 distance of a clip is 1 - cos(z, class vector).
 
 Read-outs of sound alone and of picture alone are fitted beside that of both, and answer for clips
-that lack the other. An epoch is one choice of rho, lambda and of the blocks of time, in the order of
-`choices`; validation chooses.
+that lack the other. An epoch is one choice of rho, lambda and of the blocks of time, in the order
+of `choices`; validation chooses.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -239,8 +239,8 @@ class ClipVectors(_Sized):
 
     def together(self, batch: FeatureBatch) -> Float[Tensor, "batch num_lags"]:
         """Returns how sound and picture of each clip change together."""
-        changes = [clip_vectors.change(batch.modality(modality)) for modality in MODALITIES]
-        return clip_vectors.together(batch.audio, batch.visual, *changes, self.lags)
+        audio, visual = (clip_vectors.change(batch.modality(modality)) for modality in MODALITIES)
+        return clip_vectors.together(batch.audio, batch.visual, audio, visual, self.lags)
 
 
 class ReadOut(_Sized):
@@ -344,7 +344,7 @@ class TextLDA(nn.Module):
                 # Without time the means are all, which come first.
                 blocks = found.blocks[name][: len(self.vectors.sizes(read))]
                 own = found.answers[name][:, None]
-                z = torch.where(own, read_out.clips(torch.cat(blocks, dim=1)), z)
+                z = torch.where(own, read_out.clips(torch.cat(list(blocks), dim=1)), z)
             parts.append(z)
         return TextLDAOutput(torch.cat(parts, dim=1))
 
@@ -435,9 +435,7 @@ class Course:
 
     def add(self, batch: FeatureBatch) -> None:
         """Adds clips."""
-        self.longest_s = max(
-            self.longest_s, clip_vectors.longest_span(batch.audio, batch.visual)
-        )
+        self.longest_s = max(self.longest_s, clip_vectors.longest_span(batch.audio, batch.visual))
         changes = []
         for modality in MODALITIES:
             packed = batch.modality(modality)
@@ -497,7 +495,11 @@ class Scatter:
         self.usual = self.values[self.values > 1e-9 * self.values[-1]].mean()
 
     def fill(
-        self, read_out: ReadOut, phi: Float[Tensor, "num_seen text_dim"], choice: Choice, kappa: float
+        self,
+        read_out: ReadOut,
+        phi: Float[Tensor, "num_seen text_dim"],
+        choice: Choice,
+        kappa: float,
     ) -> float:
         """Sets a read-out to the solution of a choice.
 
@@ -620,7 +622,8 @@ class TextLDAFit:
         for modality in MODALITIES:
             shared = vectors.columns(modality)
             moments[modality] = moments["both"].plus(moments[modality], shared)
-        if int((sum(m.counts for m in moments.values()) > 0).sum()) < 2:
+        counts = torch.stack([own.counts for own in moments.values()]).sum(dim=0)
+        if int((counts > 0).sum()) < 2:
             raise TCAFError("textlda learns from clips of two classes or more, got fewer")
         return {
             name: Scatter(own, vectors.sizes(READ_OUTS[name]))

@@ -1,8 +1,8 @@
 """Class text as shares of a list of words: how near a class is to each of some hundred words.
 
 Owns the lists, the packaged one and people's own, their vectors, and the arithmetic. A text encoder
-places all names in one narrow cone; of a fixed list of things that are seen and heard, each name has
-its own profile of near words, from which directions of features are predicted better. Knows nothing
+places all names in one narrow cone; over a fixed list of things that are seen and heard each name
+has a profile of near words, from which directions of features are predicted better. Knows nothing
 of the classes: the list is never made from the candidates.
 """
 
@@ -40,8 +40,8 @@ def word_list_file(name: str) -> Path:
     path = PACKAGED.get(name, Path(name))
     if not path.is_file():
         raise TCAFError(
-            f"text.words: expected {' or '.join(PACKAGED)}, or a file with a word or phrase a line, "
-            f"got {name!r}"
+            f"text.words: expected {' or '.join(PACKAGED)}, or a file with a word or phrase a "
+            f"line, got {name!r}"
         )
     return path
 

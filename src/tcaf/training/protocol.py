@@ -285,9 +285,9 @@ class TwoStages:
             `EpochDone` after each epoch, `Finished` at the end.
         """
         progress, observer = progress or Progress(), observer or Silence()
-        epochs = self.system.stage_1_epochs(self.experiment)
-        if len(progress.of_stage(1)) < epochs:
-            _, progress = yield from self._run_stage(1, range(1, 1 + epochs), progress, observer)
+        epochs = range(1, 1 + self.system.stage_1_epochs(self.experiment))
+        if len(progress.of_stage(1)) < len(epochs):
+            _, progress = yield from self._run_stage(1, epochs, progress, observer)
         choice = choose(progress.of_stage(1))
         epochs = self.system.stage_2_epochs(self.experiment, choice.epoch)
         stage, progress = yield from self._run_stage(2, epochs, progress, observer)

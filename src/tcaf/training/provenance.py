@@ -22,8 +22,8 @@ from tcaf.files.sealed import unsealed_bytes
 from tcaf.settings.experiment import TEXT, Experiment, text_settings
 from tcaf.systems.registry import SYSTEMS, find_system
 from tcaf.text.class_text import text_origin
-from tcaf.text.word_list import word_list_digest
 from tcaf.text.spaces import in_space
+from tcaf.text.word_list import word_list_digest
 
 
 def provenance(experiment: Experiment, store: FeatureStore) -> dict[str, Any]:
