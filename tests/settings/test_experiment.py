@@ -68,7 +68,7 @@ def world(tmp_path_factory):
     (folder / "words.txt").write_text(
         "".join(f"{word} {' '.join(map(str, vector))}\n" for word, vector in vectors.items())
     )
-    (folder / "list.txt").write_text("playing\nflute\n")
+    (folder / "list.txt").write_text("\n".join(words[:3]))
     for file, factor in (("one.csv", 1), ("two.csv", 2)):
         rows = [f'"{name}",{factor * i + 1},{i * i + 2}' for i, name in enumerate(names)]
         (folder / file).write_text("class,a,b\n" + "\n".join(rows) + "\n")
