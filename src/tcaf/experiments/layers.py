@@ -8,7 +8,7 @@ person wrote for this run is an error there.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tcaf.data.splits import BENCHMARKS, load_benchmark
@@ -82,7 +82,8 @@ def experiment_layers(
     Args:
         store: the clips, whose source may have a preset; None where there are none yet.
         config: presets or TOML files, in order.
-        system: what to train; by default what `config` names, else TCaF.
+        system: what to train; by default what `config` names, else what the preset of the data
+            does, else TCaF.
         options: what was typed, nested as TOML files are; wins over everything.
         row: what a row of a table changes: what it is about, so it is laid over files too.
 
@@ -98,10 +99,10 @@ def experiment_layers(
         if name not in named
     ]
     data = _only([n for n in named if "/" not in n and n not in SYSTEMS], "data sets")
-    chosen = _system(named, files, system)
     if data is None and store is not None:
         data = dataset_preset(store, _split([*files, Layer("options", options)]))
     layers = [] if data is None else [Layer(data, read_preset(data))]
+    chosen = _system(named, files, system) or _last_system(layers) or "tcaf"
     layers += system_layers(data, chosen)
     if foreign := set(named) - {layer.name for layer in layers}:
         raise TCAFError(
@@ -109,7 +110,22 @@ def experiment_layers(
             f"{chosen}{f' on {data}' if data else ''}"
         )
     rows = [] if row is None else [row]
-    return [*layers, *files, *rows, Layer("options", options, True)]
+    return _of_one_source([*layers, *files, *rows, Layer("options", options, True)])
+
+
+def _of_one_source(layers: Sequence[Layer]) -> list[Layer]:
+    """Returns the layers without what presets say of another text source than the one in force.
+
+    A file of vectors or a word list of one source is nothing to another; what a person wrote stays.
+    """
+    sources = [layer.settings.get("text", {}).get("source") for layer in layers]
+    last = next((source for source in reversed(sources) if source), None)
+    return [
+        layer
+        if layer.by_hand or source in (None, last)
+        else replace(layer, settings={n: v for n, v in layer.settings.items() if n != "text"})
+        for layer, source in zip(layers, sources, strict=True)
+    ]
 
 
 def system_layers(data: str | None, name: str) -> list[Layer]:
@@ -168,14 +184,19 @@ def _only(names: Sequence[str], what: str) -> str | None:
     return unique[0] if unique else None
 
 
-def _system(named: Sequence[str], files: Sequence[Layer], given: str | None) -> str:
-    """Returns the system that options, presets or files name."""
+def _system(named: Sequence[str], files: Sequence[Layer], given: str | None) -> str | None:
+    """Returns the system that options, presets of systems or files name."""
     of_systems = [name.rpartition("/")[2] for name in named]
     preset = _only([name for name in of_systems if name in SYSTEMS], "systems")
-    written = [str(layer.settings["system"]) for layer in files if "system" in layer.settings]
     if given and preset and given != preset:
         raise TCAFError(f"--config {preset} and --system {given} ask for two systems")
-    return given or (written[-1] if written else None) or preset or "tcaf"
+    return given or _last_system(files) or preset
+
+
+def _last_system(layers: Sequence[Layer]) -> str | None:
+    """Returns the system that the last layer which names one does."""
+    written = [str(layer.settings["system"]) for layer in layers if "system" in layer.settings]
+    return written[-1] if written else None
 
 
 def _split(layers: Sequence[Layer]) -> str:
