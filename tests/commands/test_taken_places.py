@@ -184,7 +184,8 @@ def test_places_that_cannot_be_written_to(command, world, places, refused):
     arguments = command(world)
     for place, said in places.items():
         error = refused(*arguments, "--out", place)
-        assert re.search(said, error) and error.count("\n") == 1, error
+        assert re.search(said, error), error
+        assert error.count("\n") == 1
 
 
 def test_a_folder_of_runs_cannot_be_anywhere_either(world, places, refused):
