@@ -329,8 +329,9 @@ def damaged_folder(folder):
 
 
 def write_exif(path, orientation=1, num_frames=10, colour=(192, 48, 40)):
-    """Writes MJPEG of 5 frames per second, one colour all over but for a black left edge, with EXIF
-    in each, which PyAV has no name for; `orientation` as EXIF counts. Returns the path."""
+    """Writes MJPEG of 5 frames per second, one colour all over but for a black left edge,
+    white on top, with EXIF in each, which PyAV has no name for; `orientation` as EXIF counts.
+    Returns the path."""
     entry = struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0)
     exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
     segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
@@ -339,6 +340,7 @@ def write_exif(path, orientation=1, num_frames=10, colour=(192, 48, 40)):
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuvj420p"
         image = np.full((64, 96, 3), colour, np.uint8)
         image[:, :8] = 0
+        image[:16, :8] = 255
         for k in range(num_frames):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuvj420p")
             frame.pts, frame.time_base = k, Fraction(1, 5)

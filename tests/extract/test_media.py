@@ -463,6 +463,22 @@ def test_exif_turns_frames(tmp_path):
     assert (probe(path).rotation, probe(path).width) == (90, 64)
 
 
+# Where the file's upper left corner and left edge are shown, as EXIF numbers orientations.
+@pytest.mark.parametrize(
+    ("orientation", "corner", "edge"),
+    [
+        *((1, (0, 0), (19, 0)), (2, (0, 19), (19, 19)), (3, (19, 19), (0, 19))),
+        *((4, (19, 0), (0, 0)), (5, (0, 0), (0, 19)), (6, (0, 19), (0, 0))),
+        *((7, (19, 19), (19, 0)), (8, (19, 0), (19, 19))),
+    ],
+)
+def test_exif_mirrors_frames(tmp_path, orientation, corner, edge):
+    path = write_exif(tmp_path / "x.mkv", orientation=orientation)
+    frame = frames(path, 5.0, FrameSize(20, 20))[0]
+    assert frame[corner].min() > 200
+    assert frame[edge].max() < 60
+
+
 @pytest.mark.parametrize("turn", [None, ROTATED_90])
 def test_pixels_that_are_not_square_are_as_wide_as_they_are(tmp_path, turn):
     # 64 x 48 pixels, each twice as wide as high, are 128 x 48: the middle 48 are columns 20 to 44.
