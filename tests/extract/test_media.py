@@ -27,7 +27,13 @@ from damaged import (
 )
 from tcaf.errors import TCAFError
 from tcaf.extract.backbones import FrameSize
-from tcaf.extract.containers import BrokenMediaWarning, MediaError, TrackError
+from tcaf.extract.containers import (
+    DECODER_LIMITS,
+    BrokenMediaWarning,
+    MediaError,
+    TrackError,
+    open_container,
+)
 from tcaf.extract.media import probe, read_audio, read_frames
 from tcaf.extract.tracks import MAX_JUMP_S
 
@@ -505,6 +511,29 @@ ENCRYPTED = {
     "encryption_key": "76a6c65c5ea762046bd749a2e632ccbb",
     "encryption_kid": "a7e61c373e219033c21091fa607bf3b8",
 }
+
+
+@pytest.mark.parametrize("rate", [1, 999, 2**31 - 1])
+def test_an_absurd_rate_of_samples_is_a_damaged_header(tmp_path, rate):
+    path = wav(tmp_path / "x.wav", np.zeros((3001, 1)), layout="mono")
+    data = bytearray(path.read_bytes())
+    place = data.index(b"fmt ") + 12
+    data[place : place + 4] = rate.to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(TrackError, match=rf"damaged header \({rate} samples per second\)"):
+        sound(path)
+
+
+def test_pictures_that_are_too_large_are_not_decoded_on_opening(tmp_path, monkeypatch):
+    # What a pixel of PNG is stands in the picture alone.
+    path = write_clip(tmp_path / "x.avi", 0.4, video_codec="png", pixels="rgb24", sample_rate=None)
+    with open_container(path) as (container, _):
+        assert container.streams.video[0].codec_context.pix_fmt == "rgb24"
+    monkeypatch.setitem(DECODER_LIMITS, "max_pixels", str(64 * 48 - 1))
+    with open_container(path) as (container, _):
+        assert container.streams.video[0].codec_context.pix_fmt is None
+    with pytest.warns(BrokenMediaWarning), pytest.raises(TrackError, match="no frame decodes"):
+        frames(path)
 
 
 def test_an_encrypted_file_is_called_that(tmp_path):

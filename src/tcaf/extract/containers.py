@@ -219,7 +219,7 @@ def _is_encrypted(head: bytes) -> bool:
         return any(key in head for key in _ASF_KEYS)
     for size in _TS_SIZES:
         for start in range(size):
-            if len(head) >= 8 * size and set(head[start :: size][:8]) == {_TS_SYNC}:
+            if len(head) >= 8 * size and set(head[start::size][:8]) == {_TS_SYNC}:
                 # The upper two bits of byte 3: 0 is clear, 2 and 3 are the even and the odd key.
                 flags = [byte >> 6 for byte in head[start + 3 :: size]]
                 return sum(flag >= 2 for flag in flags) > len(flags) / 2
