@@ -13,7 +13,15 @@ import pytest
 
 from pool_work import open_badly, open_double, open_once, open_reporting, open_slowly
 from tcaf.errors import TCAFError
-from tcaf.execution.processes import Crash, Failed, Killed, OutOfTime, answers, usable_cores
+from tcaf.execution.processes import (
+    Crash,
+    Failed,
+    Killed,
+    OutOfMemory,
+    OutOfTime,
+    answers,
+    usable_cores,
+)
 
 
 @pytest.fixture(params=["quick", pytest.param("real", marks=pytest.mark.slow)])
@@ -127,6 +135,17 @@ def test_a_task_that_takes_too_long_is_given_up():
     assert active_children() == before
     assert dict(answers(["a"], open_slowly, (), 1, limit=lambda task: 0.3)) == {"a": "a"}
     assert str(OutOfTime(90.4)) == "not done within 90 s"
+
+
+@pytest.mark.usefixtures("processes")
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="memory is read from /proc")
+def test_a_task_that_takes_too_much_memory_is_given_up():
+    """Once, and its process with it; what the process had before does not count."""
+    before = active_children()
+    done = answers(["a", "greedy", "b"], open_double, (2,), 1, limit_bytes=2.0**27)
+    assert list(done) == [("a", "aa"), ("greedy", OutOfMemory(2.0**27)), ("b", "bb")]
+    assert active_children() == before
+    assert str(OutOfMemory(2.0**32)) == "it takes more than 4.0 GiB"
 
 
 @pytest.mark.usefixtures("processes")

@@ -17,12 +17,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
-from tcaf.data.shards import Dtype, Manifest, check_inside
+from tcaf.data.shards import Dtype, Manifest
 from tcaf.data.splits import Split
 from tcaf.data.store import FeatureStore, read_text_embeddings, write_text_embeddings
 from tcaf.data.writer import new_store
 from tcaf.errors import TCAFError
-from tcaf.files.atomic import check_place, new_folder, read_json, write_json
+from tcaf.files.atomic import check_inside, check_place, new_folder, read_json, write_json
 from tcaf.files.digests import file_sha256
 from tcaf.files.sealed import check_json, seal_json
 from tcaf.progress import Track, silent

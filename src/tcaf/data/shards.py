@@ -6,7 +6,7 @@ a whole.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality
 from tcaf.data.splits import Split
 from tcaf.errors import TCAFError
-from tcaf.files.atomic import read_json
+from tcaf.files.atomic import check_inside, read_json
 from tcaf.files.sealed import check_json, seal_json
 
 FORMAT = "tcaf-features"
@@ -77,17 +77,6 @@ class Manifest:
             raise TCAFError(
                 f"{folder / 'store.json'} is damaged: {error}; copy or prepare the store again"
             ) from None
-
-
-def check_inside(names: Iterable[str]) -> None:
-    """Checks that names of files are of files in a folder: whoever made it may name any.
-
-    Raises:
-        ValueError: one leads somewhere else.
-    """
-    for name in names:
-        if Path(name).name != name or name in ("", "..") or "\\" in name:
-            raise ValueError(f"expected names of files in this folder, found {name!r}")
 
 
 def shard_schema(spec: FeatureSpec, dtype: Dtype) -> pa.Schema:

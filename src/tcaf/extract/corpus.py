@@ -23,8 +23,9 @@ import safetensors.numpy
 
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.errors import TCAFError
-from tcaf.execution.processes import Crash, Killed, OutOfTime, Send, answers
+from tcaf.execution.processes import Crash, Killed, OutOfMemory, OutOfTime, Send, answers
 from tcaf.extract.containers import (
+    FILE_MEMORY,
     FILE_TIMEOUT_S,
     MAX_TIMEOUTS,
     BrokenMediaWarning,
@@ -328,6 +329,7 @@ def _extract_waiting(
         (backbones, work.path),
         min(workers, len(waiting)),
         limit=lambda file: limits[file.id],
+        limit_bytes=FILE_MEMORY,
     )
     with closing(found) as done:
         for _, (file, answer) in zip(track(waiting, "extracting"), done, strict=True):
@@ -337,6 +339,9 @@ def _extract_waiting(
                 passing[file.id] = _passing(file, *too_long(answer))
             elif isinstance(answer, Killed):
                 passing[file.id] = _passing(file, f"killed{answer.hint}", answer.reason)
+            elif isinstance(answer, OutOfMemory):
+                error = MediaError(file.path, "takes too much memory", str(answer))
+                work.reject(file, error.reason, str(error))
             elif isinstance(answer, Crash) and work.find(file) is None:
                 error = MediaError(file.path, "decoder crashed", answer.reason)
                 work.reject(file, error.reason, str(error))

@@ -12,7 +12,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,17 @@ def write_json(path: Path, value: Any) -> None:
     """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")
+
+
+def check_inside(names: Iterable[str]) -> None:
+    """Checks that names of files are of files in a folder: whoever made it may name any.
+
+    Raises:
+        ValueError: one leads somewhere else.
+    """
+    for name in names:
+        if Path(name).name != name or name in ("", "..") or "\\" in name:
+            raise ValueError(f"expected names of files in this folder, found {name!r}")
 
 
 def read_json(path: Path, what: str, content: Any = None) -> Any:
