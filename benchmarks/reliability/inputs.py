@@ -101,7 +101,15 @@ def make_youtube8m(folder: Path, videos: int = 400) -> None:
 
 def make_official(root: Path) -> None:
     """Writes a folder as the authors publish theirs."""
-    from write_official import LISTS, METHOD, WORDS, vectors, write_lists, write_vectors, write_words
+    from write_official import (
+        LISTS,
+        METHOD,
+        WORDS,
+        vectors,
+        write_lists,
+        write_vectors,
+        write_words,
+    )
 
     write_lists(root / "class-split" / "cls_split", LISTS)
     write_words(root / "ucf_w2v_class_names.csv", WORDS)
