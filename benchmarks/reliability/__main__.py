@@ -21,6 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.reliability.section import Section
+
 from tcaf.execution.processes import usable_cores
 from tcaf.files.atomic import write_text
 from tcaf.training.provenance import cpu_name

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-
 from benchmarks.reliability import inputs
 from benchmarks.reliability.section import Section
+
 from tcaf.files.digests import SETTLED_NS
 
 FLIPS = 100
@@ -67,9 +67,21 @@ KINDS = (
     Kind("text embeddings", "store/text/attributes.safetensors", (*TRAIN, "--out", "new"), "new"),
     Kind("model", "run/model.safetensors", EVALUATE),
     Kind("model of stage 1", "run/stage_1.safetensors", (*EVALUATE, "--part", "val")),
-    Kind("text of a run", "run/text/classes.safetensors", REPORT),
-    Kind("text of an open run", "open/text/classes.safetensors", (*TRAIN, "--out", "open", "--resume")),
-    Kind("checkpoint of an open run", "open/checkpoint.safetensors", (*TRAIN, "--out", "open", "--resume")),
+    Kind(
+        "text of a run",
+        "run/text/classes.safetensors",
+        ("predict", "run", "test", "--store", "store", "--csv"),
+    ),
+    Kind(
+        "text of an open run",
+        "open/text/classes.safetensors",
+        (*TRAIN, "--out", "open", "--resume"),
+    ),
+    Kind(
+        "checkpoint of an open run",
+        "open/checkpoint.safetensors",
+        (*TRAIN, "--out", "open", "--resume"),
+    ),
     Kind("Parquet copy", "copy/shard-00000.parquet", BACK, "back"),
     Kind("its tcaf.json", "copy/tcaf.json", BACK, "back"),
     Kind("its text embeddings", "copy/text/attributes.safetensors", BACK, "back"),
@@ -78,7 +90,7 @@ KINDS = (
     Kind("config.json", "run/config.json", REPORT),
     Kind("predictions.parquet", "run/predictions.parquet", REPORT),
     Kind("metrics.jsonl", "run/metrics.jsonl", REPORT, sealed=False),
-)  # fmt: skip
+)
 
 
 def run(folder: Path, rng_seed: int, *, quick: bool) -> Section:
@@ -132,10 +144,10 @@ def _command(words: tuple[str, ...]) -> tuple[int, str, str]:
     from tcaf.commands.entry import main
 
     out, said = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(said):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            status = main(words)
+    captured = contextlib.redirect_stdout(out), contextlib.redirect_stderr(said)
+    with captured[0], captured[1], warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        status = main(words)
     return status, out.getvalue(), said.getvalue()
 
 
@@ -216,8 +228,8 @@ def _text(
         lines.append(f"| {name} | {' | '.join(map(str, cells))} |")
     lines += [
         "",
-        "Commands run in one process. A shard that a process had found right and that is remembered",
-        f"in verified.json was changed in place {rounds} times and read by a fresh process:",
+        "Commands run in one process. A shard that a process had found right and that is",
+        f"remembered in verified.json was changed in place {rounds} times and read by a fresh process:",
         f"{remembered} noticed.",
         "",
         "Not covered: what people wrote (tables, TOML files, weights, media), which carries no",

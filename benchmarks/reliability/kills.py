@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-
 from benchmarks.reliability import inputs
 from benchmarks.reliability.section import Section
 
@@ -132,12 +131,29 @@ def jobs(folder: Path, quick: bool) -> list[Job]:
     found = [
         Job("reproduce --jobs 2", table, 10),
         Job("prepare videos --workers 2", (*extract, "--labels", str(some)), 10, (), st),
-        Job("prepare videos --append", (*extract, "--labels", str(all_), "--append"), 10, given=given),
+        Job(
+            "prepare videos --append",
+            (*extract, "--labels", str(all_), "--append"),
+            10,
+            given=given,
+        ),
         Job("train (tcaf)", train, 16, resume),
         Job("train (text kept with the store)", own, 6, resume, given=(("store", store),)),
-        Job("report", ("report", str(folder / "runs"), "--out", "report.html"), 6, (), ("report.html",)),
+        Job(
+            "report",
+            ("report", str(folder / "runs"), "--out", "report.html"),
+            6,
+            (),
+            ("report.html",),
+        ),
         Job("train (ridge)", (*train[:5], "--system", "ridge"), 8, resume),
-        Job("render", ("render", *small, "--clips_per_class", "7", "--out", "world"), 8, (), ("world",)),
+        Job(
+            "render",
+            ("render", *small, "--clips_per_class", "7", "--out", "world"),
+            8,
+            (),
+            ("world",),
+        ),
         Job(
             "predict --timeline",
             ("predict", run, "c0005_0019", *store_at(store), "--timeline", "answer.png", "--csv"),
@@ -147,19 +163,37 @@ def jobs(folder: Path, quick: bool) -> list[Job]:
         ),
         Job(
             "import-checkpoint",
-            ("import-checkpoint", str(release / "release.pt"), *store_at(release / "store"))
-            + ("--num_heads", "2", "--out", "model"),
+            (
+                *("import-checkpoint", str(release / "release.pt"), *store_at(release / "store")),
+                *("--num_heads", "2", "--out", "model"),
+            ),
             8,
             atomic=("model",),
         ),
         Job("evaluate", ("evaluate", run, *store_at(store), "--json"), 4, told=True),
         Job("prepare synthetic", synthetic, 10, (), st),
         Job("prepare synthetic --overwrite", (*synthetic, "--overwrite"), 8, given=given),
-        Job("store from-parquet", ("store", "from-parquet", str(folder / "parquet"), "--out", "store"), 10, (), st),
-        Job("store to-parquet", ("store", "to-parquet", str(big), "--out", "copy"), 8, (), ("copy",)),
-        Job("prepare youtube8m", ("prepare", "youtube8m", str(youtube / "shards"), *tables, "--out", "store"), 8, (), st),
-        Job("prepare official", ("prepare", "official", str(official), "--out", "store"), 6, (), st),
-    ]  # fmt: skip
+        Job(
+            "store from-parquet",
+            ("store", "from-parquet", str(folder / "parquet"), "--out", "store"),
+            10,
+            (),
+            st,
+        ),
+        Job(
+            "store to-parquet", ("store", "to-parquet", str(big), "--out", "copy"), 8, (), ("copy",)
+        ),
+        Job(
+            "prepare youtube8m",
+            ("prepare", "youtube8m", str(youtube / "shards"), *tables, "--out", "store"),
+            8,
+            (),
+            st,
+        ),
+        Job(
+            "prepare official", ("prepare", "official", str(official), "--out", "store"), 6, (), st
+        ),
+    ]
     if quick:
         found = [Job(**{**vars(job), "kills": 1}) for job in found if job.kills in (8, 10)]
     return found
@@ -186,7 +220,7 @@ def _make_labels(videos: Path, path: Path, numbers: set[int]) -> None:
 
 def _campaign(job: Job, places: Path, seed: int) -> Tally:
     """Kills a job as often as it has to be killed."""
-    rng, tally = random.Random(f"{seed} {job.name}"), Tally()  # noqa: S311
+    rng, tally = random.Random(f"{seed} {job.name}"), Tally()
     whole = Trial(job, places / job.name / "whole")
     try:
         wrote_s, tally.reference_s = whole.reference()
@@ -417,13 +451,14 @@ def _text(tallies: dict[Job, Tally], sent: Counter[str], faults: list[str]) -> s
     slowest_s = max(tally.slowest_s for tally in tallies.values())
     signals = ", ".join(f"{count} {name}" for name, count in sorted(sent.items()))
     lines = [
-        f"{sent.total()} signals ({signals}) to the leading process of commands at random moments,",
-        "half of them between the first file that the command writes and its end. Each is then given",
-        "again (`train` with `--resume`), killed up to three times and at last let through.",
+        f"{sent.total()} signals ({signals}) to the leading process of commands at random",
+        "moments, half of them between the first file that the command writes and its end. Each is",
+        "then given again (`train` with `--resume`), killed up to three times and at last let through.",
         "",
         "Criterion: the files are bit for bit those of a run that nobody killed; nothing is left",
-        "beside them, no folder, no lock that is held, no process (workers have two seconds to end;",
-        f"the slowest took {slowest_s:.2f} s); what is to be whole or absent is so at every kill.",
+        "beside them, no folder, no lock that is held, no process (workers have two seconds to",
+        f"end; the slowest took {slowest_s:.2f} s); what is to be whole or absent is so at every",
+        "kill.",
         "",
         "| command | time | signals | nothing written | midway | all written | ended equal |",
         "|---|---|---|---|---|---|---|",
@@ -436,14 +471,14 @@ def _text(tallies: dict[Job, Tally], sent: Counter[str], faults: list[str]) -> s
     lines += [
         "",
         "Not compared, since they are times or places: `started`, `resumed`, `store` and `command`",
-        "(which holds `--resume`) of provenance.json, `seconds` of result.json and metrics.jsonl, all of",
-        "process.json, times in table.md, what is remembered in verified.json; nor the seals over",
-        "these. Lock files that nobody holds, of commands killed between their last rename and",
+        "(which holds `--resume`) of provenance.json, `seconds` of result.json and metrics.jsonl,",
+        "all of process.json, times in table.md, what is remembered in verified.json; nor the seals",
+        "over these. Lock files that nobody holds, of commands killed between their last rename and",
         f"their end: {locks}.",
         "",
         "Left out: `inspect`, `settings`, `backbones` and `doctor` write nothing;",
-        "`--install-completion` writes into files of the shell; curves of `train --tensorboard` are",
-        "appended to by TensorBoard's own writer; fetching of weights needs a network.",
+        "`--install-completion` writes into files of the shell; curves of `train --tensorboard`",
+        "are appended to by TensorBoard's own writer; fetching of weights needs a network.",
     ]
     if faults:
         lines += ["", "Faults:", "", *(f"- {' '.join(fault.split())}" for fault in faults)]
