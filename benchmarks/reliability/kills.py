@@ -5,6 +5,8 @@ is whole or absent is so at every kill, and the processes that the killed one ha
 themselves within two seconds.
 """
 
+# ruff: noqa: E501 - tables of words are read line by line
+
 import fcntl
 import hashlib
 import json
