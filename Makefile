@@ -8,7 +8,7 @@ DEMO := demo
 # Processes that run the tests.
 JOBS ?= 2
 
-.PHONY: demo test test-slow test-browser fuzz lint clean
+.PHONY: demo test test-slow test-browser fuzz campaign lint clean
 
 # The demo needs the extras `video` and `plot`; the tests want everything.
 $(VENV)/demo.stamp: pyproject.toml constraints.txt
@@ -50,6 +50,11 @@ test-slow: $(VENV)/dev.stamp
 ROUNDS ?= 200
 fuzz: $(VENV)/dev.stamp
 	TCAF_FUZZ_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -m slow -n $(JOBS) tests/test_fuzz.py
+
+# Kills, damages, attacks and loads what is here for half an hour; writes results/reliability.md.
+SEED ?= 0
+campaign: $(VENV)/dev.stamp
+	$(BIN)/python -m benchmarks.reliability --out results/reliability.md --seed $(SEED)
 
 # Needs Chromium: apt-get install chromium, or its path in CHROMIUM.
 test-browser: $(VENV)/dev.stamp

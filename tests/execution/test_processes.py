@@ -258,3 +258,34 @@ def test_cores_are_those_that_this_process_may_use():
         assert usable_cores() == 1
     finally:
         os.sched_setaffinity(0, before)
+
+
+SLOW_IMPORT = """
+import multiprocessing, sys, time
+from pathlib import Path
+
+if multiprocessing.parent_process() is not None:
+    (Path(sys.argv[1]) / "importing").touch()
+    time.sleep(20)
+
+def open_(): ...
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has to get its turn")
+def test_workers_that_still_import_end_with_their_parent(tmp_path):
+    (tmp_path / "slow_import.py").write_text(SLOW_IMPORT)
+    code = (
+        "from slow_import import open_; from tcaf.execution.processes import answers\n"
+        "list(answers([1], open_, (), 1))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    pipes = {"stdout": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    parent = subprocess.Popen(command, env=environment, **pipes)
+    while not (tmp_path / "importing").exists():
+        assert parent.poll() is None
+        time.sleep(0.02)
+    parent.kill()
+    # The pipe closes when the last of them has ended.
+    parent.communicate(timeout=5)

@@ -9,6 +9,7 @@ dies. What a worker does with a file is `extract.corpus`, with a run `experiment
 import math
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import time
@@ -243,14 +244,16 @@ class _Answer:
     content: Any
 
 
-def _serve(
-    connection: Connection,
-    open_: Open[Task, Answer],
-    arguments: tuple[Any, ...],
-    threads: int,
-    limit_bytes: float,
-) -> None:
-    """Answers tasks until the other end of the pipe closes. Runs in a process of its own."""
+def _serve(connection: Connection, pickled: bytes, threads: int, limit_bytes: float) -> None:
+    """Answers tasks until the other end of the pipe closes. Runs in a process of its own.
+
+    Args:
+        connection: our end of the pipe.
+        pickled: the `Open` and its arguments. What they import may take seconds, by the end of
+            which the parent may be gone: they are taken out here, once that ends us too.
+        threads: of torch.
+        limit_bytes: of memory for a task, beyond what the process held before it.
+    """
     # Ctrl-C reaches the whole group of processes; the parent ends its workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent()
@@ -264,6 +267,7 @@ def _serve(
     # A closed pipe: the parent is done.
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
+            open_, arguments = pickle.loads(pickled)  # noqa: S301 - our own parent's
             work = open_(*arguments)
         except Exception as error:  # noqa: BLE001 - the parent decides
             connection.send(Failed.of(error))
@@ -314,7 +318,7 @@ class _Worker(Generic[Task]):
         """Starts a process and hands it its first task."""
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        given = (theirs, open_, arguments, threads, limit_bytes)
+        given = (theirs, pickle.dumps((open_, arguments)), threads, limit_bytes)
         process = context.Process(target=_serve, args=given, daemon=True)
         with _interrupts_held():
             process.start()
