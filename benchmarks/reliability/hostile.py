@@ -8,7 +8,7 @@ import csv
 import gzip
 import json
 import os
-import pickle
+import re
 import shutil
 import struct
 import sys
@@ -29,6 +29,8 @@ from benchmarks.reliability.section import Section
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
 
 from damaged import write_clip
+
+from tcaf.files.sealed import seal_json
 
 CHEAP = ("--visual", "efficientnet_lite0:frames=1,weights=random")
 MAX_MIB = 5200.0
@@ -171,7 +173,7 @@ def _media(folder: Path, bait: Bait) -> tuple[list[list[str]], bool]:
     ended = run_tcaf("prepare", "videos", clips, "--out", folder / "store", "--workers", 1, *CHEAP)
     with (folder / "store" / "rejects.csv").open(newline="", encoding="utf-8") as file:
         reasons = {row["file"].split("/")[-1]: row["reason"] for row in csv.DictReader(file)}
-    kept = {"whole.mkv", "x.wav", "tail.mkv", "largest.avi", list(told)[-1]}
+    kept = {"whole.mkv", "x.wav", "tail.mkv", "largest.avi", "cover.mp3", list(told)[-1]}
     rows = [[ascii(n)[1:-1], w, reasons.get(n, "kept"), "", ""] for n, w in told.items()]
     rows.append(["all of them", "one call of `prepare videos`", *_how(ended)])
     holds = ended.status == 0 and set(told) - set(reasons) == kept and ended.worker_mib < MAX_MIB
@@ -179,7 +181,7 @@ def _media(folder: Path, bait: Bait) -> tuple[list[list[str]], bool]:
 
 
 def _how(ended: Ended) -> list[str]:
-    line = ascii(ended.line)[1:-1][-110:].replace("|", "/")
+    line = re.sub(r"/\S+/", "", ascii(ended.line)[1:-1])[:140].replace("|", "/")
     peak = max(ended.parent_mib, ended.worker_mib)
     return [f"{ended.status}: {line}", f"{ended.seconds:.1f}", f"{peak:.0f}"]
 
@@ -209,13 +211,15 @@ def _damaged_store(store: Path, to: Path, change: Any) -> Path:
     shutil.copytree(store, to)
     value = json.loads((to / "store.json").read_text())
     change(value)
-    (to / "store.json").write_text(json.dumps(value))
+    value.pop("sha256", None)
+    (to / "store.json").write_text(json.dumps(seal_json(value)))
     return to
 
 
 def _others(folder: Path, bait: Bait) -> tuple[list[list[str]], bool]:
     cases: list[tuple[str, str, tuple[object, ...]]] = []
-    store = folder / "store"
+    store = folder / "world"
+    run_tcaf("prepare", "synthetic", "--out", store)
 
     def shard(value: Any) -> None:
         value["shards"][0]["file"] = "../bait"
@@ -244,7 +248,7 @@ def _others(folder: Path, bait: Bait) -> tuple[list[list[str]], bool]:
         cases.append(("vectors.npy", f"calls {kind}", (*words, "--text.path", path)))
     for name, data in (("model.safetensors", b"\xff" * 64), ("run.safetensors", b"\0" * 64)):
         (folder / name).write_bytes(data)
-        cases.append((name, "a header longer than the file", ("evaluate", folder / name)))
+        cases.append((name, "a header longer than the file", ("predict", folder / name, folder / "clips")))
     save_file({"x": np.zeros(1, np.float32)}, folder / "p.safetensors", {"tcaf": "[" * 100_000})
     words = ("predict", folder / "p.safetensors", folder / "clips")
     cases.append(("model.safetensors", "100,000 lists within lists in its header", words))
