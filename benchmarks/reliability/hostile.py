@@ -21,15 +21,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file
-
 from benchmarks.reliability.commands import Ended, run_tcaf
 from benchmarks.reliability.section import Section
+from safetensors.numpy import save_file
 
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
 
 from damaged import write_clip
-
 from tcaf.files.sealed import seal_json
 
 CHEAP = ("--visual", "efficientnet_lite0:frames=1,weights=random")
@@ -248,7 +246,9 @@ def _others(folder: Path, bait: Bait) -> tuple[list[list[str]], bool]:
         cases.append(("vectors.npy", f"calls {kind}", (*words, "--text.path", path)))
     for name, data in (("model.safetensors", b"\xff" * 64), ("run.safetensors", b"\0" * 64)):
         (folder / name).write_bytes(data)
-        cases.append((name, "a header longer than the file", ("predict", folder / name, folder / "clips")))
+        cases.append(
+            (name, "a header longer than the file", ("predict", folder / name, folder / "clips"))
+        )
     save_file({"x": np.zeros(1, np.float32)}, folder / "p.safetensors", {"tcaf": "[" * 100_000})
     words = ("predict", folder / "p.safetensors", folder / "clips")
     cases.append(("model.safetensors", "100,000 lists within lists in its header", words))
@@ -281,8 +281,8 @@ def run(folder: Path, rng_seed: int, *, quick: bool) -> Section:
         bait.close()
     is_untouched = not bait.touched and not bait.canary.exists()
     lines = ["| file | tries | came of it | s | MiB |", "|---|---|---|---|---|"]
-    for row in rows + more:
-        lines.append(f"| {' | '.join(cell.replace('<', '&lt;') for cell in row)} |")
+    shown = (" | ".join(row).replace("<", "&lt;") for row in rows + more)
+    lines.extend(f"| {row} |" for row in shown)
     passed = media_hold and others_hold and is_untouched
     text = "\n".join(
         [

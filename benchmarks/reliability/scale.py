@@ -7,14 +7,14 @@ import time
 from pathlib import Path
 
 import numpy as np
-
 from benchmarks.reliability.commands import Ended, measured, run_tcaf
 from benchmarks.reliability.section import Section
 
 sys.path += [str(Path(__file__).parents[2] / "tests"), str(Path(__file__).parents[1])]
 
-from damaged import write_clip
 from store_scale import make
+
+from damaged import write_clip
 
 CHEAP = ("--audio", "logmel", "--visual", "efficientnet_lite0:frames=1")
 MAX_GROWTH_MIB = 150.0
@@ -31,7 +31,8 @@ for _ in range(2):
     start = time.perf_counter()
     store.verify_once()
     looks.append(time.perf_counter() - start)
-print(f"{len(store):,} clips: opened in {opened:.2f} s, first look {looks[0]:.2f} s, second {looks[1]:.2f} s")
+told = f"first look {looks[0]:.2f} s, second {looks[1]:.2f} s"
+print(f"{len(store):,} clips: opened in {opened:.2f} s, {told}")
 """
 
 
@@ -52,7 +53,7 @@ def run(folder: Path, rng_seed: int, *, quick: bool) -> Section:
     rows, passed = [], True
 
     few = folder / "few"
-    for number, name in enumerate(("ash", "birch", "cedar", "elm", "fir", "oak", "pine", "yew")):
+    for name in ("ash", "birch", "cedar", "elm", "fir", "oak", "pine", "yew"):
         (few / name).mkdir(parents=True)
         write_clip(few / name / "0.avi", 0.6, 5, 8_000, video_codec="mpeg4", audio_codec="pcm_u8")
         for copy in range(1, max(num_files // 8, 4)):
