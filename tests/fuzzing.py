@@ -33,7 +33,7 @@ from tcaf.commands.entry import main
 from write_official import METHOD
 from write_one_of_each import AUDIO, MEDIA, VISUAL
 
-MANY = 25
+MANY = 100
 """Damaged media files that one command is given, as it starts a process for them."""
 
 LONGEST = 4000
