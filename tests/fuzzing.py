@@ -15,6 +15,8 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
+from write_official import METHOD
+
 from mutations import (
     in_bytes,
     in_cells,
@@ -30,7 +32,6 @@ from mutations import (
     write_mutated,
 )
 from tcaf.commands.entry import main
-from write_official import METHOD
 from write_one_of_each import AUDIO, MEDIA, VISUAL
 
 MANY = 100
@@ -87,7 +88,11 @@ FRAMES = [*YOUTUBE8M[:2], "youtube8m/frames", *YOUTUBE8M[3:]]
 RELEASE = ["--store", "release/store", "--num_heads", "2", "--out", "new"]
 BACKBONES = ["--audio", AUDIO, "--visual", VISUAL, "--workers", "1", "--out", "new"]
 VIDEOS = ["prepare", "videos", "clips", *BACKBONES]
-INBOX = (["prepare", "videos", "inbox", *BACKBONES], ["predict", "clip_run", "inbox", "--json"])
+LIMIT = ["--file_timeout_s", "20"]
+INBOX = (
+    ["prepare", "videos", "inbox", *BACKBONES, *LIMIT],
+    ["predict", "clip_run", "inbox", "--json", *LIMIT],
+)
 BACK = ["store", "from-parquet", "copy", "--out", "new"]
 AGAIN = ["reproduce", "--table", "1", "--store", "store", "--config", "mine.toml", "--models"]
 AGAIN = [*AGAIN, "ridge", "--seeds", "0", "--out", "table"]
@@ -106,7 +111,12 @@ KINDS = {
     "store.json": Kind("store/store.json", (INSPECT, PREDICT, TRAIN), SEALED_JSON, 3),
     "shard": Kind("store/shard-00000.arrow", (INSPECT, PREDICT, TRAIN), LISTED, 4),
     "class text": Kind("store/text/attributes.safetensors", (INSPECT, TRAIN), TENSORS, 2),
-    "model": Kind("run/model.safetensors", (EVALUATE, PREDICT, ["evaluate", "run/model.safetensors", *EVALUATE[2:]]), TENSORS, 4),
+    "model": Kind(
+        "run/model.safetensors",
+        (EVALUATE, PREDICT, ["evaluate", "run/model.safetensors", *EVALUATE[2:]]),
+        TENSORS,
+        4,
+    ),
     "stage 1": Kind("run/stage_1.safetensors", ([*EVALUATE, "--part", "val"],), TENSORS, 2),
     "run's text": Kind("run/text/classes.safetensors", (PREDICT, EVALUATE, REPORT), TENSORS, 2),
     "checkpoint": Kind("stopped/checkpoint.safetensors", (GO_ON,), TENSORS, 2),
@@ -119,7 +129,12 @@ KINDS = {
     "rows": Kind("table/rows.json", (AGAIN,), JSON),
     "toml": Kind("mine.toml", (["settings", "--config", "mine.toml"],), share=2),
     "attributes": Kind("attributes.csv", (text_of("attributes", "attributes.csv"),), TABLE, 2),
-    "phrases": Kind("phrases.csv", (text_of("glove", "words.txt", "--text.phrases_file", "phrases.csv"),), TABLE, 2),
+    "phrases": Kind(
+        "phrases.csv",
+        (text_of("glove", "words.txt", "--text.phrases_file", "phrases.csv"),),
+        TABLE,
+        2,
+    ),
     "GloVe": Kind("words.txt", (text_of("glove", "words.txt"),), share=2),
     "word2vec": Kind("words.bin", (text_of("word2vec", "words.bin"),), share=2),
     "npy": Kind("vectors.npy", (text_of("npy", "vectors.npy"),), (in_bytes, in_npy), 2),
@@ -127,25 +142,54 @@ KINDS = {
     "tcaf.json": Kind("copy/tcaf.json", (BACK,), SEALED_JSON, 2),
     "parquet": Kind("copy/shard-00000.parquet", (BACK,), LISTED, 4),
     "parquet's text": Kind("copy/text/attributes.safetensors", (BACK,), TENSORS),
-    "tfrecord, videos": Kind("youtube8m/videos/one.tfrecord", (YOUTUBE8M,), (in_bytes, in_records, in_records), 4),
-    "tfrecord, frames": Kind("youtube8m/frames/one.tfrecord", (FRAMES,), (in_bytes, in_records, in_records), 4),
+    "tfrecord, videos": Kind(
+        "youtube8m/videos/one.tfrecord", (YOUTUBE8M,), (in_bytes, in_records, in_records), 4
+    ),
+    "tfrecord, frames": Kind(
+        "youtube8m/frames/one.tfrecord", (FRAMES,), (in_bytes, in_records, in_records), 4
+    ),
     "vocabulary": Kind("youtube8m/vocabulary.csv", (YOUTUBE8M,), TABLE, 2),
     "YouTube-8M's classes": Kind("youtube8m/classes.csv", (YOUTUBE8M,), TABLE, 2),
-    "pickle, sound": Kind(f"official/features/{METHOD}/audio/stage_1_train/Archery.pkl", (OFFICIAL,), (in_bytes, in_pickle), 4),
-    "pickle, picture": Kind(f"official/features/{METHOD}/video/stage_1_val_unseen/PlayingFlute.pkl", (OFFICIAL,), (in_bytes, in_pickle), 4),
-    "official vectors": Kind(f"official/features/{METHOD}/text/word_embeddings_x_normed.npy", (OFFICIAL,), (in_bytes, in_npy), 3),
+    "pickle, sound": Kind(
+        f"official/features/{METHOD}/audio/stage_1_train/Archery.pkl",
+        (OFFICIAL,),
+        (in_bytes, in_pickle),
+        4,
+    ),
+    "pickle, picture": Kind(
+        f"official/features/{METHOD}/video/stage_1_val_unseen/PlayingFlute.pkl",
+        (OFFICIAL,),
+        (in_bytes, in_pickle),
+        4,
+    ),
+    "official vectors": Kind(
+        f"official/features/{METHOD}/text/word_embeddings_x_normed.npy",
+        (OFFICIAL,),
+        (in_bytes, in_npy),
+        3,
+    ),
     "class list": Kind("official/class-split/cls_split/stage_1_train.txt", (OFFICIAL,)),
     "official words": Kind("official/ucf_w2v_class_names.csv", (OFFICIAL,), TABLE, 2),
-    "release": Kind("release/release.pt", (["import-checkpoint", "release/release.pt", *RELEASE],), (in_bytes, in_zip), 3),
-    "imported model": Kind("release/model/model.safetensors", (["evaluate", "release/model", "--store", "release/store"],), TENSORS, 2),
+    "release": Kind(
+        "release/release.pt",
+        (["import-checkpoint", "release/release.pt", *RELEASE],),
+        (in_bytes, in_zip),
+        3,
+    ),
+    "imported model": Kind(
+        "release/model/model.safetensors",
+        (["evaluate", "release/model", "--store", "release/store"],),
+        TENSORS,
+        2,
+    ),
     "labels.csv": Kind("labels.csv", (labelled("labels.csv"),), TABLE, 2),
     "labels.tsv": Kind("labels.tsv", (labelled("labels.tsv"),), TABLE, 2),
     "annotations": Kind("labels.json", (labelled("labels.json"),), JSON, 2),
-    "classes": Kind("classes.csv", ([*labelled("labels.csv"), "--classes", "classes.csv"],), TABLE, 2),
-    **{
-        ending: Kind(f"media/clip.{ending}", INBOX, share=5, many=MANY) for ending in MEDIA
-    },
-}  # fmt: skip
+    "classes": Kind(
+        "classes.csv", ([*labelled("labels.csv"), "--classes", "classes.csv"],), TABLE, 2
+    ),
+    **{ending: Kind(f"media/clip.{ending}", INBOX, share=5, many=MANY) for ending in MEDIA},
+}
 """By name, each kind with the commands that read it."""
 
 
@@ -192,7 +236,7 @@ def ended(command):
     try:
         with redirect_stdout(output), redirect_stderr(error):
             status = main(command)
-    except (Exception, SystemExit):
+    except (Exception, SystemExit):  # noqa: BLE001 - what ended it is the question
         return Ended("traceback", traceback.format_exc())
     said = error.getvalue()
     last = said.splitlines()[-1] if said else ""

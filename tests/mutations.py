@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
+from write_tfrecord import framed
 
 from tcaf.files.digests import file_sha256
 from tcaf.files.sealed import SEAL, seal_json, unsealed_bytes, write_sealed
-from write_tfrecord import framed
 
 HUGE = "x" * 200_000
 
@@ -220,7 +220,9 @@ def in_zip(path, rng):
 def in_listed_file(path, rng):
     """Changes a file of a store or Parquet folder, whose list then has its size and SHA-256."""
     in_bytes(path, rng)
-    listed = next(path.parent / n for n in ("store.json", "tcaf.json") if (path.parent / n).exists())
+    listed = next(
+        path.parent / n for n in ("store.json", "tcaf.json") if (path.parent / n).exists()
+    )
     value = json.loads(listed.read_text(encoding="utf-8"))
     value.pop(SEAL)
     for entry in value["shards"]:

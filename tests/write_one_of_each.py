@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from write_official import LISTS, METHOD, WORDS, vectors, write_lists, write_vectors, write_words
+from write_tfrecord import example, sequence, write_records
 
 from damaged import write_clip
 from tcaf.commands.entry import main
@@ -18,8 +20,6 @@ from tcaf.data.writer import new_store
 from tcaf.extract.corpus import Backbones, MediaFile, extract_files
 from tcaf.training.observers import Silence
 from tcaf.training.run import Run, train
-from write_official import LISTS, METHOD, WORDS, vectors, write_lists, write_vectors, write_words
-from write_tfrecord import example, sequence, write_records
 from write_words import write_bin, write_glove
 
 SETTINGS = """
@@ -121,7 +121,8 @@ def _write_official(root):
     write_words(root / "ucf_w2v_class_names.csv", WORDS)
     stages = {
         **dict.fromkeys(("stage_1_train", "stage_1_val_seen", "stage_2_test_seen"), "Archery"),
-        **{"stage_1_val_unseen": "PlayingFlute", "stage_2_test_unseen": "Playing_Cello"},
+        "stage_1_val_unseen": "PlayingFlute",
+        "stage_2_test_unseen": "Playing_Cello",
     }
     for stage, name in stages.items():
         for modality, dim in (("audio", 3), ("video", 5)):

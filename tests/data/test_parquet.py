@@ -143,7 +143,7 @@ def test_changed_or_missing_file(copy, tmp_path):
             {"shards": [{"file": "../a", "sha256": ""}]},
             r"files in this folder, found '../a'",
         ),
-        ({"shards": [{"file": "a"}]}, r"tcaf\.json is damaged: KeyError\('sha256'\)"),
+        ({"shards": [{"file": "a"}]}, r"tcaf\.json is damaged: shards\.0\.sha256: Field required"),
     ],
 )
 def test_changed_sidecar(copy, tmp_path, change, message):
