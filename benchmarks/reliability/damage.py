@@ -277,7 +277,7 @@ def run(folder: Path, rng_seed: int, *, quick: bool) -> Section:
         f"inside JSON, tables and pickles, content whose checksums are right), {files} in all with "
         f"seed {rng_seed}, each given to a command that reads it in one of {PROCESSES} processes. "
         f"Criterion: no traceback, no file over {LIMIT_S:.0f} s, no command over "
-        f"{LIMIT_BYTES / 1e9:.0f} GB resident with all processes that it starts. A command is given "
+        f"{LIMIT_BYTES / 1e9:.0f} GB resident with all that it starts. A command is given "
         f"{MANY} media files; one that is left out with its reason counts as refused.\n\n{table}"
     )
     return Section("Damaged files", passed, text, time.perf_counter() - start)

@@ -117,3 +117,14 @@ def test_a_spec_with_such_a_number_is_refused(change, words):
     FeatureSpec(**good, **names)
     with pytest.raises(TCAFError, match=words):
         FeatureSpec(**good | change, **names)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("system", []), ("seen", 1.5), ("classes", [1]), ("spec", {}), ("gamma", "")]
+)
+def test_a_model_with_another_header_is_refused(key, value, run, tmp_path):
+    path = tmp_path / "model.safetensors"
+    tensors, header = load_tensors(run / "model.safetensors", "a model")
+    save_tensors(path, tensors, {**header, key: value})
+    with pytest.raises(TCAFError, match=f"model {path} is damaged: {key}"):
+        load_model(path)
