@@ -12,6 +12,7 @@ from damaged import write_clip
 from tcaf.extract import containers
 from tcaf.extract.backbones import FrameSize
 from tcaf.extract.containers import MediaError, Reader, open_container
+from tcaf.extract.corpus import MediaFile
 from tcaf.extract.media import probe, read_audio, read_frames
 
 av = pytest.importorskip("av")
@@ -243,3 +244,9 @@ def test_gigabytes_of_zeros_cost_neither_time_nor_memory(tmp_path, name):
         assert first == "not-a-media-file"
     else:
         assert int(first) / 16_000 == pytest.approx(2, abs=0.2)
+
+
+def test_a_name_with_a_zero_byte_is_of_no_file():
+    with pytest.raises(MediaError, match="no such file"), open_container(Path("a\0b.mp4")):
+        pass
+    assert MediaFile("a", Path("a\0b.mp4")).state() == {}

@@ -15,17 +15,73 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float, Int
+from pydantic import BaseModel, ConfigDict
 
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality
 from tcaf.data.splits import Split
 from tcaf.errors import TCAFError
-from tcaf.files.atomic import check_inside, read_json
+from tcaf.files.atomic import check_content, check_inside, read_json
 from tcaf.files.sealed import check_json, seal_json
 
 FORMAT = "tcaf-features"
 VERSION = 1
 SHARD_KEYS = ("file", "clips", "bytes", "sha256")
 Dtype = Literal["float16", "float32"]
+
+
+class _Content(BaseModel):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class SpecContent(_Content):
+    """A `FeatureSpec` as JSON has it; these classes are what such a value is checked against."""
+
+    audio_dim: int
+    visual_dim: int
+    audio_step_s: float | None
+    visual_step_s: float | None
+    audio_backbone: str
+    visual_backbone: str
+
+
+class SplitContent(_Content):
+    """A `Split`."""
+
+    train: list[str]
+    val_unseen: list[str]
+    test_unseen: list[str]
+
+
+class FileContent(_Content):
+    """A file of features."""
+
+    file: str
+    sha256: str
+
+
+class ShardContent(FileContent):
+    """A shard."""
+
+    clips: int
+    bytes: int
+
+
+class StoreContent(_Content):
+    """What is true of a store as a whole, and its files."""
+
+    spec: SpecContent
+    dtype: Dtype
+    shards: list[FileContent]
+    splits: dict[str, SplitContent]
+    phrases: dict[str, dict[str, list[str]]]
+    left_out: dict[str, list[str]]
+    source: dict[str, Any]
+
+
+class ManifestContent(StoreContent):
+    """`store.json`."""
+
+    shards: list[ShardContent]  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
@@ -63,6 +119,7 @@ class Manifest:
             )
         try:
             check_json(value, ("format", "version", *(field.name for field in fields(cls))))
+            check_content(value, ManifestContent)
             check_inside(entry["file"] for entry in value["shards"])
             return cls(
                 spec=FeatureSpec(**value["spec"]),

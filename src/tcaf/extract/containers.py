@@ -245,6 +245,10 @@ def _opened(path: Path) -> Iterator[Any]:
         raise  # some are FileNotFoundError and the like too
     except FileNotFoundError:
         raise MediaError(path, "no such file") from None
+    except ValueError as error:
+        if isinstance(error, TCAFError):
+            raise
+        raise MediaError(path, "no such file", str(error)) from None  # a zero byte in the name
     except OSError as error:
         raise MediaError(path, "not readable", error.strerror or "") from None
 

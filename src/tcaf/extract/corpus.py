@@ -33,7 +33,7 @@ from tcaf.extract.containers import (
 )
 from tcaf.extract.extractor import Extractor
 from tcaf.extract.media import require_decoder
-from tcaf.files.atomic import needing_room, read_json, write_json
+from tcaf.files.atomic import needing_room, parse_json, read_json, write_json
 from tcaf.files.sealed import read_sealed, write_sealed
 from tcaf.plugins import load_plugin
 from tcaf.progress import Track, silent
@@ -100,7 +100,7 @@ class MediaFile:
         """What changes when the file does; empty where there is none."""
         try:
             status = self.path.stat()
-        except OSError:
+        except (OSError, ValueError):  # no name may hold a zero byte
             return {}
         times = {"mtime_ns": status.st_mtime_ns, "ctime_ns": status.st_ctime_ns}
         return {"bytes": status.st_size, **times}
@@ -219,7 +219,7 @@ class WorkFolder:
         clip, reject = self.clips / f"{file.key}.safetensors", self.rejects / f"{file.key}.json"
         try:
             if clip.is_file():
-                record = json.loads(read_sealed(clip, "tcaf")[0])
+                record = parse_json(read_sealed(clip, "tcaf")[0])
                 if record["state"] == _content(file.state()):
                     missing, notes = tuple(record["missing"]), tuple(record["notes"])
                     return Extracted(file.id, clip, missing, notes, tuple(record["backbones"]))

@@ -108,6 +108,37 @@ def check_inside(names: Iterable[str]) -> None:
             raise ValueError(f"expected names of files in this folder, found {name!r}")
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Returns the value that JSON stands for.
+
+    Raises:
+        ValueError: it is no JSON, or holds what `write_json` would not write again: NaN, infinite
+            numbers, halves of characters; or lists within lists without end.
+    """
+    try:
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except RecursionError:
+        raise ValueError("lists within lists") from None
+    return value
+
+
+def check_content(value: Any, content: Any) -> None:
+    """Checks a JSON value against a type, by pydantic.
+
+    Raises:
+        ValueError: it has other content; says where and what is wrong, in one line.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        TypeAdapter(content).validate_python(value)
+    except ValidationError as error:
+        found = error.errors(include_url=False)[0]
+        where = ".".join(map(str, found["loc"])) or "its content"
+        raise ValueError(f"{where}: {found['msg']}") from None
+
+
 def read_json(path: Path, what: str, content: Any = None) -> Any:
     """Reads JSON.
 
@@ -123,24 +154,13 @@ def read_json(path: Path, what: str, content: Any = None) -> Any:
         TCAFError: the file is missing, not JSON, or has other content.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
+        value = parse_json(path.read_text(encoding="utf-8-sig"))
+        if content is not None:
+            check_content(value, content)
     except FileNotFoundError:
         raise TCAFError(f"expected {what} at {path}, found nothing") from None
-    except RecursionError:
-        raise TCAFError(f"expected {what} at {path}, found lists within lists") from None
     except ValueError as error:
         raise TCAFError(f"expected {what} at {path}, found a damaged file ({error})") from None
-    if content is not None:
-        from pydantic import TypeAdapter, ValidationError
-
-        try:
-            TypeAdapter(content).validate_python(value)
-        except ValidationError as error:
-            found = error.errors(include_url=False)[0]
-            where = ".".join(map(str, found["loc"])) or "its content"
-            raise TCAFError(
-                f"expected {what} at {path}, found a damaged file ({where}: {found['msg']})"
-            ) from None
     return value
 
 
