@@ -15,8 +15,6 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
-from write_official import METHOD
-
 from mutations import (
     in_bytes,
     in_cells,
@@ -32,6 +30,7 @@ from mutations import (
     write_mutated,
 )
 from tcaf.commands.entry import main
+from write_official import METHOD
 from write_one_of_each import AUDIO, MEDIA, VISUAL
 
 MANY = 100

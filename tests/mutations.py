@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
-from write_tfrecord import framed
 
 from tcaf.files.digests import file_sha256
 from tcaf.files.sealed import SEAL, seal_json, unsealed_bytes, write_sealed
+from write_tfrecord import framed
 
 HUGE = "x" * 200_000
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from write_official import LISTS, METHOD, WORDS, vectors, write_lists, write_vectors, write_words
-from write_tfrecord import example, sequence, write_records
 
 from damaged import write_clip
 from tcaf.commands.entry import main
@@ -20,6 +18,8 @@ from tcaf.data.writer import new_store
 from tcaf.extract.corpus import Backbones, MediaFile, extract_files
 from tcaf.training.observers import Silence
 from tcaf.training.run import Run, train
+from write_official import LISTS, METHOD, WORDS, vectors, write_lists, write_vectors, write_words
+from write_tfrecord import example, sequence, write_records
 from write_words import write_bin, write_glove
 
 SETTINGS = """
