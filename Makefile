@@ -8,7 +8,7 @@ DEMO := demo
 # Processes that run the tests.
 JOBS ?= 2
 
-.PHONY: demo test test-slow test-browser fuzz lint clean
+.PHONY: demo test test-slow test-browser fuzz campaign lint clean
 
 # The demo needs the extras `video` and `plot`; the tests want everything.
 $(VENV)/demo.stamp: pyproject.toml constraints.txt
@@ -46,10 +46,17 @@ test: $(VENV)/dev.stamp
 test-slow: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m slow -n $(JOBS)
 
-# Damages every kind of file that a command reads, more often than test-slow does.
-ROUNDS ?= 200
+# Damages files of every kind that a command reads, many more than test-slow does, and watches time
+# and memory; keeps those that did not end well in $(FAULTS).
+FILES ?= 30000
+FAULTS ?= faults
 fuzz: $(VENV)/dev.stamp
-	TCAF_FUZZ_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -m slow -n $(JOBS) tests/test_fuzz.py
+	$(BIN)/python -m benchmarks.reliability.damage --files $(FILES) --work $(FAULTS)
+
+# Kills, damages, attacks and loads what is here for half an hour; writes results/reliability.md.
+SEED ?= 0
+campaign: $(VENV)/dev.stamp
+	$(BIN)/python -m benchmarks.reliability --out results/reliability.md --seed $(SEED)
 
 # Needs Chromium: apt-get install chromium, or its path in CHROMIUM.
 test-browser: $(VENV)/dev.stamp

@@ -58,9 +58,9 @@ def _add_video(container, codec, fps, size, pixels, matrix):
     elif codec == "libvpx-vp9":
         stream.options = {"deadline": "realtime", "cpu-used": "8"}
     stream.codec_context.thread_count = 1
-    # AVI has no stamps but numbers its frames.
-    is_avi = container.format.name == "avi"
-    stream.codec_context.time_base = 1 / Fraction(fps) if is_avi else Fraction(1, TICKS)
+    # AVI has no stamps but numbers its frames, as MPEG-1 and MPEG-2 do.
+    is_counted = container.format.name == "avi" or codec in ("mpeg1video", "mpeg2video")
+    stream.codec_context.time_base = 1 / Fraction(fps) if is_counted else Fraction(1, TICKS)
     if matrix is not None:
         a, b, c, d = (x << 16 for x in matrix)
         stream.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1 << 30])
@@ -116,6 +116,7 @@ def write_clip(
     draw=picture,
     make=tone,
     skip=None,
+    container=None,
     container_options=None,
     pixel_aspect=None,
 ):
@@ -137,6 +138,7 @@ def write_clip(
         draw: frame number, width and height to RGB.
         make: number of samples, rate, channels and start to samples in -1..1.
         skip: seconds between which no sound is written though time goes on.
+        container: FFmpeg's name of it, where the path's ending does not say it.
         container_options: of the muxer.
         pixel_aspect: width of a pixel over its height.
     """
@@ -145,16 +147,18 @@ def write_clip(
     if num_samples is None:
         length = seconds if audio_seconds is None else audio_seconds
         num_samples = round(length * (sample_rate or 0))
-    with av.open(str(path), "w", options=container_options or {}) as container:
+    with av.open(str(path), "w", format=container, options=container_options or {}) as opened:
         video = audio = None
         if times:
-            video = _add_video(container, video_codec, fps, size, pixels, matrix)
+            video = _add_video(opened, video_codec, fps, size, pixels, matrix)
             if pixel_aspect is not None:
                 video.codec_context.sample_aspect_ratio = pixel_aspect
         if num_samples:
-            audio = container.add_stream(audio_codec, rate=sample_rate, layout=layout)
+            audio = opened.add_stream(audio_codec, rate=sample_rate, layout=layout)
             if audio_codec == "vorbis":
                 audio.codec_context.options = {"strict": "experimental"}
+            if audio_codec == "wmav2":
+                audio.codec_context.bit_rate = 96_000
             if sample_format:
                 audio.codec_context.format = sample_format
             audio.codec_context.open()
@@ -166,7 +170,7 @@ def write_clip(
         # Muxers interleave by themselves only within limits.
         packets.sort(key=lambda p: p.dts * p.time_base)
         for packet in packets:
-            container.mux(packet)
+            opened.mux(packet)
     return path
 
 
@@ -329,8 +333,9 @@ def damaged_folder(folder):
 
 
 def write_exif(path, orientation=1, num_frames=10, colour=(192, 48, 40)):
-    """Writes MJPEG of 5 frames per second, one colour all over but for a black left edge, with EXIF
-    in each, which PyAV has no name for; `orientation` as EXIF counts. Returns the path."""
+    """Writes MJPEG of 5 frames per second, one colour all over but for a black left edge,
+    white on top, with EXIF in each, which PyAV has no name for; `orientation` as EXIF counts.
+    Returns the path."""
     entry = struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0)
     exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
     segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
@@ -339,6 +344,7 @@ def write_exif(path, orientation=1, num_frames=10, colour=(192, 48, 40)):
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuvj420p"
         image = np.full((64, 96, 3), colour, np.uint8)
         image[:, :8] = 0
+        image[:16, :8] = 255
         for k in range(num_frames):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuvj420p")
             frame.pts, frame.time_base = k, Fraction(1, 5)

@@ -24,6 +24,9 @@ def open_double(factor):
             sys.exit(3)
         if task == "sleep":
             time.sleep(600)
+        if task == "greedy":
+            taken = [np.ones(2**20) for _ in range(32)]
+            time.sleep(600 * len(taken))
         if task == "full":
             raise OSError(28, "No space left on device", "features")
         if task == "bug":

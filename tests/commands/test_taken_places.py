@@ -1,6 +1,9 @@
 """Writing to a place that is taken: what is said, and that following it to the letter works."""
 
+import os
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -114,7 +117,7 @@ def test_a_folder_that_holds_no_run_is_left_alone(world, tmp_path, stranger, ref
         assert f"{stranger} holds 'diary.txt' and no run; name another place with --out" in error
     (tmp_path / "file").write_text("mine")
     error = refused(*train(world), "--out", tmp_path / "file")
-    assert "file exists already; name another place" in error
+    assert "file exists already and is no folder; name another place" in error
     assert (tmp_path / "file").read_text() == "mine"
     (tmp_path / "empty").mkdir()
     works(*train(world), "--out", tmp_path / "empty")
@@ -146,17 +149,101 @@ def test_a_rendered_world_likewise(tmp_path, stranger, refused):
     assert "holds a rendered world already; name another place or pass --overwrite" in error
 
 
+@pytest.fixture
+def places(tmp_path):
+    """Places at which neither a folder nor a picture can be made, and what is said of each."""
+    file, link, circle, pipe = (tmp_path / f"{n}.png" for n in ("file", "link", "circle", "pipe"))
+    file.write_text("mine")
+    link.symlink_to(file)
+    circle.symlink_to(circle)
+    os.mkfifo(pipe)
+    taken = "exists already and is no |is no folder; name another place"
+    yield {
+        file: taken,
+        link: taken,
+        circle: "circle.png is a link that leads in a circle; name another place",
+        pipe: f"{taken}|expected a file to write to",
+        file / "a" / "b.png": f"cannot make .*b.png.*: {file} is no folder; name another place",
+    }
+    assert file.read_text() == "mine"
+    assert sorted(tmp_path.iterdir()) == [circle, file, link, pipe]
+
+
+def reproduce(world):
+    (world / "ridge.toml").write_text('[training]\nepochs = 1\ndevice = "cpu"\n')
+    arguments = ("reproduce", "--table", "1", "--store", world / "store", "--seeds", "0")
+    return (*arguments, "--models", "ridge", "--config", world / "ridge.toml")
+
+
+def report(world):
+    return ("report", world / "run")
+
+
+@pytest.mark.parametrize("command", [*REPLACING, train, reproduce, report])
+def test_places_that_cannot_be_written_to(command, world, places, refused):
+    arguments = command(world)
+    for place, said in places.items():
+        error = refused(*arguments, "--out", place)
+        assert re.search(said, error), error
+        assert error.count("\n") == 1
+
+
+def test_a_folder_of_runs_cannot_be_anywhere_either(world, places, refused):
+    for place, said in places.items():
+        error = refused(*reproduce(world), "--out", world / "none", "--runs", place)
+        assert re.search(said, error), error
+    assert not (world / "none").exists()
+
+
+def test_a_picture_cannot_be_anywhere_either(world, places, refused):
+    pytest.importorskip("matplotlib")
+    for place, said in places.items():
+        error = refused("predict", world / "run", "test", "--store", world, "--timeline", place)
+        assert re.search(said, error), error
+
+
+def test_who_may_not_write_is_told(world, tmp_path, refused, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    for command in (*REPLACING, train, reproduce, report):
+        error = refused(*command(world), "--out", tmp_path / "new")
+        assert f"new: {tmp_path} may not be written to; name another place" in error.replace(
+            "/runs", ""
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [*REPLACING, train])
+def test_behind_a_link_is_what_it_points_to(command, world, tmp_path):
+    (tmp_path / "link").symlink_to("place")
+    works(*command(world), "--out", tmp_path / "link")
+    if command in REPLACING:
+        works(*command(world), "--out", tmp_path / "link", "--overwrite")
+    assert (tmp_path / "link").is_symlink()
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["link", "place"]
+
+
 def test_a_report_is_one_file(world, tmp_path, refused):
     (tmp_path / "folder").mkdir()
     error = refused("report", world / "run", "--out", tmp_path / "folder")
     assert "expected a file to write to" in error
+    (tmp_path / "link.html").symlink_to("page.html")
+    (tmp_path / "page.html").touch()
+    for _ in range(2):  # it replaces an earlier one
+        works("report", world / "run", "--out", tmp_path / "link.html")
+    assert (tmp_path / "link.html").is_symlink()
+    assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+
+
+def test_results_do_not_take_the_place_of_other_tables(world, tmp_path, refused):
+    (tmp_path / "table.csv").write_text("file,class\n")
+    error = refused(*reproduce(world), "--out", tmp_path)
+    assert "table.csv exists already and is no result of tcaf reproduce" in error
+    assert [each.name for each in tmp_path.iterdir()] == ["table.csv"]
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_table_keeps_what_is_beside_it(world, tmp_path, refused):
-    arguments = ("reproduce", "--table", "1", "--store", world / "store", "--seeds", "0")
-    arguments = (*arguments, "--models", "ridge", "--config", world / "ridge.toml")
-    (world / "ridge.toml").write_text('[training]\nepochs = 1\ndevice = "cpu"\n')
+    arguments = reproduce(world)
     (tmp_path / "file").write_text("mine")
     assert "file" in refused(*arguments, "--out", tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"

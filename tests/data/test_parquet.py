@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 
@@ -143,7 +144,7 @@ def test_changed_or_missing_file(copy, tmp_path):
             {"shards": [{"file": "../a", "sha256": ""}]},
             r"files in this folder, found '../a'",
         ),
-        ({"shards": [{"file": "a"}]}, r"tcaf\.json is damaged: KeyError\('sha256'\)"),
+        ({"shards": [{"file": "a"}]}, r"tcaf\.json is damaged: shards\.0\.sha256: Field required"),
     ],
 )
 def test_changed_sidecar(copy, tmp_path, change, message):
@@ -175,3 +176,15 @@ def test_overwriting(made, tmp_path):
     # A store is no such folder either, so that the two never replace each other.
     with pytest.raises(TCAFError, match="is no Parquet folder of tcaf"):
         to_parquet(made / "store", made / "store", overwrite=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1" * 9])
+def test_a_damaged_file_whose_digest_is_right(content, tmp_path, tiny_store):
+    to_parquet(tiny_store.path, tmp_path / "p")
+    value = json.loads((tmp_path / "p" / "tcaf.json").read_text())
+    del value["sha256"]
+    (tmp_path / "p" / value["shards"][0]["file"]).write_bytes(content)
+    value["shards"][0]["sha256"] = hashlib.sha256(content).hexdigest()
+    (tmp_path / "p" / "tcaf.json").write_text(json.dumps(seal_json(value)))
+    with pytest.raises(TCAFError, match=r"\.parquet is damaged: .*; fetch it again"):
+        from_parquet(tmp_path / "p", tmp_path / "back")

@@ -13,7 +13,15 @@ import pytest
 
 from pool_work import open_badly, open_double, open_once, open_reporting, open_slowly
 from tcaf.errors import TCAFError
-from tcaf.execution.processes import Crash, Failed, Killed, OutOfTime, answers, usable_cores
+from tcaf.execution.processes import (
+    Crash,
+    Failed,
+    Killed,
+    OutOfMemory,
+    OutOfTime,
+    answers,
+    usable_cores,
+)
 
 
 @pytest.fixture(params=["quick", pytest.param("real", marks=pytest.mark.slow)])
@@ -130,6 +138,17 @@ def test_a_task_that_takes_too_long_is_given_up():
 
 
 @pytest.mark.usefixtures("processes")
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="memory is read from /proc")
+def test_a_task_that_takes_too_much_memory_is_given_up():
+    """Once, and its process with it; what the process had before does not count."""
+    before = active_children()
+    done = answers(["a", "greedy", "b"], open_double, (2,), 1, limit_bytes=2.0**27)
+    assert list(done) == [("a", "aa"), ("greedy", OutOfMemory(2.0**27)), ("b", "bb")]
+    assert active_children() == before
+    assert str(OutOfMemory(2.0**32)) == "it takes more than 4.0 GiB"
+
+
+@pytest.mark.usefixtures("processes")
 def test_moments_come_before_the_answer():
     news = []
     done = answers([2, 3], open_reporting, (), 1, watch=lambda *moment: news.append(moment))
@@ -239,3 +258,34 @@ def test_cores_are_those_that_this_process_may_use():
         assert usable_cores() == 1
     finally:
         os.sched_setaffinity(0, before)
+
+
+SLOW_IMPORT = """
+import multiprocessing, sys, time
+from pathlib import Path
+
+if multiprocessing.parent_process() is not None:
+    (Path(sys.argv[1]) / "importing").touch()
+    time.sleep(20)
+
+def open_(): ...
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has to get its turn")
+def test_workers_that_still_import_end_with_their_parent(tmp_path):
+    (tmp_path / "slow_import.py").write_text(SLOW_IMPORT)
+    code = (
+        "from slow_import import open_; from tcaf.execution.processes import answers\n"
+        "list(answers([1], open_, (), 1))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    pipes = {"stdout": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    parent = subprocess.Popen(command, env=environment, **pipes)
+    while not (tmp_path / "importing").exists():
+        assert parent.poll() is None
+        time.sleep(0.02)
+    parent.kill()
+    # The pipe closes when the last of them has ended.
+    parent.communicate(timeout=5)

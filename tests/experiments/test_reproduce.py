@@ -426,7 +426,7 @@ def test_cores_are_shared(planned, tiny_store, monkeypatch):
         Pipe = staticmethod(multiprocessing.Pipe)
 
         def Process(self, target, args, daemon):
-            given.append(args[3])
+            given.append(args[2])
             raise OSError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(multiprocessing, "get_context", lambda kind: Context())

@@ -12,6 +12,7 @@ from damaged import write_clip
 from tcaf.extract import containers
 from tcaf.extract.backbones import FrameSize
 from tcaf.extract.containers import MediaError, Reader, open_container
+from tcaf.extract.corpus import MediaFile
 from tcaf.extract.media import probe, read_audio, read_frames
 
 av = pytest.importorskip("av")
@@ -124,6 +125,49 @@ def test_what_is_no_file_is_refused_at_once(tmp_path, kind):
         assert caught.value.reason == ("a folder" if kind == "folder" else "not a file")
 
 
+def test_scrambled_transport_streams_are_encrypted(tmp_path):
+    for name in ("x.ts", "x.m2ts"):
+        options = {"mpegts_m2ts_mode": str(int(name == "x.m2ts"))}
+        path = write_clip(tmp_path / name, 1.0, sample_rate=48_000, container_options=options)
+        assert len(READERS[2](path)) >= 5
+        data, size = bytearray(path.read_bytes()), 192 if name == "x.m2ts" else 188
+        # Tables, which have other numbers, are never scrambled.
+        media = (0x1011, 0x1100) if size == 192 else (256, 257)
+        for packet in range(size - 188, len(data), size):
+            assert data[packet] == 0x47
+            if int.from_bytes(data[packet + 1 : packet + 3], "big") & 0x1FFF in media:
+                data[packet + 3] |= 0x80
+                data[packet + 16 : packet + 188] = os.urandom(172)
+        # A recording may begin within a packet.
+        path.write_bytes(data[100:])
+        for read in READERS:
+            with pytest.raises(MediaError, match="encrypted"):
+                read(path)
+
+
+ENCRYPTION = {
+    "content": "fbb3112223bdd211b4b700a0c955fc6e",
+    "extended": "14e68a292226174cb935dae07ee9289c",
+    "advanced": "338505438169e6499b74ad12cb86d58c",
+}
+
+
+@pytest.mark.parametrize("kind", ENCRYPTION)
+def test_protected_asf_is_encrypted(tmp_path, kind):
+    path = tmp_path / "x.wmv"
+    write_clip(path, 1.0, video_codec="wmv2", sample_rate=None)
+    assert len(READERS[2](path)) >= 5
+    data = bytearray(path.read_bytes())
+    inside = bytes.fromhex(ENCRYPTION[kind]) + (56).to_bytes(8, "little") + bytes(32)
+    data[30:30] = inside  # right behind the head of the header
+    data[16:24] = (int.from_bytes(data[16:24], "little") + len(inside)).to_bytes(8, "little")
+    data[24:28] = (int.from_bytes(data[24:28], "little") + 1).to_bytes(4, "little")
+    path.write_bytes(data)
+    for read in READERS:
+        with pytest.raises(MediaError, match="encrypted"):
+            read(path)
+
+
 def test_a_pipe_that_takes_the_place_of_a_file_is_not_waited_for(tmp_path, monkeypatch):
     path = tmp_path / "x.mp4"
     os.mkfifo(path)
@@ -200,3 +244,9 @@ def test_gigabytes_of_zeros_cost_neither_time_nor_memory(tmp_path, name):
         assert first == "not-a-media-file"
     else:
         assert int(first) / 16_000 == pytest.approx(2, abs=0.2)
+
+
+def test_a_name_with_a_zero_byte_is_of_no_file():
+    with pytest.raises(MediaError, match="no such file"), open_container(Path("a\0b.mp4")):
+        pass
+    assert MediaFile("a", Path("a\0b.mp4")).state() == {}

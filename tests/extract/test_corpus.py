@@ -175,6 +175,19 @@ def test_a_file_that_takes_too_long_is_left_out(tmp_path):
     assert WorkFolder(folder).find(files[1]) is None
 
 
+@pytest.mark.usefixtures("quick")
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="memory is read from /proc")
+def test_a_file_that_takes_too_much_memory_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("tcaf.extract.corpus.FILE_MEMORY", 2.0**27)
+    files = files_that_say(tmp_path, "a", "greedy", "b")
+    folder = tmp_path / "work"
+    _, found = extract_files(files, Obeying(), folder, workers=1)
+    assert [type(each) for each in found] == [Extracted, Reject, Extracted]
+    assert found[1].reason == "takes too much memory"
+    assert found[1].detail == f"{files[1].path}: takes too much memory (it takes more than 0.1 GiB)"
+    assert WorkFolder(folder).find(files[1]) == found[1]
+
+
 def test_larger_files_may_take_longer(tmp_path):
     file = media_file(tmp_path, content=bytes(3 * 2**19))
     assert file.limit_s(10.0) == 25

@@ -27,7 +27,13 @@ from damaged import (
 )
 from tcaf.errors import TCAFError
 from tcaf.extract.backbones import FrameSize
-from tcaf.extract.containers import BrokenMediaWarning, MediaError, TrackError
+from tcaf.extract.containers import (
+    DECODER_LIMITS,
+    BrokenMediaWarning,
+    MediaError,
+    TrackError,
+    open_container,
+)
 from tcaf.extract.media import probe, read_audio, read_frames
 from tcaf.extract.tracks import MAX_JUMP_S
 
@@ -463,6 +469,22 @@ def test_exif_turns_frames(tmp_path):
     assert (probe(path).rotation, probe(path).width) == (90, 64)
 
 
+# Where the file's upper left corner and left edge are shown, as EXIF numbers orientations.
+@pytest.mark.parametrize(
+    ("orientation", "corner", "edge"),
+    [
+        *((1, (0, 0), (19, 0)), (2, (0, 19), (19, 19)), (3, (19, 19), (0, 19))),
+        *((4, (19, 0), (0, 0)), (5, (0, 0), (0, 19)), (6, (0, 19), (0, 0))),
+        *((7, (19, 19), (19, 0)), (8, (19, 0), (19, 19))),
+    ],
+)
+def test_exif_mirrors_frames(tmp_path, orientation, corner, edge):
+    path = write_exif(tmp_path / "x.mkv", orientation=orientation)
+    frame = frames(path, 5.0, FrameSize(20, 20))[0]
+    assert frame[corner].min() > 200
+    assert frame[edge].max() < 60
+
+
 @pytest.mark.parametrize("turn", [None, ROTATED_90])
 def test_pixels_that_are_not_square_are_as_wide_as_they_are(tmp_path, turn):
     # 64 x 48 pixels, each twice as wide as high, are 128 x 48: the middle 48 are columns 20 to 44.
@@ -489,6 +511,29 @@ ENCRYPTED = {
     "encryption_key": "76a6c65c5ea762046bd749a2e632ccbb",
     "encryption_kid": "a7e61c373e219033c21091fa607bf3b8",
 }
+
+
+@pytest.mark.parametrize("rate", [1, 999, 2**31 - 1])
+def test_an_absurd_rate_of_samples_is_a_damaged_header(tmp_path, rate):
+    path = wav(tmp_path / "x.wav", np.zeros((3001, 1)), layout="mono")
+    data = bytearray(path.read_bytes())
+    place = data.index(b"fmt ") + 12
+    data[place : place + 4] = rate.to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(TrackError, match=rf"damaged header \({rate} samples per second\)"):
+        sound(path)
+
+
+def test_pictures_that_are_too_large_are_not_decoded_on_opening(tmp_path, monkeypatch):
+    # What a pixel of PNG is stands in the picture alone.
+    path = write_clip(tmp_path / "x.avi", 0.4, video_codec="png", pixels="rgb24", sample_rate=None)
+    with open_container(path) as (container, _):
+        assert container.streams.video[0].codec_context.pix_fmt == "rgb24"
+    monkeypatch.setitem(DECODER_LIMITS, "max_pixels", str(64 * 48 - 1))
+    with open_container(path) as (container, _):
+        assert container.streams.video[0].codec_context.pix_fmt is None
+    with pytest.warns(BrokenMediaWarning), pytest.raises(TrackError, match="no frame decodes"):
+        frames(path)
 
 
 def test_an_encrypted_file_is_called_that(tmp_path):

@@ -11,6 +11,7 @@ from tcaf.files.atomic import (
     needing_room,
     new_folder,
     only_writer,
+    parse_json,
     read_json,
     replacing,
     write_json,
@@ -361,3 +362,12 @@ def test_a_full_disk_names_the_file_and_says_how_to_go_on(tmp_path):
 def test_what_is_no_full_disk_stays_what_it_is(tmp_path):
     with pytest.raises(FileNotFoundError), needing_room(tmp_path, str):
         (tmp_path / "folder" / "x").write_text("content")
+
+
+@pytest.mark.parametrize(
+    "text", ["[NaN]", "[1e999]", '["\\ud800"]', "[" * 10**5, '{"a":' * 10**5, "[", ""]
+)
+def test_what_json_cannot_hold_is_no_json(text):
+    with pytest.raises(ValueError, match=r"."):
+        parse_json(text)
+    assert parse_json('["\\ud83d\\ude00", 1.5]') == ["😀", 1.5]

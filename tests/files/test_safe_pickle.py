@@ -291,3 +291,11 @@ def test_damaged_npy_files(tmp_path):
     assert "its header does not describe its content" in message(path, read_npy)
     path.write_bytes(raw[:6] + b"\x09" + raw[7:])
     assert "unknown" in message(path, read_npy)
+
+
+def test_a_header_that_is_no_python_is_damage(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    content = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "a.npy").write_bytes(content.replace(b"}", b"("))
+    with pytest.raises(TCAFError, match="found a damaged or unknown one"):
+        read_npy(tmp_path / "a.npy")

@@ -59,6 +59,28 @@ def test_labels(tmp_path):
     }
 
 
+@pytest.mark.parametrize("name", ["../2.mp4", "link/../2.mp4", "a/../../2.mp4", "{}"])
+def test_files_elsewhere_are_taken_only_if_someone_says_so(tmp_path, name):
+    folder = tmp_path / "clips"
+    touch(tmp_path, "clips/1.mp4", "clips/a/3.mp4", "2.mp4", "far/4.mp4")
+    (folder / "link").symlink_to(tmp_path / "far")
+    name = name.format(tmp_path / "2.mp4")
+    rows = [("file", "class"), ("1.mp4", "dog"), (name, "dog")]
+    labels = write_csv(tmp_path / "labels.csv", *rows)
+    with pytest.raises(TCAFError, match=r"line 3: expected a file in .*; with --allow_outside"):
+        find_clips(folder, labels)
+    clips = find_clips(folder, labels, allow_outside=True).clips
+    assert clips[1].file.path.samefile(tmp_path / "2.mp4")
+
+
+def test_links_in_the_folder_are_followed(tmp_path):
+    touch(tmp_path, "clips/1.mp4", "far/..4.mp4")
+    (tmp_path / "clips" / "link").symlink_to(tmp_path / "far")
+    rows = [("file", "class"), ("link/..4.mp4", "dog")]
+    (clip,) = find_clips(tmp_path / "clips", write_csv(tmp_path / "labels.csv", *rows)).clips
+    assert clip.file.path.samefile(tmp_path / "far" / "..4.mp4")
+
+
 @pytest.mark.parametrize(
     ("rows", "told"),
     [

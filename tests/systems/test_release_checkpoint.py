@@ -158,7 +158,7 @@ class Trap:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"a": Trap()}, "is no checkpoint of plain tensors"),
+        ({"a": Trap()}, "is no checkpoint of plain tensors: it is damaged, or holds more$"),
         ([1, 2], "holds no state dict, but list"),
         ({}, "holds no state dict, but dict"),
         ({"model": {}}, "holds no state dict, but dict"),

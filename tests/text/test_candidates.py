@@ -188,6 +188,25 @@ def test_a_class_is_compared_by_its_own_wording(trained, tmp_path):
     assert gone.embed(["Bach"]).known == (None,)
 
 
+def test_a_name_that_an_older_release_embedded_as_one_word(tmp_path):
+    with new_store(tmp_path / "store", FeatureSpec(2, 3, 0.96, 0.64, "ears", "eyes")) as writer:
+        rows = np.ones((1, 2), np.float32), np.ones((1, 3), np.float32)
+        writer.add(VideoFeatures("c", *rows, "PlayingFlute", "stage_1_train"))
+        writer.phrases["PlayingFlute"] = {"name": ["PlayingFlute"]}
+    settings = TextSettings("sentence")
+
+    def of_a_run(wording):
+        phrases = {"PlayingFlute": [wording]}
+        (vector,) = embed_classes(settings, ["PlayingFlute"], phrases=phrases)
+        by_name = {"PlayingFlute": vector}
+        return RunClasses({"text": settings}, {"text": by_name}, tmp_path / "store")
+
+    for wording in ("PlayingFlute", "Playing Flute"):
+        assert of_a_run(wording).embed(["dog"]).known == (None,)
+    with pytest.raises(TCAFError, match="gives class 'PlayingFlute' another text embedding"):
+        of_a_run("cutting").embed(["dog"])
+
+
 def test_a_store_that_is_gone():
     classes = known(OWN)
     assert classes.embed(["ant"]).known == ("ant",)

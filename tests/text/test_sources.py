@@ -190,6 +190,19 @@ def test_one_half_alone_and_a_torch_file_serve_as_well(family, folder, copy, enc
     np.testing.assert_allclose(TowerEncoder(copy, family, "x").embed(PHRASES), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("shard", ["../elsewhere.safetensors", "part.safetensors"])
+def test_a_list_of_weights_names_files_of_its_folder(family, copy, shard):
+    (copy / "model.safetensors").rename(copy / shard)
+    named = dict.fromkeys(load_file(copy / shard), shard)
+    index = copy / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": named}))
+    if shard == "part.safetensors":
+        load_tower(copy, family, "text")
+        return
+    with pytest.raises(TCAFError, match=r"expected names of files in this folder, found '../else"):
+        load_tower(copy, family, "text")
+
+
 def test_half_precision_is_computed_in_single(family, copy):
     path = copy / "model.safetensors"
     halved = {k: v.half() for k, v in load_file(path).items() if v.is_floating_point()}

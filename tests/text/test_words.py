@@ -262,3 +262,12 @@ def test_a_damaged_binary_file_is_refused(tmp_path):
     write_bin(path, {"flute": [1.0, np.nan, 0.0]})
     with pytest.raises(TCAFError, match=r"w\.bin: the vector of 'flute' is not finite"):
         BinaryWordTable(path).find(["Flute"])
+
+
+@pytest.mark.parametrize("head", [b"9999999999 3\n", b"6 99999\n", b"x 3\n", b"-6 3\n"])
+def test_no_room_is_made_for_what_a_binary_file_does_not_hold(head, tmp_path):
+    pytest.importorskip("gensim")
+    path = write_bin(tmp_path / "words.bin")
+    path.write_bytes(head + path.read_bytes().partition(b"\n")[2])
+    with pytest.raises(TCAFError, match=r"words\.bin: expected a word2vec \.bin file"):
+        BinaryWordTable(path)

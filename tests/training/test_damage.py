@@ -106,3 +106,18 @@ def test_a_flipped_bit_is_noticed(file, reader, made, readers, unchecked):
             assert "\n" not in said
     finally:
         path.write_bytes(data)
+
+
+def test_why_the_store_of_a_run_is_not_at_hand_is_said(tiny_store, tiny_experiment, tmp_path):
+    store = FeatureStore.open(shutil.copytree(tiny_store.path, tmp_path / "store"))
+    train(tiny_experiment(), store, tmp_path / "run")
+    file = store.path / "store.json"
+    file.write_bytes(file.read_bytes()[:-9])
+    (note,) = build_report([tmp_path / "run"]).notes[:1]
+    assert "store.json" in note
+    assert "damaged" in note
+    with pytest.raises(TCAFError, match=r"no class 'xyz'.*store\.json.*damaged"):
+        ZeroShotClassifier.load(tmp_path / "run").set_classes(["xyz"])
+    shutil.rmtree(store.path)
+    with pytest.raises(TCAFError, match=r"no class 'xyz'.*no longer where it was"):
+        ZeroShotClassifier.load(tmp_path / "run").set_classes(["xyz"])

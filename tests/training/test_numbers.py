@@ -61,7 +61,10 @@ def test_a_model_with_such_a_number_is_refused(name, value, run, tmp_path):
     save_tensors(path, tensors, header)
     load_model(path)
     save_tensors(path, tensors, {**header, name: value})
-    with pytest.raises(TCAFError, match=f"{path} is damaged: expected {name} to be a finite"):
+    # JSON has no word for NaN and infinity.
+    said = f"{path} is damaged: expected {name} to be a finite"
+    said = said if math.isfinite(value) else f"{path}, found a damaged file .Out of range float"
+    with pytest.raises(TCAFError, match=said):
         load_model(path)
 
 
@@ -114,3 +117,14 @@ def test_a_spec_with_such_a_number_is_refused(change, words):
     FeatureSpec(**good, **names)
     with pytest.raises(TCAFError, match=words):
         FeatureSpec(**good | change, **names)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("system", []), ("seen", 1.5), ("classes", [1]), ("spec", {}), ("gamma", "")]
+)
+def test_a_model_with_another_header_is_refused(key, value, run, tmp_path):
+    path = tmp_path / "model.safetensors"
+    tensors, header = load_tensors(run / "model.safetensors", "a model")
+    save_tensors(path, tensors, {**header, key: value})
+    with pytest.raises(TCAFError, match=f"model {path} is damaged: {key}"):
+        load_model(path)

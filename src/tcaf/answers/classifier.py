@@ -26,7 +26,7 @@ from tcaf.evaluation.temperature import calibrated, probabilities
 from tcaf.execution.devices import pick_device
 from tcaf.plugins import load_plugin
 from tcaf.systems.registry import find_system
-from tcaf.text.candidates import RunClasses
+from tcaf.text.candidates import NO_STORE, RunClasses
 from tcaf.text.spaces import SpaceVectors
 from tcaf.training.model_file import TrainedModel, load_model
 from tcaf.training.run import Run
@@ -101,6 +101,7 @@ class ZeroShotClassifier:
             name for each text space.
         store: the feature store that the run was trained on, where a text source may look for names
             that the run does not know.
+        no_store: why there is none, in one line.
         device: where to compute.
         audio_weights: file or folder of the audio backbone's weights, where it needs one.
         visual_weights: the same for the visual backbone.
@@ -122,6 +123,7 @@ class ZeroShotClassifier:
         *,
         text: SpaceVectors | None = None,
         store: Path | None = None,
+        no_store: str = NO_STORE,
         device: Literal["auto", "cpu", "cuda"] = "auto",
         audio_weights: str | Path | None = None,
         visual_weights: str | Path | None = None,
@@ -146,7 +148,7 @@ class ZeroShotClassifier:
         self._weights = {m: None if w is None else Path(w) for m, w in weights.items()}
         own = trained.class_text.by_name(trained.classes.names)
         known = {space: {**(text or {}).get(space, {}), **own[space]} for space in own}
-        self._text = RunClasses(system.text_settings(trained.experiment), known, store)
+        self._text = RunClasses(system.text_settings(trained.experiment), known, store, no_store)
         self.classes: tuple[str, ...] = ()
         self.set_classes(trained.classes.names)
 
@@ -174,11 +176,15 @@ class ZeroShotClassifier:
         if plugin is not None:
             load_plugin(Path(plugin))
         trained = load_model(run)
-        folder = Path(run) if Path(run).is_dir() else Path(run).parent
+        kept = Run(run if Path(run).is_dir() else Path(run).parent)
+        store, why = None, NO_STORE
+        if (kept.path / "provenance.json").is_file():
+            store, why = kept.find_store()
         return cls(
             trained,
-            text=Run(folder).text() if Run(folder).text_file.is_file() else None,
-            store=_store_of(folder),
+            text=kept.text() if kept.text_file.is_file() else None,
+            store=None if store is None else store.path,
+            no_store=why,
             device=device,
             audio_weights=audio_weights,
             visual_weights=visual_weights,
@@ -377,15 +383,3 @@ def _check_ranking(top_k: int, seen_bias: float) -> None:
 
 def _lacks(clip: str, used: Sequence[Modality]) -> str:
     return f"clip {clip!r} has no {' or '.join(used)} token, which is all that the model reads"
-
-
-def _store_of(folder: Path) -> Path | None:
-    """Returns the store that a run was trained on, if it is still there with the same clips."""
-    if not (folder / "provenance.json").is_file():
-        return None
-    kept = Run(folder).provenance
-    try:
-        store = FeatureStore.open(kept["store"])
-        return store.path if store.fingerprint == kept["data"]["fingerprint"] else None
-    except (TCAFError, KeyError):
-        return None

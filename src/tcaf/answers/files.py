@@ -14,7 +14,7 @@ import numpy as np
 
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.errors import TCAFError
-from tcaf.execution.processes import Crash, Killed, OutOfTime, Send, answers
+from tcaf.execution.processes import Crash, Killed, OutOfMemory, OutOfTime, Send, answers
 from tcaf.extract.backbones import (
     BACKBONES,
     AudioBackbone,
@@ -23,7 +23,7 @@ from tcaf.extract.backbones import (
     VisualBackbone,
     open_backbone,
 )
-from tcaf.extract.containers import FILE_TIMEOUT_S, BrokenMediaWarning, MediaError
+from tcaf.extract.containers import FILE_MEMORY, FILE_TIMEOUT_S, BrokenMediaWarning, MediaError
 from tcaf.extract.corpus import MediaFile, too_long
 from tcaf.extract.extractor import Extractor, audio_tokens, visual_tokens
 from tcaf.extract.media import read_audio, read_frames
@@ -142,13 +142,17 @@ def features_of_files(
         raise TCAFError(f"file_timeout_s must be above 0, got {file_timeout_s:g}")
     limits = {path: MediaFile(str(path), path).limit_s(file_timeout_s) for path in files}
     arguments = (backbones, *backbones.known_here())
-    found = answers(files, _open_worker, arguments, 1, limit=limits.__getitem__)
+    found = answers(
+        files, _open_worker, arguments, 1, limit=limits.__getitem__, limit_bytes=FILE_MEMORY
+    )
     with closing(found):
         for path, answer in found:
             if isinstance(answer, OutOfTime):
                 yield str(MediaError(path, *too_long(answer)))
             elif isinstance(answer, Killed):
                 yield str(MediaError(path, f"killed{answer.hint}", answer.reason))
+            elif isinstance(answer, OutOfMemory):
+                yield str(MediaError(path, "takes too much memory", str(answer)))
             elif isinstance(answer, Crash):
                 yield str(MediaError(path, "decoder crashed", answer.reason))
             elif isinstance(answer, _Unusable):

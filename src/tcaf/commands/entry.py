@@ -414,6 +414,8 @@ def _one_line(error: Exception) -> str:
     from tcaf.errors import TCAFError
     from tcaf.execution.memory import is_out_of_memory
 
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"cannot read or write {error.filename}: {error.strerror}"
     if isinstance(error, UsageError | TCAFError | OSError):
         return str(error)
     if is_out_of_memory(error):

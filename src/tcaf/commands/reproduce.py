@@ -55,9 +55,9 @@ def reproduce(
     from tcaf.experiments.layers import dataset_of
     from tcaf.experiments.reproduce import collect, plan, run_jobs
     from tcaf.experiments.tables import paper_table
-    from tcaf.files.atomic import only_writer
+    from tcaf.files.atomic import check_folder, only_writer
     from tcaf.plugins import load_plugin
-    from tcaf.reports.results import write_results
+    from tcaf.reports.results import check_results_place, write_results
 
     if plugin is not None:
         load_plugin(plugin)
@@ -65,12 +65,15 @@ def reproduce(
     opened.verify_once(track)
     found = paper_table(table)
     out = out or Path("results") / f"table_{table}"
+    runs = runs or out / "runs"
+    check_results_place(out)
+    check_folder(runs)
     planned = plan(
         found,
         opened,
         config=config or [],
         seeds=seeds,
-        runs=runs or out / "runs",
+        runs=runs,
         models=models or [],
         options=typed_options(settings, options),
     )
@@ -111,18 +114,17 @@ def report(
         clip: id of the test clip whose attention is shown; by default one rightly named.
         plugin: the Python file that registers a system of your own, if a run is of one.
     """
-    from tcaf.files.atomic import write_text
+    from tcaf.files.atomic import check_file, followed, make_parents, write_text
     from tcaf.plugins import load_plugin
     from tcaf.reports.page import render_page
     from tcaf.reports.report import build_report
 
     if plugin is not None:
         load_plugin(plugin)
-    if out.is_dir():
-        raise TCAFError(f"expected a file to write to, {out} is a folder")
+    check_file(out, "<!doctype html", "HTML page")
     page = build_report(runs, store=store, classes=classes or [], clip=clip)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out, render_page(page))
+    make_parents(out)
+    write_text(followed(out), render_page(page))
     for each in page.notes:
         note(each)
     printing.print_line(f"{out}: {out.stat().st_size / 2**20:.1f} MiB, open it in a browser")

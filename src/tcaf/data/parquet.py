@@ -7,6 +7,7 @@ the same shards. float16 stays float16: Parquet knows it since format 2.10 (2023
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
-from tcaf.data.shards import Dtype, Manifest, check_inside
+from tcaf.data.shards import Dtype, Manifest, StoreContent, shard_schema
 from tcaf.data.splits import Split
 from tcaf.data.store import FeatureStore, read_text_embeddings, write_text_embeddings
 from tcaf.data.writer import new_store
-from tcaf.errors import TCAFError
-from tcaf.files.atomic import check_place, new_folder, read_json, write_json
+from tcaf.errors import TCAFError, one_line
+from tcaf.files.atomic import (
+    check_content,
+    check_inside,
+    check_place,
+    new_folder,
+    read_json,
+    write_json,
+)
 from tcaf.files.digests import file_sha256
 from tcaf.files.sealed import check_json, seal_json
 from tcaf.progress import Track, silent
@@ -94,28 +102,23 @@ def from_parquet(
             `overwrite` is false, or that is no store.
     """
     content = _read_sidecar(folder)
-    try:
-        spec = FeatureSpec(**content["spec"])
-        splits = {name: Split.from_json(split) for name, split in content["splits"].items()}
-        kept: Dtype = dtype or content["dtype"]
-        files = [(entry["file"], entry["sha256"]) for entry in content["shards"]]
-        rest = {key: content[key] for key in ("phrases", "left_out", "source")}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise TCAFError(f"{folder / SIDECAR} is damaged: {error!r}") from None
+    spec = FeatureSpec(**content["spec"])
+    schema = shard_schema(spec, content["dtype"])
+    kept: Dtype = dtype or content["dtype"]
+    files = [(entry["file"], entry["sha256"]) for entry in content["shards"]]
     with new_store(out, spec, dtype=kept, overwrite=overwrite) as writer:
-        writer.splits.update(splits)
-        writer.phrases.update(rest["phrases"])
-        writer.left_out.update(rest["left_out"])
-        writer.source.update(rest["source"])
+        writer.splits.update({n: Split.from_json(s) for n, s in content["splits"].items()})
+        writer.phrases.update(content["phrases"])
+        writer.left_out.update(content["left_out"])
+        writer.source.update(content["source"])
         for name, sha256 in track(files, "Reading Parquet"):
             path = folder / name
             _check_file(path, sha256)
-            with pq.ParquetFile(path) as file:
-                # A shard ends where its Parquet file ends, so that the way there and back is the
-                # identity, fingerprint included.
-                writer.shard_bytes = _token_bytes(file, spec, kept)
-                for clip in _clips(file, spec):
-                    writer.add(clip)
+            # A shard ends where its Parquet file ends, so that the way there and back is the
+            # identity, fingerprint included.
+            writer.shard_bytes = _token_bytes(path, schema, spec, kept)
+            for clip in _clips(path, schema, spec):
+                writer.add(clip)
         for text in sorted(folder.glob("text/*.safetensors")):
             writer.add_text(text.stem, read_text_embeddings(text))
     return FeatureStore.open(out)
@@ -132,6 +135,7 @@ def _read_sidecar(folder: Path) -> dict[str, Any]:
         )
     try:
         check_json(content, ("format", "version", *(field.name for field in fields(Manifest))))
+        check_content(content, StoreContent)
         check_inside(entry["file"] for entry in content["shards"])
     except (KeyError, TypeError, ValueError) as error:
         raise TCAFError(f"{folder / SIDECAR} is damaged: {error}; fetch the folder again") from None
@@ -145,30 +149,46 @@ def _check_file(path: Path, sha256: str) -> None:
         raise TCAFError(f"{path} has changed: its SHA-256 is not the one written; fetch it again")
 
 
+@contextmanager
+def _opened(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetFile]:
+    """Yields an open file; whatever is damaged in it is a `TCAFError`."""
+    try:
+        with pq.ParquetFile(path) as file:
+            if not file.schema_arrow.equals(schema):
+                raise ValueError(f"it does not fit {SIDECAR}")
+            yield file
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+        raise TCAFError(f"{path} is damaged: {one_line(str(error))}; fetch it again") from None
+
+
 def _flat(batch: pa.RecordBatch | pa.Table, modality: Modality) -> Any:
     """Returns the numbers of a column of lists of lists, in one row."""
     return pc.list_flatten(pc.list_flatten(batch.column(modality)))
 
 
-def _token_bytes(file: pq.ParquetFile, spec: FeatureSpec, dtype: Dtype) -> int:
+def _token_bytes(path: Path, schema: pa.Schema, spec: FeatureSpec, dtype: Dtype) -> int:
     """Returns the bytes that a file's tokens take in memory."""
-    tokens = sum(
-        (pc.sum(pc.list_value_length(batch.column(m))).as_py() or 0) * spec.dim(m)
-        for batch in file.iter_batches(columns=list(MODALITIES))
-        for m in MODALITIES
-    )
+    with _opened(path, schema) as file:
+        tokens = sum(
+            (pc.sum(pc.list_value_length(batch.column(m))).as_py() or 0) * spec.dim(m)
+            for batch in file.iter_batches(columns=list(MODALITIES))
+            for m in MODALITIES
+        )
     return int(tokens) * np.dtype(dtype).itemsize
 
 
-def _clips(file: pq.ParquetFile, spec: FeatureSpec) -> Iterator[VideoFeatures]:
-    for batch in file.iter_batches(batch_size=_ROW_GROUP):
-        per_modality = []
-        for m in MODALITIES:
-            lens = pc.list_value_length(batch.column(m)).to_numpy(zero_copy_only=False)
-            tokens = _flat(batch, m).to_numpy(zero_copy_only=False).reshape(-1, spec.dim(m))
-            per_modality.append(np.split(tokens, np.cumsum(lens)[:-1]))
-        ids, classes, parts = (batch.column(c).to_pylist() for c in ("id", "class", "part"))
-        for id_, class_, part, audio, visual in zip(
-            ids, classes, parts, *per_modality, strict=True
-        ):
-            yield VideoFeatures(id_, audio, visual, class_, part)
+def _clips(path: Path, schema: pa.Schema, spec: FeatureSpec) -> Iterator[VideoFeatures]:
+    with _opened(path, schema) as file:
+        for batch in file.iter_batches(batch_size=_ROW_GROUP):
+            yield from _clips_of(batch, spec)
+
+
+def _clips_of(batch: pa.RecordBatch, spec: FeatureSpec) -> Iterator[VideoFeatures]:
+    per_modality = []
+    for m in MODALITIES:
+        lens = pc.list_value_length(batch.column(m)).to_numpy(zero_copy_only=False)
+        tokens = _flat(batch, m).to_numpy(zero_copy_only=False).reshape(-1, spec.dim(m))
+        per_modality.append(np.split(tokens, np.cumsum(lens)[:-1]))
+    ids, classes, parts = (batch.column(c).to_pylist() for c in ("id", "class", "part"))
+    for id_, class_, part, audio, visual in zip(ids, classes, parts, *per_modality, strict=True):
+        yield VideoFeatures(id_, audio, visual, class_, part)

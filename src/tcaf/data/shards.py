@@ -6,7 +6,7 @@ a whole.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -15,17 +15,73 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float, Int
+from pydantic import BaseModel, ConfigDict
 
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality
 from tcaf.data.splits import Split
 from tcaf.errors import TCAFError
-from tcaf.files.atomic import read_json
+from tcaf.files.atomic import check_content, check_inside, read_json
 from tcaf.files.sealed import check_json, seal_json
 
 FORMAT = "tcaf-features"
 VERSION = 1
 SHARD_KEYS = ("file", "clips", "bytes", "sha256")
 Dtype = Literal["float16", "float32"]
+
+
+class _Content(BaseModel):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class SpecContent(_Content):
+    """A `FeatureSpec` as JSON has it; these classes are what such a value is checked against."""
+
+    audio_dim: int
+    visual_dim: int
+    audio_step_s: float | None
+    visual_step_s: float | None
+    audio_backbone: str
+    visual_backbone: str
+
+
+class SplitContent(_Content):
+    """A `Split`."""
+
+    train: list[str]
+    val_unseen: list[str]
+    test_unseen: list[str]
+
+
+class FileContent(_Content):
+    """A file of features."""
+
+    file: str
+    sha256: str
+
+
+class ShardContent(FileContent):
+    """A shard."""
+
+    clips: int
+    bytes: int
+
+
+class StoreContent(_Content):
+    """What is true of a store as a whole, and its files."""
+
+    spec: SpecContent
+    dtype: Dtype
+    shards: list[FileContent]
+    splits: dict[str, SplitContent]
+    phrases: dict[str, dict[str, list[str]]]
+    left_out: dict[str, list[str]]
+    source: dict[str, Any]
+
+
+class ManifestContent(StoreContent):
+    """`store.json`."""
+
+    shards: list[ShardContent]  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
@@ -63,6 +119,7 @@ class Manifest:
             )
         try:
             check_json(value, ("format", "version", *(field.name for field in fields(cls))))
+            check_content(value, ManifestContent)
             check_inside(entry["file"] for entry in value["shards"])
             return cls(
                 spec=FeatureSpec(**value["spec"]),
@@ -77,17 +134,6 @@ class Manifest:
             raise TCAFError(
                 f"{folder / 'store.json'} is damaged: {error}; copy or prepare the store again"
             ) from None
-
-
-def check_inside(names: Iterable[str]) -> None:
-    """Checks that names of files are of files in a folder: whoever made it may name any.
-
-    Raises:
-        ValueError: one leads somewhere else.
-    """
-    for name in names:
-        if Path(name).name != name or name in ("", "..") or "\\" in name:
-            raise ValueError(f"expected names of files in this folder, found {name!r}")
 
 
 def shard_schema(spec: FeatureSpec, dtype: Dtype) -> pa.Schema:

@@ -26,6 +26,7 @@ from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.data.shards import Dtype, Manifest, Shard, shard_schema
 from tcaf.data.splits import NAMED_PARTS, Split
 from tcaf.errors import TCAFError, did_you_mean
+from tcaf.files.atomic import check_content, parse_json
 from tcaf.files.digests import changed_files, file_sha256
 from tcaf.files.sealed import read_sealed, write_sealed
 from tcaf.progress import Track, silent
@@ -350,6 +351,28 @@ def _corrupt(shard: Path) -> TCAFError:
     )
 
 
+def class_names(text: str) -> list[str]:
+    """Returns the names of classes that the metadata of a file of text embeddings hold.
+
+    Raises:
+        ValueError: they are something else.
+    """
+    names: list[str] = parse_json(text)
+    check_content(names, list[str])
+    return names
+
+
+def check_matrix(matrix: Any) -> None:
+    """Checks that an array or tensor, such as a file holds, is of embeddings.
+
+    Raises:
+        ValueError: it has other axes or holds no numbers.
+    """
+    if matrix.ndim != 2 or "float" not in str(matrix.dtype):
+        shape = tuple(matrix.shape)
+        raise ValueError(f"expected rows of numbers, found {matrix.dtype} of shape {shape}")
+
+
 def read_text_embeddings(path: Path) -> dict[str, Float[np.ndarray, " text_dim"]]:
     """Reads class text embeddings that `FeatureStore.add_text` wrote.
 
@@ -359,7 +382,8 @@ def read_text_embeddings(path: Path) -> dict[str, Float[np.ndarray, " text_dim"]
     try:
         names, data = read_sealed(path, "classes")
         matrix = safetensors.numpy.load(data)["embeddings"]
-        return dict(zip(json.loads(names), matrix, strict=True))
+        check_matrix(matrix)
+        return dict(zip(class_names(names), matrix, strict=True))
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise TCAFError(
             f"text embeddings {path} are damaged: {error}; copy or prepare the store again"

@@ -21,7 +21,7 @@ from jaxtyping import Int
 from tcaf.data.classes import ClassSet
 from tcaf.errors import TCAFError
 from tcaf.evaluation.gzsl import Decisions, GZSLResult, score
-from tcaf.files.atomic import replacing
+from tcaf.files.atomic import parse_json, replacing
 
 FORMAT = "tcaf-predictions"
 VERSION = 1
@@ -159,7 +159,7 @@ class _OtherFileError(ValueError):
 
 def _read_header(path: Path, metadata: dict[bytes, bytes] | None) -> dict[str, Any]:
     text = (metadata or {}).get(_HEADER)
-    header = json.loads(text) if text is not None else None
+    header = parse_json(text) if text is not None else None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise _OtherFileError(f"expected predictions at {path}, found another Parquet file")
     if header.get("version") != VERSION:

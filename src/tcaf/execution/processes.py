@@ -2,13 +2,15 @@
 
 Owns starting, feeding and ending them, and the words for how one ended. A task that crashes takes
 its process along and nothing else; where that may be chance, it is tried once more in a new one. A
-task that takes too long is given up. A process ends with the one that started it, however that
-dies. What a worker does with a file is `extract.corpus`, with a run `experiments.reproduce`.
+task that takes too long or too much memory is given up. A process ends with the one that started
+it, however that dies. What a worker does with a file is `extract.corpus`, with a run
+`experiments.reproduce`.
 """
 
 import math
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import time
@@ -18,6 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from threading import Thread
 from typing import Any, Generic, TypeVar
 
@@ -47,6 +50,16 @@ FAULTS = frozenset(
 
 GRACE_S = 0.5
 """Seconds between the end of a worker and our own, where someone ends all processes in turn."""
+
+
+OUT_OF_MEMORY = 86
+"""Exit status of a process that has ended itself, since its task took too much memory."""
+
+LOOK_S = 0.02
+"""Seconds between two looks at how much memory a task takes."""
+
+_STATM = Path("/proc/self/statm")
+"""Where Linux says how many pages of memory this process has."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +112,20 @@ class OutOfTime:
 
 
 @dataclass(frozen=True)
+class OutOfMemory:
+    """The process ended itself, since it took more memory than the task may.
+
+    Args:
+        limit_bytes: that much, beyond what the process had before it.
+    """
+
+    limit_bytes: float
+
+    def __str__(self) -> str:
+        return f"it takes more than {self.limit_bytes / 2**30:.1f} GiB"
+
+
+@dataclass(frozen=True)
 class Failed:
     """The function raised; what comes in place of an answer where errors are not raised again.
 
@@ -122,7 +149,7 @@ class Failed:
         return cls(RuntimeError(f"{type(error).__name__}: {error}"), trace)
 
 
-Failure = Failed | Crash | Killed | OutOfTime
+Failure = Failed | Crash | Killed | OutOfTime | OutOfMemory
 """What comes in place of an answer."""
 
 
@@ -170,6 +197,35 @@ def _end_with_parent() -> None:
         Thread(target=lambda: wait([sentinel]) and os._exit(1), daemon=True).start()
 
 
+class _MemoryGuard:
+    """Ends this process when its task takes more memory than it may, on systems that tell (Linux).
+
+    A limit of the address space would not do: torch maps far more than it uses.
+
+    Args:
+        limit_bytes: how much a task may take beyond what the process has before it.
+    """
+
+    def __init__(self, limit_bytes: float) -> None:
+        self._limit_bytes, self._before = limit_bytes, math.inf
+        if limit_bytes < math.inf and _STATM.is_file():
+            Thread(target=self._look, daemon=True).start()
+
+    def begin(self) -> None:
+        """Lets a task begin."""
+        if self._limit_bytes < math.inf and _STATM.is_file():
+            self._before = self._resident_bytes()
+
+    def _look(self) -> None:
+        while self._resident_bytes() - self._before <= self._limit_bytes:
+            time.sleep(LOOK_S)
+        os._exit(OUT_OF_MEMORY)
+
+    @staticmethod
+    def _resident_bytes() -> int:
+        return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 @dataclass(frozen=True)
 class _Ready:
     """The first sign of life of a worker."""
@@ -189,10 +245,16 @@ class _Answer:
     content: Any
 
 
-def _serve(
-    connection: Connection, open_: Open[Task, Answer], arguments: tuple[Any, ...], threads: int
-) -> None:
-    """Answers tasks until the other end of the pipe closes. Runs in a process of its own."""
+def _serve(connection: Connection, pickled: bytes, threads: int, limit_bytes: float) -> None:
+    """Answers tasks until the other end of the pipe closes. Runs in a process of its own.
+
+    Args:
+        connection: our end of the pipe.
+        pickled: the `Open` and its arguments. What they import may take seconds, by the end of
+            which the parent may be gone: they are taken out here, once that ends us too.
+        threads: of torch.
+        limit_bytes: of memory for a task, beyond what the process held before it.
+    """
     # Ctrl-C reaches the whole group of processes; the parent ends its workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent()
@@ -206,13 +268,17 @@ def _serve(
     # A closed pipe: the parent is done.
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
+            open_, arguments = pickle.loads(pickled)  # noqa: S301 - our own parent's
             work = open_(*arguments)
         except Exception as error:  # noqa: BLE001 - the parent decides
             connection.send(Failed.of(error))
             return
         connection.send(_Ready())
+        guard = _MemoryGuard(limit_bytes)
         while True:
-            connection.send(_done(work, connection.recv(), send))
+            task = connection.recv()
+            guard.begin()
+            connection.send(_done(work, task, send))
 
 
 def _done(work: Callable[[Task, Send], Answer], task: Task, send: Send) -> _Answer | Failed:
@@ -237,22 +303,28 @@ class _Worker(Generic[Task]):
     process: Any
     connection: Connection
     job: _Job[Task]
+    limit_bytes: float
     ready: bool = False
     since: float = math.inf
 
     @classmethod
     def start(
-        cls, job: _Job[Task], open_: Open[Task, Any], arguments: tuple[Any, ...], threads: int
+        cls,
+        job: _Job[Task],
+        open_: Open[Task, Any],
+        arguments: tuple[Any, ...],
+        threads: int,
+        limit_bytes: float,
     ) -> "_Worker[Task]":
         """Starts a process and hands it its first task."""
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        given = (theirs, open_, arguments, threads)
+        given = (theirs, pickle.dumps((open_, arguments)), threads, limit_bytes)
         process = context.Process(target=_serve, args=given, daemon=True)
         with _interrupts_held():
             process.start()
         theirs.close()
-        worker = cls(process, ours, job)
+        worker = cls(process, ours, job, limit_bytes)
         worker.give(job)
         return worker
 
@@ -265,7 +337,7 @@ class _Worker(Generic[Task]):
         with suppress(OSError):
             self.connection.send(job.task)
 
-    def receive(self) -> _Ready | _Moment | _Answer | Failed | Crash | Killed:
+    def receive(self) -> _Ready | _Moment | _Answer | Failed | Crash | Killed | OutOfMemory:
         """Returns what the process has sent, or why it has ended without."""
         try:
             message = self.connection.recv()
@@ -280,9 +352,11 @@ class _Worker(Generic[Task]):
         self.connection.close()
         self.process.join()
 
-    def _ended(self) -> Crash | Killed:
+    def _ended(self) -> Crash | Killed | OutOfMemory:
         self.dismiss()
         code = self.process.exitcode
+        if code == OUT_OF_MEMORY and self.limit_bytes < math.inf:
+            return OutOfMemory(self.limit_bytes)
         if code >= 0:
             return Crash(f"the process ended with exit status {code}")
         try:
@@ -315,6 +389,7 @@ def answers(
     *,
     watch: Watch[Task] = _ignore,
     limit: Limit[Task] = _no_limit,
+    limit_bytes: float = math.inf,
     fresh: bool = False,
     tries: int = 2,
     raises: bool = True,
@@ -330,6 +405,7 @@ def answers(
         workers: processes at a time; each has its share of the cores.
         watch: called in this process when a task begins and with its moments.
         limit: of a task's time; one that takes longer is not tried again.
+        limit_bytes: of the memory that a task takes; one that takes more is not tried again.
         fresh: a new process for each task, whose time and peak memory are then the task's own.
         tries: how many processes may crash on a task before that is its answer.
         raises: raise what the function raises, and that no process starts; otherwise either is the
@@ -345,7 +421,9 @@ def answers(
         raise TCAFError(f"--workers must be at least 1, got {workers}")
     threads = max(1, usable_cores() // workers)
     waiting = [_Job(task) for task in reversed(tasks)]
-    pool = _Pool(open_, arguments, threads, watch, limit, fresh, tries, raises, waiting)
+    pool = _Pool(
+        open_, arguments, threads, watch, limit, limit_bytes, fresh, tries, raises, waiting
+    )
     try:
         while waiting or pool.running:
             while waiting and len(pool.running) < workers:
@@ -377,6 +455,7 @@ class _Pool(Generic[Task, Answer]):
     threads: int
     watch: Watch[Task]
     limit: Limit[Task]
+    limit_bytes: float
     fresh: bool
     tries: int
     raises: bool
@@ -385,7 +464,8 @@ class _Pool(Generic[Task, Answer]):
 
     def start(self, job: _Job[Task]) -> None:
         """Gives a job to a new process."""
-        self.running.append(_Worker.start(job, self.open_, self.arguments, self.threads))
+        given = (self.open_, self.arguments, self.threads, self.limit_bytes)
+        self.running.append(_Worker.start(job, *given))
         self.watch(job.task, None)
 
     def left_s(self, worker: _Worker[Task]) -> float:
@@ -423,7 +503,8 @@ class _Pool(Generic[Task, Answer]):
             # In a new process: what came before may have spoilt this one.
             self.start(_Job(job.task, job.tries + 1))
             return
-        goes_on = worker.ready and not isinstance(message, Crash | Killed) and not self.fresh
+        is_over = self.fresh or isinstance(message, Crash | Killed | OutOfMemory)
+        goes_on = worker.ready and not is_over
         if goes_on and self.waiting:
             worker.give(self.waiting.pop())
             self.watch(worker.job.task, None)
@@ -433,7 +514,7 @@ class _Pool(Generic[Task, Answer]):
         yield job.task, message.content if isinstance(message, _Answer) else message
 
 
-def _raise(message: _Answer | Failed | Crash | Killed, ready: bool) -> None:
+def _raise(message: _Answer | Failure, ready: bool) -> None:
     if not ready:
         reason = message.error if isinstance(message, Failed) else message
         raise TCAFError(f"no process starts: {reason}")

@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from tcaf.errors import TCAFError
 from tcaf.experiments.reproduce import RowResult, run_folder
 from tcaf.experiments.tables import Row, Table
-from tcaf.files.atomic import read_json, write_json
+from tcaf.files.atomic import check_content, read_json, write_json
 from tcaf.training.run import Run
 
 FILE = "rows.json"
@@ -36,6 +38,22 @@ class KnownRows:
     commands: tuple[str, ...]
     kept: tuple[str, ...]
     lost: tuple[str, ...]
+
+
+class _EntryContent(BaseModel):
+    model: str
+    title: str
+    folder: str
+    seeds: dict[str, str | None]
+    commands: list[str]
+
+
+class _Content(BaseModel):
+    """What the file is checked against."""
+
+    table: int
+    data: list[str]
+    rows: list[_EntryContent]
 
 
 @dataclass(frozen=True)
@@ -139,6 +157,7 @@ def _read(out: Path, table: Table, data: list[str]) -> tuple[list[_Entry], list[
         return [], [], data
     value = read_json(file, "the rows of a table")
     try:
+        check_content(value, _Content)
         entries = [_Entry.from_json(row, out.resolve(), table) for row in value["rows"]]
         number, before = value["table"], value["data"]
     except (KeyError, TypeError, ValueError, AttributeError):

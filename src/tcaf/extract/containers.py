@@ -19,6 +19,12 @@ from tcaf.errors import MissingExtraError, TCAFError
 MAX_UNPARSED = 2**27
 """Bytes that are read for one packet at most: a picture of 8K in uncompressed RGB is 2**26.6."""
 
+MAX_PIXELS = 2**26
+"""Pixels of the largest picture that is decoded: twice 8K. More of them is a damaged header."""
+
+DECODER_LIMITS = {"max_pixels": str(MAX_PIXELS), "max_samples": str(2**24)}
+"""Options of decoders; no codec has a million samples of 16 channels in a frame."""
+
 SEEK_COST = 2**10
 """Bytes that going to another place counts as: damage can send FFmpeg from one to the next."""
 
@@ -31,6 +37,12 @@ recorded screen a MiB may hold 500 s.
 
 MAX_TIMEOUTS = 144
 """How many times as long a file may take at most, whatever its size: by default a day."""
+
+FILE_MEMORY = 2.0**32
+"""Bytes that work on a file may take, beyond those of the backbones and of Python.
+
+Pictures of 8K in 10 bits, 16 of which a decoder holds, take 1.8 GiB.
+"""
 
 _FORMATS = (
     "mov,matroska,avi,mpegts,mpeg,asf,asf_o,flv,live_flv,kux,ogg,rm,ivr,mxf,gxf,nut,wtv,swf,dv,"
@@ -60,6 +72,27 @@ _LISTS = (b"#extm3u", b"ffconcat", b"[playlist]", b"[reference]", b"v=0", b"<asx
 
 _LIST_TAGS = (b"<mpd", b"<smoothstreamingmedia", b"xspf", b"rtsptext", b"<wpl")
 """What stands in the first bytes of such texts in XML."""
+
+
+ENCRYPTED = ("encrypted", "it plays with its owner's keys alone")
+"""Reason and detail of such files."""
+
+_ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+"""How an ASF file begins, as WMV and WMA are."""
+
+_ASF_KEYS = (
+    bytes.fromhex("fbb3112223bdd211b4b700a0c955fc6e"),
+    bytes.fromhex("14e68a292226174cb935dae07ee9289c"),
+    bytes.fromhex("338505438169e6499b74ad12cb86d58c"),
+)
+"""What stands in the header of one that is encrypted: the content encryption object, or the
+extended, or the advanced one."""
+
+_TS_SIZES = (188, 192, 204)
+"""Bytes of a packet of an MPEG transport stream; discs put a time before it, some senders a sum
+behind it."""
+
+_TS_SYNC = 0x47
 
 
 class MediaError(TCAFError):
@@ -148,14 +181,17 @@ def open_container(path: Path) -> Iterator[tuple[Any, Reader]]:
     """
     av = import_av()
     with _opened(path) as file:
-        head = file.read(4096)
+        head = file.read(2**18)
         file.seek(0)
         if not head:
             raise MediaError(path, "an empty file")
-        if _is_list(head):
+        if _is_list(head[:4096]):
             raise MediaError(path, "a playlist", "it names other files, none of which is opened")
+        if _is_encrypted(head):
+            raise MediaError(path, *ENCRYPTED)
         allowed = ",".join([_FORMATS, *(f"{name}_pipe" for name in _PICTURES.split(","))])
-        options = {"format_whitelist": allowed, "protocol_whitelist": "none"}
+        # Decoders have their limits here too, as the first packets are decoded on opening.
+        options = {"format_whitelist": allowed, "protocol_whitelist": "none", **DECODER_LIMITS}
         is_known = any(head[place] == magic for magic, place in _MAGIC.items())
         reader = Reader(file)
         try:
@@ -177,6 +213,19 @@ def _is_list(head: bytes) -> bool:
     return text.startswith(_LISTS) or (text[:1] == b"<" and any(t in text for t in _LIST_TAGS))
 
 
+def _is_encrypted(head: bytes) -> bool:
+    """Returns whether a file says so where FFmpeg does not look: in ASF and transport streams."""
+    if head.startswith(_ASF):
+        return any(key in head for key in _ASF_KEYS)
+    for size in _TS_SIZES:
+        for start in range(size):
+            if len(head) >= 8 * size and set(head[start::size][:8]) == {_TS_SYNC}:
+                # The upper two bits of byte 3: 0 is clear, 2 and 3 are the even and the odd key.
+                flags = [byte >> 6 for byte in head[start + 3 :: size]]
+                return sum(flag >= 2 for flag in flags) > len(flags) / 2
+    return False
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """Yields an open file, not buffered.
@@ -196,6 +245,10 @@ def _opened(path: Path) -> Iterator[Any]:
         raise  # some are FileNotFoundError and the like too
     except FileNotFoundError:
         raise MediaError(path, "no such file") from None
+    except ValueError as error:
+        if isinstance(error, TCAFError):
+            raise
+        raise MediaError(path, "no such file", str(error)) from None  # a zero byte in the name
     except OSError as error:
         raise MediaError(path, "not readable", error.strerror or "") from None
 

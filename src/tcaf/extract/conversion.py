@@ -5,6 +5,7 @@ parted.
 """
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,28 +20,44 @@ MAX_PIXEL_ASPECT = 10.0
 """How many times wider than high a pixel may be, or higher than wide; more is a damaged header."""
 
 
+MAX_UNNAMED = 8
+"""Kinds of side data without a name that are looked past."""
+
+SAMPLE_RATES = range(1_000, 2**22)
+"""Samples per second of sound that is read; others are of a damaged header."""
+
+
 class Resampler:
     """Makes samples of one rate and one channel from frames of any.
 
     Args:
+        path: of the file, for messages.
         sample_rate: of what comes out.
         complain: called for a frame whose channels cannot be mixed; silence takes its place.
     """
 
-    def __init__(self, sample_rate: int, complain: Callable[[], None]) -> None:
+    def __init__(self, path: Path, sample_rate: int, complain: Callable[[], None]) -> None:
         self.sample_rate = sample_rate
         self.is_used = False
-        self._complain = complain
+        self._path, self._complain = path, complain
         self._resampler: Any = None
         self._source: tuple[Any, ...] = ()
 
     def push(self, frame: Any) -> Iterator[Float[np.ndarray, " samples"]]:
-        """Yields the samples that are ready once `frame` has come."""
+        """Yields the samples that are ready once `frame` has come.
+
+        Raises:
+            TrackError: the frame has too few or too many samples per second.
+        """
         from av.audio.resampler import AudioResampler
 
         source = (frame.format.name, frame.layout.name, frame.sample_rate)
         if source != self._source:
             yield from self.flush()
+        # Of a sample per second, each frame would become gigabytes.
+        if frame.sample_rate not in SAMPLE_RATES:
+            told = f"{frame.sample_rate} samples per second"
+            raise TrackError(self._path, "damaged header", told)
         if self._resampler is None:
             self._source = source
             # Without the limit swresample adds two floating-point channels up to 1.41.
@@ -81,13 +98,31 @@ def display_matrix(frame: Any) -> Int32[np.ndarray, "3 3"]:
     14496-12, matrix of the track header).
     """
     try:
-        data = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:
-        # Beside it is something that PyAV has no name for, as EXIF is; without the mirror then.
-        return _turned(-frame.rotation)
+        data = _named_side_data(frame).get("DISPLAYMATRIX")
+    except (ValueError, import_av().FFmpegError):
+        return _turned(-frame.rotation)  # without the mirror
     if data is None or len(bytes(data)) < 36:
         return np.diag(np.array([1 << 16, 1 << 16, 1 << 30], np.int32))
     return np.frombuffer(bytes(data), np.int32, 9).reshape(3, 3)
+
+
+def _named_side_data(frame: Any) -> Any:
+    """Returns what stands beside a frame's picture but for what PyAV has no name for, as EXIF is.
+
+    Raises:
+        ValueError: it cannot be had.
+    """
+    for _ in range(MAX_UNNAMED):
+        try:
+            return frame.side_data
+        except ValueError as error:
+            number = re.match(r"\d+", str(error))
+            if number is None:
+                raise
+            delete = _filter(frame, "sidedata", f"mode=delete:type={number[0]}")
+            delete.push(frame)
+            frame = delete.pull()
+    return frame.side_data
 
 
 def _turned(degrees: int) -> Int32[np.ndarray, "3 3"]:
@@ -178,17 +213,17 @@ class Scaler:
         source = (*sides, frame.format.name)
         if source != self._source:
             self._source = source
-            self._cutter = _cutter(frame, tall, wide)
+            # At an even place, so that colours of half the resolution stay with their pixels.
+            left, top = (frame.width - wide) // 2 & ~1, (frame.height - tall) // 2 & ~1
+            self._cutter = _filter(frame, "crop", f"{wide}:{tall}:{left}:{top}:exact=1")
         self._cutter.push(frame)
         return self._cutter.pull()
 
 
-def _cutter(frame: Any, tall: int, wide: int) -> Any:
-    """Returns a filter that cuts the middle out of frames like `frame`, without copying."""
+def _filter(frame: Any, name: str, arguments: str) -> Any:
+    """Returns a filter of FFmpeg's for frames like `frame`; those used here copy no pixel."""
     from av.filter import Graph
 
-    # At an even place, so that colours of half the resolution stay with their pixels.
-    left, top = (frame.width - wide) // 2 & ~1, (frame.height - tall) // 2 & ~1
     graph = Graph()
     graph.link_nodes(
         graph.add_buffer(
@@ -197,7 +232,7 @@ def _cutter(frame: Any, tall: int, wide: int) -> Any:
             format=frame.format,
             time_base=frame.time_base,
         ),
-        graph.add("crop", f"{wide}:{tall}:{left}:{top}:exact=1"),
+        graph.add(name, arguments),
         graph.add("buffersink"),
     ).configure()
     return graph

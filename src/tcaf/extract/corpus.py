@@ -23,8 +23,9 @@ import safetensors.numpy
 
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.errors import TCAFError
-from tcaf.execution.processes import Crash, Killed, OutOfTime, Send, answers
+from tcaf.execution.processes import Crash, Killed, OutOfMemory, OutOfTime, Send, answers
 from tcaf.extract.containers import (
+    FILE_MEMORY,
     FILE_TIMEOUT_S,
     MAX_TIMEOUTS,
     BrokenMediaWarning,
@@ -32,7 +33,7 @@ from tcaf.extract.containers import (
 )
 from tcaf.extract.extractor import Extractor
 from tcaf.extract.media import require_decoder
-from tcaf.files.atomic import needing_room, read_json, write_json
+from tcaf.files.atomic import needing_room, parse_json, read_json, write_json
 from tcaf.files.sealed import read_sealed, write_sealed
 from tcaf.plugins import load_plugin
 from tcaf.progress import Track, silent
@@ -99,7 +100,7 @@ class MediaFile:
         """What changes when the file does; empty where there is none."""
         try:
             status = self.path.stat()
-        except OSError:
+        except (OSError, ValueError):  # no name may hold a zero byte
             return {}
         times = {"mtime_ns": status.st_mtime_ns, "ctime_ns": status.st_ctime_ns}
         return {"bytes": status.st_size, **times}
@@ -218,7 +219,7 @@ class WorkFolder:
         clip, reject = self.clips / f"{file.key}.safetensors", self.rejects / f"{file.key}.json"
         try:
             if clip.is_file():
-                record = json.loads(read_sealed(clip, "tcaf")[0])
+                record = parse_json(read_sealed(clip, "tcaf")[0])
                 if record["state"] == _content(file.state()):
                     missing, notes = tuple(record["missing"]), tuple(record["notes"])
                     return Extracted(file.id, clip, missing, notes, tuple(record["backbones"]))
@@ -328,6 +329,7 @@ def _extract_waiting(
         (backbones, work.path),
         min(workers, len(waiting)),
         limit=lambda file: limits[file.id],
+        limit_bytes=FILE_MEMORY,
     )
     with closing(found) as done:
         for _, (file, answer) in zip(track(waiting, "extracting"), done, strict=True):
@@ -337,6 +339,9 @@ def _extract_waiting(
                 passing[file.id] = _passing(file, *too_long(answer))
             elif isinstance(answer, Killed):
                 passing[file.id] = _passing(file, f"killed{answer.hint}", answer.reason)
+            elif isinstance(answer, OutOfMemory):
+                error = MediaError(file.path, "takes too much memory", str(answer))
+                work.reject(file, error.reason, str(error))
             elif isinstance(answer, Crash) and work.find(file) is None:
                 error = MediaError(file.path, "decoder crashed", answer.reason)
                 work.reject(file, error.reason, str(error))

@@ -142,7 +142,7 @@ def read_audio(path: str | Path, sample_rate: int) -> Iterator[Float[np.ndarray,
         if audio is None:
             return
         track = Track(Path(path), container, reader, audio, _origin_s(audio, video), slack_s=GAP_S)
-        resampler = Resampler(sample_rate, track.warn)
+        resampler = Resampler(Path(path), sample_rate, track.warn)
         num_out = 0
         with closing(track.frames()) as frames:
             for placed in frames:

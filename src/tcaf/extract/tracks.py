@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tcaf.extract.containers import (
+    DECODER_LIMITS,
+    ENCRYPTED,
     BrokenMediaWarning,
     MediaError,
     Reader,
@@ -39,10 +41,6 @@ TAIL_S = 0.5
 MAX_FAILURES = 100
 """Failures to read a packet, one after the other, after which the rest of a file is given up."""
 
-MAX_PIXELS = 2**26
-"""Pixels of the largest picture that is decoded: twice 8K. More of them is a damaged header."""
-
-_ENCRYPTED = ("encrypted", "it plays with its owner's keys alone")
 _ENCRYPTED_TAGS = frozenset({"drms", "drmi", "drmt", "enca", "encv"})
 """What MP4 calls tracks that are encrypted whole; others say so in their packets."""
 
@@ -86,8 +84,8 @@ class Track:
         if stream.codec_context is None:
             raise TrackError(path, "no decoder", f"for the {stream.type} track")
         if stream.codec_context.codec_tag in _ENCRYPTED_TAGS:
-            raise MediaError(path, *_ENCRYPTED)
-        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+            raise MediaError(path, *ENCRYPTED)
+        stream.codec_context.options = dict(DECODER_LIMITS)
         self._path, self._stream = path, stream
         self._container, self._reader = container, reader
         self._origin_s, self._shift_s, self._slack_s = origin_s, -origin_s, slack_s
@@ -195,7 +193,7 @@ class Track:
             failures = 0
             self._reader.note_packet()
             if packet.has_sidedata("encryption_info"):
-                raise MediaError(self._path, *_ENCRYPTED)
+                raise MediaError(self._path, *ENCRYPTED)
             if packet.size:
                 self._note_position(packet)
             if packet.stream_index != self._stream.index or not packet.size:

@@ -12,7 +12,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,48 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, text + "\n")
 
 
+def check_inside(names: Iterable[str]) -> None:
+    """Checks that names of files are of files in a folder: whoever made it may name any.
+
+    Raises:
+        ValueError: one leads somewhere else.
+    """
+    for name in names:
+        if Path(name).name != name or name in ("", "..") or "\\" in name:
+            raise ValueError(f"expected names of files in this folder, found {name!r}")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Returns the value that JSON stands for.
+
+    Raises:
+        ValueError: it is no JSON, or holds what `write_json` would not write again: NaN, infinite
+            numbers, halves of characters; or lists within lists without end.
+    """
+    try:
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except RecursionError:
+        raise ValueError("lists within lists") from None
+    return value
+
+
+def check_content(value: Any, content: Any) -> None:
+    """Checks a JSON value against a type, by pydantic.
+
+    Raises:
+        ValueError: it has other content; says where and what is wrong, in one line.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        TypeAdapter(content).validate_python(value)
+    except ValidationError as error:
+        found = error.errors(include_url=False)[0]
+        where = ".".join(map(str, found["loc"])) or "its content"
+        raise ValueError(f"{where}: {found['msg']}") from None
+
+
 def read_json(path: Path, what: str, content: Any = None) -> Any:
     """Reads JSON.
 
@@ -112,24 +154,13 @@ def read_json(path: Path, what: str, content: Any = None) -> Any:
         TCAFError: the file is missing, not JSON, or has other content.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
+        value = parse_json(path.read_text(encoding="utf-8-sig"))
+        if content is not None:
+            check_content(value, content)
     except FileNotFoundError:
         raise TCAFError(f"expected {what} at {path}, found nothing") from None
-    except RecursionError:
-        raise TCAFError(f"expected {what} at {path}, found lists within lists") from None
     except ValueError as error:
         raise TCAFError(f"expected {what} at {path}, found a damaged file ({error})") from None
-    if content is not None:
-        from pydantic import TypeAdapter, ValidationError
-
-        try:
-            TypeAdapter(content).validate_python(value)
-        except ValidationError as error:
-            found = error.errors(include_url=False)[0]
-            where = ".".join(map(str, found["loc"])) or "its content"
-            raise TCAFError(
-                f"expected {what} at {path}, found a damaged file ({where}: {found['msg']})"
-            ) from None
     return value
 
 
@@ -151,15 +182,15 @@ def only_writer(path: Path, *, whole: bool = False) -> Iterator[None]:
         whole: for a long work, steps of which take the lock too: this thread may take it again.
 
     Raises:
-        TCAFError: another process is at work there.
+        TCAFError: another process is at work there, or it can be no folder.
     """
-    path = Path(os.path.realpath(path))
+    path = followed(path)
     me = (os.getpid(), threading.get_ident())
     if _WHOLE.get(path) == me:
         yield
         return
-    made = [each for each in path.parents if not each.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
+    check_folder(path)
+    made = make_parents(path)
     lock = path.with_name(f".{path.name}.lock")
     handle = None
     try:
@@ -257,6 +288,84 @@ def _tidy(path: Path) -> None:
             shutil.rmtree(other, ignore_errors=True)
 
 
+def followed(path: Path) -> Path:
+    """Returns what a path leads to, through links, whether it is there or yet to come.
+
+    Raises:
+        TCAFError: a link that leads in a circle.
+    """
+    found = Path(os.path.realpath(path))
+    if found.is_symlink():
+        raise TCAFError(f"{path} is a link that leads in a circle; name another place")
+    return found
+
+
+def make_parents(path: Path) -> list[Path]:
+    """Makes the folders in which `path` is to lie, and returns them, the innermost first.
+
+    Raises:
+        TCAFError: see `_missing_parents`; or one cannot be made.
+    """
+    missing = _missing_parents(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TCAFError(f"cannot make {path}: {missing[-1]}: {error.strerror}") from None
+    return missing
+
+
+def _missing_parents(path: Path) -> list[Path]:
+    """Returns the folders that `path` is to lie in and that are not there, the innermost first.
+
+    Raises:
+        TCAFError: one of the others is no folder, or the last may not be written to.
+    """
+    parents = path.absolute().parents
+    missing = [each for each in parents if not each.exists()]
+    nearest = parents[len(missing)]
+    if not nearest.is_dir():
+        raise TCAFError(f"cannot make {path}: {nearest} is no folder; name another place")
+    if not path.exists() and not os.access(nearest, os.W_OK | os.X_OK):
+        raise TCAFError(f"cannot make {path}: {nearest} may not be written to; name another place")
+    return missing
+
+
+def check_folder(path: Path) -> None:
+    """Checks that a command may write into a folder at `path`, there or yet to come.
+
+    Raises:
+        TCAFError: something else is there, or no folder can be made there.
+    """
+    place = followed(path)
+    if place.exists() and not place.is_dir():
+        raise TCAFError(f"{path} exists already and is no folder; name another place")
+    _missing_parents(place)
+
+
+def check_file(path: Path, begins: str, what: str) -> None:
+    """Checks that a command may write a file to `path`, before its content is made.
+
+    Args:
+        path: of the file; an empty one may be there, or one of the same kind, which is replaced.
+        begins: what a file of this kind begins with, in any letter case; each character a byte.
+        what: it is, as in "HTML page".
+
+    Raises:
+        TCAFError: something else is there, or no file can be made there.
+    """
+    place = followed(path)
+    _missing_parents(place)
+    if not place.exists():
+        return
+    if not place.is_file():
+        kind = "a folder" if place.is_dir() else "neither file nor folder"
+        raise TCAFError(f"expected a file to write to, {path} is {kind}")
+    with place.open("rb") as file:
+        head = file.read(len(begins)).decode("latin-1")
+    if head and head.lower() != begins.lower():
+        raise TCAFError(f"{path} exists already and is no {what}; name another place")
+
+
 def _is_taken(path: Path) -> bool:
     """Returns whether something is at `path` that would be lost: an empty folder would not."""
     return path.exists() and not (path.is_dir() and not any(path.iterdir()))
@@ -295,7 +404,7 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         TCAFError: something other than an empty folder is at `path` and `overwrite` is false, or
             another process is at work there.
     """
-    target = Path(os.path.realpath(path))
+    target = followed(path)
     with only_writer(target):
         _tidy(target)
         if _is_taken(target) and not overwrite:

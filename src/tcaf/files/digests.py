@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tcaf.files.atomic import replacing
+from tcaf.files.atomic import parse_json, replacing
 from tcaf.progress import Track, silent
 
 SETTLED_NS = 2 * 10**9
@@ -101,7 +101,7 @@ def _memory() -> Path:
 def _remembered() -> dict[str, Any]:
     """Returns what is remembered; nothing where that is damaged, which costs a reading."""
     try:
-        value = json.loads(_memory().read_text(encoding="utf-8"))
+        value = parse_json(_memory().read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}

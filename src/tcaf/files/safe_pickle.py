@@ -19,6 +19,7 @@ a copy. Text of Python 2 is decoded as latin-1.
 import math
 import pickle
 import re
+import tokenize
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -263,7 +264,7 @@ def read_npy(path: Path) -> Any:
             if not dtype.hasobject:
                 file.seek(0)
                 return np.load(file, allow_pickle=False)
-        except _DAMAGE as error:
+        except (*_DAMAGE, SyntaxError, tokenize.TokenError) as error:  # its header is Python
             raise TCAFError(
                 f"expected a .npy file at {path}, found a damaged or unknown one ({error})"
             ) from None

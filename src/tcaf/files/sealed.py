@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from tcaf.files.atomic import replacing
+from tcaf.files.atomic import parse_json, replacing
 
 SEAL = "sha256"
 
@@ -94,7 +94,7 @@ def read_sealed(path: Path, key: str) -> tuple[str, bytes]:
         head[_PLACE] = b"0" * 64
         if _digest(head, memoryview(data)[size:]) != data[_PLACE]:
             raise DamagedError("its content is not what was written: the SHA-256 differs")
-    header = json.loads(data[8:size].decode("utf-8"))
+    header = parse_json(data[8:size].decode("utf-8"))
     metadata = header.get("__metadata__") if isinstance(header, dict) else None
     if not isinstance(metadata, dict) or set(metadata) - {SEAL} != {key}:
         raise DamagedError(f"expected metadata with {key!r} and nothing else")

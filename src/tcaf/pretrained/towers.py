@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tcaf.errors import TCAFError, missing_extra, shorten
-from tcaf.files.atomic import read_json
+from tcaf.files.atomic import check_inside, read_json
 from tcaf.pretrained.fetch import RANDOM
 
 Family = Literal["clip", "clap"]
@@ -89,6 +89,8 @@ def load_tower(folder: Path, family: Family, part: str) -> Any:
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind not in (family, f"{family}_{part}_model"):
         raise TCAFError(f"expected {what} at {folder}, found one of the type {kind!r}")
+    for index in folder.glob("*.index.json"):
+        _shards(index)  # transformers would follow it anywhere
     try:
         import transformers
     except ImportError:
@@ -162,11 +164,29 @@ def need_folder(
     return given
 
 
+def _shards(index: Path) -> list[Path]:
+    """Returns the files of weights that a list names.
+
+    Raises:
+        TCAFError: the list is damaged, or names files elsewhere than beside it.
+    """
+    content = read_json(index, "an index of weights")
+    try:
+        names = sorted(set(content["weight_map"].values()))
+        check_inside(names)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise TCAFError(f"{index} is damaged: {error}; fetch the model again") from None
+    return [index.with_name(name) for name in names]
+
+
 def model_files(folder: Path) -> list[Path]:
     """Returns the files that a model's features depend on: settings and the weights that it loads.
 
     Of weights in several formats transformers takes the first of these: .safetensors, one file or
     many, then .bin likewise.
+
+    Raises:
+        TCAFError: there are none, or a list of them is damaged or names files elsewhere.
     """
     files = [folder / name for name in ("config.json", "preprocessor_config.json")]
     if not files[1].is_file():
@@ -176,6 +196,5 @@ def model_files(folder: Path) -> list[Path]:
         if (folder / name).is_file():
             return [*(file for file in files if file.is_file()), folder / name]
         if index.is_file():
-            shards = sorted(set(read_json(index, "an index of weights")["weight_map"].values()))
-            return [*(file for file in files if file.is_file()), *(folder / s for s in shards)]
+            return [*(file for file in files if file.is_file()), *_shards(index)]
     raise TCAFError(f"expected model.safetensors or pytorch_model.bin in {folder}, found neither")

@@ -22,7 +22,7 @@ from tcaf.extract.backbones import FrameSize
 from tcaf.extract.containers import BrokenMediaWarning
 from tcaf.extract.extractor import until_unusable
 from tcaf.extract.media import probe, read_audio, read_frames
-from tcaf.files.atomic import replacing
+from tcaf.files.atomic import check_file, followed, make_parents, replacing
 from tcaf.reports.theme import SERIES, Figure, extra, light, new_figure, shortened, styled
 from tcaf.systems.attention_map import AttentionMap, HasAttentionMap
 
@@ -352,12 +352,13 @@ def check_timeline(path: Path) -> None:
     extra("matplotlib")
     if path.suffix.lower() != ".png" or path.is_dir():
         raise TCAFError(f"expected a PNG file to draw into, such as timeline.png, got {path}")
+    check_file(path, "\x89PNG", "PNG file")
 
 
 def save_timeline(path: Path, figure: Figure) -> None:
     """Writes a figure as a PNG file, whole or not at all; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with styled(), warnings.catch_warnings(), replacing(path) as temporary:
+    make_parents(path)
+    with styled(), warnings.catch_warnings(), replacing(followed(path)) as temporary:
         # Names in a script that matplotlib's font lacks show as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(temporary, format="png", dpi=150)

@@ -328,26 +328,18 @@ def _provenance(one: Series) -> list[Provenance]:
 
 def open_store(series: Series, store: Path | None, notes: list[str]) -> FeatureStore | None:
     """Opens the clips of a series: the store named, or where it was when the run was trained."""
-    run = series.first
-    origin = run.provenance
     if store is not None:
         opened = FeatureStore.open(store)
         if opened.fingerprint != series.fingerprint:
-            raise TCAFError(f"store {store} holds other data than {run.path} was run on")
+            raise TCAFError(f"store {store} holds other data than {series.first.path} was run on")
         return opened
-    if known := origin.get("store"):
-        try:
-            opened = FeatureStore.open(known)
-        except TCAFError:
-            pass
-        else:
-            if opened.fingerprint == series.fingerprint:
-                return opened
-    notes.append(
-        "The clips are not where they were when the run was trained, so that the embedding map "
-        "and attention are left out; name their store with --store."
-    )
-    return None
+    found, why = series.first.find_store()
+    if found is None:
+        notes.append(
+            f"Embedding map and attention are left out, as {why}. A store with the same clips may "
+            "be named with --store."
+        )
+    return found
 
 
 def build_report(

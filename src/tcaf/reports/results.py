@@ -25,7 +25,7 @@ from tcaf.evaluation.statistics import (
 from tcaf.experiments.reproduce import RowResult
 from tcaf.experiments.rows import merge_rows
 from tcaf.experiments.tables import PaperScores, Table
-from tcaf.files.atomic import write_text
+from tcaf.files.atomic import check_file, check_folder, make_parents, write_text
 from tcaf.progress import describe_time
 from tcaf.training.run import Run
 
@@ -323,6 +323,21 @@ def table_markdown(
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
 
+def check_results_place(out: Path) -> None:
+    """Checks that results may be written to a folder, before hours go into the runs.
+
+    Raises:
+        TCAFError: it can be no folder, or files are in it that would be lost.
+    """
+    check_folder(out)
+    for name, begins in (
+        ("table.md", "# Table "),
+        ("table.csv", "model,"),
+        ("per_class.csv", "model,class,"),
+    ):
+        check_file(out / name, begins, "result of tcaf reproduce")
+
+
 def write_results(
     out: Path,
     table: Table,
@@ -346,10 +361,7 @@ def write_results(
     Raises:
         TCAFError: the folder cannot be made, or its `rows.json` is damaged.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TCAFError(f"cannot write results to {out}: {error}") from None
+    make_parents(out / "table.md")
     known = merge_rows(out, table, rows, dataset, command)
     scores = summarise(known.rows, dataset)
     write_text(out / "table.csv", table_csv(scores))

@@ -68,7 +68,9 @@ class Listing:
     remarks: tuple[str, ...] = ()
 
 
-def find_clips(folder: Path, labels: Path | None = None, group: str = "") -> Listing:
+def find_clips(
+    folder: Path, labels: Path | None = None, group: str = "", *, allow_outside: bool = False
+) -> Listing:
     """Lists the media files of a folder; the class is the first sub-folder.
 
     Folders called train, val and test above those of the classes are uses. Links to folders are
@@ -80,10 +82,11 @@ def find_clips(folder: Path, labels: Path | None = None, group: str = "") -> Lis
             group; or ActivityNet's annotations as JSON.
         group: a regular expression that finds the group in a file's name as seen from the folder,
             as a whole or in parentheses; by default that of UCF101's files.
+        allow_outside: whether the table may name files elsewhere.
 
     Raises:
-        TCAFError: no such folder, no media file in it, a table that is not such a one, or a pattern
-            that fits no file or takes the place of a column.
+        TCAFError: no such folder, no media file in it, a table that is not such a one or names
+            files elsewhere, or a pattern that fits no file or takes the place of a column.
     """
     if not folder.is_dir():
         raise TCAFError(f"expected a folder with media files at {folder}, found none")
@@ -92,7 +95,7 @@ def find_clips(folder: Path, labels: Path | None = None, group: str = "") -> Lis
     elif _is_json(labels):
         listing = _annotated(folder, labels)
     else:
-        listing = _listed(folder, labels)
+        listing = _listed(folder, labels, allow_outside)
     if any(clip.group for clip in listing.clips):
         if group:
             raise TCAFError(f"{labels} has a column group; leave --group out, or the column")
@@ -194,7 +197,16 @@ def _are_uses(folder: Path, names: Sequence[str]) -> bool:
     )
 
 
-def _listed(folder: Path, labels: Path) -> Listing:
+def _leads_out(name: str) -> bool:
+    """Returns whether a name may be of a file elsewhere than in the folder that it is seen from.
+
+    Behind a link, `..` is the folder above the one that the link leads to.
+    """
+    path = Path(name)
+    return bool(path.anchor) or ".." in path.parts
+
+
+def _listed(folder: Path, labels: Path, allow_outside: bool) -> Listing:
     clips: dict[str, Clip] = {}
     aliases = dict.fromkeys(PART_COLUMNS, "part")
     rows = csv_rows(labels, ("file", "class"), optional=("part", "group"), aliases=aliases)
@@ -202,6 +214,12 @@ def _listed(folder: Path, labels: Path) -> Listing:
         name = row["file"]
         if name in clips:
             raise TCAFError(f"{row.where}: {name!r} is listed twice")
+        if _leads_out(name) and not allow_outside:
+            # Tables are handed on, and features tell what is in a file.
+            raise TCAFError(
+                f"{row.where}: expected a file in {folder}, found {name!r}; with --allow_outside "
+                "tables may name files anywhere"
+            )
         part, use = _part_or_use(row["part"], row.where)
         file = MediaFile(name, folder / name)
         clips[name] = Clip(file, row["class"], part, use, row["group"])

@@ -65,6 +65,7 @@ def prepare_videos(
     plugin: Path | None = None,
     workers: int | None = None,
     file_timeout_s: float = FILE_TIMEOUT_S,
+    allow_outside: bool = False,
     dtype: Dtype = "float16",
     overwrite: bool = False,
     append: bool = False,
@@ -111,6 +112,8 @@ def prepare_videos(
         workers: processes that extract; by default one for each core.
         file_timeout_s: seconds that a file may take, and as many again for each MiB of it, up to
             144 times as many; one that takes longer is left out.
+        allow_outside: take files that `labels` names outside the folder, by `..` or from the root;
+            without it such a table is refused.
         dtype: how tokens are kept on disk; with `append` as they are in the store.
         overwrite: replace a store that is there already.
         append: add to a store that is there already, with the same backbones.
@@ -128,7 +131,7 @@ def prepare_videos(
         raise TCAFError(
             "a store is replaced or added to, not both; leave out --overwrite or --append"
         )
-    listing = find_clips(folder, labels, group)
+    listing = find_clips(folder, labels, group, allow_outside=allow_outside)
     work = out.with_name(f"{out.name}.extracted")
     with only_writer(out, whole=True):
         store = FeatureStore.open(out) if append else None

@@ -5,6 +5,7 @@ the release's side where it shows in the forward pass (`Fidelity.official`): sha
 audio / 255, visual features normalised over time.
 """
 
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,11 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         raise TCAFError(f"expected a checkpoint at {path}, found nothing")
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        # Torch's own text advises to switch the safety off.
+        raise TCAFError(
+            f"{path} is no checkpoint of plain tensors: it is damaged, or holds more"
+        ) from None
     except Exception as error:  # noqa: BLE001 - whatever a foreign file makes torch raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise TCAFError(f"{path} is no checkpoint of plain tensors: {reason}") from None

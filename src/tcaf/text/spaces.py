@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tcaf.data.store import check_matrix, class_names
 from tcaf.errors import TCAFError
 from tcaf.files.sealed import read_sealed, write_sealed
 from tcaf.settings.experiment import TEXT
@@ -140,6 +141,8 @@ def read_class_text(path: Path) -> dict[str, dict[str, Float[np.ndarray, " _"]]]
             for key, matrix in sorted(safetensors.torch.load(data).items())
             if key.partition(".")[0] == "embeddings"
         }
-        return ClassText(spaces).by_name(json.loads(names))
+        for matrix in spaces.values():
+            check_matrix(matrix)
+        return ClassText(spaces).by_name(class_names(names))
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise TCAFError(f"text embeddings {path} are damaged: {error}") from None

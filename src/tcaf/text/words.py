@@ -150,6 +150,25 @@ class WordVectors:
         )
 
 
+def _check_size(path: Path) -> None:
+    """Checks that a word2vec file is as long as its header says, before room is made for it.
+
+    Raises:
+        TCAFError: it is shorter, or its first line is no header.
+    """
+    with path.open("rb") as file:
+        head = file.readline(100)
+    sizes = head.split()
+    if len(sizes) != 2 or not all(size.isdigit() for size in sizes):
+        raise TCAFError(f"{path}: expected a word2vec .bin file, found no numbers of words first")
+    num_words, dim = map(int, sizes)
+    if path.stat().st_size < len(head) + num_words * (4 * dim + 1):
+        raise TCAFError(
+            f"{path}: expected a word2vec .bin file of {num_words} words with {dim} numbers each, "
+            f"found {path.stat().st_size} bytes; fetch it again"
+        )
+
+
 class BinaryWordTable:
     """A word2vec file in the binary format, held in memory whole: 3.6 GB for GoogleNews.
 
@@ -162,12 +181,14 @@ class BinaryWordTable:
             from gensim.models import KeyedVectors
         except ImportError:
             raise missing_extra("gensim, which reads word2vec .bin files,") from None
+        if path.suffix == ".bin":
+            _check_size(path)
         try:
             # The original tool cuts long words in the middle of a character.
             vectors = KeyedVectors.load_word2vec_format(
                 str(path), binary=True, unicode_errors="replace"
             )
-        except (ValueError, EOFError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever a foreign file makes gensim raise
             raise TCAFError(f"{path}: expected a word2vec .bin file ({error})") from None
         self.path = path
         self.dim = int(vectors.vector_size)
@@ -191,7 +212,8 @@ class BinaryWordTable:
 
     def vocabulary(self) -> Iterator[str]:
         """Yields the file's words in its order."""
-        return iter(self._vectors.index_to_key)
+        # Words that the file has twice leave gaps at the end.
+        return (word for word in self._vectors.index_to_key if word is not None)
 
 
 class TextWordTable:

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from tcaf.data.classes import ClassSet
 from tcaf.data.features import FeatureSpec
-from tcaf.errors import TCAFError
+from tcaf.data.shards import SpecContent
+from tcaf.errors import TCAFError, one_line
+from tcaf.files.atomic import check_content, parse_json
 from tcaf.files.sealed import read_sealed, write_sealed
 from tcaf.settings.experiment import Experiment
 from tcaf.systems.registry import SYSTEMS, find_system
@@ -20,6 +23,20 @@ from tcaf.training.numbers import check_numbers
 
 MODEL_FORMAT = "tcaf-model"
 VERSION = 2
+
+
+class HeaderContent(BaseModel):
+    """What the header of a model file is checked against."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    system: str
+    config: dict[str, Any]
+    spec: SpecContent
+    classes: list[str]
+    seen: list[str]
+    gamma: float | None
+    experiment: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -105,7 +122,7 @@ def load_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], Any]:
     try:
         header, data = read_sealed(path, "header")
         # They come in any order.
-        return dict(sorted(safetensors.torch.load(data).items())), json.loads(header)
+        return dict(sorted(safetensors.torch.load(data).items())), parse_json(header)
     except (safetensors.SafetensorError, KeyError, OSError, TypeError, ValueError) as error:
         raise TCAFError(
             f"expected {what} at {path}, found a damaged file ({error}); copy it again, or train "
@@ -149,6 +166,10 @@ def load_model(path: str | Path) -> TrainedModel:
         raise TCAFError(
             f"model {path} has format version {header.get('version')}, this tcaf reads {VERSION}"
         )
+    try:
+        check_content(header, HeaderContent)
+    except ValueError as error:
+        raise TCAFError(f"model {path} is damaged: {error}") from None
     if header["system"] not in SYSTEMS:
         raise TCAFError(
             f"model {path} is of the system {header['system']!r}, which is not known here; name "
@@ -161,8 +182,8 @@ def load_model(path: str | Path) -> TrainedModel:
     try:
         model = system.model(system.config(**header["config"]))
         model.load_state_dict(weights)
-    except (TypeError, RuntimeError) as error:
-        told = " ".join(str(error).split())
+    except (TypeError, ValueError, RuntimeError) as error:
+        told = one_line(str(error))
         raise TCAFError(f"model {path} does not fit the system {system.name!r}: {told}") from None
     model.eval()
     keys = {space: in_space("text_embedding", space) for space in system.spaces}
@@ -171,6 +192,13 @@ def load_model(path: str | Path) -> TrainedModel:
             f"model {path} holds no class text in the space {missing[0]!r}, which the system "
             f"{system.name!r} reads"
         )
+    for key in keys.values():
+        shape = tuple(tensors[key].shape)
+        if len(shape) != 2 or shape[0] != len(header["classes"]):
+            raise TCAFError(
+                f"model {path} is damaged: {len(header['classes'])} classes with text of shape "
+                f"{shape}"
+            )
     stored = header["experiment"]
     return TrainedModel(
         system=system.name,

@@ -83,6 +83,20 @@ class Run:
         )
         return value
 
+    def find_store(self) -> tuple[FeatureStore | None, str]:
+        """Returns the store that the run was trained on, or None and in one line why."""
+        origin = self.provenance
+        known = origin.get("store") or ""
+        if not known or not Path(known).is_dir():
+            return None, f"the run's store is no longer where it was{known and f', at {known}'}"
+        try:
+            store = FeatureStore.open(known)
+        except TCAFError as error:
+            return None, f"the run's store cannot be read: {error}"
+        if store.fingerprint != origin["data"]["fingerprint"]:
+            return None, f"store {known} no longer holds the clips that the run was trained on"
+        return store, ""
+
     @property
     def experiment(self) -> Experiment:
         """The settings in `config.json`; what a later release has added has its default."""

@@ -1,0 +1,1 @@
+"""A seeded campaign of kills, damage and load; `make campaign` runs it."""

@@ -1,0 +1,111 @@
+"""Much of everything: files, hours, clips, class names; what it takes in time and memory."""
+
+import itertools
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from benchmarks.reliability.commands import Ended, measured, run_tcaf
+from benchmarks.reliability.section import Section
+
+sys.path += [str(Path(__file__).parents[2] / "tests"), str(Path(__file__).parents[1])]
+
+from store_scale import make
+
+from damaged import write_clip
+
+CHEAP = ("--audio", "logmel", "--visual", "efficientnet_lite0:frames=1")
+MAX_GROWTH_MIB = 150.0
+"""By how much more memory a worker may take for hours than for a minute."""
+
+OPEN = """
+import sys, time, psutil
+from tcaf.data.store import FeatureStore
+start = time.perf_counter()
+store = FeatureStore.open(sys.argv[1])
+opened = time.perf_counter() - start
+looks = []
+for _ in range(2):
+    start = time.perf_counter()
+    store.verify_once()
+    looks.append(time.perf_counter() - start)
+told = f"first look {looks[0]:.2f} s, second {looks[1]:.2f} s"
+print(f"{len(store):,} clips: opened in {opened:.2f} s, {told}")
+"""
+
+
+def _row(what: str, ended: Ended) -> str:
+    numbers = f"{ended.seconds:.1f} | {ended.parent_mib:.0f} | {ended.worker_mib:.0f}"
+    return f"| {what} | {ended.status} | {numbers} |"
+
+
+def _long(path: Path, seconds: int) -> Path:
+    """A picture of 64 x 48 five times a second and a tone, both of little data."""
+    return write_clip(path, seconds, 5, 8_000, video_codec="mpeg4", audio_codec="pcm_u8")
+
+
+def run(folder: Path, rng_seed: int, *, quick: bool) -> Section:
+    """Makes much of each kind and hands it to the commands."""
+    start = time.perf_counter()
+    num_files, minutes, num_clips = (100, 3, 5_000) if quick else (5_000, 120, 200_000)
+    rows, passed = [], True
+
+    few = folder / "few"
+    for name in ("ash", "birch", "cedar", "elm", "fir", "oak", "pine", "yew"):
+        (few / name).mkdir(parents=True)
+        write_clip(few / name / "0.avi", 0.6, 5, 8_000, video_codec="mpeg4", audio_codec="pcm_u8")
+        for copy in range(1, max(num_files // 8, 4)):
+            shutil.copy(few / name / "0.avi", few / name / f"{copy}.avi")
+    store = folder / "store"
+    ended = run_tcaf("prepare", "videos", few, "--out", store, *CHEAP, timeout_s=400)
+    rows.append(_row(f"`prepare videos`, {num_files:,} files of 0.6 s", ended))
+    passed &= ended.status == 0
+
+    peaks = []
+    for length in (1, minutes):
+        place = folder / f"long {length}"
+        place.mkdir()
+        _long(place / "x.avi", 60 * length)
+        out = folder / f"long store {length}"
+        ended = run_tcaf("prepare", "videos", place, "--out", out, *CHEAP, timeout_s=400)
+        rows.append(_row(f"`prepare videos`, one file of {length} min", ended))
+        peaks.append(ended.worker_mib)
+        passed &= ended.status == 0
+    passed &= peaks[1] - peaks[0] < MAX_GROWTH_MIB
+
+    make(folder / "big", num_clips, 8, 16)
+    ended = measured([sys.executable, "-c", OPEN, str(folder / "big")])
+    rows.append(_row(ended.line, ended))
+    passed &= ended.status == 0
+
+    settings = ("--training.epochs", 1, "--training.batches_per_epoch", 2)
+    trained = run_tcaf("train", "--store", store, "--out", folder / "run", *settings)
+    passed &= trained.status == 0
+    words = np.random.default_rng(rng_seed).permutation(
+        [f"{a} {b}" for a, b in itertools.product(map(str, range(50)), map(chr, range(97, 123)))]
+        + [f"{a} at {b}" for a, b in itertools.product(range(50), map(chr, range(97, 123)))]
+    )
+    names = folder / "names.txt"
+    names.write_text("\n".join(words[:2_000]) + "\n", encoding="utf-8")
+    clip = few / "ash" / "0.avi"
+    ended = run_tcaf("predict", folder / "run", clip, "--classes_file", names)
+    rows.append(_row("`predict`, one file, 2,000 class names", ended))
+    passed &= ended.status == 0
+
+    text = "\n".join(
+        [
+            "Criterion: every command ends well, and a worker takes no more than "
+            f"{MAX_GROWTH_MIB:.0f} MiB more for the long file than for a minute.",
+            "",
+            f"Backbones `{CHEAP[1]}` and `{CHEAP[3]}`; files of 64 x 48 pixels, 5 pictures and "
+            "8,000 samples a second; a worker for each core; clips of the large store of 10 tokens "
+            "of 8 and 15 of 16. Peaks in MiB, of the command and of its largest worker.",
+            "",
+            "| what | status | s | command | worker |",
+            "|---|---|---|---|---|",
+            *rows,
+        ]
+    )
+    return Section("Scale", bool(passed), text, time.perf_counter() - start)
