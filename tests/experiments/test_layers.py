@@ -272,8 +272,30 @@ def test_what_of_a_preset_nobody_reads_is_not_kept(tiny_store):
         "system": "ridge",
         "text": {"name": "attributes"},
         "training": {"epochs": 20},
-        "evaluation": {"gamma_max": 1.0, "gamma_step": 0.02},
+        "evaluation": {"gamma_grid": "margins"},
     }
     official = resolve(experiment_layers(tiny_store, config=["official"]))
     assert official.fidelity.layer_norm == "shared"
     assert official.fidelity.cjme_attention == "per_clip"
+
+
+def test_the_preset_of_the_data_says_what_is_trained(shelf):
+    store = shelf("videos")
+    assert resolve(experiment_layers(store)).system == "textlda"
+    tcaf = resolve(experiment_layers(store, system="tcaf"))
+    assert (tcaf.system, tcaf.model.num_layers) == ("tcaf", 2)
+    assert resolve(experiment_layers(shelf(""))).system == "tcaf"
+
+
+def test_another_source_of_text_puts_aside_what_presets_say_of_one(shelf, tmp_path):
+    store = shelf("videos")
+    assert resolve(experiment_layers(store)).text.words == "english"
+    attributes = {"text": {"source": "attributes", "path": "a.csv"}}
+    text = resolve(experiment_layers(store, options=attributes)).text
+    assert (text.source, text.path, text.words) == ("attributes", "a.csv", "")
+    # What a person wrote stays, and is refused where it is of no use.
+    (tmp_path / "mine.toml").write_text('[text]\nsource = "glove"\nwords = "english"\n')
+    mine = experiment_layers(store, config=[str(tmp_path / "mine.toml")], options=attributes)
+    assert resolve(mine).text.words == "english"
+    same = {"text": {"source": "sentence"}}
+    assert resolve(experiment_layers(store, options=same)).text.words == "english"

@@ -23,7 +23,7 @@ def preset_names() -> list[str]:
 def data_presets() -> list[str]:
     """Returns the presets that are for data or for any; those of systems come with the system."""
     names = [name for name in preset_names() if "/" not in name]
-    return [name for name in names if "system" not in read_preset(name)]
+    return [name for name in names if read_preset(name).get("system") != name]
 
 
 def preset_path(name: str) -> Path:
