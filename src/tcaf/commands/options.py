@@ -20,9 +20,16 @@ from tcaf.settings.validation import range_of
 
 COMMON = frozenset(
     {
-        *("data.split", "text.source", "text.path", "text.phrases", "model.modalities"),
+        *(
+            "data.split",
+            "text.source",
+            "text.path",
+            "text.phrases",
+            "text.words",
+            "model.modalities",
+        ),
         *("training.epochs", "training.learning_rate", "training.batch_size", "training.window_s"),
-        *("training.device", "evaluation.gamma_max"),
+        *("training.device"),
     }
 )
 """The settings that `--help` lists; `--help-all` lists all."""

@@ -55,10 +55,10 @@ class TextSettings:
             phrases are embedded in place of the store's.
         normalise: whether each phrase's vector and each class's mean are scaled to length 1; if
             not, the mean of the vectors is taken as they are.
-        words: a list of words that class text is compared with: `english` for the packaged one, or
-            a file with a word or phrase a line. Of each class the shares of these words are then
-            given, sqrt(softmax(similarity / words_temperature)), in place of its vector.
-        words_temperature: how far words count: of a small one the nearest words alone.
+        words: give how near a class is to each of a list of words in place of its vector: `english`
+            for the packaged list, or a file with a word or phrase a line.
+        words_temperature: small values look at the nearest words alone: what is given is
+            sqrt(softmax(similarity / words_temperature)).
     """
 
     source: Literal[
