@@ -20,16 +20,9 @@ from tcaf.settings.validation import range_of
 
 COMMON = frozenset(
     {
-        *(
-            "data.split",
-            "text.source",
-            "text.path",
-            "text.phrases",
-            "text.words",
-            "model.modalities",
-        ),
-        *("training.epochs", "training.learning_rate", "training.batch_size", "training.window_s"),
-        *("training.device"),
+        *("data.split", "text.source", "text.path", "text.phrases", "text.words"),
+        *("model.modalities", "training.epochs", "training.learning_rate", "training.batch_size"),
+        *("training.window_s", "training.device"),
     }
 )
 """The settings that `--help` lists; `--help-all` lists all."""
