@@ -43,7 +43,7 @@ ROOMS = {
     "sources": (
         *("tfrecord", "youtube8m", "official_lists", "official"),
         *("media_files", "annotations", "labels", "partition", "videos"),
-        *("world", "scenes", "rendered", "synthetic"),
+        *("world", "scenes", "rendered", "hidden", "synthetic"),
     ),
     "evaluation": ("scores", "gzsl", "temperature", "parts", "decisions", "statistics"),
     "training": (

@@ -351,6 +351,11 @@ MISTAKES = {
     "no section": (["train", "--epochs", "3"], "did you mean '--training.epochs'?"),
     "not a number": (["train", "--training.epochs", "x"], "training.epochs: expected int, got 'x'"),
     "not a choice": (["train", "--model.attention", "crss"], "did you mean 'cross'?"),
+    "not one of several": (["render", "--out", "x", "--relations", "lat"], "did you mean 'late'?"),
+    "not one of those that may be absent": (
+        ["prepare", "synthetic", "--out", "x", "--relations", "alik"],
+        "did you mean 'alike'?",
+    ),
     "nullable": (["train", "--training.window_s", "x"], "expected float | none, got 'x'"),
     "no value": (["train", "--training.epochs"], "--training.epochs needs a value"),
     "twice": (["train", "--seed", "1", "--seed", "2"], "--seed is given twice"),

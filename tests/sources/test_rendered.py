@@ -321,6 +321,13 @@ def test_errors(tmp_path, change, message):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_hidden_world_has_no_videos(tmp_path):
+    hidden = World(3, 2, 1, ("alike",), seed=0)
+    with pytest.raises(TCAFError, match=r"only the lag world has pictures .* got the hidden world"):
+        render_world(hidden, tmp_path / "world")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_missing_package_is_told(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'tcaf\[video\]'"):

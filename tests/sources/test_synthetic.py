@@ -150,6 +150,15 @@ def test_same_seed_same_store(tmp_path, store):
     assert other.fingerprint != store.fingerprint
 
 
+def test_the_lag_world_stays_what_it_was(store):
+    """Recorded before there was another world: the last tokens of a clip of the last class."""
+    clip = store[store.row("c0031_0022")]
+    audio = [-0.67114502, 0.53726882, -0.00199898, -0.47904217, 0.41760289]
+    np.testing.assert_allclose(clip.audio[-1], audio, atol=1e-6)
+    visual = [-0.25701934, -0.06003789, -0.41982099, 0.52890092, 0.06923266, -0.21748298]
+    np.testing.assert_allclose(clip.visual[-1], [*visual, -0.23620073], atol=1e-6)
+
+
 def test_clips_of_a_class_do_not_depend_on_how_many_there_are(tmp_path, store):
     more = prepare_synthetic(tmp_path / "more", **{**SMALL, "clips_per_class": 29})
     for clip in ("c0000_0000", "c0031_0022"):

@@ -5,11 +5,13 @@ from tcaf.errors import TCAFError
 from tcaf.sources.world import (
     DURATION_S,
     EVENT_WIDTH_S,
+    HIDDEN_RELATIONS,
     LATE_S,
     LOOKS,
     MOTIONS,
     RELATIONS,
     SOUNDS,
+    WORLD_RELATIONS,
     World,
     WorldClass,
     bumps,
@@ -96,9 +98,23 @@ def test_split_depends_on_the_seed_alone():
 
 
 def test_names_are_unique():
-    world = World(len(LOOKS), len(MOTIONS), len(SOUNDS), RELATIONS, seed=0)
-    assert len({of.name for of in world.classes}) == 6 * 4 * 6 * 4
+    names = [
+        of.name
+        for relations in WORLD_RELATIONS.values()
+        for of in World(len(LOOKS), len(MOTIONS), len(SOUNDS), relations, seed=0).classes
+    ]
+    assert len(set(names)) == len(names) == 6 * 4 * 6 * (4 + 8)
     assert WorldClass(0, 0, 0, "together").name == "red square jumping, beep with each"
+    hidden = WorldClass(0, 0, 0, "up_down")
+    assert hidden.name == "red square jumping, beep while first up then down"
+
+
+def test_relations_of_two_worlds_do_not_mix():
+    for relations in (("late", "alike"), ("alike", "late")):
+        with pytest.raises(TCAFError, match="those of the other world do not mix"):
+            small_world(relations=relations)
+    assert small_world().name == "lag"
+    assert small_world(relations=HIDDEN_RELATIONS).name == "hidden"
 
 
 def test_attributes_by_hand():

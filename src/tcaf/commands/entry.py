@@ -325,7 +325,7 @@ def in_words(error: "CycloptsError", words: tuple[str, ...] = ()) -> str:
             # That an option may be absent is no choice of whoever types it.
             kinds = [each for each in get_args(hint) if each is not NoneType]
             hint = functools.reduce(operator.or_, kinds)
-        if get_origin(hint) is list and error.target_type is not None:
+        if get_origin(hint) in (list, Sequence) and error.target_type is not None:
             hint = error.target_type  # of one of its words
         return wrong_value(name, error.token.value, hint)
     if isinstance(error, cyclopts.MissingArgumentError) and error.argument:

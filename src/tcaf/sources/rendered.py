@@ -228,8 +228,8 @@ def render_world(
         track: shows progress.
 
     Raises:
-        TCAFError: too few clips; something is at `out` and `overwrite` is false, or that is no
-            rendered world.
+        TCAFError: too few clips, the hidden world; something is at `out` and `overwrite` is false,
+            or that is no rendered world.
         MissingExtraError: PyAV is not installed.
     """
     if clips_per_class < MIN_CLIPS_PER_CLASS:
@@ -237,6 +237,8 @@ def render_world(
             f"clips_per_class must be at least {MIN_CLIPS_PER_CLASS} for every part to have clips, "
             f"got {clips_per_class}"
         )
+    if world.name != "lag":
+        raise TCAFError(f"only the lag world has pictures and sounds, got the {world.name} world")
     check_place(out, overwrite=overwrite, what="rendered world", mark=WORLD_FILE)
     _import_av()
     clips = plan_clips(world, clips_per_class)

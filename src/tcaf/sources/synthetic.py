@@ -1,10 +1,10 @@
 """The synthetic world: clips with a known truth, made in seconds, for trying and testing claims.
 
-Its rules are `world`. Owns the world as features, token sequences drawn directly; as videos it is
-`rendered`.
+Its rules are `world`. Owns the worlds as features, token sequences drawn directly; what happens in
+a clip of the hidden world is `hidden`. As videos the first world is `rendered`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +17,16 @@ from tcaf.data.store import FeatureStore
 from tcaf.data.writer import new_store
 from tcaf.errors import TCAFError
 from tcaf.progress import Track, silent
+from tcaf.sources.hidden import draw_signs
 from tcaf.sources.world import (
     LOOKS,
     MOTIONS,
-    RELATIONS,
     SOUNDS,
-    Relation,
+    WORLD_RELATIONS,
+    AnyRelation,
     World,
     WorldClass,
+    WorldName,
     bumps,
     event_times,
     part_of,
@@ -32,6 +34,7 @@ from tcaf.sources.world import (
 
 AUDIO_STEP_S, VISUAL_STEP_S = 0.96, 0.64
 AUDIO_LEN, VISUAL_LEN = 10, 15
+Clip = tuple[Float[np.ndarray, "audio_len audio_dim"], Float[np.ndarray, "visual_len visual_dim"]]
 MIN_CLIPS_PER_CLASS = 20
 """The fewest of which every part of a benchmark gets one."""
 
@@ -52,19 +55,24 @@ class _Directions:
     look: Float[np.ndarray, "looks visual_dim"]
     motion: Float[np.ndarray, "motions visual_dim"]
     sound: Float[np.ndarray, "sounds audio_dim"]
+    height: Float[np.ndarray, "1 visual_dim"]
+    pitch: Float[np.ndarray, "1 audio_dim"]
 
     @classmethod
     def draw(cls, audio_dim: int, visual_dim: int, rng: np.random.Generator) -> "_Directions":
-        sizes = ((len(LOOKS), visual_dim), (len(MOTIONS), visual_dim), (len(SOUNDS), audio_dim))
+        sizes = [(len(LOOKS), visual_dim), (len(MOTIONS), visual_dim), (len(SOUNDS), audio_dim)]
+        # Last: the lag world's directions came before there was another, and stay what they are.
+        sizes += [(1, visual_dim), (1, audio_dim)]
         rows = (rng.normal(size=size) for size in sizes)
         return cls(*(row / np.linalg.norm(row, axis=1, keepdims=True) for row in rows))
 
-    def clip(
-        self, of: WorldClass, noise: float, rng: np.random.Generator
-    ) -> tuple[
-        Float[np.ndarray, "audio_len audio_dim"], Float[np.ndarray, "visual_len visual_dim"]
-    ]:
-        """Draws the tokens of one clip."""
+    def clips(
+        self, of: WorldClass, num_clips: int, noise: float, rng: np.random.Generator
+    ) -> Iterator[Clip]:
+        """Draws the tokens of a class's clips, one clip after the other."""
+        return (self._clip(of, noise, rng) for _ in range(num_clips))
+
+    def _clip(self, of: WorldClass, noise: float, rng: np.random.Generator) -> Clip:
         moves, sounds = event_times(of.relation, rng)
         moving = _activation(moves, VISUAL_LEN, VISUAL_STEP_S)[:, None]
         sounding = _activation(sounds, AUDIO_LEN, AUDIO_STEP_S)[:, None]
@@ -75,14 +83,30 @@ class _Directions:
         visual = visual + rng.normal(scale=noise / visual.shape[1] ** 0.5, size=visual.shape)
         return audio, visual
 
+    def hidden_clips(
+        self, of: WorldClass, num_clips: int, noise: float, rng: np.random.Generator
+    ) -> Iterator[Clip]:
+        """Draws the tokens of a class's clips in the hidden world, all at once."""
+        own, *rngs = rng.spawn(3)
+        signs = draw_signs(of.relation, num_clips, (AUDIO_LEN, VISUAL_LEN), own)
+        stills = (self.sound[of.sound] / 2, (self.look[of.look] + self.motion[of.motion]) / 2)
+        both = []
+        # Down is the opposite direction of up, low of high: both deviate from the mean alike.
+        ups = (self.pitch[0], self.height[0])
+        for sign, still, up, stream in zip(signs, stills, ups, rngs, strict=True):
+            tokens = still + sign[..., None] * up
+            both.append(tokens + stream.normal(scale=noise / len(up) ** 0.5, size=tokens.shape))
+        return zip(*both, strict=True)
+
 
 def prepare_synthetic(
     out: Path,
     *,
+    world: WorldName = "lag",
     looks: int = 2,
-    motions: int = 2,
+    motions: int | None = None,
     sounds: int = 2,
-    relations: Sequence[Relation] = RELATIONS,
+    relations: Sequence[AnyRelation] | None = None,
     clips_per_class: int = 600,
     audio_dim: int = 32,
     visual_dim: int = 64,
@@ -95,17 +119,23 @@ def prepare_synthetic(
     """Makes the synthetic world as a feature store: classes with a known truth, made in seconds.
 
     Each clip lasts 9.6 s and holds two movements and two sounds, as 10 audio tokens of 0.96 s and
-    15 visual ones of 0.64 s. Of a training class's clips, 70 % are for training, 15 % for
-    validation, 15 % for testing; an eighth of the classes is unseen until validation, an eighth
-    until the test. Class text is the attribute vector, kept with the store as `attributes`. The
-    same world as videos is made by `tcaf render`.
+    15 visual ones of 0.64 s. In the world `hidden` it holds six events that are seen and heard at
+    once, up or down and high or low; their order tells classes apart, their strength does not. Of a
+    training class's clips, 70 % are for training, 15 % for validation, 15 % for testing; an eighth
+    of the classes is unseen until validation, an eighth until the test. Class text is the attribute
+    vector, kept with the store as `attributes`. The world `lag` as videos is made by `tcaf render`.
 
     Args:
         out: folder of the store to make.
+        world: where relations lie: in the lag between movement and sound (lag), or in the order
+            within a modality, the spacing of three events, and pitch and height moving together or
+            against each other, all with the same energy (hidden).
         looks: how many things can be seen, 1 to 6.
-        motions: how many ways to move, 1 to 4.
+        motions: how many ways to move, 1 to 4. Unless given 2, in the world hidden 1.
         sounds: how many sounds, 1 to 6.
-        relations: how sound and movement relate in time: together, late, alternating, unrelated.
+        relations: how sound and movement relate in time: together, late, alternating, unrelated; in
+            the world hidden up_down, down_up, high_low, low_high (order), spreading, gathering
+            (three), alike, opposite (pitch and height). Unless given all of the world.
         clips_per_class: clips of each class, 20 or more.
         audio_dim: size of an audio feature.
         visual_dim: size of a visual feature.
@@ -116,9 +146,17 @@ def prepare_synthetic(
         track: shows progress.
 
     Raises:
-        TCAFError: a number is out of range, or `out` exists.
+        TCAFError: a number is out of range, a relation is of the other world, or `out` exists.
     """
-    world = World(looks, motions, sounds, tuple(relations), seed)
+    hidden = world == "hidden"
+    motions = (1 if hidden else 2) if motions is None else motions
+    relations = WORLD_RELATIONS[world] if relations is None else tuple(relations)
+    if strange := [each for each in relations if each not in WORLD_RELATIONS[world]]:
+        raise TCAFError(
+            f"relations of the world {world} are {', '.join(WORLD_RELATIONS[world])}; got "
+            f"{', '.join(strange)}"
+        )
+    rules = World(looks, motions, sounds, relations, seed)
     if min(audio_dim, visual_dim) < 1 or not 0 <= noise < np.inf:
         raise TCAFError(
             f"dimensions must be at least 1, noise 0 or more; got audio_dim {audio_dim}, "
@@ -128,20 +166,24 @@ def prepare_synthetic(
         raise TCAFError(
             f"clips_per_class must be at least {MIN_CLIPS_PER_CLASS}, got {clips_per_class}"
         )
-    split = world.split()
+    split = rules.split()
     directions = _Directions.draw(audio_dim, visual_dim, np.random.default_rng([seed, 2]))
     steps, names = (AUDIO_STEP_S, VISUAL_STEP_S), ("synthetic_audio", "synthetic_visual")
     spec = FeatureSpec(audio_dim, visual_dim, *steps, *names)
     with new_store(out, spec, dtype=dtype, overwrite=overwrite) as writer:
         writer.splits["cls"] = split
         writer.source = {"kind": "synthetic", "seed": seed, "noise": noise}
-        for number, of in enumerate(track(world.classes, "drawing clips")):
+        if hidden:
+            writer.source["world"] = world
+        for number, of in enumerate(track(rules.classes, "drawing clips")):
             rng = np.random.default_rng([seed, 3, number])
             writer.phrases[of.name] = {"name": [of.name]}
-            for index in range(clips_per_class):
-                audio, visual = directions.clip(of, noise, rng)
+            clips = (directions.hidden_clips if hidden else directions.clips)(
+                of, clips_per_class, noise, rng
+            )
+            for index, (audio, visual) in enumerate(clips):
                 part = part_of(split, of.name, index / clips_per_class)
                 id_ = f"c{number:04d}_{index:04d}"
                 writer.add(VideoFeatures(id_, audio, visual, of.name, part))
-        writer.add_text("attributes", {of.name: world.attributes(of) for of in world.classes})
+        writer.add_text("attributes", {of.name: rules.attributes(of) for of in rules.classes})
     return FeatureStore.open(out)

@@ -4,7 +4,8 @@ A class is a tuple of attributes: a look, the motion of what looks so, a sound, 
 sound and motion in time. Its class text is the attribute vector; an unseen class is a combination
 that no seen class has, of values that seen classes have. Classes that differ only in the relation
 have the same time-averaged features, and the same distribution of each modality taken alone: they
-differ only in the time between movements and sounds.
+differ only in the time between movements and sounds. The hidden world has the same attributes with
+other relations, which no lag between movement and sound tells; `hidden` has its clips.
 
 Owns what is true of every form of the world. The feature form is `synthetic`, the form with
 pictures and sound `rendered`.
@@ -26,11 +27,34 @@ SOUNDS = ("beep", "drum", "hiss", "chime", "buzz", "click")
 
 Relation = Literal["together", "late", "alternating", "unrelated"]
 RELATIONS: tuple[Relation, ...] = ("together", "late", "alternating", "unrelated")
-RELATION_WORDS: dict[Relation, str] = {
+HiddenRelation = Literal[
+    "up_down", "down_up", "high_low", "low_high", "spreading", "gathering", "alike", "opposite"
+]
+HIDDEN_RELATIONS: tuple[HiddenRelation, ...] = (
+    *("up_down", "down_up", "high_low", "low_high"),
+    *("spreading", "gathering", "alike", "opposite"),
+)
+AnyRelation = Literal[Relation, HiddenRelation]
+
+WorldName = Literal["lag", "hidden"]
+WORLD_RELATIONS: dict[WorldName, tuple[AnyRelation, ...]] = {
+    "lag": RELATIONS,
+    "hidden": HIDDEN_RELATIONS,
+}
+"""The relations of each world."""
+RELATION_WORDS: dict[AnyRelation, str] = {
     "together": "with each",
     "late": "after each",
     "alternating": "between two",
     "unrelated": "apart from any",
+    "up_down": "while first up then down",
+    "down_up": "while first down then up",
+    "high_low": "first high then low",
+    "low_high": "first low then high",
+    "spreading": "while ups spread",
+    "gathering": "while ups gather",
+    "alike": "as high as it is",
+    "opposite": "as low as it is high",
 }
 
 DURATION_S = 9.6
@@ -49,13 +73,14 @@ class WorldClass:
         look: index into `LOOKS`.
         motion: index into `MOTIONS`.
         sound: index into `SOUNDS`.
-        relation: how the sound's events lie in time to the movement's.
+        relation: how the sound's events lie in time to the movement's; in the hidden world what
+            comes when.
     """
 
     look: int
     motion: int
     sound: int
-    relation: Relation
+    relation: AnyRelation
 
     @property
     def name(self) -> str:
@@ -72,25 +97,32 @@ class World:
         looks: how many looks.
         motions: how many motions.
         sounds: how many sounds.
-        relations: which temporal relations.
+        relations: which temporal relations, all of one world.
         seed: all randomness follows from it.
 
     Raises:
-        TCAFError: more values than the world has, too few combinations to split, a negative seed.
+        TCAFError: more values than the world has, relations of two worlds, too few combinations to
+            split, a negative seed.
     """
 
     looks: int
     motions: int
     sounds: int
-    relations: tuple[Relation, ...]
+    relations: tuple[AnyRelation, ...]
     seed: int
 
     def __post_init__(self) -> None:
         for name, values in (("looks", LOOKS), ("motions", MOTIONS), ("sounds", SOUNDS)):
             if not 1 <= getattr(self, name) <= len(values):
                 raise TCAFError(f"{name} must lie in 1..{len(values)}, got {getattr(self, name)}")
-        if not self.relations or len(set(self.relations)) != len(self.relations):
-            raise TCAFError(f"relations must be some of {', '.join(RELATIONS)}, each once")
+        known = WORLD_RELATIONS[self.name]
+        once = len(set(self.relations)) == len(self.relations)
+        if not self.relations or not once or not set(self.relations) <= set(known):
+            got = ", ".join(self.relations) or "none"
+            raise TCAFError(
+                f"relations must be some of {', '.join(known)}, each once, got {got}; those of the "
+                "other world do not mix with them"
+            )
         if self.seed < 0:
             raise TCAFError(f"seed must be at least 0, got {self.seed}")
         if len(self.classes) < 6:
@@ -98,6 +130,11 @@ class World:
                 f"{len(self.classes)} combinations of attributes are too few to hold out unseen "
                 "classes for validation and test; at least 6 are needed"
             )
+
+    @property
+    def name(self) -> WorldName:
+        """Which world it is, by its first relation."""
+        return "hidden" if set(self.relations[:1]) & set(HIDDEN_RELATIONS) else "lag"
 
     @property
     def classes(self) -> list[WorldClass]:
@@ -154,7 +191,7 @@ class World:
 
 
 def event_times(
-    relation: Relation, rng: np.random.Generator
+    relation: AnyRelation, rng: np.random.Generator
 ) -> tuple[Float[np.ndarray, "2"], Float[np.ndarray, "2"]]:
     """Draws when a clip moves and when it sounds: two events each, in seconds.
 
@@ -174,6 +211,7 @@ def event_times(
         # middles lie half a circle apart, so that the gap between sounds alone would tell.
         sounds = moves + DURATION_S / 4
     else:
+        assert relation == "unrelated"
         other = rng.uniform(0, DURATION_S)
         sounds = np.array([other, other + rng.uniform(0.35, 0.65) * DURATION_S])
     return moves % DURATION_S, sounds % DURATION_S
