@@ -59,7 +59,7 @@ def run(folder: Path, rng_seed: int, *, quick: bool) -> Section:
         for copy in range(1, max(num_files // 8, 4)):
             shutil.copy(few / name / "0.avi", few / name / f"{copy}.avi")
     store = folder / "store"
-    ended = run_tcaf("prepare", "videos", few, "--out", store, *CHEAP, timeout_s=400)
+    ended = run_tcaf("prepare", "videos", few, "--out", store, *CHEAP, timeout_s=900)
     rows.append(_row(f"`prepare videos`, {num_files:,} files of 0.6 s", ended))
     passed &= ended.status == 0
 
@@ -69,7 +69,7 @@ def run(folder: Path, rng_seed: int, *, quick: bool) -> Section:
         place.mkdir()
         _long(place / "x.avi", 60 * length)
         out = folder / f"long store {length}"
-        ended = run_tcaf("prepare", "videos", place, "--out", out, *CHEAP, timeout_s=400)
+        ended = run_tcaf("prepare", "videos", place, "--out", out, *CHEAP, timeout_s=900)
         rows.append(_row(f"`prepare videos`, one file of {length} min", ended))
         peaks.append(ended.worker_mib)
         passed &= ended.status == 0
