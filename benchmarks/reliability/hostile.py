@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from benchmarks.reliability.commands import Ended, run_tcaf
 from benchmarks.reliability.section import Section
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
 
@@ -33,7 +33,7 @@ from damaged import write_clip
 from tcaf.data.features import FeatureSpec, VideoFeatures
 from tcaf.data.splits import Split
 from tcaf.data.writer import new_store
-from tcaf.files.sealed import seal_json
+from tcaf.files.sealed import seal_json, write_sealed
 
 CHEAP = ("--visual", "efficientnet_lite0:frames=1,weights=random")
 MAX_MIB = 5200.0
@@ -348,7 +348,7 @@ def _others(folder: Path, bait: Bait) -> tuple[list[list[str]], bool]:
         words = ("predict", path, folder / "one")
         cases.append((path, "a header of a false length", words))
     path = folder / "deep.safetensors"
-    save_file({"x": np.zeros(1, np.float32)}, path, {"tcaf": "[" * 100_000})
+    write_sealed(path, save({"x": np.zeros(1, np.float32)}, {"header": "[" * 100_000}))
     words = ("predict", path, folder / "one")
     cases.append((path, "100,000 lists within lists in its header", words))
     rows, holds = [], True

@@ -52,7 +52,7 @@ def _write_clip_model(folder: Path) -> Path:
     size = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
     size["num_attention_heads"] = 1
     vision = size | {"image_size": SIDE, "patch_size": SIDE // 2}
-    text = size | {"vocab_size": 9, "max_position_embeddings": 8}
+    text = size | {"vocab_size": 9, "bos_token_id": 7, "eos_token_id": 8}
     config = transformers.CLIPConfig(projection_dim=16, vision_config=vision, text_config=text)
     transformers.CLIPModel(config).save_pretrained(folder)
     settings = {
@@ -125,9 +125,10 @@ def run(folder: Path, rng_seed: int, *, quick: bool) -> Section:
             "Criterion: every command ends well, and a worker takes no more than "
             f"{MAX_GROWTH_MIB:.0f} MiB more for the long file than for a minute.",
             "",
-            f"Backbones `{BACKBONES[1]}` and `{BACKBONES[3]}` (a model of few weights); "
-            "files of 64 x 48 pixels, 5 pictures and 8,000 samples a second; a worker for each core. Clips of the large store of 10 tokens "
-            "of 8 and 15 of 16. Peaks in MiB, of the command and of its largest worker.",
+            f"Backbones `{BACKBONES[1]}` and `{BACKBONES[3]}` (a model of few weights); files of "
+            "64 x 48 pixels, 5 pictures and 8,000 samples a second; a worker for each core. Clips "
+            "of the large store have 10 tokens of 8 and 15 of 16. Peaks in MiB, of the command and "
+            "of its largest worker.",
             "",
             "| what | status | s | command | worker |",
             "|---|---|---|---|---|",
