@@ -73,7 +73,7 @@ def _long(path: Path, seconds: int) -> Path:
 def run(folder: Path, rng_seed: int, *, quick: bool) -> Section:
     """Makes much of each kind and hands it to the commands."""
     start = time.perf_counter()
-    num_files, minutes, num_clips = (100, 3, 5_000) if quick else (5_000, 120, 200_000)
+    num_files, minutes, num_clips = (100, 6, 5_000) if quick else (5_000, 120, 200_000)
     rows, passed = [], True
 
     weights = ("--visual_weights", _write_clip_model(folder / "clip"))
