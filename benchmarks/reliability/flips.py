@@ -9,12 +9,14 @@ with status 2. Of files without a digest it is counted what happens.
 import contextlib
 import io
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 import time
 import warnings
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +26,8 @@ from benchmarks.reliability.section import Section
 
 from tcaf.files.digests import SETTLED_NS
 
-FLIPS = 100
-QUICK_FLIPS = 5
+FLIPS, FLIPS_WITHOUT_DIGEST, QUICK_FLIPS = 100, 25, 5
+PROCESSES = 2
 
 
 @dataclass(frozen=True)
@@ -97,19 +99,24 @@ KINDS = (
 
 def run(folder: Path, rng_seed: int, *, quick: bool) -> Section:
     start = time.perf_counter()
-    _make(folder)
+    whole = folder / "whole"
+    whole.mkdir()
+    _make(whole)
     before = Path.cwd()
     rows, faults = [], []
-    os.chdir(folder)
-    try:
-        flips = QUICK_FLIPS if quick else FLIPS
-        for number, kind in enumerate(KINDS):
-            counts = _flip(kind, np.random.default_rng([rng_seed, number]), flips)
+    numbers = range(len(KINDS))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(PROCESSES, context, _settle, (whole,)) as pool:
+        done = pool.map(_flip_kind, numbers, [rng_seed] * len(KINDS), [quick] * len(KINDS))
+        for kind, counts in zip(KINDS, done, strict=True):
+            flips = _number(kind, quick)
             print(f"  {kind.name}: {counts}", flush=True)
             if counts.wrong or (kind.sealed and counts.named < flips):
                 faults.append(f"{kind.name}: {counts.example}")
             cells = (f"`{' '.join(kind.words[:2])}`", flips, counts.named, counts.same)
             rows.append((kind, (*cells, counts.differs + counts.wrong)))
+    os.chdir(whole)
+    try:
         rounds = 1 if quick else 5
         remembered = _flip_remembered(np.random.default_rng([rng_seed, 99]), rounds)
     finally:
@@ -118,6 +125,27 @@ def run(folder: Path, rng_seed: int, *, quick: bool) -> Section:
         faults.append(f"of shards found right before, {rounds - remembered} flips went unnoticed")
     text = _text(rows, remembered, rounds, faults)
     return Section("Flipped bits", not faults, text, time.perf_counter() - start)
+
+
+def _number(kind: Kind, quick: bool) -> int:
+    if quick:
+        return QUICK_FLIPS
+    return FLIPS if kind.sealed else FLIPS_WITHOUT_DIGEST
+
+
+def _settle(whole: Path) -> None:
+    """Gives a process files of its own, and one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+    own = whole.with_name(f"process {os.getpid()}")
+    shutil.copytree(whole, own)
+    os.chdir(own)
+
+
+def _flip_kind(number: int, rng_seed: int, quick: bool) -> Counts:
+    kind = KINDS[number]
+    return _flip(kind, np.random.default_rng([rng_seed, number]), _number(kind, quick))
 
 
 def _make(folder: Path) -> None:
@@ -230,7 +258,7 @@ def _text(
         lines.append(f"| {name} | {' | '.join(map(str, cells))} |")
     lines += [
         "",
-        "Commands run in one process. A shard that a process had found right and that is",
+        "Commands run in two processes that stay. A shard that a process had found right and that is",
         f"remembered in verified.json was changed in place {rounds} times and read by a fresh process:",
         f"{remembered} noticed.",
         "",

@@ -8,12 +8,14 @@ import csv
 import gzip
 import json
 import os
+import pickle
 import re
 import shutil
 import struct
 import sys
 import threading
 import time
+import zipfile
 import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,12 +25,15 @@ import numpy as np
 import torch
 from benchmarks.reliability.commands import Ended, run_tcaf
 from benchmarks.reliability.section import Section
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
 
 from damaged import write_clip
-from tcaf.files.sealed import seal_json
+from tcaf.data.features import FeatureSpec, VideoFeatures
+from tcaf.data.splits import Split
+from tcaf.data.writer import new_store
+from tcaf.files.sealed import seal_json, write_sealed
 
 CHEAP = ("--visual", "efficientnet_lite0:frames=1,weights=random")
 MAX_MIB = 5200.0
@@ -205,6 +210,67 @@ def _calls(canary: Path) -> dict[str, Any]:
     }
 
 
+def _npy(path: Path, content: bytes) -> None:
+    """Writes a pickle where a file of an array of objects keeps its own."""
+    with path.open("wb") as file:
+        head = {"descr": "|O", "fortran_order": False, "shape": ()}
+        np.lib.format.write_array_header_1_0(file, head)
+        file.write(content)
+
+
+class Gadget:
+    """Pickles to an array whose state is not numpy's own: memory that is no object's."""
+
+    def __init__(self, *state: Any) -> None:
+        self.state = state
+
+    def __reduce__(self) -> Any:
+        return np.empty(0).__reduce__()[0], (np.ndarray, (0,), b"b"), (1, *self.state)
+
+
+def _gadgets() -> dict[str, bytes]:
+    objects = Gadget((64,), np.dtype("O"), False, b"A" * 512)
+    few = Gadget((2**40,), np.dtype("f8"), False, b"A" * 8)
+    bytes_ = "cnumpy._core.multiarray\n_reconstruct\n}X\x08\0\0\0__code__Nsb."
+    return {
+        "sets addresses as an array's objects": pickle.dumps(objects),
+        "sets 8 TB of an array from 8 bytes": pickle.dumps(few),
+        "sets the state of a function": bytes_.encode("latin-1"),
+        "repeats a string to 2 GB": b"\x80\x04X\xff\xff\xff\x7fabc.",
+    }
+
+
+MARKUP = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "'-alert(1)-' <b>")
+
+
+def _page(folder: Path) -> tuple[list[str], bool]:
+    """Reports on a run of classes whose names are markup; returns its row and whether it holds."""
+    rng, names = np.random.default_rng(0), (*MARKUP, "<svg onload=alert(1)>")
+    with new_store(folder / "markup", FeatureSpec(4, 4, 1.0, 1.0, *MARKUP[:2])) as writer:
+        writer.splits["cls"] = Split(names[:2], names[2:3], names[3:])
+        parts = ("stage_1_train", "stage_1_train", "val_unseen", "test_unseen")
+        pairs = [*zip(names, parts, strict=True)]
+        pairs += [(name, part) for name in names[:2] for part in ("val_seen", "test_seen")]
+        for number in range(8 * len(pairs)):
+            name, part = pairs[number % len(pairs)]
+            features = rng.normal(size=(2, 3, 4))
+            writer.add(VideoFeatures(f"{name} {number}", *features, name, part))
+        writer.add_text("words", {name: rng.normal(size=5).astype(np.float32) for name in names})
+    trained = run_tcaf(
+        *("train", "--store", folder / "markup", "--out", folder / "markup run"),
+        *("--system", "ridge", "--text.name", "words"),
+    )
+    ended = run_tcaf("report", folder / "markup run", "--out", folder / "page.html")
+    html = (folder / "page.html").read_text(encoding="utf-8") if ended.status == 0 else ""
+    is_inert = not re.search(r"<script|<img|<b>|<svg onload", html, re.IGNORECASE)
+    row = ["report.html", "class and clip names that are markup", *_how(ended)]
+    row[2] = row[2] if trained.status == 0 else _how(trained)[0]
+    holds = is_inert and "&lt;script&gt;alert(1)" in html
+    if not holds:
+        row[0] += " **fails**"
+    return row, holds
+
+
 def _damaged_store(store: Path, to: Path, change: Any) -> Path:
     shutil.copytree(store, to)
     value = json.loads((to / "store.json").read_text())
@@ -215,59 +281,88 @@ def _damaged_store(store: Path, to: Path, change: Any) -> Path:
 
 
 def _others(folder: Path, bait: Bait) -> tuple[list[list[str]], bool]:
-    cases: list[tuple[str, str, tuple[object, ...]]] = []
+    cases: list[tuple[Path, str, tuple[object, ...]]] = []
     store = folder / "world"
     run_tcaf("prepare", "synthetic", "--out", store)
+    (folder / "one" / "dog").mkdir(parents=True)
+    write_clip(folder / "one" / "dog" / "whole.mkv", 1.0)
+
+    def text_of(source: str, path: Path) -> tuple[object, ...]:
+        given = ("--text.source", source, "--text.name", "", "--text.path", path)
+        return ("train", "--store", store, "--out", folder / "r", *given)
 
     def shard(value: Any) -> None:
         value["shards"][0]["file"] = "../bait"
 
     to = _damaged_store(store, folder / "up", shard)
-    cases.append(("store.json", "a shard `../bait`", ("inspect", to)))
+    cases.append((to / "store.json", "a shard `../bait`", ("inspect", to)))
     (folder / "deep").mkdir()
-    (folder / "deep" / "store.json").write_text("[" * 1_000_000)
-    cases.append(("store.json", "a million lists within lists", ("inspect", folder / "deep")))
-    (folder / "deep.toml").write_text("a = " + "[" * 100_000)
-    words = ("settings", "--config", folder / "deep.toml")
-    cases.append(("settings.toml", "100,000 lists within lists", words))
+    path = folder / "deep" / "store.json"
+    path.write_text("[" * 1_000_000)
+    cases.append((path, "a million lists within lists", ("inspect", path.parent)))
+    path = folder / "deep.toml"
+    path.write_text("a = " + "[" * 100_000)
+    cases.append((path, "100,000 lists within lists", ("settings", "--config", path)))
     for name in ("../canary.mp4", "/etc/passwd", "up/../../bait"):
-        table = folder / f"labels {len(cases)}.csv"
-        table.write_text(f"file,class\n{name},dog\n")
-        words = ("prepare", "videos", folder / "clips", "--labels", table, "--out", folder / "n")
-        cases.append(("labels.csv", f"names {name}", words))
+        path = folder / f"labels {len(cases)}.csv"
+        path.write_text(f"file,class\n{name},dog\n")
+        words = ("prepare", "videos", folder / "one", "--labels", path, "--out", folder / "n")
+        cases.append((path, f"names {name}", words))
     for kind, call in _calls(bait.canary).items():
         path = folder / f"{kind}.pt"
         torch.save({"state_dict": call}, path)
         words = ("import-checkpoint", path, "--store", store, "--out", folder / "m")
-        cases.append(("checkpoint.pt", f"calls {kind}", words))
+        cases.append((path, f"checkpoint that calls {kind}", words))
+        for option, backbone in (("audio", "vggish"), ("visual", "c3d")):
+            words = ("prepare", "videos", folder / "one", f"--{option}", backbone)
+            words = (*words, f"--{option}_weights", path, "--out", folder / "n")
+            cases.append((path, f"weights of {backbone} that call {kind}", words))
         path = folder / f"{kind}.npy"
         np.save(path, np.array([call], object), allow_pickle=True)
-        words = ("train", "--store", store, "--out", folder / "r", "--text.source", "npy")
-        cases.append(("vectors.npy", f"calls {kind}", (*words, "--text.path", path)))
-    for name, data in (("model.safetensors", b"\xff" * 64), ("run.safetensors", b"\0" * 64)):
-        (folder / name).write_bytes(data)
-        cases.append(
-            (name, "a header longer than the file", ("predict", folder / name, folder / "clips"))
-        )
-    save_file({"x": np.zeros(1, np.float32)}, folder / "p.safetensors", {"tcaf": "[" * 100_000})
-    words = ("predict", folder / "p.safetensors", folder / "clips")
-    cases.append(("model.safetensors", "100,000 lists within lists in its header", words))
-    with gzip.open(folder / "words.gz", "wb", compresslevel=1) as file:
+        cases.append((path, f"vectors that call {kind}", text_of("npy", path)))
+    for number, (what, content) in enumerate(_gadgets().items()):
+        path = folder / f"gadget {number}.npy"
+        _npy(path, content)
+        cases.append((path, what, text_of("npy", path)))
+    path = folder / "words.npz"
+    bomb = zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
+    with bomb, bomb.open("x.npy", "w", force_zip64=True) as member:
+        head = {"descr": "<f4", "fortran_order": False, "shape": (2**29,)}
+        np.lib.format.write_array_header_1_0(member, head)
+        for _ in range(2_048):
+            member.write(bytes(2**20))
+    cases.append((path, "2 GB of zeros in 9 MB", text_of("npy", path)))
+    path = folder / "words.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
         for _ in range(2_000):
             file.write(bytes(2**20))
-    words = ("train", "--store", store, "--out", folder / "r", "--text.source", "word2vec")
-    cases.append(
-        ("words.gz", "2 GB of zeros in 9 MB", (*words, "--text.path", folder / "words.gz"))
-    )
+    cases.append((path, "2 GB of zeros in 9 MB", text_of("word2vec", path)))
+    path = folder / "live.m3u8"
+    path.write_text(f"#EXTM3U\n#EXTINF:1,\n{bait.pipe}\n#EXTINF:1,\n{bait.address}\n")
+    (folder / "list.csv").write_text(f"file,class\n{path.name},dog\n")
+    words = ("prepare", "videos", folder, "--labels", folder / "list.csv", "--out", folder / "n")
+    cases.append((path, "a playlist by its own name, in labels.csv", (*words, *CHEAP)))
+    for name, data in (("long.safetensors", b"\xff" * 64), ("none.safetensors", b"\0" * 64)):
+        path = folder / name
+        path.write_bytes(data)
+        words = ("predict", path, folder / "one")
+        cases.append((path, "a header of a false length", words))
+    path = folder / "deep.safetensors"
+    write_sealed(path, save({"x": np.zeros(1, np.float32)}, {"header": "[" * 100_000}))
+    words = ("predict", path, folder / "one")
+    cases.append((path, "100,000 lists within lists in its header", words))
     rows, holds = [], True
-    for name, what, words in cases:
+    for path, what, words in cases:
         ended = run_tcaf(*words, timeout_s=60)
-        rows.append([name, what, *_how(ended)])
+        rows.append([path.name, what, *_how(ended)])
+        # Whatever refuses it has to have got as far as the file.
         fits = ended.status == 2 and ended.parent_mib < 1500 and "Traceback" not in ended.line
+        fits &= path.name in ended.line
         holds &= fits
         if not fits:
             rows[-1][0] += " **fails**"
-    return rows, holds
+    row, is_inert = _page(folder)
+    return [*rows, row], holds and is_inert
 
 
 def run(folder: Path, rng_seed: int, *, quick: bool) -> Section:
@@ -286,8 +381,9 @@ def run(folder: Path, rng_seed: int, *, quick: bool) -> Section:
     passed = media_hold and others_hold and is_untouched
     text = "\n".join(
         [
-            "Criterion: every command ends by itself, with status 2 and one line where it refuses; "
-            "files as any are kept; a media worker stays below 5.2 GB; no bait is touched.",
+            "Criterion: every command ends by itself, with status 2 and one line that names "
+            "the file where it refuses; files as any are kept; a media worker "
+            "stays below 5.2 GB; no bait is touched.",
             "",
             f"Baits (a pipe, an address, a file that foreign code would make): touched "
             f"{bait.touched} times; the file is {'there' if bait.canary.exists() else 'not there'}."

@@ -131,20 +131,20 @@ def jobs(folder: Path, quick: bool) -> list[Job]:
     glove = ("--text.source", "glove", "--text.name", "", "--text.path", str(words))
     own = (*train[:3], "--store", "store", "--config", str(tiny), *glove)
     found = [
-        Job("reproduce --jobs 2", table, 10),
-        Job("prepare videos --workers 2", (*extract, "--labels", str(some)), 10, (), st),
+        Job("reproduce --jobs 2", table, 7),
+        Job("prepare videos --workers 2", (*extract, "--labels", str(some)), 8, (), st),
         Job(
             "prepare videos --append",
             (*extract, "--labels", str(all_), "--append"),
-            10,
+            8,
             given=given,
         ),
-        Job("train (tcaf)", train, 16, resume),
+        Job("train (tcaf)", train, 12, resume),
         Job("train (text kept with the store)", own, 6, resume, given=(("store", store),)),
         Job(
             "report",
             ("report", str(folder / "runs"), "--out", "report.html"),
-            6,
+            4,
             (),
             ("report.html",),
         ),
@@ -197,7 +197,7 @@ def jobs(folder: Path, quick: bool) -> list[Job]:
         ),
     ]
     if quick:
-        found = [Job(**{**vars(job), "kills": 1}) for job in found if job.kills in (8, 10)]
+        found = [Job(**{**vars(job), "kills": 1}) for job in found if job.kills >= 7]
     return found
 
 
