@@ -23,7 +23,15 @@ import safetensors.numpy
 
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.errors import TCAFError
-from tcaf.execution.processes import Crash, Killed, OutOfMemory, OutOfTime, Send, answers
+from tcaf.execution.processes import (
+    PATIENT,
+    Crash,
+    Killed,
+    OutOfMemory,
+    OutOfTime,
+    Send,
+    answers,
+)
 from tcaf.extract.containers import (
     FILE_MEMORY,
     FILE_TIMEOUT_S,
@@ -330,6 +338,7 @@ def _extract_waiting(
         min(workers, len(waiting)),
         limit=lambda file: limits[file.id],
         limit_bytes=FILE_MEMORY,
+        environment=PATIENT,
     )
     with closing(found) as done:
         for _, (file, answer) in zip(track(waiting, "extracting"), done, strict=True):
