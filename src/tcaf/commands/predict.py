@@ -43,7 +43,8 @@ def predict(
         classes: names to choose from, seen in training or not, by default those of the run, as in
             "cat purring, dog barking". A name that the run knows and that holds commas is taken
             whole; a semicolon anywhere makes semicolons the separators.
-        classes_file: the same as a file, one name a line; lines that begin with # do not count.
+        classes_file: the same as a file, one name a line; lines that begin with # do not count. Of
+            a table with column names, those in its column class or name.
         top_k: answers a clip.
         seen_bias: added to gamma, the distance by which classes of the training are held back;
             above 0 favours other classes, below 0 those of the training.
