@@ -1,7 +1,5 @@
 """A real file of each suffix that a media file may have, where an encoder is here, as shown."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 

@@ -251,7 +251,7 @@ def test_names_of_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "names"),
     [
-        ("class,subset\ncyan drone,train\n\"dog, wet\",val_unseen\n", ["cyan drone", "dog, wet"]),
+        ('class,subset\ncyan drone,train\n"dog, wet",val_unseen\n', ["cyan drone", "dog, wet"]),
         ("File;Class;Part\na.mp4;ant;train\nb.mp4;ant;test\nc.mp4;bee;train\n", ["ant", "bee"]),
         ("index,mid,name,subset\n14,/m/03,Screaming,train\n", ["Screaming"]),
         ("sep=;\nclass;subset\nant;train\n", ["ant"]),

@@ -32,8 +32,9 @@ NAMING_COLUMNS = ("class", "name")
 """Columns of a table that hold the names of classes."""
 
 COLUMNS = frozenset(
-    "class name names label file path phrase words index id mid wnid theme cls main group part "
-    "split subset set fold partition".split()
+    {"class", "name", "names", "label", "file", "path", "phrase", "words", "index", "id", "mid"}
+    | {"wnid", "theme", "cls", "main", "group", "part", "split", "subset", "set", "fold"}
+    | {"partition"}
 )
 """What the columns of tables of classes and clips are called."""
 
