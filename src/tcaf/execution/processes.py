@@ -3,7 +3,8 @@
 Owns starting, feeding and ending them, and the words for how one ended. A task that crashes takes
 its process along and nothing else; where that may be chance, it is tried once more in a new one. A
 task that takes too long or too much memory is given up. A process ends with the one that started
-it, however that dies. What a worker does with a file is `extract.corpus`, with a run `experiments.reproduce`.
+it, however that dies. What a worker does with a file is `extract.corpus`, with a run
+`experiments.reproduce`.
 """
 
 import math
