@@ -73,6 +73,14 @@ def predict(
 
     if json and csv:
         raise TCAFError("--json and --csv exclude each other; give one of them")
+    of_files = {
+        "--audio_weights": audio_weights is not None,
+        "--visual_weights": visual_weights is not None,
+        "--file_timeout_s": file_timeout_s != FILE_TIMEOUT_S,
+    }
+    if store is not None and any(of_files.values()):
+        given = next(option for option, is_given in of_files.items() if is_given)
+        raise TCAFError(f"{given} is about files, and with --store none is read; leave one out")
     classifier = ZeroShotClassifier.load(run, plugin, device, audio_weights, visual_weights)
     choose_classes(classifier, classes, classes_file)
     for each in classifier.notes:
