@@ -89,6 +89,7 @@ def test_tables_that_do_not_fit_are_refused_before_any_work(tmp_path, rows, told
     ("options", "told"),
     [
         ({"unseen": 0.5}, "unseen must lie between 0 and 0.5"),
+        ({"unseen": 0.3, "classes": Path("c.csv")}, "^c.csv says which classes are unseen; leave"),
         ({"seed": -1}, "seed from 0 on; got unseen 0.2, seed -1"),
         ({"overwrite": True}, "exists already and is no feature store; name another place$"),
         ({}, "exists already"),

@@ -46,6 +46,9 @@ from tcaf.sources.partition import (
 )
 from tcaf.text.words import as_words
 
+UNSEEN = 0.2
+"""Share of the classes that the rule holds out, twice, where nobody says another."""
+
 NO_SPLIT = "the store has no split for training and test, and serves to predict alone"
 
 
@@ -58,7 +61,7 @@ def prepare_videos(
     labels: Path | None = None,
     classes: Path | None = None,
     group: str = "",
-    unseen: float = 0.2,
+    unseen: float = UNSEEN,
     seed: int = 0,
     require_audio: bool = False,
     require_visual: bool = False,
@@ -130,6 +133,8 @@ def prepare_videos(
         raise TCAFError(
             f"unseen must lie between 0 and 0.5, seed from 0 on; got unseen {unseen}, seed {seed}"
         )
+    if classes is not None and unseen != UNSEEN:
+        raise TCAFError(f"{classes} says which classes are unseen; leave out --unseen or --classes")
     if append and overwrite:
         raise TCAFError(
             "a store is replaced or added to, not both; leave out --overwrite or --append"
