@@ -273,7 +273,7 @@ def test_names_of_a_table(tmp_path, text, names):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("index,label\n0,ant\n", "a column class or name, found the columns index, label"),
+        ("index,label\n0,ant\n", "a column class or name, found the columns 'index', 'label'"),
         ("class,subset\nant,train\ndog, wet,train\n", "line 3: expected 2 cells"),
         ("class,subset\n", "expected rows, found none"),
         ("class,subset\n,train\n", "line 2: expected a class, found none"),
