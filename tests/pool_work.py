@@ -73,6 +73,11 @@ def open_reporting():
     return work
 
 
+def open_environment():
+    """Answers with the value of a variable."""
+    return lambda task, send: os.environ.get(task)
+
+
 def open_asleep(folder):
     """Leaves a file and never answers."""
 

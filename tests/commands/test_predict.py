@@ -269,6 +269,9 @@ def test_a_run_on_features_of_no_backbone_wants_a_store(world, tiny_store, tmp_p
         (["--top_k", "0"], "expected top_k from 1 on"),
         (["--timeline", "out.jpg"], "expected a PNG file to draw into"),
         (["--classes_file", "missing"], "expected a file of class names"),
+        (["--store", "s", "--audio_weights", "x"], "--audio_weights is about files, and with"),
+        (["--store", "s", "--visual_weights", "x"], "--visual_weights is about files, and with"),
+        (["--store", "s", "--file_timeout_s", "3"], "--file_timeout_s is about files, and with"),
     ],
 )
 def test_mistakes_get_one_line(predict, world, arguments, message):

@@ -11,9 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from pool_work import open_badly, open_double, open_once, open_reporting, open_slowly
+from pool_work import (
+    open_badly,
+    open_double,
+    open_environment,
+    open_once,
+    open_reporting,
+    open_slowly,
+)
 from tcaf.errors import TCAFError
 from tcaf.execution.processes import (
+    PATIENT,
     Crash,
     Failed,
     Killed,
@@ -160,6 +168,15 @@ def test_moments_come_before_the_answer():
         *((2, None), (2, 0), (2, 1), (3, None), (2, "answer", 2)),
         *((3, 0), (3, 1), (3, 2), (3, "answer", 3)),
     ]
+
+
+def test_processes_have_an_environment_of_their_own(monkeypatch):
+    monkeypatch.setenv("TCAF_TEST_KEPT", "mine")
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    added = {**PATIENT, "TCAF_TEST_KEPT": "other"}
+    found = dict(answers([*added], open_environment, (), 1, environment=added))
+    assert found == {"OMP_WAIT_POLICY": "passive", "TCAF_TEST_KEPT": "mine"}
+    assert "OMP_WAIT_POLICY" not in os.environ
 
 
 @pytest.mark.usefixtures("processes")

@@ -65,6 +65,19 @@ def test_tokens_are_mean_features_of_the_packages_network(backbone, plain):
     assert backbone.embed(windows[:0]).shape == (0, 1280)
 
 
+def test_a_frame_that_repeats_the_one_before_is_computed_once(backbone, monkeypatch):
+    a, b, c = pictures(3)
+    windows = np.array([[a, a], [a, b], [b, b], [a, c], [c, c]])
+    expected = np.concatenate([backbone.embed(window[None]) for window in windows])
+    seen = []
+    prepare = efficientnet.prepare
+    monkeypatch.setattr(efficientnet, "prepare", lambda f: seen.extend(f) or prepare(f))
+    tokens = backbone.embed(windows)
+    assert np.array_equal(seen, [a, b, a, c])
+    np.testing.assert_allclose(tokens, expected, rtol=0, atol=1e-4)
+    assert np.abs(tokens[0] - tokens[2]).max() > 0.1
+
+
 def test_backbone(backbone):
     assert isinstance(backbone, VisualBackbone)
     assert backbone.name == "efficientnet_lite0:frames=2"

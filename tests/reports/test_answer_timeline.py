@@ -291,3 +291,13 @@ def test_places_where_no_picture_goes(tmp_path):
     for wrong in ("t.jpg", "t", "folder.png"):
         with pytest.raises(TCAFError, match="expected a PNG file"):
             check_timeline(tmp_path / wrong)
+
+
+def test_what_is_no_picture_is_not_replaced_by_the_nth_clip(tmp_path):
+    (tmp_path / "t[1]_2.png").write_bytes(b"\x89PNG of before")
+    (tmp_path / "t[1]_3.png").touch()
+    (tmp_path / "t[1]_x.png").write_text("no picture")
+    check_timeline(tmp_path / "t[1].png")
+    (tmp_path / "t[1]_11.png").write_text("no picture")
+    with pytest.raises(TCAFError, match=r"t\[1\]_11\.png"):
+        check_timeline(tmp_path / "t[1].png")

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from tcaf.errors import TCAFError
-from tcaf.sources.labels import USES, check_class_names, find_clips, group_finder
+from tcaf.sources.labels import USES, check_class_names, file_of, find_clips, group_finder
 
 
 def touch(folder, *names):
@@ -89,7 +89,7 @@ def test_links_in_the_folder_are_followed(tmp_path):
         ([("file", "class"), ("1.mp4", "a", " b")], "line 2: expected 2 cells .* found 3"),
         (
             [("file", "class", "lable"), ("1.mp4", "a", "train")],
-            "no column 'lable' is known; there may be file, class, part, group, split, subset",
+            "no column 'lable' is known; there may be file, class, part, group, start, end, split",
         ),
         ([("file", "class"), ("1.mp4", "a"), ("1.mp4", "b")], "line 3: '1.mp4' is listed twice"),
         (
@@ -220,31 +220,34 @@ def test_activitynets_annotations(tmp_path):
     )
     touch(tmp_path, "twice.mp4", "v_twice.mp4", "a/both.mp4", "b/both.mp4")
     dog, cat = {"label": "Dog", "segment": [0, 1]}, {"label": "Cat"}
+    both = [{"label": label, "segment": [1, 2.5]} for label in ("Dog", "Cat")]
     path = write_annotations(
         tmp_path / "an.json",
         one={"subset": "training", "annotations": [dog, dog], "duration": 9.5},
         two={"subset": "validation", "annotations": [cat]},
         **{"-three": {"subset": "testing", "annotations": [{"label": "Dog "}]}},
         twice={"subset": "training", "annotations": [cat]},
-        many={"subset": "training", "annotations": [dog, cat]},
+        many={"subset": "training", "annotations": [dog, cat, *both]},
         none={"subset": "testing", "annotations": []},
         both={"subset": "testing", "annotations": [dog]},
         gone={"subset": "testing", "annotations": [dog]},
     )
     found = find_clips(tmp_path, path)
-    assert [(c.file.id, c.class_name, c.use) for c in found.clips] == [
-        ("-three.mp4", "Dog", "test"),
-        ("v_one.mp4", "Dog", "train"),
-        ("twice.mp4", "Cat", "train"),
-        ("deep/two.mkv", "Cat", "val"),
+    assert [(c.id, c.class_name, c.use, c.group) for c in found.clips] == [
+        ("-three.mp4", "Dog", "test", ""),
+        ("many.mp4", "Cat", "train", "many.mp4"),
+        ("many.mp4@0-1", "Dog", "train", "many.mp4"),
+        ("v_one.mp4@0-1", "Dog", "train", "v_one.mp4"),
+        ("twice.mp4", "Cat", "train", ""),
+        ("deep/two.mkv", "Cat", "val", ""),
     ]
     assert {reject.id: reject.reason for reject in found.rejects} == {
         "both": "several files",
         "gone": "no such file",
-        "many": "several labels",
+        "many.mp4@1-2.5": "several labels",
         "none": "no label",
     }
-    assert found.remarks == ("segments are not cut out: 1 files are taken whole ('v_one.mp4')",)
+    assert not found.remarks
 
 
 @pytest.mark.parametrize(
@@ -254,8 +257,12 @@ def test_activitynets_annotations(tmp_path):
         ("[1]", "expected ActivityNet's annotations in `database`, found list"),
         ('{"database": {}}', "expected videos in `database`, found none"),
         ('{"database": ', "expected a CSV table or ActivityNet's annotations at .* damaged"),
-        ('{"database": {"x": 3}}', "a subset and annotations with a label each for 'x'"),
-        ('{"database": {"x": {"annotations": [{}]}}}', "annotations with a label each for 'x'"),
+        ('{"database": {"x": 3}}', "a subset and annotations with a label each, .* for 'x'"),
+        ('{"database": {"x": {"annotations": [{}]}}}', "annotations with a label each, .* for 'x'"),
+        (
+            '{"database": {"x": {"annotations": [{"label": "a", "segment": [3, 2]}]}}}',
+            r"perhaps a segment \[start, end\] in seconds, for 'x'",
+        ),
         ('{"database": {"x": {}}}', "none of 1 videos can be used; the first: .* called x"),
         (
             '{"database": {"1": {"annotations": [{"label": "a"}], "subset": "odd"}}}',
@@ -268,3 +275,25 @@ def test_bad_annotations(tmp_path, content, told):
     (tmp_path / "an.json").write_text(content)
     with pytest.raises(TCAFError, match=told):
         find_clips(tmp_path, tmp_path / "an.json")
+
+
+def test_segments_of_a_table(tmp_path):
+    touch(tmp_path, "a.mp4", "b.mp4")
+    table = tmp_path / "labels.csv"
+    head = "file,class,start,end\n"
+    table.write_text(f"{head}a.mp4,ant,0,1.5\na.mp4,bee,1.5,3\nb.mp4,ant,,\n")
+    found = find_clips(tmp_path, table)
+    assert [(c.id, c.class_name, c.segment, c.group) for c in found.clips] == [
+        ("a.mp4@0-1.5", "ant", (0, 1.5), "a.mp4"),
+        ("a.mp4@1.5-3", "bee", (1.5, 3), "a.mp4"),
+        ("b.mp4", "ant", None, ""),
+    ]
+    assert [file_of(c.id) for c in found.clips] == ["a.mp4", "a.mp4", "b.mp4"]
+    assert {c.group for c in find_clips(tmp_path, table, r"(.)\.mp4").clips} == {"a", "b"}
+    for row in ("a.mp4,ant,2,1", "a.mp4,ant,1,", "a.mp4,ant,-1,2", "a.mp4,ant,0:01,0:02"):
+        table.write_text(head + row)
+        with pytest.raises(TCAFError, match="line 2: expected start and end in seconds"):
+            find_clips(tmp_path, table)
+    table.write_text(f"{head}a.mp4,ant,0,1\na.mp4,bee,0,1.0\n")
+    with pytest.raises(TCAFError, match=r"'a.mp4@0-1' is listed twice"):
+        find_clips(tmp_path, table)

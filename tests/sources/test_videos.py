@@ -89,6 +89,7 @@ def test_tables_that_do_not_fit_are_refused_before_any_work(tmp_path, rows, told
     ("options", "told"),
     [
         ({"unseen": 0.5}, "unseen must lie between 0 and 0.5"),
+        ({"unseen": 0.3, "classes": Path("c.csv")}, "^c.csv says which classes are unseen; leave"),
         ({"seed": -1}, "seed from 0 on; got unseen 0.2, seed -1"),
         ({"overwrite": True}, "exists already and is no feature store; name another place$"),
         ({}, "exists already"),
@@ -104,7 +105,7 @@ def test_what_is_wrong_is_said_before_any_work(tmp_path, options, told):
     assert not (tmp_path / "out.extracted").exists()
 
 
-def in_this_process(jobs, open_worker, opened, workers, *, limit, limit_bytes):
+def in_this_process(jobs, open_worker, opened, workers, *, limit, limit_bytes, environment):
     """Takes the place of what starts processes."""
     work = open_worker(*opened)
     for job in jobs:
@@ -438,6 +439,48 @@ def test_annotations_name_what_is_left_out(tmp_path, sounds):
     assert store.left_out == {"no such file": ["gone"]}
     (row,) = rows_of(store.path / "rejects.csv")
     assert row[:2] == ("gone", "no such file")
+
+
+@pytest.mark.filterwarnings("ignore:.*the store has no split")
+def test_segments_are_cut_out_of_one_extraction(tmp_path, media_clip):
+    folder = tmp_path / "clips"
+    whole = prepare(folder, tmp_path / "whole")[0]
+    assert (len(whole.audio), len(whole.visual)) == (6, 10)
+    spans = {(0, 2): "Dog", (2, 5): "Cat", (5.9, 6): "Dog", (7, 9): "Cat"}
+    said = [{"label": label, "segment": span} for span, label in spans.items()]
+    annotations = tmp_path / "an.json"
+    annotations.write_text(json.dumps({"database": {"one": {"annotations": said}}}))
+    rows = [(media_clip, label, *span) for span, label in spans.items()]
+    table = write_csv(tmp_path / "labels.csv", ("file", "class", "start", "end"), *rows)
+    for labels in (annotations, table):
+        EXTRACTED.clear()
+        store = prepare(folder, tmp_path / "store", labels=labels, overwrite=True)
+        assert [media_clip] == EXTRACTED
+        assert store.left_out == {"nothing in the segment": [f"{media_clip}@7-9"]}
+        last = f"{media_clip}@5.9-6"
+        assert rows_of(store.path / "notes.csv") == [(last, "no audio in the segment")]
+        found = {clip.id: clip for clip in (store[k] for k in range(len(store)))}
+        # Sound has a token each 0.96 s, the picture each 0.64 s; the last 0.24 s have no sound.
+        for span, audio, visual in (
+            ("0-2", (0, 2), (0, 3)),
+            ("2-5", (2, 5), (3, 8)),
+            ("5.9-6", (6, 6), (9, 10)),
+        ):
+            clip = found.pop(f"{media_clip}@{span}")
+            assert np.array_equal(clip.audio, whole.audio[slice(*audio)])
+            assert np.array_equal(clip.visual, whole.visual[slice(*visual)])
+        assert not found
+    more = prepare(folder, tmp_path / "store", append=True)
+    assert media_clip in more.ids
+
+
+@pytest.fixture
+def media_clip(tmp_path):
+    """The name of a clip of 6 s with a picture that changes and a tone."""
+    from write_clip_run import write_clip
+
+    (tmp_path / "clips").mkdir()
+    return write_clip(tmp_path / "clips" / "v_one.mkv", seconds=6).name
 
 
 WRITERS = {

@@ -246,3 +246,41 @@ def test_names_of_a_file(tmp_path):
         read_names(path)
     with pytest.raises(TCAFError, match="expected a file of class names"):
         read_names(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ('class,subset\ncyan drone,train\n"dog, wet",val_unseen\n', ["cyan drone", "dog, wet"]),
+        ("File;Class;Part\na.mp4;ant;train\nb.mp4;ant;test\nc.mp4;bee;train\n", ["ant", "bee"]),
+        ("index,mid,name,subset\n14,/m/03,Screaming,train\n", ["Screaming"]),
+        ("sep=;\nclass;subset\nant;train\n", ["ant"]),
+        ("Name\tPhrase\nant\ta small one\nant\tan insect\n", ["ant"]),
+        ("class,how hard\nant,3\n", ["ant"]),
+        ("Index,TrainVideoCount,Name\n0,7,Game\n", ["Game"]),
+        # Of these lines none is a row of column names.
+        ("dog, barking\nclass, school\n", ["dog, barking", "class, school"]),
+        ("class\nname\n", ["class", "name"]),
+        ("tench, Tinca tinca\nant\n", ["tench, Tinca tinca", "ant"]),
+    ],
+)
+def test_names_of_a_table(tmp_path, text, names):
+    path = tmp_path / "names.csv"
+    path.write_text(text)
+    assert read_names(path) == names
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("index,label\n0,ant\n", "a column class or name, found the columns 'index', 'label'"),
+        ("class,subset\nant,train\ndog, wet,train\n", "line 3: expected 2 cells"),
+        ("class,subset\n", "expected rows, found none"),
+        ("class,subset\n,train\n", "line 2: expected a class, found none"),
+    ],
+)
+def test_tables_that_name_no_classes(tmp_path, text, message):
+    path = tmp_path / "names.csv"
+    path.write_text(text)
+    with pytest.raises(TCAFError, match=message):
+        read_names(path)

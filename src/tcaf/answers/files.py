@@ -14,7 +14,15 @@ import numpy as np
 
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.errors import TCAFError
-from tcaf.execution.processes import Crash, Killed, OutOfMemory, OutOfTime, Send, answers
+from tcaf.execution.processes import (
+    PATIENT,
+    Crash,
+    Killed,
+    OutOfMemory,
+    OutOfTime,
+    Send,
+    answers,
+)
 from tcaf.extract.backbones import (
     BACKBONES,
     AudioBackbone,
@@ -143,7 +151,13 @@ def features_of_files(
     limits = {path: MediaFile(str(path), path).limit_s(file_timeout_s) for path in files}
     arguments = (backbones, *backbones.known_here())
     found = answers(
-        files, _open_worker, arguments, 1, limit=limits.__getitem__, limit_bytes=FILE_MEMORY
+        files,
+        _open_worker,
+        arguments,
+        1,
+        limit=limits.__getitem__,
+        limit_bytes=FILE_MEMORY,
+        environment=PATIENT,
     )
     with closing(found):
         for path, answer in found:

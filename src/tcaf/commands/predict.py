@@ -43,7 +43,8 @@ def predict(
         classes: names to choose from, seen in training or not, by default those of the run, as in
             "cat purring, dog barking". A name that the run knows and that holds commas is taken
             whole; a semicolon anywhere makes semicolons the separators.
-        classes_file: the same as a file, one name a line; lines that begin with # do not count.
+        classes_file: the same as a file, one name a line; lines that begin with # do not count. Of
+            a table with column names, those in its column class or name.
         top_k: answers a clip.
         seen_bias: added to gamma, the distance by which classes of the training are held back;
             above 0 favours other classes, below 0 those of the training.
@@ -72,6 +73,14 @@ def predict(
 
     if json and csv:
         raise TCAFError("--json and --csv exclude each other; give one of them")
+    of_files = {
+        "--audio_weights": audio_weights is not None,
+        "--visual_weights": visual_weights is not None,
+        "--file_timeout_s": file_timeout_s != FILE_TIMEOUT_S,
+    }
+    if store is not None and any(of_files.values()):
+        given = next(option for option, is_given in of_files.items() if is_given)
+        raise TCAFError(f"{given} is about files, and with --store none is read; leave one out")
     classifier = ZeroShotClassifier.load(run, plugin, device, audio_weights, visual_weights)
     choose_classes(classifier, classes, classes_file)
     for each in classifier.notes:

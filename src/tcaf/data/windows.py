@@ -3,6 +3,7 @@
 Owns the cutting of windows in seconds and the times of tokens.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -85,3 +86,18 @@ class Windows:
         """Returns the time of every token of the windows."""
         index = ranges(lens) + (0 if self.restart else np.repeat(first, lens))
         return index * (1.0 if self.times == "index" else step_s or 0.0)
+
+
+def tokens_within(segment: tuple[float, float], step_s: float | None) -> slice:
+    """Returns which tokens of a clip lie in a stretch of it, by their middles; at least one.
+
+    Args:
+        segment: start and end of the stretch, in seconds.
+        step_s: seconds from one token to the next; None if one stands for the whole clip.
+    """
+    if step_s is None:
+        return slice(None)
+    first, end = (math.floor(time_s / step_s + 0.5) for time_s in segment)
+    if first == end:
+        first = math.floor(sum(segment) / 2 / step_s)
+    return slice(first, max(end, first + 1))

@@ -23,7 +23,15 @@ import safetensors.numpy
 
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.errors import TCAFError
-from tcaf.execution.processes import Crash, Killed, OutOfMemory, OutOfTime, Send, answers
+from tcaf.execution.processes import (
+    PATIENT,
+    Crash,
+    Killed,
+    OutOfMemory,
+    OutOfTime,
+    Send,
+    answers,
+)
 from tcaf.extract.containers import (
     FILE_MEMORY,
     FILE_TIMEOUT_S,
@@ -136,6 +144,7 @@ class Extracted:
         missing: modalities that the file does not have.
         notes: what is amiss with a file that is kept all the same, one line each.
         backbones: names of what made the audio and the visual tokens.
+        tokens: which of the file's audio and visual tokens are the clip's.
     """
 
     id: str
@@ -143,6 +152,7 @@ class Extracted:
     missing: tuple[Modality, ...]
     notes: tuple[str, ...]
     backbones: tuple[str, str]
+    tokens: tuple[slice, slice] = (slice(None), slice(None))
 
     def features(self, class_name: str = "", part: str = "") -> VideoFeatures:
         """Reads the features.
@@ -157,7 +167,7 @@ class Extracted:
                 f"the features kept at {self.path} are damaged: {error}; run the command again, "
                 "and they are made anew"
             ) from None
-        audio, visual = (tensors[modality] for modality in MODALITIES)
+        audio, visual = (tensors[m][s] for m, s in zip(MODALITIES, self.tokens, strict=True))
         return VideoFeatures(self.id, audio, visual, class_name, part, *self.backbones)
 
 
@@ -330,6 +340,7 @@ def _extract_waiting(
         min(workers, len(waiting)),
         limit=lambda file: limits[file.id],
         limit_bytes=FILE_MEMORY,
+        environment=PATIENT,
     )
     with closing(found) as done:
         for _, (file, answer) in zip(track(waiting, "extracting"), done, strict=True):

@@ -5,6 +5,7 @@ on a processor. Its weights come as a package too, so that nothing is fetched.
 """
 
 import importlib
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,11 +71,16 @@ class EfficientNetBackbone:
     ) -> Float[np.ndarray, "num_windows 1280"]:
         """Returns the token of each window of RGB frames in 0..255."""
         frames = windows.reshape(-1, *windows.shape[2:])
-        pooled = np.empty((len(frames), DIM), np.float32)
-        for start in range(0, len(frames), _BATCH):
-            maps = self.network.extract_features(prepare(frames[start : start + _BATCH]))
+        # Minutes are saved on recorded screens and on files of few frames a second.
+        repeats = [np.array_equal(one, other) for one, other in itertools.pairwise(frames)]
+        is_new = ~np.array([False, *repeats][: len(frames)], bool)
+        new = frames[is_new]
+        pooled = np.empty((len(new), DIM), np.float32)
+        for start in range(0, len(new), _BATCH):
+            maps = self.network.extract_features(prepare(new[start : start + _BATCH]))
             pooled[start : start + _BATCH] = maps.mean(dim=(2, 3)).numpy()
-        return pooled.reshape(*windows.shape[:2], DIM).mean(axis=1)
+        each = pooled[np.cumsum(is_new) - 1]
+        return each.reshape(*windows.shape[:2], DIM).mean(axis=1)
 
 
 def build_network(weights: Path | None = None, *, is_random: bool = False) -> Any:

@@ -4,6 +4,7 @@ Owns its look, and how little of a file it needs. Figures are matplotlib's (extr
 `theme`; files are decoded by `extract.media` (extra `video`).
 """
 
+import glob
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -347,12 +348,16 @@ def check_timeline(path: Path) -> None:
     """Checks that a picture can be drawn to a place, before anything long is begun.
 
     Raises:
-        TCAFError: it is no PNG file, a folder, or matplotlib is not installed.
+        TCAFError: it, or where the n-th clip may go, is no PNG file or a folder, or matplotlib is
+            not installed.
     """
     extra("matplotlib")
     if path.suffix.lower() != ".png" or path.is_dir():
         raise TCAFError(f"expected a PNG file to draw into, such as timeline.png, got {path}")
-    check_file(path, "\x89PNG", "PNG file")
+    # Of several clips, whose number nobody knows yet, the n-th goes to NAME_n.
+    numbered = path.parent.glob(f"{glob.escape(path.stem)}_*{path.suffix}")
+    for place in (path, *(p for p in numbered if p.stem.rpartition("_")[2].isdecimal())):
+        check_file(place, "\x89PNG", "PNG file")
 
 
 def save_timeline(path: Path, figure: Figure) -> None:

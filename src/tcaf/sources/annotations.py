@@ -3,12 +3,25 @@
 Owns the reading of that file. Which files the videos are is `labels`.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tcaf.errors import TCAFError, shorten
 from tcaf.files.atomic import read_json
+
+Segment = tuple[float, float]
+"""Start and end of a stretch of a video, in seconds."""
+
+
+def segment_of(start: Any, end: Any) -> Segment | None:
+    """Returns a segment; None if these are not two numbers of seconds that follow each other."""
+    try:
+        segment = float(start), float(end)
+    except (TypeError, ValueError):
+        return None
+    return segment if 0 <= segment[0] < segment[1] < math.inf else None
 
 
 @dataclass(frozen=True)
@@ -17,15 +30,14 @@ class AnnotatedVideo:
 
     Args:
         id: its name.
-        labels: those of its annotations, each once, sorted.
         subset: as the file has it, such as `training`; empty where it says nothing.
-        num_segments: annotations that are of a stretch of the video.
+        labels: those of each segment, by its start and end in seconds, each once, sorted; those of
+            the video as a whole by None.
     """
 
     id: str
-    labels: tuple[str, ...]
     subset: str
-    num_segments: int
+    labels: dict[Segment | None, list[str]]
 
 
 def read_annotations(path: Path) -> list[AnnotatedVideo]:
@@ -49,11 +61,23 @@ def read_annotations(path: Path) -> list[AnnotatedVideo]:
 def _video(path: Path, name: str, entry: Any) -> AnnotatedVideo:
     try:
         annotations = entry.get("annotations") or []
-        labels = {str(each["label"]).strip() for each in annotations}
-        num_segments = sum(bool(each.get("segment")) for each in annotations)
+        said = {(_segment(each.get("segment")), str(each["label"]).strip()) for each in annotations}
         subset = str(entry.get("subset") or "").strip()
-    except (AttributeError, KeyError, TypeError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise TCAFError(
-            f"{path}: expected a subset and annotations with a label each for {name!r}"
+            f"{path}: expected a subset and annotations with a label each, and perhaps a segment "
+            f"[start, end] in seconds, for {name!r}"
         ) from None
-    return AnnotatedVideo(name, tuple(sorted(labels - {""})), subset, num_segments)
+    labels: dict[Segment | None, list[str]] = {}
+    for segment, label in sorted((s or (), name) for s, name in said if name):
+        labels.setdefault(segment or None, []).append(label)
+    return AnnotatedVideo(name, subset, labels)
+
+
+def _segment(value: Any) -> Segment | None:
+    if not value:
+        return None
+    segment = segment_of(*value)
+    if segment is None:
+        raise ValueError(value)
+    return segment

@@ -14,7 +14,7 @@ from tcaf.data.splits import PARTS
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.extract.corpus import MediaFile, Reject
 from tcaf.files.csv_tables import csv_rows
-from tcaf.sources.annotations import AnnotatedVideo, read_annotations
+from tcaf.sources.annotations import AnnotatedVideo, Segment, read_annotations, segment_of
 from tcaf.sources.media_files import SUFFIXES, media_folder
 from tcaf.text.words import foldings
 
@@ -44,6 +44,7 @@ class Clip:
         part: one of `splits.PARTS`; empty if not known.
         use: `train`, `val` or `test`, where no more is known than that; empty otherwise.
         group: of clips that have to stay in one part; empty for a clip that is alone.
+        segment: the stretch of the file that the clip is; None for all of it.
     """
 
     file: MediaFile
@@ -51,6 +52,15 @@ class Clip:
     part: str
     use: str = ""
     group: str = ""
+    segment: Segment | None = None
+
+    @property
+    def id(self) -> str:
+        """The file's, and of a segment `FILE@START-END` too, in seconds."""
+        if self.segment is None:
+            return self.file.id
+        start, end = self.segment
+        return f"{self.file.id}@{start:.10g}-{end:.10g}"
 
 
 @dataclass(frozen=True)
@@ -78,8 +88,8 @@ def find_clips(
 
     Args:
         folder: where they lie.
-        labels: a table of the files wanted, with the columns file, class and perhaps part and
-            group; or ActivityNet's annotations as JSON.
+        labels: a table of the files wanted, with the columns file, class and perhaps part, group,
+            start and end; or ActivityNet's annotations as JSON.
         group: a regular expression that finds the group in a file's name as seen from the folder,
             as a whole or in parentheses; by default that of UCF101's files.
         allow_outside: whether the table may name files elsewhere.
@@ -99,7 +109,7 @@ def find_clips(
     if any(clip.group for clip in listing.clips):
         if group:
             raise TCAFError(f"{labels} has a column group; leave --group out, or the column")
-        return listing
+        return replace(listing, clips=_segments_grouped(listing.clips))
     find = group_finder(group)
     clips = [replace(clip, group=find(clip.file.id)) for clip in listing.clips]
     alone = [clip.file.id for clip in clips if not clip.group]
@@ -107,7 +117,21 @@ def find_clips(
         raise TCAFError(f"--group {group!r} fits no file's name; the first is {alone[0]!r}")
     remark = f"--group fits {len(clips) - len(alone)} of {len(clips)} files, not {shorten(alone)}"
     remarks = (*listing.remarks, remark) if group and alone else listing.remarks
-    return replace(listing, clips=clips, remarks=remarks)
+    return replace(listing, clips=_segments_grouped(clips), remarks=remarks)
+
+
+def _segments_grouped(clips: Sequence[Clip]) -> list[Clip]:
+    """Returns clips, those of a file that is cut into segments in one group if they have none."""
+    cut = {clip.file.id for clip in clips if clip.segment}
+    return [
+        replace(clip, group=clip.file.id) if clip.file.id in cut and not clip.group else clip
+        for clip in clips
+    ]
+
+
+def file_of(id: str) -> str:
+    """Returns the file's name in the id of a clip."""
+    return re.sub(r"@[0-9.e+-]+-[0-9.e+-]+$", "", id)
 
 
 def group_finder(pattern: str = "") -> Callable[[str], str]:
@@ -209,11 +233,9 @@ def _leads_out(name: str) -> bool:
 def _listed(folder: Path, labels: Path, allow_outside: bool) -> Listing:
     clips: dict[str, Clip] = {}
     aliases = dict.fromkeys(PART_COLUMNS, "part")
-    rows = csv_rows(labels, ("file", "class"), optional=("part", "group"), aliases=aliases)
-    for row in rows:
+    optional = ("part", "group", "start", "end")
+    for row in csv_rows(labels, ("file", "class"), optional=optional, aliases=aliases):
         name = row["file"]
-        if name in clips:
-            raise TCAFError(f"{row.where}: {name!r} is listed twice")
         if _leads_out(name) and not allow_outside:
             # Tables are handed on, and features tell what is in a file.
             raise TCAFError(
@@ -221,8 +243,19 @@ def _listed(folder: Path, labels: Path, allow_outside: bool) -> Listing:
                 "tables may name files anywhere"
             )
         part, use = _part_or_use(row["part"], row.where)
+        segment = None
+        if row["start"] or row["end"]:
+            segment = segment_of(row["start"], row["end"])
+            if segment is None:
+                raise TCAFError(
+                    f"{row.where}: expected start and end in seconds, the end after the start, "
+                    f"found {row['start']!r} and {row['end']!r}"
+                )
         file = MediaFile(name, folder / name)
-        clips[name] = Clip(file, row["class"], part, use, row["group"])
+        clip = Clip(file, row["class"], part, use, row["group"], segment)
+        if clip.id in clips:
+            raise TCAFError(f"{row.where}: {clip.id!r} is listed twice")
+        clips[clip.id] = clip
     _check_all_or_none(labels, list(clips.values()))
     present = [clip for clip in clips.values() if clip.file.path.exists()]
     if not present:
@@ -246,9 +279,9 @@ def _part_or_use(word: str, where: str) -> tuple[str, str]:
 
 def _check_all_or_none(labels: Path, clips: Sequence[Clip]) -> None:
     """Checks that all clips have a part, all a use, or none either."""
-    by_part = [clip.file.id for clip in clips if clip.part]
-    by_use = [clip.file.id for clip in clips if clip.use]
-    bare = [clip.file.id for clip in clips if not clip.part and not clip.use]
+    by_part = [clip.id for clip in clips if clip.part]
+    by_use = [clip.id for clip in clips if clip.use]
+    bare = [clip.id for clip in clips if not clip.part and not clip.use]
     if by_part and by_use:
         raise TCAFError(
             f"{labels}: {shorten(by_part, 1)} has one of the parts {', '.join(PARTS)}, "
@@ -270,12 +303,13 @@ def _is_json(path: Path) -> bool:
 
 
 def _annotated(folder: Path, path: Path) -> Listing:
-    """Lists the files of the videos that annotations name: `ID.mp4`, or `v_ID.mp4`."""
+    """Lists the segments of the videos that annotations name: `ID.mp4`, or `v_ID.mp4`."""
     found = media_folder(folder)
     files: dict[str, list[Path]] = {}
     for file in found.files:
         files.setdefault(file.stem, []).append(file)
-    clips, rejects, segmented = [], [], []
+    clips: list[Clip] = []
+    rejects: list[Reject] = []
     videos = read_annotations(path)
     for video in videos:
         at = files.get(video.id) or files.get(f"v_{video.id}") or []
@@ -284,16 +318,19 @@ def _annotated(folder: Path, path: Path) -> Listing:
             continue
         part, use = _part_or_use(video.subset, f"{path}, {video.id}")
         name = readable(at[0].relative_to(folder))
-        clips.append(Clip(MediaFile(name, at[0]), video.labels[0], part, use))
-        segmented += [name] if video.num_segments else []
+        for segment, labels in video.labels.items():
+            clip = Clip(MediaFile(name, at[0]), labels[0], part, use, segment=segment)
+            if len(labels) > 1:
+                told = f"{clip.id}: expected one label, found {shorten(labels)}"
+                rejects.append(Reject(clip.id, "several labels", told))
+            else:
+                clips.append(clip)
     if not clips:
         raise TCAFError(
             f"{path}: none of {len(videos)} videos can be used; the first: {rejects[0].detail}"
         )
     _check_all_or_none(path, clips)
-    remark = f"segments are not cut out: {len(segmented)} files are taken whole"
-    remarks = (f"{remark} ({shorten(segmented)})",) if segmented else ()
-    return Listing(clips, tuple(rejects), remarks)
+    return Listing(clips, tuple(rejects))
 
 
 def _unusable(video: AnnotatedVideo, files: Sequence[Path], folder: Path) -> Reject | None:
@@ -303,8 +340,6 @@ def _unusable(video: AnnotatedVideo, files: Sequence[Path], folder: Path) -> Rej
     if len(files) > 1:
         told = shorten(str(file.relative_to(folder)) for file in files)
         return Reject(video.id, "several files", f"{video.id} may be each of {told}")
-    if len(video.labels) != 1:
-        told = shorten(video.labels) or "none"
-        reason = "several labels" if video.labels else "no label"
-        return Reject(video.id, reason, f"{video.id}: expected one label, found {told}")
+    if not video.labels:
+        return Reject(video.id, "no label", f"{video.id}: expected a label, found none")
     return None

@@ -167,7 +167,7 @@ def classes_of_takes(clips: Sequence[Clip]) -> list[str]:
 
 def _take(clip: Clip) -> tuple[str, str]:
     """Returns what stays together: the group, or the clip alone."""
-    return (clip.group, "") if clip.group else ("", clip.file.id)
+    return (clip.group, "") if clip.group else ("", clip.id)
 
 
 def deal_out(
@@ -290,13 +290,13 @@ def check_parts(clips: Sequence[Clip], split: Split) -> None:
         TCAFError: one does not.
     """
     split.check_clips(
-        [clip.file.id for clip in clips],
+        [clip.id for clip in clips],
         [clip.class_name for clip in clips],
         [clip.part for clip in clips],
     )
     for clip in clips:
         if clip.part == "test_unseen" and clip.class_name not in split.test_unseen:
             raise TCAFError(
-                f"clip {clip.file.id!r} stands in test_unseen, but its class {clip.class_name!r} "
+                f"clip {clip.id!r} stands in test_unseen, but its class {clip.class_name!r} "
                 "is not among the unseen ones of the test"
             )

@@ -9,14 +9,15 @@ import io
 import shutil
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tcaf.data.features import MODALITIES, Modality
+from tcaf.data.features import MODALITIES, FeatureSpec, Modality
 from tcaf.data.shards import Dtype
 from tcaf.data.splits import PARTS, Split
 from tcaf.data.store import FeatureStore
+from tcaf.data.windows import tokens_within
 from tcaf.data.writer import StoreWriter, append_store, check_store_place, new_store
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.execution.processes import usable_cores
@@ -27,6 +28,7 @@ from tcaf.progress import Track, silent
 from tcaf.sources.labels import (
     Clip,
     check_class_names,
+    file_of,
     find_clips,
     group_finder,
     readable,
@@ -44,6 +46,9 @@ from tcaf.sources.partition import (
 )
 from tcaf.text.words import as_words
 
+UNSEEN = 0.2
+"""Share of the classes that the rule holds out, twice, where nobody says another."""
+
 NO_SPLIT = "the store has no split for training and test, and serves to predict alone"
 
 
@@ -56,7 +61,7 @@ def prepare_videos(
     labels: Path | None = None,
     classes: Path | None = None,
     group: str = "",
-    unseen: float = 0.2,
+    unseen: float = UNSEEN,
     seed: int = 0,
     require_audio: bool = False,
     require_visual: bool = False,
@@ -96,7 +101,8 @@ def prepare_videos(
         visual: backbone for frames: VISUAL_BACKBONES.
         labels: a CSV with the columns file (as seen from the folder), class, and perhaps part or
             split (train, val, test; or stage_1_train, val_seen, val_unseen, test_seen, test_unseen)
-            and group; or ActivityNet's annotations (JSON). Only what it lists is taken.
+            and group; with start and end, in seconds, a clip is that segment of its file; or
+            ActivityNet's annotations (JSON). Only what it lists is taken.
         classes: a CSV with the columns class and subset (train, val_unseen, test_unseen) that names
             every class; with `append` the new ones are enough.
         group: a regular expression that finds in a file's name what clips of one take share, as in
@@ -127,6 +133,8 @@ def prepare_videos(
         raise TCAFError(
             f"unseen must lie between 0 and 0.5, seed from 0 on; got unseen {unseen}, seed {seed}"
         )
+    if classes is not None and unseen != UNSEEN:
+        raise TCAFError(f"{classes} says which classes are unseen; leave out --unseen or --classes")
     if append and overwrite:
         raise TCAFError(
             "a store is replaced or added to, not both; leave out --overwrite or --append"
@@ -149,7 +157,7 @@ def prepare_videos(
             warnings.warn(remark, stacklevel=2)
         backbones = Backbones(audio, visual, audio_weights, visual_weights, plugin)
         spec, found = extract_files(
-            [clip.file for clip in clips],
+            list({clip.file.id: clip.file for clip in clips}.values()),
             backbones,
             work,
             workers=workers or usable_cores(),
@@ -158,7 +166,8 @@ def prepare_videos(
             track=track,
         )
         required = {"audio": require_audio, "visual": require_visual}
-        outcome = _sort_out(found, [m for m in MODALITIES if required[m]])
+        of_clips = _cut_out(clips, found, spec)
+        outcome = _sort_out(of_clips, [m for m in MODALITIES if required[m]])
         outcome.rejects.extend(listing.rejects)
         done = f"the features of all {len(clips)} files are kept in {work}"
         with needing_room(work, lambda: done):
@@ -168,7 +177,7 @@ def prepare_videos(
                 f"none of {len(clips)} files can be used: {outcome.rejects[0].detail}; "
                 f"{work}/rejects.csv names all of them"
             )
-        by_id = {clip.file.id: clip for clip in clips}
+        by_id = {clip.id: clip for clip in clips}
         chosen = [by_id[extracted.id] for extracted in outcome.kept]
         if classes is None and chosen and chosen[0].part:
             split = _joined(store, split_by_parts(chosen))
@@ -193,12 +202,17 @@ def prepare_videos(
 
 def _groups_of(store: FeatureStore, clips: Sequence[Clip], pattern: str) -> list[tuple[str, str]]:
     """Returns group and part of the clips of a store, by what is listed or else by their names."""
-    listed = {clip.file.id: clip.group for clip in clips}
+    listed = {clip.id: clip.group for clip in clips}
     find = group_finder(pattern)
     return [
-        (listed.get(name) or find(name), part)
+        (listed.get(name) or find(file_of(name)) or _file_cut(name), part)
         for name, part in zip(store.ids, store.parts, strict=True)
     ]
+
+
+def _file_cut(id: str) -> str:
+    """Returns the file of which a clip of a store is a segment; empty if it is a whole file."""
+    return "" if file_of(id) == id else file_of(id)
 
 
 def _warn_of_parts(
@@ -214,7 +228,7 @@ def _warn_of_parts(
             f"test too easy: {shorten(torn)}",
             stacklevel=3,
         )
-    bare = [clip.file.id for clip, part in zip(clips, parts, strict=True) if clip.use and not part]
+    bare = [clip.id for clip, part in zip(clips, parts, strict=True) if clip.use and not part]
     if split is not None and bare:
         warnings.warn(
             f"{len(bare)} clips for training are of classes that are unseen in the test, and have "
@@ -226,7 +240,7 @@ def _warn_of_parts(
 def _not_in(store: FeatureStore, clips: Sequence[Clip], folder: Path) -> list[Clip]:
     """Returns the clips that a store does not have, by name; warns of equal names elsewhere."""
     known = set(store.ids)
-    passed = [clip.file.id for clip in clips if clip.file.id in known]
+    passed = [clip.id for clip in clips if clip.id in known]
     calls = [store.source, *store.source.get("appended", [])]
     if passed and readable(folder.resolve()) not in [call.get("folder") for call in calls]:
         warnings.warn(
@@ -234,7 +248,7 @@ def _not_in(store: FeatureStore, clips: Sequence[Clip], folder: Path) -> list[Cl
             f"these names, from another folder ({shorten(passed)})",
             stacklevel=3,
         )
-    return [clip for clip in clips if clip.file.id not in known]
+    return [clip for clip in clips if clip.id not in known]
 
 
 def _read_partition(
@@ -382,6 +396,28 @@ def _table_rows(path: Path) -> list[list[str]]:
     """Returns the rows of a table that `_Outcome` wrote, which may have none."""
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.reader(file))[1:]
+
+
+def _cut_out(
+    clips: Sequence[Clip], found: Sequence[Extracted | Reject], spec: FeatureSpec
+) -> list[Extracted | Reject]:
+    """Returns what became of each clip, of what became of the files: segments are cut out."""
+    of_files = {one.id: one for one in found}
+    return [_of_clip(clip, of_files[clip.file.id], spec) for clip in clips]
+
+
+def _of_clip(clip: Clip, one: Extracted | Reject, spec: FeatureSpec) -> Extracted | Reject:
+    if clip.segment is None or isinstance(one, Reject):
+        return replace(one, id=clip.id)
+    audio, visual = (tokens_within(clip.segment, spec.step_s(m)) for m in MODALITIES)
+    one = replace(one, id=clip.id, tokens=(audio, visual))
+    features = one.features()
+    missing = tuple(m for m in MODALITIES if not len(features.tokens(m)))
+    if len(missing) == len(MODALITIES):
+        told = f"{clip.id}: neither sound nor picture lasts as long"
+        return Reject(clip.id, "nothing in the segment", told)
+    notes = [f"no {m} in the segment" for m in missing if m not in one.missing]
+    return replace(one, missing=missing, notes=(*one.notes, *notes))
 
 
 def _sort_out(found: Sequence[Extracted | Reject], required: Sequence[Modality]) -> _Outcome:

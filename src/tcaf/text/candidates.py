@@ -17,6 +17,7 @@ from jaxtyping import Float
 
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError, did_you_mean, shorten
+from tcaf.files.csv_tables import csv_rows
 from tcaf.settings.sections import TextSettings
 from tcaf.text.class_text import embed_classes, open_text_source, text_size
 from tcaf.text.phrases import class_phrases
@@ -26,6 +27,16 @@ from tcaf.text.words import as_words, foldings
 
 TABLES = ("stored", "attributes", "npy")
 """The text sources that are tables of named vectors; the others embed phrases."""
+
+NAMING_COLUMNS = ("class", "name")
+"""Columns of a table that hold the names of classes."""
+
+COLUMNS = frozenset(
+    {"class", "name", "names", "label", "file", "path", "phrase", "words", "index", "id", "mid"}
+    | {"wnid", "theme", "cls", "main", "group", "part", "split", "subset", "set", "fold"}
+    | {"partition"}
+)
+"""What the columns of tables of classes and clips are called."""
 
 NO_STORE = "the store that holds it is no longer where the run found it"
 
@@ -290,8 +301,11 @@ def split_names(text: str, known: Iterable[str]) -> list[str]:
 def read_names(path: Path) -> list[str]:
     """Reads class names, one a line; empty lines and lines that begin with # do not count.
 
+    A name may hold commas. A file whose first line names the columns of a table (`COLUMNS`) is one:
+    the names are those of its column `class` or `name`, each once.
+
     Raises:
-        TCAFError: no such file, not text, or no name in it.
+        TCAFError: no such file, not text, no name in it, or a table without such a column.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -300,4 +314,30 @@ def read_names(path: Path) -> list[str]:
     names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     if not names:
         raise TCAFError(f"{path}: expected class names, one a line, found none")
-    return names
+    if not _is_table(names[0]):
+        return names
+    rows = csv_rows(path, others="allowed")
+    spelt = {column.casefold(): column for column in rows[0].cells}
+    column = next((spelt[c] for c in NAMING_COLUMNS if c in spelt), None)
+    if column is None:
+        raise TCAFError(
+            f"{path}: expected class names, one a line, or a table with a column "
+            f"{' or '.join(NAMING_COLUMNS)}, found the columns {shorten(rows[0].cells, 5)}"
+        )
+    found = list(dict.fromkeys(row[column] for row in rows))
+    if "" in found:
+        where = next(row.where for row in rows if not row[column])
+        raise TCAFError(f"{where}: expected a {column}, found none")
+    return found
+
+
+def _is_table(line: str) -> bool:
+    """Returns whether the first line of a file names columns, in place of being a class name.
+
+    Of names of classes with commas, none has two of the words that columns are called, nor one of
+    them before a comma without a space.
+    """
+    cells = re.split("[,;\\t]", line.casefold())
+    known = [cell for cell in cells if cell.strip(' "') in COLUMNS]
+    is_tight = len(cells) > 1 and not any(cell.startswith(" ") for cell in cells)
+    return line.lower().startswith("sep=") or len(known) > 1 or (is_tight and cells[0] in known)
