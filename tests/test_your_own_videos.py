@@ -62,7 +62,7 @@ def test_the_settings_are_taken(parse):
     assert (experiment.text.source, experiment.model.num_layers) == ("sentence", 8)
 
 
-@pytest.mark.parametrize("bias", ["0.3", "-0.3"])
+@pytest.mark.parametrize("bias", ["0.02", "-0.02"])
 def test_the_biases_that_are_said(parse, bias):
     assert f"`--seen_bias {bias}`" in TEXT
     assert parse(f"tcaf predict run new.mp4 --seen_bias {bias}")[1]["seen_bias"] == float(bias)

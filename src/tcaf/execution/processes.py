@@ -45,8 +45,8 @@ Watch = Callable[[Task, Any], None]
 PATIENT = {"OMP_WAIT_POLICY": "passive"}
 """An environment in which threads that wait for each other let other processes work meanwhile.
 
-Of a network on two threads beside four busy processes a tenth of the time is left. Where nothing
-else runs, it takes a quarter more.
+By default they spin, and beside other work spend most of their time at it. A worker of one thread,
+one for each core, waits for nobody.
 """
 
 FAULTS = frozenset(

@@ -17,7 +17,6 @@ from tcaf.data.features import MODALITIES, FeatureSpec, Modality
 from tcaf.data.shards import Dtype
 from tcaf.data.splits import PARTS, Split
 from tcaf.data.store import FeatureStore
-from tcaf.data.windows import tokens_within
 from tcaf.data.writer import StoreWriter, append_store, check_store_place, new_store
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.execution.processes import usable_cores
@@ -409,6 +408,8 @@ def _cut_out(
 def _of_clip(clip: Clip, one: Extracted | Reject, spec: FeatureSpec) -> Extracted | Reject:
     if clip.segment is None or isinstance(one, Reject):
         return replace(one, id=clip.id)
+    from tcaf.data.windows import tokens_within  # imports torch, which help need not wait for
+
     audio, visual = (tokens_within(clip.segment, spec.step_s(m)) for m in MODALITIES)
     one = replace(one, id=clip.id, tokens=(audio, visual))
     features = one.features()
