@@ -161,6 +161,24 @@ def test_which_rejects_last(tmp_path):
     assert again[1] == found[1]
 
 
+def test_what_is_taken_up_again_is_computed_on_as_many_cores(tmp_path, monkeypatch):
+    """More threads round otherwise, so that a killed run would end with other bits."""
+    given = []
+
+    def spy(tasks, open_, arguments, workers, **rest):
+        given.append((len(tasks), workers))
+        work = open_(*arguments)
+        for task in tasks:
+            yield task, work(task, print)
+
+    monkeypatch.setattr("tcaf.extract.corpus.answers", spy)
+    files = files_that_say(tmp_path, "a", "b", "c")
+    extract_files(files, Obeying(), tmp_path / "work", workers=5)
+    files[1].path.write_text("another")
+    extract_files(files, Obeying(), tmp_path / "work", workers=5)
+    assert given == [(3, 3), (1, 3)]
+
+
 @pytest.mark.usefixtures("quick")
 def test_a_file_that_takes_too_long_is_left_out(tmp_path):
     files = files_that_say(tmp_path, "a", "sleep", "b")

@@ -337,7 +337,7 @@ def _extract_waiting(
         waiting,
         _open_worker,
         (backbones, work.path),
-        min(workers, len(waiting)),
+        workers,
         limit=lambda file: limits[file.id],
         limit_bytes=FILE_MEMORY,
         environment=PATIENT,
@@ -418,6 +418,9 @@ def _extract_all(
     work = WorkFolder.open(folder, spec, backbones.run_plugin())
     found = {file.id: work.find(file) for file in files}
     waiting = [file for file in files if found[file.id] is None]
+    # By all files, not by those that wait: a process with more cores rounds otherwise, and a run
+    # that is taken up again ends with the same bits.
+    workers = min(workers, len(files))
     passing = {}
     if waiting:
         passing = _extract_waiting(waiting, backbones, work, workers, file_timeout_s, track)
