@@ -10,7 +10,6 @@ import argparse
 import importlib
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -98,9 +97,10 @@ def _read(path: Path) -> dict[str, str]:
 def _write(path: Path, blocks: dict[str, str]) -> None:
     head = [
         "# Reliability\n",
-        f"    {shlex.join(['python', '-m', 'benchmarks.reliability', *sys.argv[1:]])}\n",
-        "`make campaign` runs all parts. Kills, bits and files are drawn from the seed; how far a",
-        "process has come when it is killed also depends on the machine.\n",
+        "    make campaign\n",
+        "runs all parts, `python -m benchmarks.reliability --only kills` one of them anew. Kills, bits",
+        "and files are drawn from the seed; how far a process has come when it is killed also depends",
+        "on the machine.\n",
     ]
     body = [f"<!-- {part} -->\n{blocks[part]}" for part in PARTS if part in blocks]
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "pyarrow"))

@@ -380,7 +380,9 @@ class Trial:
             return
         names = sorted(found.keys() | wanted.keys())
         differing = [name for name in names if found.get(name) != wanted.get(name)]
-        tally.faults.append(f"not as without a kill: {', '.join(differing[:5])} in {self.place}")
+        tally.faults.append(
+            f"not as without a kill: {', '.join(differing[:5])}, trial {self.place.name}"
+        )
 
 
 def _marked(mark: str) -> Iterator[psutil.Process]:
