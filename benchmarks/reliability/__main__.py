@@ -98,9 +98,9 @@ def _write(path: Path, blocks: dict[str, str]) -> None:
     head = [
         "# Reliability\n",
         "    make campaign\n",
-        "runs all parts, `python -m benchmarks.reliability --only kills` one of them anew. Kills, bits",
-        "and files are drawn from the seed; how far a process has come when it is killed also depends",
-        "on the machine.\n",
+        "runs all parts, `python -m benchmarks.reliability --only kills` one of them anew. Kills,",
+        "bits and files are drawn from the seed; how far a process has come when it is killed also",
+        "depends on the machine.\n",
     ]
     body = [f"<!-- {part} -->\n{blocks[part]}" for part in PARTS if part in blocks]
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "pyarrow"))
