@@ -106,8 +106,7 @@ def run(folder: Path, rng_seed: int, *, quick: bool) -> Section:
     rows.append(_row(ended.line, ended))
     passed &= ended.status == 0
 
-    settings = ("--training.epochs", 1, "--training.batches_per_epoch", 2)
-    trained = run_tcaf("train", "--store", store, "--out", folder / "run", *settings)
+    trained = run_tcaf("train", "--store", store, "--out", folder / "run")
     passed &= trained.status == 0
     words = np.random.default_rng(rng_seed).permutation(
         [f"{a} {b}" for a, b in itertools.product(map(str, range(50)), map(chr, range(97, 123)))]

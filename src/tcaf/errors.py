@@ -35,6 +35,11 @@ def printable(text: str) -> str:
     return STEERING.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+def is_unicode(text: str) -> bool:
+    """Returns whether a text is whole characters: pickles and names of files may hold halves."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def one_line(text: str) -> str:
     """Returns a message as one line, all of whose characters are shown."""
     return printable(re.sub(r"\s*\n\s*", " ", text.strip()))

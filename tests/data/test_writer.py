@@ -46,6 +46,7 @@ BAD = [
         "'bad': expected visual features of 'eyes', got those of 'ears'",
     ),
     (clip("good"), "'good' was added twice"),
+    (clip("\ud800"), r"expected a name in Unicode, got '\\ud800', half a character"),
 ]
 
 
@@ -67,6 +68,11 @@ def test_bad_clip_leaves_the_older_store(tmp_path, bad, message):
     assert (store.ids, store.fingerprint) == (["old"], before)
     store.verify()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_halves_of_characters_are_written_out_where_clips_are_left_out(tmp_path):
+    store = FeatureStore.open(write(tmp_path / "out", clip(), left_out=[("odd", "a\udc80")]))
+    assert store.left_out == {"odd": ["a\\udc80"]}
 
 
 def test_too_large_for_float32(tmp_path):

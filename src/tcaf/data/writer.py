@@ -17,7 +17,7 @@ from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.data.shards import Dtype, Manifest, shard_schema
 from tcaf.data.splits import Split
 from tcaf.data.store import FeatureStore, write_text_embeddings
-from tcaf.errors import TCAFError
+from tcaf.errors import TCAFError, is_unicode
 from tcaf.files.atomic import check_place, new_folder, only_writer, replacing, write_json
 from tcaf.files.digests import file_sha256
 
@@ -66,6 +66,9 @@ class StoreWriter:
                 return
             raise TCAFError(f"clip {clip.id!r} is in store {self.folder} already")
         clip.check(self.spec)
+        for name in (clip.id, clip.class_name):
+            if not is_unicode(name):
+                raise TCAFError(f"expected a name in Unicode, got {name!r}, half a character in it")
         if clip.id in self._ids:
             raise TCAFError(f"clip {clip.id!r} was added twice; ids must be unique")
         for modality in MODALITIES:
@@ -88,7 +91,9 @@ class StoreWriter:
 
     def leave_out(self, reason: str, name: str) -> None:
         """Notes a clip or class that does not enter the store, and why."""
-        self.left_out.setdefault(reason, []).append(name)
+        # Pickles may hold halves of characters, which no file of text can.
+        shown = name.encode("utf-8", "backslashreplace").decode()
+        self.left_out.setdefault(reason, []).append(shown)
 
     def _lists(self, modality: Modality, type_: pa.DataType) -> pa.Array:
         offsets = np.concatenate([[0], np.cumsum([len(c.tokens(modality)) for c in self._clips])])

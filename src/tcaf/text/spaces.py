@@ -143,6 +143,7 @@ def read_class_text(path: Path) -> dict[str, dict[str, Float[np.ndarray, " _"]]]
         }
         for matrix in spaces.values():
             check_matrix(matrix)
-        return ClassText(spaces).by_name(class_names(names))
+        numbers = {space: matrix.float() for space, matrix in spaces.items()}
+        return ClassText(numbers).by_name(class_names(names))
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise TCAFError(f"text embeddings {path} are damaged: {error}") from None

@@ -205,7 +205,7 @@ def load_model(path: str | Path) -> TrainedModel:
         model=model,
         spec=FeatureSpec(**header["spec"]),
         classes=ClassSet(tuple(header["classes"]), frozenset(header["seen"])),
-        class_text=ClassText({space: tensors[key] for space, key in keys.items()}),
+        class_text=ClassText({space: tensors[key].float() for space, key in keys.items()}),
         gamma=header["gamma"],
         experiment=Experiment.from_json(stored) if stored else None,
         temperature=header.get("temperature"),
