@@ -55,7 +55,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise TCAFError(f"--config {path}: expected a TOML file, but lists within lists") from None
+    except ValueError as error:
         raise TCAFError(f"--config {path}: expected a TOML file, but {error}") from None
     except OSError as error:
         raise TCAFError(f"--config {path}: expected a TOML file, {error.strerror}") from None
