@@ -37,7 +37,7 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/tcaf evaluate $(DEMO)/run --store $(DEMO)/store
 	$(BIN)/tcaf predict $(DEMO)/run $(UNSEEN) --top_k 3 --timeline $(DEMO)/answer.png
 	@echo
-	@echo "The pictures $(DEMO)/answer_1.png to _3.png show what was seen and heard, and where the model looked."
+	@echo "The pictures $(DEMO)/answer_1.png to _3.png show what was seen and heard, and the answers."
 	@echo "How to go on: tcaf --help, README.md, and docs/your-own-videos.md for clips of your own."
 
 test: $(VENV)/dev.stamp
