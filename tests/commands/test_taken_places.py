@@ -222,6 +222,7 @@ def test_behind_a_link_is_what_it_points_to(command, world, tmp_path):
     assert sorted(each.name for each in tmp_path.iterdir()) == ["link", "place"]
 
 
+@pytest.mark.slow  # draws whole pages
 def test_a_report_is_one_file(world, tmp_path, refused):
     (tmp_path / "folder").mkdir()
     error = refused("report", world / "run", "--out", tmp_path / "folder")

@@ -116,6 +116,7 @@ def half_of(run, out, half):
     return out
 
 
+@pytest.mark.slow  # draws whole pages
 @pytest.mark.parametrize(
     ("half", "missing", "known", "drawn"),
     [

@@ -153,6 +153,7 @@ def test_without_noise_strength_and_values_of_tokens_are_exactly_those_of_any_re
                 assert any((a != b).any() for a, b in zip(signs, drawn[other], strict=True))
 
 
+@pytest.mark.slow  # thousands of clips
 def test_an_oracle_tells_the_relations(store, views, world):
     """It knows directions and words, and takes those nearest to the tokens, for any beginning."""
     from tcaf.sources.synthetic import _Directions
@@ -201,6 +202,7 @@ def test_linear_probes_stay_at_chance(views, view):
     assert abs(accuracy - CHANCE) < 4 * (CHANCE * (1 - CHANCE) / 2000) ** 0.5
 
 
+@pytest.mark.slow  # thousands of clips
 def test_the_same_probe_of_energies_across_lags_tells_relations_of_the_lag_world(tmp_path):
 
     store = prepare_synthetic(tmp_path / "store", clips_per_class=300, **SMALL)

@@ -108,6 +108,7 @@ def test_a_flipped_bit_is_noticed(file, reader, made, readers, unchecked):
         path.write_bytes(data)
 
 
+@pytest.mark.slow  # draws whole pages
 def test_why_the_store_of_a_run_is_not_at_hand_is_said(tiny_store, tiny_experiment, tmp_path):
     store = FeatureStore.open(shutil.copytree(tiny_store.path, tmp_path / "store"))
     train(tiny_experiment(), store, tmp_path / "run")

@@ -217,6 +217,7 @@ def test_a_report_takes_old_and_new_seeds_as_one_row(older, experiment, tiny_sto
     assert rows == {"AVCA": [0, 1], "Ridge": [0]}
 
 
+@pytest.mark.slow  # draws whole pages
 def test_a_page_about_old_runs(older, tiny_store):
     pytest.importorskip("matplotlib")
     page = build_report([older / "ridge"], store=tiny_store.path)
