@@ -36,12 +36,18 @@ def deviations(packed: Packed) -> Float[Tensor, "total dim"]:
     return packed.tokens - packed.mean()[packed.packing.clip_of]
 
 
-def change(packed: Packed) -> Float[Tensor, " total"]:
+def change(
+    packed: Packed, apart: Float[Tensor, "total dim"] | None = None
+) -> Float[Tensor, " total"]:
     """Returns how far each token is from its clip's mean, less its mean, at unit norm a clip.
 
     0 in clips of fewer than `LEAST_TOKENS` tokens, or in which nothing changes.
+
+    Args:
+        packed: tokens of each clip.
+        apart: their `deviations`, where they are at hand.
     """
-    size = deviations(packed).norm(dim=1, keepdim=True)
+    size = (deviations(packed) if apart is None else apart).norm(dim=1, keepdim=True)
     return _unit_courses(packed, size).squeeze(dim=1)
 
 

@@ -232,10 +232,8 @@ class ClipVectors(_Sized):
             return [means, *courses]
         lagged = self.together(batch)
         seen = (lagged - self.together_mean) * self.together_scale
-        return [
-            *(means, lagged),
-            *(clip_vectors.random_features(seen, self.frequencies, self.phases), *courses),
-        ]
+        shapes = clip_vectors.random_features(seen, self.frequencies, self.phases)
+        return [means, lagged, shapes, *courses]
 
     def together(self, batch: FeatureBatch) -> Float[Tensor, "batch num_lags"]:
         """Returns how sound and picture of each clip change together."""
@@ -439,10 +437,11 @@ class Course:
         changes = []
         for modality in MODALITIES:
             packed = batch.modality(modality)
-            changes.append(packed.with_tokens(clip_vectors.change(packed)[:, None]))
+            apart = clip_vectors.deviations(packed)
+            changes.append(packed.with_tokens(clip_vectors.change(packed, apart)[:, None]))
             if int(packed.lens.max()) >= clip_vectors.LEAST_TOKENS:
                 every = -(-len(batch) // CLIPS_OF_BATCH)
-                some = clip_vectors.deviations(packed)[packed.packing.clip_of % every == 0]
+                some = apart[packed.packing.clip_of % every == 0]
                 self.scatter[modality] += (some.T @ some).double().cpu()
         self.changes.append((changes[0], changes[1]))
 
