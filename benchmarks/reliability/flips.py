@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from benchmarks.reliability import inputs
-from benchmarks.reliability.section import Section
+from benchmarks.reliability.section import Section, listed
 
 from tcaf.files.digests import SETTLED_NS
 
@@ -266,6 +266,4 @@ def _text(
         "digest; process.json and rows.json, which hold times and places; features in",
         "OUT.extracted, which carry a digest and are made anew where it is broken.",
     ]
-    if faults:
-        lines += ["", "Faults:", "", *(f"- {' '.join(fault.split())}" for fault in faults)]
-    return "\n".join(lines)
+    return "\n".join([*lines, *listed(faults)])

@@ -29,7 +29,7 @@ from typing import Any
 
 import psutil
 from benchmarks.reliability import inputs
-from benchmarks.reliability.section import Section
+from benchmarks.reliability.section import Section, listed
 
 ENDS_WITHIN_S = 2.0
 MOST_KILLS = 3
@@ -484,6 +484,4 @@ def _text(tallies: dict[Job, Tally], sent: Counter[str], faults: list[str]) -> s
         "`--install-completion` writes into files of the shell; curves of `train --tensorboard`",
         "are appended to by TensorBoard's own writer; fetching of weights needs a network.",
     ]
-    if faults:
-        lines += ["", "Faults:", "", *(f"- {' '.join(fault.split())}" for fault in faults)]
-    return "\n".join(lines)
+    return "\n".join([*lines, *listed(faults)])
