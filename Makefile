@@ -63,8 +63,8 @@ test-browser: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m browser
 
 lint: $(VENV)/dev.stamp
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check --no-cache .
+	$(BIN)/ruff format --no-cache --check .
 	$(BIN)/mypy
 
 clean:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from write_official import LISTS, METHOD, WORDS, vectors, write_lists, write_vectors, write_words
 
 from tcaf.data.splits import BENCHMARKS, load_benchmark
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
 from tcaf.sources.official import _spec, clip_id, prepare_official, read_class_file
 from tcaf.sources.official_lists import read_splits
+from write_official import LISTS, METHOD, WORDS, vectors, write_lists, write_vectors, write_words
 
 AUDIO_DIM, VISUAL_DIM = 3, 5
 STAGE_CLASSES = {

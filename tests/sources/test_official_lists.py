@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from write_official import LISTS, WORDS, vectors, write_lists, write_words
 
 from tcaf.data.splits import load_benchmark
 from tcaf.errors import TCAFError
@@ -17,6 +16,7 @@ from tcaf.sources.official_lists import (
     vectors_in_release_order,
 )
 from tcaf.text.sources import read_named_vectors
+from write_official import LISTS, WORDS, vectors, write_lists, write_words
 
 SHARED = Path(os.environ.get("TCAF_SHARED", Path(__file__).parents[3] / "shared"))
 

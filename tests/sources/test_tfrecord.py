@@ -8,11 +8,10 @@ import pytest
 pytest.importorskip("google_crc32c")
 pytest.importorskip("google.protobuf")
 
-from write_tfrecord import crc32c, example, framed, masked, sequence, write_records
-
 from tcaf.errors import TCAFError
 from tcaf.sources import tfrecord
 from tcaf.sources.tfrecord import FRAME_BYTES, SequenceRecord, masked_crc, read_records
+from write_tfrecord import crc32c, example, framed, masked, sequence, write_records
 
 PAYLOADS = [b"first", b"", b"x" * 1009, bytes(range(251))]
 

@@ -9,8 +9,6 @@ import pytest
 pytest.importorskip("google_crc32c")
 pytest.importorskip("google.protobuf")
 
-from write_tfrecord import example, sequence, write_records
-
 from tcaf.errors import TCAFError
 from tcaf.sources.youtube8m import (
     UNWRITTEN_EXCLUSIONS,
@@ -18,6 +16,7 @@ from tcaf.sources.youtube8m import (
     first_sentence,
     prepare_youtube8m,
 )
+from write_tfrecord import example, sequence, write_records
 
 SHARED = Path(os.environ.get("TCAF_SHARED", Path(__file__).parents[3] / "shared")) / "youtube8m"
 
