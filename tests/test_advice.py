@@ -42,7 +42,7 @@ UNDER = {
     "data.writer.StoreWriter.add": STORES,
     "execution.devices.pick_device": RUNS,
     "execution.processes.answers": ("prepare videos",),
-    "systems.textlda.TextLDAFit.solve": RUNS,
+    "systems.textlda_fit.TextLDAFit.solve": RUNS,
     "experiments.layers._only": RUNS,
     "experiments.layers._system": ("train", "settings"),
     "experiments.layers.experiment_layers": RUNS,

@@ -37,7 +37,7 @@ ROOMS = {
         *("losses", "optimisers", "stages", "interface", "blocks"),
         *("attention", "attention_map", "joint_space", "tcaf", "attention_fusion", "perceiver"),
         *("averaging", "cjme", "avgzslnet", "avca", "ridge"),
-        *("clip_vectors", "textlda"),
+        *("clip_vectors", "textlda", "textlda_fit"),
         *("registry", "reads", "release_checkpoint"),
     ),
     "sources": (

@@ -10,7 +10,8 @@ from tcaf.data.packed import Packed
 from tcaf.errors import TCAFError
 from tcaf.seeding import generator
 from tcaf.systems.interface import Reduces
-from tcaf.systems.textlda import Choice, TextLDA, TextLDAConfig, TextLDAFit, choices
+from tcaf.systems.textlda import TextLDA, TextLDAConfig
+from tcaf.systems.textlda_fit import Choice, TextLDAFit, choices
 from tcaf.training.model_file import load_model
 from tcaf.training.run import Run, train
 

@@ -27,7 +27,8 @@ from tcaf.systems.joint_space import TCAFConfig, used_modalities
 from tcaf.systems.perceiver import Perceiver, PerceiverConfig
 from tcaf.systems.ridge import Ridge, RidgeConfig, RidgeFit
 from tcaf.systems.tcaf import TCAF, tcaf_objective
-from tcaf.systems.textlda import TextLDA, TextLDAConfig, TextLDAFit
+from tcaf.systems.textlda import TextLDA, TextLDAConfig
+from tcaf.systems.textlda_fit import TextLDAFit
 
 SYSTEMS: Registry[System] = Registry("system")
 """All systems by name, in the order in which tables show them."""

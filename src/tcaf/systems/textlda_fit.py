@@ -1,0 +1,320 @@
+"""How TextLDA comes to its weights: one pass over the clips, then every choice at once.
+
+Owns the moments of clips' vectors, the scatter that follows from them, what the course in time is
+read along, and the choices of regularisers among which validation decides.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tcaf.data.batches import FeatureBatch
+from tcaf.data.features import MODALITIES
+from tcaf.data.packed import Packed
+from tcaf.errors import TCAFError
+from tcaf.systems import clip_vectors
+from tcaf.systems.textlda import NUM_LAGS, READ_OUTS, ClipVectors, ReadOut, TextLDA, TextLDAConfig
+
+SHRINKAGES = (0.5, 0.05, 0.1, 0.2, 0.35, 0.65)
+"""rho: how far the scatter is taken for a sphere; the default first, as in the others."""
+
+SMOOTHINGS = (1.0, 0.1, 0.3, 3.0)
+"""lambda: how little a class's text is trusted to differ from that of others."""
+
+LONGEST_LAG_S = 10.0
+NUM_DIRECTIONS = 16
+"""Directions along which the course of a modality is followed."""
+
+CLIPS_OF_BATCH = 32
+"""Clips of each batch from which the directions of change are learnt."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What an epoch stands for.
+
+    Args:
+        rho: shrinkage of the scatter.
+        lambda_: ridge of the regression from text.
+        time: whether the blocks of time are read.
+    """
+
+    rho: float
+    lambda_: float
+    time: bool
+
+
+def choices(config: TextLDAConfig) -> list[Choice]:
+    """Returns what validation chooses among, one an epoch; those that read time come first."""
+    time = {"chosen": (True, False), "on": (True,), "off": (False,)}[config.time]
+    return [Choice(rho, lam, t) for t, rho, lam in product(time, SHRINKAGES, SMOOTHINGS)]
+
+
+class Moments:
+    """Counts, class sums and second moments of vectors, gathered batch by batch in doubles.
+
+    Args:
+        dim: size of a vector.
+        num_classes: how many classes there are.
+        like: says where to compute.
+    """
+
+    def __init__(self, dim: int, num_classes: int, like: Tensor) -> None:
+        zero = like.new_zeros((), dtype=torch.float64)
+        self.counts = zero.new_zeros(num_classes)
+        self.sums = zero.new_zeros(num_classes, dim)
+        self.gram = zero.new_zeros(dim, dim)
+
+    def add(self, x: Float[Tensor, "clips dim"], labels: Int[Tensor, " clips"]) -> None:
+        """Adds clips."""
+        self.counts += torch.bincount(labels, minlength=len(self.counts))
+        self.sums.index_add_(0, labels, x.double())
+        # Float32 within a batch of some hundred clips, doubles between batches.
+        self.gram += (x.T @ x).double()
+
+    def plus(self, other: "Moments", columns: Int[Tensor, " dim"]) -> "Moments":
+        """Returns these of fewer columns, with those of further clips.
+
+        Args:
+            other: of the further clips, of `columns` alone.
+            columns: which columns.
+        """
+        found = Moments(0, len(self.counts), self.counts)
+        found.counts = self.counts + other.counts
+        found.sums = self.sums[:, columns] + other.sums
+        found.gram = self.gram[columns][:, columns] + other.gram
+        return found
+
+
+@dataclass
+class Course:
+    """What the course of clips in time is read along, learnt from clips.
+
+    Keeps two numbers for each token, beside what does not grow with the clips.
+
+    Args:
+        config: of the model.
+    """
+
+    config: TextLDAConfig
+
+    def __post_init__(self) -> None:
+        self.longest_s = 0.0
+        self.changes: list[tuple[Packed, Packed]] = []
+        self.scatter = {
+            m: torch.zeros(self.config.dim(m), self.config.dim(m), dtype=torch.float64)
+            for m in MODALITIES
+        }
+
+    @property
+    def found(self) -> bool:
+        """Whether any clip has a course."""
+        return any(
+            bool((packed.lens >= clip_vectors.LEAST_TOKENS).any())
+            for pair in self.changes
+            for packed in pair
+        )
+
+    def add(self, batch: FeatureBatch) -> None:
+        """Adds clips."""
+        self.longest_s = max(self.longest_s, clip_vectors.longest_span(batch.audio, batch.visual))
+        changes = []
+        for modality in MODALITIES:
+            packed = batch.modality(modality)
+            apart = clip_vectors.deviations(packed)
+            changes.append(packed.with_tokens(clip_vectors.change(packed, apart)[:, None]))
+            if int(packed.lens.max()) >= clip_vectors.LEAST_TOKENS:
+                every = -(-len(batch) // CLIPS_OF_BATCH)
+                some = apart[packed.packing.clip_of % every == 0]
+                self.scatter[modality] += (some.T @ some).double().cpu()
+        self.changes.append((changes[0], changes[1]))
+
+    def teach(self, vectors: ClipVectors) -> None:
+        """Sets the lags, what is usual at them, and the directions."""
+        like = vectors.lags
+        longest = min(self.longest_s, LONGEST_LAG_S)
+        vectors.lags = torch.linspace(-longest, longest, NUM_LAGS).to(like)
+        lagged = torch.cat(
+            [
+                clip_vectors.together(
+                    audio, visual, audio.tokens[:, 0], visual.tokens[:, 0], vectors.lags
+                )
+                for audio, visual in self.changes
+            ]
+        ).double()
+        vectors.together_mean = lagged.mean(dim=0).to(like)
+        spread = lagged.var(dim=0, unbiased=False).sum().sqrt()
+        vectors.together_scale = (1 / spread if spread > 0 else spread).to(like)
+        for modality, scatter in self.scatter.items():
+            leading = torch.linalg.eigh(scatter).eigenvectors[:, -NUM_DIRECTIONS:]
+            setattr(vectors, f"{modality}_directions", leading.T.flip(0).contiguous().to(like))
+
+
+class Scatter:
+    """Class means of a read-out's vectors and their scatter within classes, for every choice.
+
+    Args:
+        moments: of the clips.
+        sizes: of the blocks of a vector, each of which is brought to one scale.
+    """
+
+    def __init__(self, moments: Moments, sizes: Sequence[int]) -> None:
+        self.own = moments.counts > 0
+        self.counts = moments.counts[self.own]
+        sums = moments.sums[self.own]
+        self.class_means = sums / self.counts[:, None]
+        self.mean = self.class_means.mean(dim=0)
+        within = (moments.gram - self.class_means.T @ sums) / self.counts.sum()
+        power = within.diagonal().clamp_min(0)
+        total = torch.stack([block.sum() for block in power.split(list(sizes))])
+        size = torch.stack([b.sum() for b in moments.gram.diagonal().split(list(sizes))])
+        # A block that does not vary within classes has no scale: it drops out.
+        live = total > 1e-9 * size / self.counts.sum()
+        scale = torch.where(live, total, 1).rsqrt() * live
+        self.scale = scale.repeat_interleave(torch.tensor(list(sizes), device=scale.device))
+        scaled = self.scale[:, None] * within * self.scale
+        values, self.vectors = torch.linalg.eigh(scaled)
+        self.values = values.clamp_min(0)
+        self.usual = self.values[self.values > 1e-9 * self.values[-1]].mean()
+
+    def fill(
+        self,
+        read_out: ReadOut,
+        phi: Float[Tensor, "num_seen text_dim"],
+        choice: Choice,
+        kappa: float,
+    ) -> float:
+        """Sets a read-out to the solution of a choice.
+
+        Args:
+            read_out: to be set.
+            phi: centred unit text of the seen classes.
+            choice: of regularisers.
+            kappa: clips that a class's text is worth.
+
+        Returns:
+            The mean cosine distance of seen classes' predicted means from their own.
+        """
+        spread = (1 - choice.rho) * self.values + choice.rho * self.usual
+        whiten = self.scale[:, None] * self.vectors * spread.rsqrt()
+        whitened = (self.class_means - self.mean) @ whiten
+        text = phi[self.own]
+        kernel = text @ text.T
+        kernel.diagonal().add_(choice.lambda_)
+        text_map = text.T @ torch.linalg.solve(kernel, whitened)
+        predicted = text @ text_map
+        weight = (self.counts / (self.counts + kappa))[:, None]
+        for name, value in {
+            "mean": self.mean,
+            "whiten": whiten,
+            "text_map": text_map,
+            "seen_text": text,
+            "seen_shift": weight * (whitened - predicted),
+        }.items():
+            setattr(read_out, name, value.to(read_out.mean.dtype).contiguous())
+        return float(1 - F.cosine_similarity(predicted, whitened).mean())
+
+
+class TextLDAFit:
+    """All clips of a stage reduced to second moments, from which every choice is solved at once.
+
+    One pass over the clips, and another where their course in time is read.
+
+    Args:
+        model: whose weights are set.
+        batches: all clips with labels, each time anew.
+        text_embedding: of the seen classes, by label.
+
+    Raises:
+        TCAFError: a batch without labels, or clips of fewer than two classes.
+    """
+
+    def __init__(
+        self,
+        model: TextLDA,
+        batches: Iterable[FeatureBatch],
+        text_embedding: Float[Tensor, "num_seen text_dim"],
+    ) -> None:
+        self.model = model
+        self.batches = batches
+        self.choices = choices(model.config)
+        text = text_embedding.double()
+        self.text_mean = text.mean(dim=0)
+        self.phi = F.normalize(text - self.text_mean, dim=1)
+        self.course = None if model.config.time == "off" else Course(model.config)
+        self.means = model.vectors.without_time()
+        self.solved = {False: (self.means, self._read_outs(self.means, self.course))}
+        if self.course and not self.course.found:
+            self.course = None
+
+    def solve(self, epoch: int) -> dict[str, float]:
+        """Sets the weights to the solution of the epoch's choice.
+
+        Returns:
+            `loss`, the mean distance of the predicted means of seen classes from their own, and
+            what was chosen.
+
+        Raises:
+            TCAFError: there are not as many choices.
+        """
+        if epoch > len(self.choices):
+            raise TCAFError(
+                f"textlda tries {len(self.choices)} choices, one an epoch; set training.epochs to "
+                f"at most as many, got epoch {epoch}"
+            )
+        choice = self.choices[epoch - 1]
+        time = choice.time and self.course is not None
+        if time not in self.solved:
+            assert self.course is not None
+            vectors = self.means.without_time()
+            self.course.teach(vectors)
+            self.course.changes.clear()
+            self.solved[True] = vectors, self._read_outs(vectors, None)
+        self.model.vectors, scatters = self.solved[time]
+        self.model.text_mean.copy_(self.text_mean)
+        kappa = self.model.config.kappa
+        losses = [
+            scatter.fill(self.model.read_out(name), self.phi, choice, kappa)
+            for name, scatter in scatters.items()
+        ]
+        return {
+            "loss": losses[0],
+            "rho": choice.rho,
+            "lambda": choice.lambda_,
+            "time": float(time),
+        }
+
+    def _read_outs(self, vectors: ClipVectors, course: Course | None) -> dict[str, Scatter]:
+        """Reads all clips once, and returns what each read-out learns from."""
+        like = self.phi
+        moments = {
+            name: Moments(sum(vectors.sizes(read)), len(self.phi), like)
+            for name, read in READ_OUTS.items()
+        }
+        for batch in self.batches:
+            labels = batch.known_labels
+            audio, visual = ((batch.modality(m).lens > 0).to(like.device) for m in MODALITIES)
+            # Clips of both serve the read-outs of one as well, by columns of their moments.
+            chosen = {"both": audio & visual, "visual": visual & ~audio, "audio": audio & ~visual}
+            for name, own in chosen.items():
+                if bool(own.any()):
+                    x = torch.cat(vectors.blocks(batch, READ_OUTS[name]), dim=1)
+                    moments[name].add(x[own], labels[own])
+            if course is not None:
+                course.add(batch)
+        for modality in MODALITIES:
+            shared = vectors.columns(modality)
+            moments[modality] = moments["both"].plus(moments[modality], shared)
+        counts = torch.stack([own.counts for own in moments.values()]).sum(dim=0)
+        if int((counts > 0).sum()) < 2:
+            raise TCAFError("textlda learns from clips of two classes or more, got fewer")
+        return {
+            name: Scatter(own, vectors.sizes(READ_OUTS[name]))
+            for name, own in moments.items()
+            if int((own.counts > 0).sum()) > 1
+        }
