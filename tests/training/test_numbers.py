@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from run_contents import without_digests
 from tcaf.data.features import FeatureSpec
 from tcaf.errors import TCAFError
 from tcaf.training.model_file import load_model, load_tensors, save_tensors
@@ -69,7 +70,7 @@ def test_a_model_with_such_a_number_is_refused(name, value, run, tmp_path):
 
 
 def test_a_result_with_such_a_number_is_refused(run, tmp_path):
-    copy = Run(shutil.copytree(run, tmp_path / "copy"))
+    copy = Run(without_digests(shutil.copytree(run, tmp_path / "copy")))
     good = copy.result
     (copy.path / "result.json").write_text(json.dumps(good | {"seconds": -1}))
     with pytest.raises(TCAFError, match=r"result\.json is damaged: expected seconds to be a"):
@@ -91,7 +92,7 @@ def test_a_result_with_such_a_number_is_refused(run, tmp_path):
     ],
 )
 def test_metrics_with_such_a_number_are_refused(change, words, run, tmp_path):
-    copy = Run(shutil.copytree(run, tmp_path / "copy"))
+    copy = Run(without_digests(shutil.copytree(run, tmp_path / "copy")))
     lines = (copy.path / "metrics.jsonl").read_text().splitlines()
     assert len(copy.records()) == len(lines) > 1
     lines[1] = json.dumps(json.loads(lines[1]) | change)

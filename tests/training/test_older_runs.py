@@ -8,6 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from run_contents import without_digests
 from tcaf.answers.classifier import ZeroShotClassifier
 from tcaf.errors import TCAFError
 from tcaf.reports.report import build_report, group
@@ -63,6 +64,7 @@ def rewrite_tensors(path, name_of, change):
 
 def make_old(folder, system):
     """Turns a run, finished or not, into what an older release would have left."""
+    without_digests(folder)
     rewrite(folder / "config.json", lambda settings: as_older(settings, system))
 
     def origin(value):

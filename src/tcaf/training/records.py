@@ -39,12 +39,14 @@ class ChoiceContent(_Content):
 
 
 class ResultContent(_Content):
-    """`result.json`."""
+    """`result.json`, the last file of a run; `files` are the SHA-256 of those before it."""
 
     test: TestContent
     choice: ChoiceContent
     seed: int
+    epochs: dict[str, int] = {}
     seconds: float
+    files: dict[str, str] = {}
 
 
 class DataContent(_Content):

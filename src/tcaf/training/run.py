@@ -10,7 +10,8 @@
     model.safetensors      the final weights and all that is needed to predict
     predictions.parquet    what was decided for each test clip, and how narrowly
     process.json           wall time and peak memory, of runs of `tcaf reproduce`
-    result.json            scores on the test clips, once
+    result.json            scores on the test clips, once; and the digests of the files above that
+                           hold none themselves
 
 Owns file names, checkpoints and provenance. Every file is whole or absent, whenever the process is
 killed; a run taken up again ends with the same weights, bit for bit on the same CPU.
@@ -29,9 +30,11 @@ from torch import nn
 from tcaf.data.classes import ClassSet
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError, shorten
-from tcaf.evaluation.decisions import FILE, ClipDecisions, write_decisions
+from tcaf.evaluation.decisions import FILE, ClipDecisions, read_decisions, write_decisions
 from tcaf.evaluation.gzsl import GZSLResult
 from tcaf.files.atomic import new_folder, only_writer, read_json, write_json, write_text
+from tcaf.files.digests import file_sha256
+from tcaf.files.sealed import SEAL, check_json, seal_json
 from tcaf.settings.experiment import Experiment
 from tcaf.systems.reads import flattened, read_settings
 from tcaf.systems.registry import SYSTEMS, find_system
@@ -50,6 +53,9 @@ from tcaf.training.provenance import (
     split_sha256,
 )
 from tcaf.training.records import CostContent, ProvenanceContent, ResultContent
+
+PLAIN = ("config.json", "provenance.json", "metrics.jsonl", FILE)
+"""Files without a digest of their own, which `result.json` therefore holds."""
 
 UNIMPORTANT = ("training.device", "evaluation.batch_size")
 """Settings that may change when a run is taken up again."""
@@ -72,15 +78,35 @@ class Run:
         if not file.is_file():
             return None
         value: dict[str, Any] = read_json(file, "the result of a run", ResultContent)
+        try:
+            # Those of earlier releases have neither.
+            if value.keys() & {"files", SEAL}:
+                check_json(value, ResultContent.model_fields)
+        except ValueError as error:
+            raise TCAFError(f"the result {file} is damaged ({error})") from None
         check_numbers(value, f"the result {file}")
         return value
+
+    def _whole(self, name: str) -> Path:
+        """Returns where a file is, once it is found to be what the run has written.
+
+        Raises:
+            TCAFError: the run is over, and the file another than then.
+        """
+        file = self.path / name
+        digest = (self.result or {}).get("files", {}).get(name)
+        if digest is not None and file.is_file() and file_sha256(file) != digest:
+            raise TCAFError(
+                f"{file} is not what the run wrote: the SHA-256 in its result.json differs; the "
+                "file was damaged or edited, and only training again makes it anew"
+            )
+        return file
 
     @property
     def provenance(self) -> dict[str, Any]:
         """The content of `provenance.json`: where the result comes from."""
-        value: dict[str, Any] = read_json(
-            self.path / "provenance.json", "the provenance of a run", ProvenanceContent
-        )
+        file = self._whole("provenance.json")
+        value: dict[str, Any] = read_json(file, "the provenance of a run", ProvenanceContent)
         return value
 
     def find_store(self) -> tuple[FeatureStore | None, str]:
@@ -100,8 +126,14 @@ class Run:
     @property
     def experiment(self) -> Experiment:
         """The settings in `config.json`; what a later release has added has its default."""
-        written = read_json(self.path / "config.json", "the configuration of a run", dict[str, Any])
+        file = self._whole("config.json")
+        written = read_json(file, "the configuration of a run", dict[str, Any])
         return Experiment.from_json(written)
+
+    @property
+    def decisions(self) -> ClipDecisions:
+        """What was decided for each test clip, from `predictions.parquet`."""
+        return read_decisions(self._whole(FILE))
 
     @property
     def cost(self) -> dict[str, float] | None:
@@ -210,7 +242,7 @@ class Run:
         Raises:
             TCAFError: a line is damaged.
         """
-        file = self.path / "metrics.jsonl"
+        file = self._whole("metrics.jsonl")
         lines = file.read_bytes().splitlines() if file.is_file() else []
         return tuple(
             EpochRecord.from_json(line, f"line {number} of {file}")
@@ -248,7 +280,9 @@ class Run:
             "seed": experiment.seed,
             "epochs": {f"stage_{n}": sum(r.stage == n for r in records) for n in (1, 2)},
             "seconds": round(sum(record.seconds for record in records), 3),
+            "files": {name: file_sha256(self.path / name) for name in PLAIN},
         }
+        value = seal_json(value)
         write_json(self.path / "result.json", value)
         (self.path / "checkpoint.safetensors").unlink(missing_ok=True)
         return value
