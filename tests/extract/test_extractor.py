@@ -203,7 +203,7 @@ def opposite(count, rate, channels, start):
 
 def nearly_opposite(count, rate, channels, start):
     """As lossy codecs leave it: the mean is no silence."""
-    return tone(count, rate, channels, start) * (1, -0.95)
+    return tone(count, rate, channels, start) * (1, -0.85)
 
 
 def beside(count, rate, channels, start):
