@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tcaf.data.windows import Windows
-from tcaf.errors import TCAFError
 from tcaf.evaluation.gzsl import (
     Decisions,
     GZSLResult,
@@ -26,7 +25,6 @@ from tcaf.evaluation.gzsl import (
 )
 from tcaf.evaluation.parts import EvaluationPart, read_part
 from tcaf.evaluation.temperature import fit_temperature
-from tcaf.systems.interface import Together, ZeroShotModel
 
 STRIDE = 4
 """Of the gammas every fourth is tried, then those around the best: each costs all rounds."""
@@ -45,19 +43,6 @@ class TogetherChoice:
     gamma: float
     temperature: float
     validation: dict[str, float | bool]
-
-
-def check_together(model: object, system: str) -> None:
-    """Checks that a model can answer clips together.
-
-    Raises:
-        TCAFError: it cannot.
-    """
-    if not isinstance(model, Together):
-        raise TCAFError(
-            f"the system {system!r} answers each clip by itself and has no way to answer clips "
-            "together, as textlda has"
-        )
 
 
 @torch.inference_mode()
@@ -98,17 +83,17 @@ class PartTogether:
     @torch.inference_mode()
     def __init__(
         self,
-        model: ZeroShotModel,
+        model: Any,
         part: EvaluationPart,
         windows: Windows,
         *,
         batch_size: int = 256,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.model: Any = model
+        self.model = model
         self.part = part
         batches = read_part(model, part, windows, batch_size=batch_size, device=device)
-        self.outputs = [self.model(batch) for batch in batches]
+        self.outputs = [model(batch) for batch in batches]
         self.labels = part.labels.split(batch_size)
         self.text = part.class_text.to(device).model_input
 

@@ -18,6 +18,7 @@ from tcaf.evaluation.together import TogetherChoice
 from tcaf.files.atomic import check_content, parse_json
 from tcaf.files.sealed import read_sealed, write_sealed
 from tcaf.settings.experiment import Experiment
+from tcaf.systems.interface import Together
 from tcaf.systems.registry import SYSTEMS, find_system
 from tcaf.text.spaces import ClassText, in_space
 from tcaf.training.numbers import check_numbers
@@ -78,6 +79,27 @@ class TrainedModel:
     experiment: Experiment | None
     temperature: float | None = None
     together: TogetherChoice | None = None
+
+    def for_together(self, where: str = "the model") -> TogetherChoice:
+        """Returns gamma and temperature of clips that are answered together.
+
+        Args:
+            where: what holds the model, for messages.
+
+        Raises:
+            TCAFError: the system cannot answer so, or the model is of an older release.
+        """
+        if not isinstance(self.model, Together):
+            raise TCAFError(
+                f"the system {self.system!r} answers each clip by itself and has no way to answer "
+                "clips together, as textlda has"
+            )
+        if self.together is None:
+            raise TCAFError(
+                f"{where} is of an older release and holds no gamma for clips together; train it "
+                "again with this release"
+            )
+        return self.together
 
     def check_features(self, spec: FeatureSpec, where: str) -> None:
         """Checks that features are of the kind that the model was trained on.

@@ -275,7 +275,6 @@ class TwoStages:
         """
         if not isinstance(model, Together):
             return None
-        assert isinstance(model, ZeroShotModel), "`new_stage` refuses others"
         size = self.experiment.evaluation.batch_size
         part = PartTogether(
             model.to(self.device),
