@@ -37,7 +37,7 @@ ROOMS = {
         *("losses", "optimisers", "stages", "interface", "blocks"),
         *("attention", "attention_map", "joint_space", "tcaf", "attention_fusion", "perceiver"),
         *("averaging", "cjme", "avgzslnet", "avca", "ridge"),
-        *("clip_vectors", "textlda", "textlda_fit"),
+        *("clip_vectors", "textlda_together", "textlda", "textlda_fit"),
         *("registry", "reads", "release_checkpoint"),
     ),
     "sources": (
@@ -45,7 +45,9 @@ ROOMS = {
         *("media_files", "annotations", "labels", "partition", "videos"),
         *("world", "scenes", "rendered", "hidden", "synthetic"),
     ),
-    "evaluation": ("scores", "gzsl", "temperature", "parts", "decisions", "statistics"),
+    "evaluation": (
+        *("scores", "gzsl", "temperature", "parts", "together", "decisions", "statistics"),
+    ),
     "training": (
         *("numbers", "observers", "protocol", "model_file", "provenance", "records", "run"),
         *("evaluate", "release"),

@@ -5,7 +5,8 @@ is `training.run`, the features of a file are `extract`, the arithmetic is `eval
 """
 
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ from tcaf.data.sampler import in_order
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
 from tcaf.evaluation.temperature import calibrated, probabilities
+from tcaf.evaluation.together import distances_together
 from tcaf.execution.devices import pick_device
 from tcaf.plugins import load_plugin
 from tcaf.systems.registry import find_system
@@ -30,6 +32,9 @@ from tcaf.text.candidates import NO_STORE, RunClasses
 from tcaf.text.spaces import SpaceVectors
 from tcaf.training.model_file import TrainedModel, load_model
 from tcaf.training.run import Run
+
+FEW_CLIPS = 300
+"""Clips below which answering them together gains little, and may lose."""
 
 Clip = str | Path | VideoFeatures
 """A media file, or the features of a clip."""
@@ -212,6 +217,7 @@ class ZeroShotClassifier:
         """
         found = self._text.embed(names, phrases)
         text = found.text.to(self.device).model_input
+        self._candidates = text
         self._class_embedding = self.model.embed_text(text).class_embedding
         seen = self.trained.classes.seen
         self._seen = [column for column, known in enumerate(found.known) if known in seen]
@@ -269,16 +275,26 @@ class ZeroShotClassifier:
     # A text is a file; that it is a sequence of texts too is of no account.
     @overload
     def classify(  # type: ignore[overload-overlap]
-        self, clips: Clip, top_k: int = 5, seen_bias: float = 0.0
+        self, clips: Clip, top_k: int = 5, seen_bias: float = 0.0, *, together: bool = False
     ) -> Ranking: ...
 
     @overload
     def classify(
-        self, clips: Sequence[Clip], top_k: int = 5, seen_bias: float = 0.0
+        self,
+        clips: Sequence[Clip],
+        top_k: int = 5,
+        seen_bias: float = 0.0,
+        *,
+        together: bool = False,
     ) -> list[Ranking]: ...
 
     def classify(
-        self, clips: Clip | Sequence[Clip], top_k: int = 5, seen_bias: float = 0.0
+        self,
+        clips: Clip | Sequence[Clip],
+        top_k: int = 5,
+        seen_bias: float = 0.0,
+        *,
+        together: bool = False,
     ) -> Ranking | list[Ranking]:
         """Ranks the classes for one clip, or for each of a list.
 
@@ -287,19 +303,23 @@ class ZeroShotClassifier:
             top_k: how many answers to give, if there are as many classes.
             seen_bias: added to gamma: a positive number favours classes that the model was not
                 trained on, a negative one those that it was.
+            together: answer each clip in the light of all others (transductive): class vectors
+                move to where the clips are. That takes some hundred clips, in which the candidates
+                really occur, about as often as each other; below `FEW_CLIPS` it warns.
 
         Raises:
-            TCAFError: see `features`; `top_k` is not positive, or `seen_bias` not finite.
+            TCAFError: see `features`; `top_k` is not positive, or `seen_bias` not finite; or a
+                model that cannot answer clips together.
         """
-        _check_ranking(top_k, seen_bias)
+        self._check_asked(top_k, seen_bias, together)
         if isinstance(clips, str | Path | VideoFeatures):
-            return self.classify([clips], top_k, seen_bias)[0]
+            return self.classify([clips], top_k, seen_bias, together=together)[0]
         videos = [self.features(clip) for clip in clips]
         if not videos:
             return []
         ids = [video.id for video in videos]
         loaded = LoadedClips(videos, self.trained.spec)
-        return self._answer(loaded, np.arange(len(videos)), ids, top_k, seen_bias)
+        return self._answer(loaded, np.arange(len(videos)), ids, top_k, seen_bias, together)
 
     def classify_store(
         self,
@@ -307,6 +327,8 @@ class ZeroShotClassifier:
         rows: Int[np.ndarray, " clips"],
         top_k: int = 5,
         seen_bias: float = 0.0,
+        *,
+        together: bool = False,
     ) -> list[Ranking]:
         """Ranks the classes for clips of a store, as `classify` does.
 
@@ -314,13 +336,14 @@ class ZeroShotClassifier:
             TCAFError: features of another backbone or size than the run's, or a clip without a
                 modality that the model cannot do without.
         """
-        _check_ranking(top_k, seen_bias)
+        self._check_asked(top_k, seen_bias, together)
         self.trained.check_features(store.spec, f"store {store.path}")
         used = self.model.modalities
         empty = rows[sum(store.lens(modality)[rows] for modality in used) == 0]
         if len(empty):
             raise TCAFError(_lacks(store.ids[empty[0]], used))
-        return self._answer(store, rows, [store.ids[row] for row in rows], top_k, seen_bias)
+        ids = [store.ids[row] for row in rows]
+        return self._answer(store, rows, ids, top_k, seen_bias, together)
 
     def _answer(
         self,
@@ -329,17 +352,26 @@ class ZeroShotClassifier:
         ids: list[str],
         top_k: int,
         seen_bias: float,
+        together: bool,
     ) -> list[Ranking]:
-        distances = self._distances(clips, rows)
+        if together and len(rows) < FEW_CLIPS:
+            warnings.warn(
+                f"few clips to answer together, {len(rows)}: from {FEW_CLIPS} on, about equally "
+                "many of each candidate, answers are better than clip by clip; of fewer they may "
+                "be worse",
+                stacklevel=3,
+            )
+        gamma, temperature = self.calibration(together)
+        gamma += seen_bias
+        distances = self._distances(clips, rows, gamma if together else None)
         broken = np.flatnonzero(~distances.isfinite().all(dim=1).numpy())
         if len(broken):
             raise TCAFError(f"clip {ids[broken[0]]!r} has a NaN or infinite distance")
-        gamma = self.gamma + seen_bias
         added = calibrated(distances, seen=self._seen, gamma=gamma).numpy()
         chances = None
-        if self.temperature is not None:
+        if temperature is not None:
             chances = probabilities(
-                distances, seen=self._seen, gamma=gamma, temperature=self.temperature
+                distances, seen=self._seen, gamma=gamma, temperature=temperature
             ).numpy()
         # Of equals a seen class comes first, as at evaluation; then names decide, not their order.
         unseen = np.ones(len(self.classes), bool)
@@ -365,20 +397,42 @@ class ZeroShotClassifier:
 
     @torch.inference_mode()
     def _distances(
-        self, clips: Clips, rows: Int[np.ndarray, " clips"]
+        self, clips: Clips, rows: Int[np.ndarray, " clips"], gamma_together: float | None
     ) -> Float[Tensor, "clips num_classes"]:
-        found = [torch.zeros(0, len(self.classes))]
-        for some in in_order(rows, self.experiment.evaluation.batch_size):
-            batch = load_batch(clips, some, self.windows).to(self.device)
-            found.append(self.model.scores(batch, self._class_embedding).cpu())
-        return torch.cat(found)
-
-
-def _check_ranking(top_k: int, seen_bias: float) -> None:
-    if top_k < 1 or not math.isfinite(seen_bias):
-        raise TCAFError(
-            f"expected top_k from 1 on and a finite seen_bias, got {top_k} and {seen_bias:g}"
+        batches = (
+            load_batch(clips, some, self.windows).to(self.device)
+            for some in in_order(rows, self.experiment.evaluation.batch_size)
         )
+        found: Iterable[Tensor]
+        if gamma_together is None:
+            found = (self.model.scores(batch, self._class_embedding) for batch in batches)
+        else:
+            found = distances_together(
+                self.model,
+                [self.model(batch) for batch in batches],
+                self._candidates,
+                seen=self._seen,
+                gamma=gamma_together,
+            )
+        return torch.cat([torch.zeros(0, len(self.classes)), *(each.cpu() for each in found)])
+
+    def calibration(self, together: bool = False) -> tuple[float, float | None]:
+        """Returns gamma and temperature: `gamma` and `temperature`, or those of clips together.
+
+        Raises:
+            TCAFError: a model that cannot answer clips together.
+        """
+        if not together:
+            return self.gamma, self.temperature
+        chosen = self.trained.for_together()
+        return chosen.gamma, chosen.temperature
+
+    def _check_asked(self, top_k: int, seen_bias: float, together: bool) -> None:
+        if top_k < 1 or not math.isfinite(seen_bias):
+            raise TCAFError(
+                f"expected top_k from 1 on and a finite seen_bias, got {top_k} and {seen_bias:g}"
+            )
+        self.calibration(together)
 
 
 def _lacks(clip: str, used: Sequence[Modality]) -> str:

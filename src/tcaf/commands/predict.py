@@ -19,6 +19,7 @@ def predict(
     classes_file: Path | None = None,
     top_k: int = 5,
     seen_bias: float = 0.0,
+    together: bool = False,
     store: Path | None = None,
     file_timeout_s: float = FILE_TIMEOUT_S,
     timeline: Path | None = None,
@@ -48,6 +49,8 @@ def predict(
         top_k: answers a clip.
         seen_bias: added to gamma, the distance by which classes of the training are held back;
             above 0 favours other classes, below 0 those of the training.
+        together: answer all clips together, each in the light of the others: better for some
+            hundred clips in which the candidates really occur, about equally often (textlda).
         store: folder of a feature store that holds the clips, in place of files.
         file_timeout_s: seconds that a file may take, and as many again for each MiB of it, up to
             144 times as many; one that takes longer has no answer.
@@ -94,6 +97,7 @@ def predict(
         store=store,
         top_k=top_k,
         seen_bias=seen_bias,
+        together=together,
         keep_features=timeline is not None,
         file_timeout_s=file_timeout_s,
         track=silent if csv and sys.stdout.isatty() else track,
@@ -109,7 +113,8 @@ def predict(
     if len(found) == 1:
         check_answered(found)  # of the only clip nothing is printed but the reason
     if not csv:
-        show(answers_json(classifier, found, seen_bias), printing.print_answers, json)
+        value = answers_json(classifier, found, seen_bias, together=together)
+        show(value, printing.print_answers, json)
     for one in found:
         if isinstance(one, Unanswered):
             note(f"no answer for {one.id}: {one.reason}", "")

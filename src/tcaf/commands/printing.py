@@ -213,9 +213,13 @@ def print_result(value: dict[str, Any], out: Path, store: Path) -> None:
 
 def print_evaluation(value: dict[str, Any]) -> None:
     """Prints what `tcaf evaluate` found."""
-    table = _table("part", "clips", *SCORES.values(), "gamma", title="mean class accuracy, percent")
+    title = "mean class accuracy, percent"
+    if value.get("transductive"):
+        title += "; transductive"
+    table = _table("part", "clips", *SCORES.values(), "gamma", title=title)
     table.add_row(value["part"], f"{value['clips']:,}", *_score_row(value))
-    _print(table, _area(value))
+    # Clips together have no curve: classes would move elsewhere at each gamma.
+    _print(table, *([] if value.get("transductive") else [_area(value)]))
     if "per_class" in value:
         classes = _table("class", "", "clips", "accuracy")
         rows = sorted(value["per_class"].items(), key=lambda row: (-row[1]["seen"], row[0]))
@@ -250,6 +254,8 @@ def print_answers(value: dict[str, Any]) -> None:
         told += ", if one of them is right"
     if value["gamma"]:
         told += f"; ranked with {value['gamma']:+g} on the distances of seen classes"
+    if value.get("transductive"):
+        told += "; all clips together"
     _print(table, f"[dim]{told}{'; all answers by --json or --csv' if several else ''}[/]")
 
 

@@ -25,10 +25,11 @@ from tcaf.errors import TCAFError
 from tcaf.evaluation.gzsl import GZSLResult
 from tcaf.evaluation.parts import EvaluationPart, distances, evaluate_part, read_part
 from tcaf.evaluation.temperature import fit_temperature
+from tcaf.evaluation.together import PartTogether, TogetherChoice
 from tcaf.execution.devices import pick_device
 from tcaf.seeding import seeded
 from tcaf.settings.experiment import Experiment
-from tcaf.systems.interface import Reduces, ZeroShotModel
+from tcaf.systems.interface import Reduces, Together, ZeroShotModel
 from tcaf.systems.registry import configure, find_system, modalities
 from tcaf.systems.stages import Stage, TrainingPart
 from tcaf.text.spaces import ClassText, SpaceVectors
@@ -61,12 +62,15 @@ class Choice:
         gamma: the best gamma at that epoch.
         validation: the scores there, and the temperature.
         temperature: of probabilities, at that epoch and gamma; None for epochs of older releases.
+        together: what the same weights choose for clips that are answered together; None while the
+            run is not over, and for systems that cannot.
     """
 
     epoch: int
     gamma: float
     validation: dict[str, float | bool]
     temperature: float | None = None
+    together: TogetherChoice | None = None
 
 
 @dataclass(frozen=True)
@@ -263,6 +267,23 @@ class TwoStages:
             kept=self._validation_clips(model),
         )
         return fit_temperature(found, part.labels, seen=part.classes.seen_ids, gamma=gamma)
+
+    def together(self, model: nn.Module) -> TogetherChoice | None:
+        """Returns what stage 1's chosen weights choose for clips together, if they can be.
+
+        Read anew: what is kept of the validation clips is that of another choice.
+        """
+        if not isinstance(model, Together):
+            return None
+        size = self.experiment.evaluation.batch_size
+        part = PartTogether(
+            model.to(self.device),
+            self.validation,
+            self.windows,
+            batch_size=size,
+            device=self.device,
+        )
+        return part.choose()
 
     def learning_rate(self, stage: Stage, records: tuple[EpochRecord, ...], epoch: int) -> float:
         """Returns the learning rate of a stage's epoch, from the records before it."""

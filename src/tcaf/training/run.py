@@ -19,7 +19,7 @@ killed; a run taken up again ends with the same weights, bit for bit on the same
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,12 @@ from tcaf.files.atomic import new_folder, only_writer, read_json, write_json, wr
 from tcaf.files.digests import file_sha256
 from tcaf.files.sealed import SEAL, check_json, seal_json
 from tcaf.settings.experiment import Experiment
+from tcaf.systems.interface import Together
 from tcaf.systems.reads import flattened, read_settings
 from tcaf.systems.registry import SYSTEMS, find_system
 from tcaf.text.class_text import embed_in_spaces
 from tcaf.text.spaces import in_space, read_class_text, write_class_text
-from tcaf.training.model_file import TrainedModel, save_model
+from tcaf.training.model_file import TrainedModel, load_model, save_model
 from tcaf.training.model_file import load_tensors as load_tensors
 from tcaf.training.model_file import save_tensors as save_tensors
 from tcaf.training.numbers import check_numbers
@@ -344,6 +345,7 @@ def _train(
             choice.gamma,
             experiment,
             choice.temperature,
+            choice.together,
         )
         save_model(run.path / name, trained)
 
@@ -355,7 +357,13 @@ def _train(
             run.write_epoch(event)
             progress = event.progress
         else:
-            keep("model.safetensors", event.model, event.choice, protocol.split.stage_2)
+            finished = event
+            if isinstance(event.model, Together):
+                first = load_model(run.path / "stage_1.safetensors").model
+                choice = replace(event.choice, together=protocol.together(first))
+                keep("stage_1.safetensors", first, choice, protocol.split.stage_1)
+                finished = replace(event, choice=choice)
+            keep("model.safetensors", event.model, finished.choice, protocol.split.stage_2)
             rows = store.rows(experiment.data.split, "test")
             decided = ClipDecisions(
                 tuple(store.ids[row] for row in rows),
@@ -364,5 +372,5 @@ def _train(
                 event.result.gamma,
             )
             write_decisions(run.path / FILE, decided)
-            return run.write_result(event, experiment, progress.records)
+            return run.write_result(finished, experiment, progress.records)
     raise AssertionError("the protocol ends with `Finished`")
