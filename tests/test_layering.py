@@ -19,7 +19,8 @@ ROOMS = {
     "files": ("atomic", "digests", "sealed", "safe_pickle", "csv_tables"),
     "execution": ("devices", "memory", "processes"),
     "data": (
-        *("features", "classes", "splits", "shards", "store", "writer", "parquet"),
+        *("features", "classes", "splits", "random_partitions", "shards", "store", "writer"),
+        "parquet",
         *("packed", "windows", "sampler", "batches"),
     ),
     "pretrained": ("fetch", "weights", "towers"),
@@ -55,7 +56,7 @@ ROOMS = {
     "answers": ("files", "classifier", "clips"),
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),
     "reports": (
-        *("theme", "answer_timeline", "results", "projection", "plots"),
+        *("theme", "answer_timeline", "results", "partitions", "projection", "plots"),
         *("embedding_map", "timelines", "contents", "detail", "report", "page"),
     ),
     "commands": (

@@ -503,6 +503,7 @@ def tcaf(capsys, monkeypatch, tmp_path):
         (["--table", "2", "--models", "avca"], "no row 'avca'; it has regression,"),
         (["--table", "1", "--seeds", "a"], "seeds: expected int, got 'a'"),
         (["--table", "1", "--seeds", "1", "1"], "expected different seeds"),
+        (["--table", "1", "--partitions", "-1"], "--partitions must be at least 0, got -1"),
         (["--table", "1", "--jobs", "0"], "--jobs must be at least 1, got 0"),
         (["--table", "1", "--training.epoch", "3"], "did you mean '--training.epochs'"),
         (["--table", "1", "--options.a", "1"], "no row reads 'options.a'"),
@@ -566,6 +567,52 @@ def test_a_table_from_the_command_line(tcaf, tiny_store, config, tmp_path):
     alone = json.loads(output, parse_constant=lambda name: pytest.fail(name))
     assert [row["seeds"] for row in alone] == [[1], [1]]
     assert alone[0]["stds"]["seen"] is None
+
+
+@pytest.mark.usefixtures("one_core")
+def test_random_partitions_from_the_command_line(tcaf, tiny_store, config, tmp_path):
+    arguments = (
+        *("--table", "1", "--store", tiny_store.path, "--seeds", "1", "2", "--config", *config),
+        *("--models", "ridge", "textlda", "--training.epochs", "1", "--partitions", "2"),
+    )
+    status, output, error = tcaf(*arguments)
+    assert status == 0
+    out = tmp_path / "here" / "results" / "table_1"
+    assert {path.name for path in out.iterdir()} == {"runs", "partitions.md", "partitions.csv"}
+    assert "8/8 textlda, partition 2, seed 2" in error
+    lines = list(csv.DictReader((out / "partitions.csv").read_text().splitlines()))
+    assert [(line["model"], line["partition"], line["seeds"]) for line in lines] == [
+        *(("ridge", "1", "1 2"), ("textlda", "1", "1 2")),
+        *(("ridge", "2", "1 2"), ("textlda", "2", "1 2")),
+    ]
+    page = (out / "partitions.md").read_text()
+    held_out = tiny_store.split("cls@2").test_unseen
+    assert f"2. {', '.join(held_out)}\n" in page
+    runs = [Run(path.parent) for path in (out / "runs").rglob("result.json")]
+    assert {run.experiment.data.split for run in runs} == {"cls@1", "cls@2"}
+    ridge = [run for run in runs if run.experiment.system == "ridge"]
+    # A mean over partitions of means over seeds, and the deviation between two partitions.
+    by_partition = [
+        sum(
+            run.result["test"]["harmonic_mean"]
+            for run in ridge
+            if run.experiment.data.split == f"cls@{number}"
+        )
+        / 2
+        for number in (1, 2)
+    ]
+    before = files(out / "runs")
+    status, output, error = tcaf(*arguments, "--json")
+    assert (status, error.count("was done"), files(out / "runs")) == (0, 8, before)
+    found = {row["model"]: row for row in json.loads(output)}
+    assert found["ridge"]["means"]["harmonic_mean"] == pytest.approx(sum(by_partition) / 2)
+    apart = abs(by_partition[0] - by_partition[1]) / math.sqrt(2)
+    assert found["ridge"]["stds"]["harmonic_mean"] == pytest.approx(apart)
+    status, output, error = tcaf(*arguments, "--data.split", "cls@1")
+    assert (status, error) == (
+        2,
+        "tcaf: --partitions are of a split of the store, got data.split 'cls@1'\n",
+    )
 
 
 @pytest.mark.usefixtures("one_core")

@@ -7,6 +7,7 @@ the same.
 import csv
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -292,7 +293,7 @@ class AnswersCsv:
         return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
-def print_table(rows: list[dict[str, Any]], out: Path) -> None:
+def print_table(rows: list[dict[str, Any]], out: Path, files: Sequence[str]) -> None:
     """Prints the rows of a table of the paper, beside the paper's own numbers where it has them."""
     with_paper = any(row["paper"] for row in rows)
     paper = [f"paper {name}" for name in SCORES.values()] if with_paper else []
@@ -317,7 +318,7 @@ def print_table(rows: list[dict[str, Any]], out: Path) -> None:
     for row in rows:
         for seed, error in row["errors"].items():
             _print(f"[red]failed[/] {escape(row['title'])}, seed {seed}: {escape(error)}")
-    _print(f"kept in {escape(str(out))}: table.md, table.csv, per_class.csv")
+    _print(f"kept in {escape(str(out))}: {', '.join(files)}")
 
 
 def _percent(mean: float | None, std: float | None) -> str:

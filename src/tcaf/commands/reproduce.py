@@ -16,6 +16,7 @@ def reproduce(
     store: Path,
     seeds: list[int] = [0, 1, 2],  # noqa: B006 - read only
     models: list[str] | None = None,
+    partitions: int = 0,
     config: list[str] | None = None,
     options: dict[str, str] | None = None,
     jobs: int = 1,
@@ -35,11 +36,16 @@ def reproduce(
     per_class.csv. Rows and seeds that earlier calls have left in the same folder stay in them, as
     long as their runs are there and a row's configuration is the same; what does not stay is named.
 
+    With --partitions no test clip is looked at: the rows run on random partitions of the classes
+    of training and validation, and partitions.md and partitions.csv, of this call alone, have their
+    means. Few unseen classes make scores that hang on which they are.
+
     Args:
         table: number of the table in the paper.
         store: folder of a feature store.
         seeds: of the runs of each row.
         models: rows wanted, by name, such as tcaf or avca; all by default.
+        partitions: how many random partitions to run on in place of the store's own split.
         config: presets or TOML files, in order, over those that data and systems have.
         options: settings that single systems have, for the rows that have them, as in
             `--options.num_latents 32`.
@@ -51,13 +57,15 @@ def reproduce(
         settings: typed ones.
     """
     from tcaf.commands.terminal import JobsObserver, console
+    from tcaf.data.random_partitions import base_split
     from tcaf.data.store import FeatureStore
     from tcaf.experiments.layers import dataset_of
-    from tcaf.experiments.reproduce import collect, plan, run_jobs
+    from tcaf.experiments.reproduce import collect, collect_by_partition, plan, run_jobs
     from tcaf.experiments.tables import paper_table
     from tcaf.files.atomic import check_folder, only_writer
     from tcaf.plugins import load_plugin
-    from tcaf.reports.results import check_results_place, write_results
+    from tcaf.reports.partitions import write_partitions
+    from tcaf.reports.results import TABLE_FILES, check_results_place, write_results
 
     if plugin is not None:
         load_plugin(plugin)
@@ -76,6 +84,7 @@ def reproduce(
         runs=runs,
         models=models or [],
         options=typed_options(settings, options),
+        partitions=partitions,
     )
     splits = {job.experiment.data.split for job in planned}
     # Beside rows of two splits the paper's numbers would be those of one.
@@ -84,10 +93,20 @@ def reproduce(
     with only_writer(out):
         with JobsObserver(console(), planned) as observer:
             outcomes = run_jobs(planned, store, observer, num_jobs=jobs, plugin=plugin)
-        scores = write_results(out, found, collect(outcomes), dataset, command)
-    show([row.to_json() for row in scores], lambda value: printing.print_table(value, out), json)
+        if partitions:
+            split = base_split(planned[0].experiment.data.split)[0]
+            by_partition = collect_by_partition(outcomes)
+            scores = write_partitions(out, opened, split, by_partition, command)
+        else:
+            scores = write_results(out, found, collect(outcomes), dataset, command)
+    files = ["partitions.md", "partitions.csv"] if partitions else TABLE_FILES
+    show(
+        [row.to_json() for row in scores],
+        lambda value: printing.print_table(value, out, files),
+        json,
+    )
     if failed := sum(outcome.error is not None for outcome in outcomes):
-        raise TCAFError(f"{failed} of {len(outcomes)} runs failed; {out / 'table.md'} says why")
+        raise TCAFError(f"{failed} of {len(outcomes)} runs failed; {out / files[0]} says why")
 
 
 def report(

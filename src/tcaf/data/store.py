@@ -23,6 +23,7 @@ import safetensors.numpy
 from jaxtyping import Float, Int
 
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
+from tcaf.data.random_partitions import base_split, deal_parts, draw_partition
 from tcaf.data.shards import Dtype, Manifest, Shard, shard_schema
 from tcaf.data.splits import NAMED_PARTS, Split
 from tcaf.errors import TCAFError, did_you_mean
@@ -104,12 +105,15 @@ class FeatureStore:
         return hashlib.sha256(joined.encode()).hexdigest()
 
     def split(self, name: str) -> Split:
-        """Returns one of `splits`.
+        """Returns one of `splits`, or a random partition of its classes such as `cls@3`.
 
         Raises:
-            TCAFError: the store has no split of that name.
+            TCAFError: the store has no split of that name, or one of too few classes to partition.
         """
         if name not in self.splits:
+            base, number = base_split(name)
+            if number:
+                return draw_partition(self.split(base), number)
             known = ", ".join(self.splits) or "none"
             hint = did_you_mean(name, self.splits)
             raise TCAFError(f"store {self.path} has no split {name!r}; it has {known}{hint}")
@@ -134,6 +138,28 @@ class FeatureStore:
             [part for shard in self._shards for part in shard.column("part")], dtype=object
         )
 
+    def parts_of(self, split: str) -> np.ndarray:
+        """Returns the part of each row in a split: `parts`, or what a random partition deals out.
+
+        Raises:
+            TCAFError: see `split`.
+        """
+        partition = self.split(split)
+        if split in self.splits:
+            return self.parts
+        if split not in self._dealt:
+            base, number = base_split(split)
+            rows = self.rows(base, "stage_2_train")
+            ids = [self.ids[row] for row in rows]
+            parts = np.full(len(self), "", object)
+            parts[rows] = deal_parts(partition, number, ids, self.class_names[rows], self.source)
+            self._dealt[split] = parts
+        return self._dealt[split]
+
+    @cached_property
+    def _dealt(self) -> dict[str, np.ndarray]:
+        return {}
+
     @cached_property
     def _row_of(self) -> dict[str, int]:
         return {clip: row for row, clip in enumerate(self.ids)}
@@ -154,7 +180,8 @@ class FeatureStore:
         Raises:
             TCAFError: no such split or part.
         """
-        return np.flatnonzero(self.split(split).select(part, self.class_names, self.parts))
+        own = self.parts_of(split)
+        return np.flatnonzero(self.split(split).select(part, self.class_names, own))
 
     def row(self, clip_id: str) -> int:
         """Returns the row of a clip.

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tcaf.data.random_partitions import base_split
 from tcaf.data.splits import BENCHMARKS, load_benchmark
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError, did_you_mean, shorten
@@ -200,6 +201,6 @@ def _last_system(layers: Sequence[Layer]) -> str | None:
 
 
 def _split(layers: Sequence[Layer]) -> str:
-    """Returns the split that layers choose."""
+    """Returns the split that layers choose, of a random partition the one that it is of."""
     found = [layer.settings.get("data", {}) for layer in layers]
-    return str(next((d["split"] for d in reversed(found) if "split" in d), "cls"))
+    return base_split(str(next((d["split"] for d in reversed(found) if "split" in d), "cls")))[0]

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from tcaf.data.random_partitions import base_split, partition_name
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.execution.processes import Failed, Failure, Send, answers
@@ -52,7 +53,13 @@ class Job:
     @property
     def name(self) -> str:
         """What people are shown."""
-        return f"{self.row.name}, seed {self.experiment.seed}"
+        which = f"partition {self.partition}, " if self.partition else ""
+        return f"{self.row.name}, {which}seed {self.experiment.seed}"
+
+    @property
+    def partition(self) -> int:
+        """Number of the random partition that it is on; 0 for the store's own split."""
+        return base_split(self.experiment.data.split)[1]
 
 
 @dataclass(frozen=True)
@@ -101,6 +108,7 @@ def plan(
     runs: Path,
     models: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
+    partitions: int = 0,
 ) -> list[Job]:
     """Returns the runs that a table takes, row by row.
 
@@ -112,6 +120,7 @@ def plan(
         runs: folder of the run directories.
         models: names of the rows wanted; none for all.
         options: further settings for all rows that read them, nested as TOML files are.
+        partitions: random partitions of the split's classes to run on in place of the split itself.
 
     Raises:
         TCAFError: a row or setting that there is not, one that no row reads, a repeated seed, or a
@@ -120,6 +129,8 @@ def plan(
     rows = _chosen(table.rows, models)
     if "seed" in (options or {}) or "system" in (options or {}):
         raise TCAFError("a table's seeds are --seeds, and a row says what it trains")
+    if partitions < 0:
+        raise TCAFError(f"--partitions must be at least 0, got {partitions}")
     if len(set(seeds)) != len(seeds) or not seeds:
         raise TCAFError(f"expected different seeds, at least one, got {list(seeds)}")
     layers_of = {
@@ -140,12 +151,22 @@ def plan(
         # An option that the system does not have is an error now, not after hours of other rows.
         dims = {"audio_dim": store.spec.audio_dim, "visual_dim": store.spec.visual_dim}
         configure(experiment, **dims, text_dim=1)
-        folder = runs / f"{row.name}-{_configuration_hash(experiment, store)}"
-        jobs += [Job(row, replace(experiment, seed=s), run_folder(folder, s)) for s in seeds]
+        for own in _on_partitions(experiment, partitions):
+            folder = runs / f"{row.name}-{_configuration_hash(own, store)}"
+            jobs += [Job(row, replace(own, seed=s), run_folder(folder, s)) for s in seeds]
     # A file may be for the whole table; what was typed is for the rows asked for.
     _check_some_row_reads(table.rows, layers_of, typed=False)
     _check_some_row_reads(rows, layers_of, typed=True)
     return jobs
+
+
+def _on_partitions(experiment: Experiment, partitions: int) -> list[Experiment]:
+    """Returns an experiment as it is, or on each of some random partitions of its classes."""
+    data = experiment.data
+    if partitions and base_split(data.split)[1]:
+        raise TCAFError(f"--partitions are of a split of the store, got data.split {data.split!r}")
+    names = [partition_name(data.split, number) for number in range(1, partitions + 1)]
+    return [replace(experiment, data=replace(data, split=n)) for n in names] or [experiment]
 
 
 def _check_some_row_reads(
@@ -364,3 +385,9 @@ def collect(outcomes: Sequence[Outcome]) -> list[RowResult]:
             found = replace(found, errors={**found.errors, seed: outcome.error})
         rows[job.row.name] = found
     return list(rows.values())
+
+
+def collect_by_partition(outcomes: Sequence[Outcome]) -> dict[int, list[RowResult]]:
+    """Groups what became of jobs by random partition, then by row."""
+    numbers = sorted({outcome.job.partition for outcome in outcomes})
+    return {n: collect([o for o in outcomes if o.job.partition == n]) for n in numbers}

@@ -30,6 +30,9 @@ from tcaf.training.run import Run
 
 AREA = "curve_area"
 
+TABLE_FILES = ("table.md", "table.csv", "per_class.csv")
+"""What a table is written to."""
+
 
 class RowsLostWarning(UserWarning):
     """Rows that were in a folder's table are no longer in it."""
@@ -204,7 +207,8 @@ def percent(mean: float, std: float = math.nan) -> str:
     return f"{100 * mean:.2f}" + ("" if math.isnan(std) else f" ± {100 * std:.2f}")
 
 
-def _line(cells: Sequence[str]) -> str:
+def markdown_line(cells: Sequence[str]) -> str:
+    """Returns a line of a table in Markdown."""
     # A bar in a cell would end it.
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
@@ -224,7 +228,7 @@ def markdown_rows(rows: Sequence[Scores]) -> list[str]:
     if with_paper:
         head += [f"paper {name}" for name in SCORES.values()]
     head += ["curve area", "gamma", "epoch", "seeds", "time a run", "memory"]
-    lines = [_line(head), "|---" + "|---" * (len(head) - 1) + "|"]
+    lines = [markdown_line(head), "|---" + "|---" * (len(head) - 1) + "|"]
     for row in rows:
         cells = [row.title]
         if not row.means:
@@ -239,7 +243,7 @@ def markdown_rows(rows: Sequence[Scores]) -> list[str]:
         gammas = _spread(row.gammas) + (" *" if row.on_edge else "")
         shown = "" if area is None else "-" if math.isnan(area) else f"{area:.3f}"
         cells += [shown, gammas, _spread(row.epochs), " ".join(map(str, row.seeds))]
-        lines.append(_line([*cells, seconds, memory]))
+        lines.append(markdown_line([*cells, seconds, memory]))
     if any(row.on_edge for row in rows):
         lines += ["", "\\* the first or last gamma of the grid: a wider grid may do better."]
     return lines
@@ -257,7 +261,7 @@ def markdown_comparisons(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
         f"{first} less the other, in points, with the 95 % interval of a paired bootstrap over "
         f"{over}; ahead: share of the samples in which it is the better one.",
         "",
-        _line([f"{first} less", "HM", "95 %", "ahead", "curve area", "95 %", "ahead"]),
+        markdown_line([f"{first} less", "HM", "95 %", "ahead", "curve area", "95 %", "ahead"]),
         "|---|---|---|---|---|---|---|",
     ]
     for entry in comparisons:
@@ -269,11 +273,11 @@ def markdown_comparisons(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
                 f"{100 * found.low:+.2f} to {100 * found.high:+.2f}",
                 f"{100 * found.wins:.0f} %",
             ]
-        lines.append(_line(cells))
+        lines.append(markdown_line(cells))
     return lines
 
 
-def _where(rows: Sequence[RowResult], scores: Sequence[Scores]) -> list[str]:
+def origin_sentences(rows: Sequence[RowResult], scores: Sequence[Scores]) -> list[str]:
     """Returns the sentences on data, code, hardware and time."""
     runs = [run for row in rows for run in row.runs.values()]
     if not runs:
@@ -315,7 +319,7 @@ def table_markdown(
         ["Failed:", "", *failures] if failures else [],
         markdown_comparisons(comparisons),
         notes,
-        _where(rows, scores),
+        origin_sentences(rows, scores),
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
@@ -331,6 +335,8 @@ def check_results_place(out: Path) -> None:
         ("table.md", "# Table "),
         ("table.csv", "model,"),
         ("per_class.csv", "model,class,"),
+        ("partitions.md", "# Random partitions"),
+        ("partitions.csv", "model,partition,"),
     ):
         check_file(out / name, begins, "result of tcaf reproduce")
 

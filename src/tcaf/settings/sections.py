@@ -24,7 +24,8 @@ class DataSettings:
     """Which clips a run uses.
 
     Args:
-        split: name of the class partition in the store; `cls` in the paper's tables.
+        split: name of the class partition in the store; `cls` in the paper's tables. `cls@3` is the
+            third random partition of its classes of training and validation.
         average: give the model the mean over time of each clip's features in place of their
             sequence, one token per modality at time 0, as methods before TCaF did.
     """

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tcaf.data.random_partitions import PARTS_OF as PARTS_OF
 from tcaf.data.splits import Split
 from tcaf.errors import TCAFError, did_you_mean
 from tcaf.files.csv_tables import csv_rows
@@ -18,13 +19,6 @@ from tcaf.sources.labels import Clip
 
 SUBSETS = ("train", "val_unseen", "test_unseen")
 """What a class can be in a split file."""
-
-PARTS_OF = {
-    "train": {"stage_1_train": 0.7, "val_seen": 0.15, "test_seen": 0.15},
-    "val_unseen": {"val_unseen": 0.85, "test_seen": 0.15},
-    "test_unseen": {"test_unseen": 1.0},
-}
-"""Shares in which the clips of a class are dealt out to parts."""
 
 PART_OF_USE = {
     "train": {"train": "stage_1_train", "val": "val_seen", "test": "test_seen"},

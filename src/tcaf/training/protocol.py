@@ -170,7 +170,7 @@ class TwoStages:
 
     def _check_clips(self) -> None:
         store, name = self.store, self.experiment.data.split
-        self.split.check_clips(store.ids, store.class_names, store.parts)
+        self.split.check_clips(store.ids, store.class_names, store.parts_of(name))
         used = modalities(self.experiment)
         for part in NAMED_PARTS:
             rows = store.rows(name, part)
