@@ -10,6 +10,7 @@ ATTRIBUTES = {"source": "attributes", "path": "one.csv"}
 OTHER_VALUES: dict[str, tuple[Any, dict[str, Any]]] = {
     "data.split": ("main", {}),
     "data.average": (True, {}),
+    "data.clips_per_class": (3, {}),
     "text.source": ({"name": "", **ATTRIBUTES}, STORED),
     "text.name": ("attributes_release_order", STORED),
     "text.path": ("two.csv", ATTRIBUTES),

@@ -27,7 +27,7 @@ RUNS = ("train", "settings", "reproduce")
 TEXT = (*RUNS, "import-checkpoint")
 STORES = (
     *("prepare official", "prepare youtube8m", "prepare videos", "prepare synthetic"),
-    "store from-parquet",
+    *("store from-parquet", "store embed"),
 )
 FILES = ("prepare videos", "predict")
 
@@ -65,6 +65,7 @@ UNDER = {
     "systems.stages.DescentStage.run_epoch": RUNS,
     "text.candidates": RUNS,
     "text.class_text": TEXT,
+    "training.embed.embed_store": ("store embed",),
     "training.evaluate.evaluate_run": ("evaluate",),
     "training.model_file": ("evaluate", "predict", "report"),
     "training.protocol.TwoStages": RUNS,

@@ -37,6 +37,7 @@ ROOMS = {
     "systems": (
         *("losses", "optimisers", "stages", "interface", "blocks"),
         *("attention", "attention_map", "joint_space", "tcaf", "attention_fusion", "perceiver"),
+        "tcaf_cosine",
         *("averaging", "cjme", "avgzslnet", "avca", "ridge"),
         *("clip_vectors", "textlda_together", "textlda", "textlda_fit"),
         *("registry", "reads", "release_checkpoint"),
@@ -51,7 +52,7 @@ ROOMS = {
     ),
     "training": (
         *("numbers", "observers", "protocol", "model_file", "provenance", "records", "run"),
-        *("evaluate", "release"),
+        *("evaluate", "release", "embed"),
     ),
     "answers": ("files", "classifier", "clips"),
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),

@@ -191,6 +191,10 @@ def windows(world, experiment):
     return protocol.windows, protocol.new_stage(1).part.windows
 
 
+def training_clips(world, experiment):
+    return [world.protocol(experiment).new_stage(number).part.rows.tolist() for number in (1, 2)]
+
+
 def device(world, experiment):
     # Where the model would go if there were a GPU.
     with patch("torch.cuda.is_available", return_value=True):
@@ -224,6 +228,7 @@ def network_of(system):
 TABLE = {
     "data.split": split,
     "data.average": windows,
+    "data.clips_per_class": training_clips,
     "text.source": class_vectors,
     "text.name": class_vectors,
     "text.path": class_vectors,

@@ -94,6 +94,7 @@ OTHER_OPTIONS = {
     "kappa": 3.0,
     "time": "off",
     "num_random": 7,
+    "temperature": 0.5,
 }
 
 # What counts only beside a setting of another section.

@@ -233,6 +233,11 @@ def test_one_class_is_not_enough():
         TextLDAFit(build(), [clips(torch.zeros(5, dtype=torch.int64))], TEXT)
 
 
+def test_one_clip_a_class_is_not_enough():
+    with pytest.raises(TCAFError, match="at least two of one class, got fewer"):
+        TextLDAFit(build(), [clips(torch.arange(5))], TEXT)
+
+
 def test_a_run_is_kept_and_read_back(tiny_store, tiny_experiment, tmp_path):
     experiment = replace(
         tiny_experiment(training={"epochs": 48}, evaluation={"gamma_grid": "margins"}),

@@ -28,10 +28,14 @@ class DataSettings:
             third random partition of its classes of training and validation.
         average: give the model the mean over time of each clip's features in place of their
             sequence, one token per modality at time 0, as methods before TCaF did.
+        clips_per_class: train on at most so many clips of each class, drawn by the seed; validation
+            and test keep all of theirs. Of two numbers the smaller one's clips are among the larger
+            one's. None takes all.
     """
 
     split: str = "cls"
     average: bool = False
+    clips_per_class: Count | None = None
 
 
 @settings("text")

@@ -232,7 +232,7 @@ class TextLDAFit:
         text_embedding: of the seen classes, by label.
 
     Raises:
-        TCAFError: a batch without labels, or clips of fewer than two classes.
+        TCAFError: a batch without labels, clips of fewer than two classes, or one of each.
     """
 
     def __init__(
@@ -311,11 +311,15 @@ class TextLDAFit:
         for modality in MODALITIES:
             shared = vectors.columns(modality)
             moments[modality] = moments["both"].plus(moments[modality], shared)
-        counts = torch.stack([own.counts for own in moments.values()]).sum(dim=0)
-        if int((counts > 0).sum()) < 2:
-            raise TCAFError("textlda learns from clips of two classes or more, got fewer")
-        return {
-            name: Scatter(own, vectors.sizes(READ_OUTS[name]))
+        # Of one clip a class the scatter is rounding, which must not be taken for one.
+        enough = {
+            name: own
             for name, own in moments.items()
-            if int((own.counts > 0).sum()) > 1
+            if int((own.counts > 0).sum()) > 1 and int(own.counts.max()) > 1
         }
+        if not enough:
+            raise TCAFError(
+                "textlda learns from clips of two classes or more, at least two of one class, got "
+                "fewer"
+            )
+        return {n: Scatter(own, vectors.sizes(READ_OUTS[n])) for n, own in enough.items()}

@@ -19,6 +19,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from tcaf.data.classes import ClassSet
+from tcaf.data.sampler import few_of_each
 from tcaf.data.splits import NAMED_PARTS
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
@@ -27,7 +28,7 @@ from tcaf.evaluation.parts import EvaluationPart, distances, evaluate_part, read
 from tcaf.evaluation.temperature import fit_temperature
 from tcaf.evaluation.together import PartTogether, TogetherChoice
 from tcaf.execution.devices import pick_device
-from tcaf.seeding import seeded
+from tcaf.seeding import generator, seeded
 from tcaf.settings.experiment import Experiment
 from tcaf.systems.interface import Reduces, Together, ZeroShotModel
 from tcaf.systems.registry import configure, find_system, modalities
@@ -208,6 +209,10 @@ class TwoStages:
         seen = ClassSet.of(classes.seen)
         rows = self.store.rows(self.experiment.data.split, part)
         labels = seen.ids(self.store.class_names[rows].tolist())
+        if self.experiment.data.clips_per_class is not None:
+            draw = generator(self.experiment.seed, "clips_per_class", f"stage_{number}")
+            few = few_of_each(labels, self.experiment.data.clips_per_class, draw)
+            rows, labels = rows[few], labels[few]
         text = self.class_text(seen)
         config = configure(
             self.experiment,
