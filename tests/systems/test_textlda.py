@@ -174,6 +174,43 @@ def test_time_tells_what_means_do_not():
     assert right["off"] < 0.65
 
 
+def turning(labels, seed):
+    """Clips of two classes: sound goes up when the picture does, or down; each alone is alike."""
+    generator_ = generator(seed, "turning")
+    packed = {name: [] for name in ("audio", "visual")}
+    for label in labels.tolist():
+        word = torch.where(torch.rand(12, generator=generator_) < 0.5, 1.0, -1.0)
+        for name, dim, side in (("audio", AUDIO, 1 - 2 * label), ("visual", VISUAL, 1)):
+            tokens = 0.1 * torch.randn(12, dim, generator=generator_)
+            tokens[:, 1] += side * word
+            packed[name].append(tokens)
+    lens, times = torch.full((len(labels),), 12), torch.arange(12.0).repeat(len(labels))
+    found = [Packed(torch.cat(tokens), lens, times) for tokens in packed.values()]
+    return FeatureBatch(*found, labels=labels)
+
+
+def test_products_tell_what_goes_up_with_what():
+    labels, text = torch.arange(400) % 2, torch.eye(TEXT_DIM)[:2]
+    model = build(time="on", num_random=50)
+    TextLDAFit(model, [turning(labels, 0)], text).solve(1)
+    new = turning(labels, 1)
+    distances = model.scores(new, model.embed_text(text).class_embedding)
+    assert (distances.argmin(dim=1) == labels).double().mean() > 0.9
+
+
+def test_columns_of_one_modality_are_its_own_vector():
+    batch = clips()
+    fit = TextLDAFit(build(), [batch], TEXT)
+    for epoch in (1, 48):
+        fit.solve(epoch)
+        vectors = fit.model.vectors
+        both = torch.cat(vectors.blocks(batch, ("audio", "visual")), dim=1)
+        assert both.shape[1] == sum(vectors.sizes(("audio", "visual")))
+        for modality in ("audio", "visual"):
+            alone = torch.cat(vectors.blocks(batch, (modality,)), dim=1)
+            torch.testing.assert_close(both[:, vectors.columns(modality)], alone)
+
+
 def test_clips_without_sound_or_picture_are_answered_from_the_other():
     """Each by a read-out of its own, as if nothing but that modality had ever been there."""
     batch = clips()

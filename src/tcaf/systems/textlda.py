@@ -18,6 +18,7 @@ that lack the other. An epoch is one choice of rho, lambda and of the blocks of 
 of `textlda_fit.choices`; validation chooses.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
 from tcaf.data.features import MODALITIES, Modality
+from tcaf.data.packed import Packed
 from tcaf.errors import TCAFError
 from tcaf.settings.validation import Count, NotNegative, settings
 from tcaf.systems import clip_vectors
@@ -38,6 +40,9 @@ from tcaf.systems.interface import ClassEmbeddings, InputConfig
 from tcaf.systems.textlda_together import moved
 
 NUM_LAGS = 31
+
+PRODUCT_DIRECTIONS = 2
+"""Of the leading directions of change, those of which products are taken."""
 
 FREQUENCY = 2.0**0.5
 """Standard deviation of the random features' frequencies."""
@@ -159,11 +164,18 @@ class ClipVectors(_Sized):
         means = sum(self.directions(modality).shape[1] for modality in modalities)
         if not self.reads_time:
             return [means]
-        between = [len(self.lags), len(self.phases)] if len(modalities) > 1 else []
         courses = [
             clip_vectors.POLYNOMIALS * len(self.directions(modality)) for modality in modalities
         ]
-        return [means, *between, *courses]
+        between = [len(self.lags), len(self.phases)] if len(modalities) > 1 else []
+        return [means, *between, *courses, sum(self.product_sizes(modalities))]
+
+    def product_sizes(self, modalities: Sequence[Modality]) -> list[int]:
+        """Returns how many products there are: across modalities if there are two, then of each."""
+        channels = [1 + len(self.directions(m)[:PRODUCT_DIRECTIONS]) for m in modalities]
+        steps = len(self.lags) // 2 + 1
+        across = [(2 * steps - 1) * math.prod(channels)] if len(channels) > 1 else []
+        return [*across, *(steps * size**2 for size in channels)]
 
     def columns(self, modality: Modality) -> Int[Tensor, " dim"]:
         """Returns which numbers of the vector of both modalities are those of one alone."""
@@ -171,10 +183,11 @@ class ClipVectors(_Sized):
         first = 0 if modality == "audio" else audio
         found = [torch.arange(first, first + (audio if modality == "audio" else visual))]
         if self.reads_time:
-            sizes = self.sizes(MODALITIES)
-            place = -2 if modality == "audio" else -1
-            start = sum(sizes[:place])
-            found.append(torch.arange(start, start + sizes[place]))
+            *sizes, _ = self.sizes(MODALITIES)
+            sizes += self.product_sizes(MODALITIES)
+            for place in (-5, -2) if modality == "audio" else (-4, -1):
+                start = sum(sizes[:place])
+                found.append(torch.arange(start, start + sizes[place]))
         return torch.cat(found).to(self.lags.device)
 
     def blocks(
@@ -194,12 +207,38 @@ class ClipVectors(_Sized):
             clip_vectors.course(packed, self.directions(modality))
             for packed, modality in zip(given, modalities, strict=True)
         ]
+        grids = self._grids(given, modalities)
+        lags = range(len(self.lags) // 2 + 1)
+        alone = [clip_vectors.products(grid, grid, lags) for grid in grids]
         if len(given) == 1:
-            return [means, *courses]
+            return [means, *courses, *alone]
+        audio, visual = grids
+        across = [
+            clip_vectors.products(audio, visual, lags),
+            clip_vectors.products(visual, audio, lags[1:]),
+        ]
         lagged = self.together(batch)
         seen = (lagged - self.together_mean) * self.together_scale
         shapes = clip_vectors.random_features(seen, self.frequencies, self.phases)
-        return [means, lagged, shapes, *courses]
+        return [means, lagged, shapes, *courses, torch.cat([*across, *alone], dim=1)]
+
+    def _grids(
+        self, given: Sequence[Packed], modalities: Sequence[Modality]
+    ) -> list[Float[Tensor, "batch num_steps num_channels"]]:
+        """Returns how clips change in some modalities, at the same even steps of time."""
+        step_s = float(self.lags[1] - self.lags[0])
+        ends = [clip_vectors.ends(packed) for packed in given]
+        first = torch.stack([each for each, _ in ends]).amin(dim=0)
+        last = torch.stack([each for _, each in ends]).amax(dim=0)
+        span_s = float((last - first).clamp_min(0).max())
+        # Steps lie at multiples: one before the first token, one behind the last.
+        steps = int(span_s / step_s) + 3
+        return [
+            clip_vectors.on_a_grid(
+                packed, self.directions(modality)[:PRODUCT_DIRECTIONS], step_s, first, steps
+            )
+            for packed, modality in zip(given, modalities, strict=True)
+        ]
 
     def together(self, batch: FeatureBatch) -> Float[Tensor, "batch num_lags"]:
         """Returns how sound and picture of each clip change together."""
