@@ -45,7 +45,10 @@ ROOMS = {
         *("media_files", "annotations", "labels", "partition", "videos"),
         *("world", "scenes", "rendered", "hidden", "synthetic"),
     ),
-    "evaluation": ("scores", "gzsl", "temperature", "parts", "decisions", "statistics"),
+    "evaluation": (
+        *("scores", "calibration", "gzsl", "temperature", "conformal"),
+        *("parts", "decisions", "statistics"),
+    ),
     "training": (
         *("numbers", "observers", "protocol", "model_file", "provenance", "records", "run"),
         *("evaluate", "release"),

@@ -197,6 +197,15 @@ def _area(scores: dict[str, Any]) -> str:
     return f"area under the seen-unseen curve {shown(scores['curve_area'], '.4f')}"
 
 
+def _calibration(**parts: dict[str, Any]) -> list[str]:
+    """Returns a line on the calibration error of each part; none without probabilities."""
+    known = {
+        part: own["error"] for part, scores in parts.items() if (own := scores.get("reliability"))
+    }
+    told = ", ".join(f"{100 * error:.1f} ({part})" for part, error in known.items())
+    return [f"expected calibration error of probabilities, percent: {told}"] if told else []
+
+
 def print_result(value: dict[str, Any], out: Path, store: Path) -> None:
     """Prints `result.json` and how to go on."""
     choice = value["choice"]
@@ -206,6 +215,7 @@ def print_result(value: dict[str, Any], out: Path, store: Path) -> None:
     _print(
         table,
         f"{_area(value['test'])}, {value['seconds']:.0f} s of training, seed {value['seed']}",
+        *_calibration(validation=choice, test=value["test"]),
         f"kept in {escape(str(out))}: model.safetensors, result.json, metrics.jsonl",
         f"next: tcaf evaluate {escape(str(out))} --store {escape(str(store))} --per_class",
     )
@@ -215,7 +225,16 @@ def print_evaluation(value: dict[str, Any]) -> None:
     """Prints what `tcaf evaluate` found."""
     table = _table("part", "clips", *SCORES.values(), "gamma", title="mean class accuracy, percent")
     table.add_row(value["part"], f"{value['clips']:,}", *_score_row(value))
-    _print(table, _area(value))
+    _print(table, _area(value), *_calibration(**{value["part"]: value}))
+    if "sets" in value:
+        sets = value["sets"]
+        covered = [shown(sets[half], ".1f", 100) for half in ("seen", "unseen")]
+        _print(
+            f"sets that may leave out the true class of {100 * sets['allowed']:g} % of the clips "
+            f"hold it for {covered[0]} % of those of seen and {covered[1]} % of those of unseen "
+            f"classes: {sets['size']:.1f} names in the mean, one in {100 * sets['single']:.1f} % "
+            f"of them, none in {100 * sets['empty']:.1f} %"
+        )
     if "per_class" in value:
         classes = _table("class", "", "clips", "accuracy")
         rows = sorted(value["per_class"].items(), key=lambda row: (-row[1]["seen"], row[0]))

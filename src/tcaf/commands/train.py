@@ -131,6 +131,7 @@ def evaluate(
     part: Literal["test", "val"] = "test",
     gamma: float | None = None,
     search_gamma: bool = False,
+    abstain: float | None = None,
     per_class: bool = False,
     plugin: Path | None = None,
     device: Device = "auto",
@@ -149,6 +150,8 @@ def evaluate(
         gamma: what to add to the distance of seen classes.
         search_gamma: take the gamma with the best harmonic mean on these very clips; on test clips
             that is an upper bound, not a result.
+        abstain: also make sets of answers that may leave out the true class of this share of the
+            clips, such as 0.05, and count how often they do.
         per_class: also list the accuracy of each class.
         plugin: the Python file that registers the run's system, if that is one of your own.
         device: where to compute; `auto` takes a GPU where there is one.
@@ -165,7 +168,13 @@ def evaluate(
     opened = FeatureStore.open(store)
     opened.verify_once(track)
     found = evaluate_run(
-        run, opened, part=part, gamma=gamma, search_gamma=search_gamma, device=device
+        run,
+        opened,
+        part=part,
+        gamma=gamma,
+        search_gamma=search_gamma,
+        abstain=abstain,
+        device=device,
     )
     if found.result.gamma_on_edge:
         printing.warn_on_edge(found.result.gamma, part, "--gamma")

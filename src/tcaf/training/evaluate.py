@@ -3,19 +3,20 @@
 Owns what `tcaf evaluate` does, for whoever asks: a command, a page, a notebook.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from tcaf.data.classes import ClassSet
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
+from tcaf.evaluation.conformal import Coverage, answer_sets, coverage, strangeness
 from tcaf.evaluation.gzsl import GZSLResult
-from tcaf.evaluation.parts import EvaluationPart, evaluate_part
+from tcaf.evaluation.parts import EvaluationPart, distances, evaluate_part
 from tcaf.execution.devices import pick_device
 from tcaf.systems.registry import find_system
 from tcaf.training.model_file import load_model
-from tcaf.training.run import result_json
+from tcaf.training.run import result_json, without_nan
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,14 @@ class RunEvaluation:
         clips: how many there are.
         classes: the candidates, with their seen/unseen partition.
         result: the scores.
+        sets: how sets of answers fared, where they were asked for.
     """
 
     part: str
     clips: int
     classes: ClassSet
     result: GZSLResult
+    sets: Coverage | None = None
 
     def per_class(self) -> dict[str, dict[str, Any]]:
         """Returns, for each class that has clips, whether it is seen, its clips and accuracy."""
@@ -50,7 +53,8 @@ class RunEvaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Returns part, clips and scores as JSON values."""
-        return {"part": self.part, "clips": self.clips, **result_json(self.result)}
+        found = {"part": self.part, "clips": self.clips, **result_json(self.result)}
+        return found | ({} if self.sets is None else {"sets": without_nan(asdict(self.sets))})
 
 
 def evaluate_run(
@@ -60,6 +64,7 @@ def evaluate_run(
     part: Literal["test", "val"] = "test",
     gamma: float | None = None,
     search_gamma: bool = False,
+    abstain: float | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> RunEvaluation:
     """Evaluates a trained model on clips of a store.
@@ -74,11 +79,13 @@ def evaluate_run(
         gamma: what to add to the distance of seen classes.
         search_gamma: take the gamma with the best harmonic mean on these very clips; on test clips
             that is an upper bound, not a result.
+        abstain: also make sets that may leave out the true class of this share of the clips, and
+            count how often they do.
         device: where to compute.
 
     Raises:
         TCAFError: no such run or store, a damaged one, features of another kind, no gamma, or
-            a model that was trained on the clips asked for.
+            a model that was trained on the clips asked for; or see `TrainedModel.thresholds`.
     """
     if gamma is not None and search_gamma:
         raise TCAFError("--gamma and --search_gamma exclude each other; give one of them")
@@ -100,15 +107,27 @@ def evaluate_run(
             f"{run} was trained on the validation clips; give the run's folder, or its "
             "stage_1.safetensors, for --part val"
         )
-    rows = opened.rows(experiment.data.split, part)
+    thresholds = None if abstain is None else trained.thresholds(abstain)
     place = pick_device(device)
+    rows = opened.rows(experiment.data.split, part)
+    clips = EvaluationPart(opened, rows, trained.classes, trained.class_text)
+    windows = find_system(trained.system).windows(experiment, training=False)
+    model, batch_size = trained.model.to(place), experiment.evaluation.batch_size
     result = evaluate_part(
-        trained.model.to(place),
-        EvaluationPart(opened, rows, trained.classes, trained.class_text),
-        find_system(trained.system).windows(experiment, training=False),
+        model,
+        clips,
+        windows,
         gamma=None if search_gamma else gamma,
         gammas=experiment.evaluation.gammas,
-        batch_size=experiment.evaluation.batch_size,
+        batch_size=batch_size,
         device=place,
+        temperature=trained.temperature,
     )
-    return RunEvaluation(part, len(rows), trained.classes, result)
+    sets = None
+    if abstain is not None and thresholds is not None:
+        assert trained.temperature is not None, "`thresholds` refuses models without"
+        found = distances(model, clips, windows, batch_size=batch_size, device=place)
+        seen = trained.classes.seen_ids
+        strange = strangeness(found, found[:, seen], trained.temperature)
+        sets = coverage(answer_sets(strange, seen, thresholds), clips.labels, seen, abstain)
+    return RunEvaluation(part, len(rows), trained.classes, result, sets)

@@ -18,6 +18,7 @@ killed; a run taken up again ends with the same weights, bit for bit on the same
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from torch import nn
 from tcaf.data.classes import ClassSet
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError, shorten
+from tcaf.evaluation.conformal import Conformity
 from tcaf.evaluation.decisions import FILE, ClipDecisions, write_decisions
 from tcaf.evaluation.gzsl import GZSLResult
 from tcaf.files.atomic import new_folder, only_writer, read_json, write_json, write_text
@@ -37,7 +39,7 @@ from tcaf.systems.reads import flattened, read_settings
 from tcaf.systems.registry import SYSTEMS, find_system
 from tcaf.text.class_text import embed_in_spaces
 from tcaf.text.spaces import in_space, read_class_text, write_class_text
-from tcaf.training.model_file import TrainedModel, save_model
+from tcaf.training.model_file import TrainedModel, load_model, save_model
 from tcaf.training.model_file import load_tensors as load_tensors
 from tcaf.training.model_file import save_tensors as save_tensors
 from tcaf.training.numbers import check_numbers
@@ -257,6 +259,13 @@ class Run:
 def result_json(result: GZSLResult) -> dict[str, Any]:
     """Returns the scores of a result as JSON values; None for what has no meaning without clips."""
     values = {**result.scores(), "curve_area": result.curve_area}
+    reliability = result.reliability
+    own = {"reliability": None if reliability is None else asdict(reliability)}
+    return without_nan(values) | own
+
+
+def without_nan(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Returns numbers as JSON values; None for what has no meaning without clips."""
     return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
@@ -299,7 +308,13 @@ def _train(
     progress = run.start(experiment, store, resume=resume)
     protocol = TwoStages(experiment, store, run.text())
 
-    def keep(name: str, model: nn.Module, choice: Choice, classes: ClassSet) -> None:
+    def keep(
+        name: str,
+        model: nn.Module,
+        choice: Choice,
+        classes: ClassSet,
+        conformity: Conformity | None,
+    ) -> None:
         text = protocol.class_text(classes)
         trained = TrainedModel(
             experiment.system,
@@ -310,6 +325,7 @@ def _train(
             choice.gamma,
             experiment,
             choice.temperature,
+            conformity,
         )
         save_model(run.path / name, trained)
 
@@ -317,11 +333,15 @@ def _train(
         if isinstance(event, EpochDone):
             if event.best_model is not None:
                 choice = choose(event.progress.of_stage(1))
-                keep("stage_1.safetensors", event.best_model, choice, protocol.split.stage_1)
+                classes = protocol.split.stage_1
+                keep("stage_1.safetensors", event.best_model, choice, classes, event.conformity)
             run.write_epoch(event)
             progress = event.progress
         else:
-            keep("model.safetensors", event.model, event.choice, protocol.split.stage_2)
+            # Of the chosen epoch, which may lie before an interruption.
+            conformity = load_model(run.path / "stage_1.safetensors").conformity
+            classes = protocol.split.stage_2
+            keep("model.safetensors", event.model, event.choice, classes, conformity)
             rows = store.rows(experiment.data.split, "test")
             decided = ClipDecisions(
                 tuple(store.ids[row] for row in rows),
