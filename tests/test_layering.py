@@ -37,7 +37,7 @@ ROOMS = {
         *("losses", "optimisers", "stages", "interface", "blocks"),
         *("attention", "attention_map", "joint_space", "tcaf", "attention_fusion", "perceiver"),
         *("averaging", "cjme", "avgzslnet", "avca", "ridge"),
-        *("clip_vectors", "textlda", "textlda_fit"),
+        *("clip_vectors", "textlda_together", "textlda", "textlda_fit"),
         *("registry", "reads", "release_checkpoint"),
     ),
     "sources": (
@@ -47,13 +47,13 @@ ROOMS = {
     ),
     "evaluation": (
         *("scores", "calibration", "gzsl", "temperature", "conformal"),
-        *("parts", "decisions", "statistics"),
+        *("parts", "together", "decisions", "statistics"),
     ),
     "training": (
         *("numbers", "observers", "protocol", "model_file", "provenance", "records", "run"),
         *("evaluate", "release"),
     ),
-    "answers": ("files", "classifier", "clips"),
+    "answers": ("files", "evidence", "classifier", "clips"),
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),
     "reports": (
         *("theme", "answer_timeline", "results", "projection", "plots"),

@@ -132,6 +132,7 @@ def evaluate(
     gamma: float | None = None,
     search_gamma: bool = False,
     abstain: float | None = None,
+    together: bool = False,
     per_class: bool = False,
     plugin: Path | None = None,
     device: Device = "auto",
@@ -152,6 +153,8 @@ def evaluate(
             that is an upper bound, not a result.
         abstain: also make sets of answers that may leave out the true class of this share of the
             clips, such as 0.05, and count how often they do.
+        together: answer all clips together, each in the light of the others (textlda). Such scores
+            are transductive: they stand in no table beside others.
         per_class: also list the accuracy of each class.
         plugin: the Python file that registers the run's system, if that is one of your own.
         device: where to compute; `auto` takes a GPU where there is one.
@@ -174,6 +177,7 @@ def evaluate(
         gamma=gamma,
         search_gamma=search_gamma,
         abstain=abstain,
+        together=together,
         device=device,
     )
     if found.result.gamma_on_edge:

@@ -29,6 +29,11 @@ from tcaf.evaluation.gzsl import Ids, _ids
 
 HALVES = ("seen", "unseen")
 
+NOT_TOGETHER = (
+    "--abstain and --together exclude each other: sets rest on validation clips that were answered "
+    "one by one; give one of them"
+)
+
 
 @dataclass(frozen=True)
 class Conformity:
@@ -62,9 +67,10 @@ class Conformity:
             # The small number is for rounding: 20 x (1 - 0.05) is to be 19.
             rank = math.ceil((len(scores) + 1) * (1 - allowed) - 1e-9)
             if rank > len(scores):
+                least = math.ceil(1e4 / (len(scores) + 1)) / 1e4
                 raise TCAFError(
                     f"the run has {len(scores)} validation clips of {half} classes, which can "
-                    f"vouch for an abstain of {1 / (len(scores) + 1):.2g} or more, got {allowed:g}"
+                    f"vouch for an abstain of {least:g} or more, got {allowed:g}"
                 )
             found.append(float(scores[max(rank, 1) - 1]))
         return found[0], found[1]

@@ -30,10 +30,12 @@ from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
 from tcaf.data.features import MODALITIES, Modality
+from tcaf.errors import TCAFError
 from tcaf.settings.validation import Count, NotNegative, settings
 from tcaf.systems import clip_vectors
 from tcaf.systems.blocks import check_dims, check_text
 from tcaf.systems.interface import ClassEmbeddings, InputConfig
+from tcaf.systems.textlda_together import moved
 
 NUM_LAGS = 31
 
@@ -216,6 +218,7 @@ class ReadOut(_Sized):
     text_map: Float[Tensor, "text_dim dim"]
     seen_text: Float[Tensor, "num_seen text_dim"]
     seen_shift: Float[Tensor, "num_seen dim"]
+    seen_counts: Float[Tensor, " num_seen"]
 
     def __init__(self, text_dim: int) -> None:
         super().__init__()
@@ -224,6 +227,12 @@ class ReadOut(_Sized):
         self.register_buffer("text_map", torch.zeros(text_dim, 0))
         self.register_buffer("seen_text", torch.zeros(0, text_dim))
         self.register_buffer("seen_shift", torch.zeros(0, 0))
+        self.register_buffer("seen_counts", torch.zeros(0))
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        # Models of before have no counts, which `TextLDA.classes_together` alone asks for.
+        state_dict.setdefault(f"{prefix}seen_counts", self.seen_counts[:0])
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @property
     def dim(self) -> int:
@@ -240,12 +249,20 @@ class ReadOut(_Sized):
         Args:
             phi: centred text at unit length; a seen class is known by it.
         """
-        vectors = phi @ self.text_map
-        if len(self.seen_text):
-            alike, nearest = (phi @ self.seen_text.T).max(dim=1)
-            own = (alike > 1 - SAME_TEXT)[:, None]
-            vectors = vectors + own * self.seen_shift[nearest]
-        return F.normalize(vectors, dim=1)
+        return F.normalize(phi @ self.text_map + self._of_seen(phi, self.seen_shift), dim=1)
+
+    def counts(self, phi: Float[Tensor, "num_classes text_dim"]) -> Float[Tensor, " num_classes"]:
+        """Returns how many clips each class was learnt from, 0 of an unseen one."""
+        return self._of_seen(phi, self.seen_counts[:, None])[:, 0]
+
+    def _of_seen(
+        self, phi: Float[Tensor, "num_classes text_dim"], values: Float[Tensor, "num_seen n"]
+    ) -> Float[Tensor, "num_classes n"]:
+        """Returns a row of what is kept of seen classes for each class, 0 for an unseen one."""
+        if not len(self.seen_text):
+            return phi.new_zeros(len(phi), values.shape[1])
+        alike, nearest = (phi @ self.seen_text.T).max(dim=1)
+        return (alike > 1 - SAME_TEXT)[:, None] * values[nearest]
 
 
 class TextLDA(nn.Module):
@@ -316,15 +333,51 @@ class TextLDA(nn.Module):
         Raises:
             TCAFError: text embeddings of another dimension than the model's.
         """
-        check_text(text_embedding, self.config)
-        phi = F.normalize(text_embedding - self.text_mean, dim=1)
+        phi = self._phi(text_embedding)
         vectors = [self.read_out(name).classes(phi) for name in READ_OUTS]
+        return ClassEmbeddings(torch.cat(vectors, dim=1))
+
+    def _phi(
+        self, text_embedding: Float[Tensor, "num_classes text_dim"]
+    ) -> Float[Tensor, "num_classes text_dim"]:
+        check_text(text_embedding, self.config)
+        return F.normalize(text_embedding - self.text_mean, dim=1)
+
+    def classes_together(
+        self,
+        outputs: Sequence[TextLDAOutput],
+        text_embedding: Float[Tensor, "num_classes text_dim"],
+        added: Float[Tensor, " num_classes"],
+    ) -> ClassEmbeddings:
+        """Returns the vectors of classes moved to where clips are (`textlda_together`).
+
+        The clips that a read-out answers move its vectors; where there are none they stay.
+
+        Raises:
+            TCAFError: see `embed_text`; a model that does not know how many clips it has learnt
+                from.
+        """
+        phi = self._phi(text_embedding)
+        vectors, first = [], 0
+        for name in READ_OUTS:
+            read_out = self.read_out(name)
+            if read_out.dim and not len(read_out.seen_counts):
+                raise TCAFError(
+                    "the model of a release of before does not know how many clips of each class "
+                    "it has learnt from, which clips together need; train it again"
+                )
+            columns = slice(first, first + read_out.dim)
+            clips = [output.video_embedding[:, columns] for output in outputs]
+            own = [z if bool((there := z.any(dim=1)).all()) else z[there] for z in clips]
+            vectors.append(moved(own, read_out.classes(phi), read_out.counts(phi), added))
+            first = columns.stop
         return ClassEmbeddings(torch.cat(vectors, dim=1))
 
     def scores(
         self,
-        batch: "FeatureBatch | Blocks",
+        batch: "FeatureBatch | Blocks | TextLDAOutput",
         class_embedding: Float[Tensor, "num_classes joint_dim"],
     ) -> Float[Tensor, "batch num_classes"]:
         """Returns the cosine distance of each clip from each class, in the answering read-out."""
-        return 1 - self(batch).video_embedding @ class_embedding.T
+        output = batch if isinstance(batch, TextLDAOutput) else self(batch)
+        return 1 - output.video_embedding @ class_embedding.T

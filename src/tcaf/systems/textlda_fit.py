@@ -215,6 +215,7 @@ class Scatter:
             "text_map": text_map,
             "seen_text": text,
             "seen_shift": weight * (whitened - predicted),
+            "seen_counts": self.counts,
         }.items():
             setattr(read_out, name, value.to(read_out.mean.dtype).contiguous())
         return float(1 - F.cosine_similarity(predicted, whitened).mean())

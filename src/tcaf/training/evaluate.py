@@ -10,9 +10,10 @@ from typing import Any, Literal
 from tcaf.data.classes import ClassSet
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
-from tcaf.evaluation.conformal import Coverage, answer_sets, coverage, strangeness
+from tcaf.evaluation.conformal import NOT_TOGETHER, Coverage, answer_sets, coverage, strangeness
 from tcaf.evaluation.gzsl import GZSLResult
 from tcaf.evaluation.parts import EvaluationPart, distances, evaluate_part
+from tcaf.evaluation.together import PartTogether
 from tcaf.execution.devices import pick_device
 from tcaf.systems.registry import find_system
 from tcaf.training.model_file import load_model
@@ -28,6 +29,7 @@ class RunEvaluation:
         clips: how many there are.
         classes: the candidates, with their seen/unseen partition.
         result: the scores.
+        together: whether clips were answered together: the scores are transductive.
         sets: how sets of answers fared, where they were asked for.
     """
 
@@ -35,6 +37,7 @@ class RunEvaluation:
     clips: int
     classes: ClassSet
     result: GZSLResult
+    together: bool = False
     sets: Coverage | None = None
 
     def per_class(self) -> dict[str, dict[str, Any]]:
@@ -53,8 +56,12 @@ class RunEvaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Returns part, clips and scores as JSON values."""
-        found = {"part": self.part, "clips": self.clips, **result_json(self.result)}
-        return found | ({} if self.sets is None else {"sets": without_nan(asdict(self.sets))})
+        value = {"part": self.part, "clips": self.clips, **result_json(self.result)}
+        if self.together:
+            value["curve_area"] = None  # at another gamma classes would have moved elsewhere
+        if self.sets is not None:
+            value["sets"] = without_nan(asdict(self.sets))
+        return value | {"transductive": self.together}
 
 
 def evaluate_run(
@@ -65,6 +72,7 @@ def evaluate_run(
     gamma: float | None = None,
     search_gamma: bool = False,
     abstain: float | None = None,
+    together: bool = False,
     device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> RunEvaluation:
     """Evaluates a trained model on clips of a store.
@@ -80,15 +88,20 @@ def evaluate_run(
         search_gamma: take the gamma with the best harmonic mean on these very clips; on test clips
             that is an upper bound, not a result.
         abstain: also make sets that may leave out the true class of this share of the clips, and
-            count how often they do.
+            count how often they do; not of clips together.
+        together: answer all clips together, with the gamma that validation chose for that
+            (`evaluation.together`); such scores are transductive, a table of their own.
         device: where to compute.
 
     Raises:
-        TCAFError: no such run or store, a damaged one, features of another kind, no gamma, or
-            a model that was trained on the clips asked for; or see `TrainedModel.thresholds`.
+        TCAFError: no such run or store, a damaged one, features of another kind, no gamma,
+            a model that was trained on the clips asked for, or one that cannot answer clips
+            together; or see `TrainedModel.thresholds`.
     """
     if gamma is not None and search_gamma:
         raise TCAFError("--gamma and --search_gamma exclude each other; give one of them")
+    if together and abstain is not None:
+        raise TCAFError(NOT_TOGETHER)
     path = Path(run)
     opened = store if isinstance(store, FeatureStore) else FeatureStore.open(store)
     opened.verify_once()
@@ -98,7 +111,8 @@ def evaluate_run(
     trained.check_features(opened.spec, f"store {opened.path}")
     experiment = trained.experiment
     assert experiment is not None, "models are saved with their settings"
-    gamma = trained.gamma if gamma is None else gamma
+    kept = trained.for_together(str(run)).gamma if together else trained.gamma
+    gamma = kept if gamma is None else gamma
     if gamma is None and not search_gamma:
         raise TCAFError(f"{run} holds no gamma; give --gamma, or --search_gamma to look for one")
     split = opened.split(experiment.data.split)
@@ -110,19 +124,24 @@ def evaluate_run(
     thresholds = None if abstain is None else trained.thresholds(abstain)
     place = pick_device(device)
     rows = opened.rows(experiment.data.split, part)
+    model = trained.model.to(place)
     clips = EvaluationPart(opened, rows, trained.classes, trained.class_text)
     windows = find_system(trained.system).windows(experiment, training=False)
-    model, batch_size = trained.model.to(place), experiment.evaluation.batch_size
-    result = evaluate_part(
-        model,
-        clips,
-        windows,
-        gamma=None if search_gamma else gamma,
-        gammas=experiment.evaluation.gammas,
-        batch_size=batch_size,
-        device=place,
-        temperature=trained.temperature,
-    )
+    batch_size = experiment.evaluation.batch_size
+    if together:
+        batch = PartTogether(model, clips, windows, batch_size=batch_size, device=place)
+        result = batch.search() if gamma is None or search_gamma else batch.evaluate(gamma)
+    else:
+        result = evaluate_part(
+            model,
+            clips,
+            windows,
+            gamma=None if search_gamma else gamma,
+            gammas=experiment.evaluation.gammas,
+            batch_size=batch_size,
+            device=place,
+            temperature=trained.temperature,
+        )
     sets = None
     if abstain is not None and thresholds is not None:
         assert trained.temperature is not None, "`thresholds` refuses models without"
@@ -130,4 +149,4 @@ def evaluate_run(
         seen = trained.classes.seen_ids
         strange = strangeness(found, found[:, seen], trained.temperature)
         sets = coverage(answer_sets(strange, seen, thresholds), clips.labels, seen, abstain)
-    return RunEvaluation(part, len(rows), trained.classes, result, sets)
+    return RunEvaluation(part, len(rows), trained.classes, result, together, sets)

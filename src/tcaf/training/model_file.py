@@ -16,15 +16,27 @@ from tcaf.data.features import FeatureSpec
 from tcaf.data.shards import SpecContent
 from tcaf.errors import TCAFError, one_line
 from tcaf.evaluation.conformal import HALVES, Conformity
+from tcaf.evaluation.together import TogetherChoice
 from tcaf.files.atomic import check_content, parse_json
 from tcaf.files.sealed import read_sealed, write_sealed
 from tcaf.settings.experiment import Experiment
+from tcaf.systems.interface import Together
 from tcaf.systems.registry import SYSTEMS, find_system
 from tcaf.text.spaces import ClassText, in_space
 from tcaf.training.numbers import check_numbers
 
 MODEL_FORMAT = "tcaf-model"
 VERSION = 2
+
+
+class TogetherContent(BaseModel):
+    """What the header holds for clips that are answered together."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid")
+
+    gamma: float
+    temperature: float
+    validation: dict[str, float | bool]
 
 
 class HeaderContent(BaseModel):
@@ -39,6 +51,7 @@ class HeaderContent(BaseModel):
     seen: list[str]
     gamma: float | None
     experiment: dict[str, Any] | None
+    together: TogetherContent | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +70,8 @@ class TrainedModel:
             weights of stage 1; None for imported weights and models of older releases.
         conformity: what the thresholds of sets follow from, of the same clips and weights; None
             likewise.
+        together: gamma and temperature of clips that are answered together; None for systems that
+            cannot, and models of older releases.
     """
 
     system: str
@@ -68,6 +83,7 @@ class TrainedModel:
     experiment: Experiment | None
     temperature: float | None = None
     conformity: Conformity | None = None
+    together: TogetherChoice | None = None
 
     def thresholds(self, allowed: float) -> tuple[float, float]:
         """Returns what sets of answers go by (`Conformity.thresholds`).
@@ -81,6 +97,27 @@ class TrainedModel:
                 "again with this release"
             )
         return self.conformity.thresholds(allowed)
+
+    def for_together(self, where: str = "the model") -> TogetherChoice:
+        """Returns gamma and temperature of clips that are answered together.
+
+        Args:
+            where: what holds the model, for messages.
+
+        Raises:
+            TCAFError: the system cannot answer so, or the model is of an older release.
+        """
+        if not isinstance(self.model, Together):
+            raise TCAFError(
+                f"the system {self.system!r} answers each clip by itself and has no way to answer "
+                "clips together, as textlda has"
+            )
+        if self.together is None:
+            raise TCAFError(
+                f"{where} is of an older release and holds no gamma for clips together; train it "
+                "again with this release"
+            )
+        return self.together
 
     def check_features(self, spec: FeatureSpec, where: str) -> None:
         """Checks that features are of the kind that the model was trained on.
@@ -160,6 +197,7 @@ def save_model(path: Path, trained: TrainedModel) -> None:
         "seen": sorted(trained.classes.seen),
         "gamma": trained.gamma,
         "temperature": trained.temperature,
+        "together": asdict(trained.together) if trained.together else None,
         "experiment": trained.experiment.to_json() if trained.experiment else None,
     }
     weights = {f"model.{name}": value for name, value in trained.model.state_dict().items()}
@@ -195,7 +233,9 @@ def load_model(path: str | Path) -> TrainedModel:
             f"model {path} is of the system {header['system']!r}, which is not known here; name "
             "the file that registers it with --plugin"
         )
-    check_numbers({name: header.get(name) for name in ("gamma", "temperature")}, f"model {path}")
+    together = header.get("together")
+    numbers = {"gamma": header["gamma"], "temperature": header.get("temperature")}
+    check_numbers({**numbers, "together": together}, f"model {path}")
     system = find_system(header["system"])
     prefix = "model."
     weights = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
@@ -230,6 +270,7 @@ def load_model(path: str | Path) -> TrainedModel:
         experiment=Experiment.from_json(stored) if stored else None,
         temperature=header.get("temperature"),
         conformity=_conformity(tensors, path),
+        together=TogetherChoice(**together) if together else None,
     )
 
 

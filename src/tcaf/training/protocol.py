@@ -27,10 +27,11 @@ from tcaf.evaluation.conformal import Conformity, conformity
 from tcaf.evaluation.gzsl import GZSLResult, decide
 from tcaf.evaluation.parts import EvaluationPart, distances, evaluate_part, read_part
 from tcaf.evaluation.temperature import fit_temperature, probabilities
+from tcaf.evaluation.together import PartTogether, TogetherChoice
 from tcaf.execution.devices import pick_device
 from tcaf.seeding import seeded
 from tcaf.settings.experiment import Experiment
-from tcaf.systems.interface import Reduces, ZeroShotModel
+from tcaf.systems.interface import Reduces, Together, ZeroShotModel
 from tcaf.systems.registry import configure, find_system, modalities
 from tcaf.systems.stages import Stage, TrainingPart
 from tcaf.text.spaces import ClassText, SpaceVectors
@@ -64,6 +65,8 @@ class Choice:
         validation: the scores there, and the temperature.
         temperature: of probabilities, at that epoch and gamma; None for epochs of older releases.
         reliability: of these probabilities on the validation clips; None likewise.
+        together: what the same weights choose for clips that are answered together; None while the
+            run is not over, and for systems that cannot.
     """
 
     epoch: int
@@ -71,6 +74,7 @@ class Choice:
     validation: dict[str, float | bool]
     temperature: float | None = None
     reliability: Reliability | None = None
+    together: TogetherChoice | None = None
 
 
 @dataclass(frozen=True)
@@ -302,6 +306,23 @@ class TwoStages:
             conformity(found, labels, seen=seen, temperature=temperature),
         )
 
+    def together(self, model: nn.Module) -> TogetherChoice | None:
+        """Returns what stage 1's chosen weights choose for clips together, if they can be.
+
+        Read anew: what is kept of the validation clips is that of another choice.
+        """
+        if not isinstance(model, Together):
+            return None
+        size = self.experiment.evaluation.batch_size
+        part = PartTogether(
+            model.to(self.device),
+            self.validation,
+            self.windows,
+            batch_size=size,
+            device=self.device,
+        )
+        return part.choose()
+
     def learning_rate(self, stage: Stage, records: tuple[EpochRecord, ...], epoch: int) -> float:
         """Returns the learning rate of a stage's epoch, from the records before it."""
         if stage.number == 2 and self.experiment.fidelity.stage_2_schedule == "replay":
@@ -342,24 +363,23 @@ class TwoStages:
         if progress.of_stage(number):
             stage.load_state(progress.tensors, done)
         observer.stage_started(number, epochs[-1], done)
-        trust: Trust | None = None
+        trusts: list[Trust] = []
 
         def validate() -> dict[str, float | bool]:
-            nonlocal trust
             result = self.evaluate(stage.model, self.validation, None)
             scores = result.scores()
             before = progress.of_stage(1)
             # Of an epoch that is not chosen nobody asks for probabilities.
             if number == 1 and all(result.harmonic_mean > validation_mean(r) for r in before):
-                trust = self.trust(stage.model, result.gamma)
-                scores["temperature"] = trust.temperature
+                trusts.append(self.trust(stage.model, result.gamma))
+                scores["temperature"] = trusts[-1].temperature
             return scores
 
         watches = number == 1 or self.experiment.fidelity.stage_2_schedule == "validation"
         for epoch in range(done + 1, epochs[-1] + 1):
             rate = self.learning_rate(stage, progress.records, epoch)
-            trust = None
             record = timed_epoch(stage, epoch, rate, observer, validate if watches else None)
+            trust = trusts.pop() if trusts else None
             if trust is not None:
                 record = replace(record, reliability=trust.reliability)
             progress = Progress((*progress.records, record), stage.state())

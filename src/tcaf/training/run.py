@@ -19,7 +19,7 @@ killed; a run taken up again ends with the same weights, bit for bit on the same
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from tcaf.evaluation.decisions import FILE, ClipDecisions, write_decisions
 from tcaf.evaluation.gzsl import GZSLResult
 from tcaf.files.atomic import new_folder, only_writer, read_json, write_json, write_text
 from tcaf.settings.experiment import Experiment
+from tcaf.systems.interface import Together
 from tcaf.systems.reads import flattened, read_settings
 from tcaf.systems.registry import SYSTEMS, find_system
 from tcaf.text.class_text import embed_in_spaces
@@ -326,6 +327,7 @@ def _train(
             experiment,
             choice.temperature,
             conformity,
+            choice.together,
         )
         save_model(run.path / name, trained)
 
@@ -338,10 +340,16 @@ def _train(
             run.write_epoch(event)
             progress = event.progress
         else:
+            finished = event
             # Of the chosen epoch, which may lie before an interruption.
-            conformity = load_model(run.path / "stage_1.safetensors").conformity
+            first = load_model(run.path / "stage_1.safetensors")
+            if isinstance(event.model, Together):
+                choice = replace(event.choice, together=protocol.together(first.model))
+                classes = protocol.split.stage_1
+                keep("stage_1.safetensors", first.model, choice, classes, first.conformity)
+                finished = replace(event, choice=choice)
             classes = protocol.split.stage_2
-            keep("model.safetensors", event.model, event.choice, classes, conformity)
+            keep("model.safetensors", event.model, finished.choice, classes, first.conformity)
             rows = store.rows(experiment.data.split, "test")
             decided = ClipDecisions(
                 tuple(store.ids[row] for row in rows),
@@ -350,5 +358,5 @@ def _train(
                 event.result.gamma,
             )
             write_decisions(run.path / FILE, decided)
-            return run.write_result(event, experiment, progress.records)
+            return run.write_result(finished, experiment, progress.records)
     raise AssertionError("the protocol ends with `Finished`")
