@@ -306,7 +306,8 @@ def answers_json(
 
     Answers to clips together are marked as transductive.
     """
-    gamma, temperature = classifier.calibration(together)
+    answered = sum(isinstance(one, Answered) for one in found)
+    gamma, temperature = classifier.calibration(answered if together else None)
     return {
         "classes": list(classifier.classes),
         "gamma": gamma + seen_bias,
