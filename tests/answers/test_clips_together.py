@@ -61,15 +61,23 @@ def test_they_are_those_that_evaluation_counts(run, classifier, tiny_store):
 @pytest.mark.filterwarnings(f"ignore:{FEW}")
 def test_probabilities_are_of_this_modes_gamma_and_temperature(classifier, tiny_store):
     chosen = classifier.trained.together
-    assert classifier.calibration(together=True) == (chosen.gamma, chosen.temperature)
+    many, few, none = (classifier.calibration(n) for n in (10**6, chosen.clips // 4, 0))
+    assert many == (chosen.gamma, chosen.temperature)
+    # A quarter of validation's clips is a quarter of the way from clip by clip.
+    alone = np.array([classifier.gamma, classifier.temperature])
+    assert few == pytest.approx(
+        alone + (np.array(many) - alone) * (chosen.clips // 4) / chosen.clips
+    )
+    assert none == pytest.approx(alone)
     assert classifier.calibration() == (classifier.gamma, classifier.temperature)
     rows = tiny_store.rows("cls", "test")
     bias = 0.01
+    gamma, temperature = classifier.calibration(len(rows))
     found = classifier.classify_store(tiny_store, rows, 100, bias, together=True)
     for ranking in found[::7]:
-        added = [a.distance + (chosen.gamma + bias) * a.seen for a in ranking.answers]
+        added = [a.distance + (gamma + bias) * a.seen for a in ranking.answers]
         assert added == sorted(added)
-        shares = [math.exp(-value / chosen.temperature) for value in added]
+        shares = [math.exp(-value / temperature) for value in added]
         expected = [share / sum(shares) for share in shares]
         assert [a.probability for a in ranking.answers] == pytest.approx(expected, rel=1e-6)
     # The bias holds seen classes back while classes move, not at the end alone.
@@ -100,9 +108,10 @@ def test_json_says_that_answers_are_transductive(run, tiny_store, capsys):
     assert (json.loads(alone.out)["transductive"], alone.err) == (False, "")
     assert cli.main([*command, "--together"]) == 0
     together = capsys.readouterr()
-    value, chosen = json.loads(together.out), ZeroShotClassifier.load(run).trained.together
+    value, classifier = json.loads(together.out), ZeroShotClassifier.load(run)
     assert value["transductive"] is True
-    assert (value["gamma"], value["temperature"]) == (chosen.gamma, chosen.temperature)
+    number = len(tiny_store.rows("cls", "test"))
+    assert (value["gamma"], value["temperature"]) == classifier.calibration(number)
     assert together.err.startswith("warning: ")
     assert FEW in together.err
     assert together.err.count("\n") == 1

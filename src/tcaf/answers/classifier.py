@@ -404,7 +404,7 @@ class ZeroShotClassifier:
                 "be worse",
                 stacklevel=3,
             )
-        gamma, temperature = self.calibration(together)
+        gamma, temperature = self.calibration(len(rows) if together else None)
         gamma += seen_bias
         distances = self._distances(clips, rows, gamma if together else None)
         broken = np.flatnonzero(~distances.isfinite().all(dim=1).numpy())
@@ -545,16 +545,18 @@ class ZeroShotClassifier:
         )
         return torch.cat([torch.zeros(0, len(self.classes)), *(each.cpu() for each in found)])
 
-    def calibration(self, together: bool = False) -> tuple[float, float | None]:
+    def calibration(self, together: int | None = None) -> tuple[float, float | None]:
         """Returns gamma and temperature: `gamma` and `temperature`, or those of clips together.
+
+        Args:
+            together: how many clips are answered together; None for clip by clip.
 
         Raises:
             TCAFError: a model that cannot answer clips together.
         """
-        if not together:
+        if together is None:
             return self.gamma, self.temperature
-        chosen = self.trained.for_together()
-        return chosen.gamma, chosen.temperature
+        return self.trained.for_together(together)
 
     def _check_asked(
         self, top_k: int, seen_bias: float, together: bool, abstain: float | None
@@ -563,7 +565,7 @@ class ZeroShotClassifier:
             raise TCAFError(
                 f"expected top_k from 1 on and a finite seen_bias, got {top_k} and {seen_bias:g}"
             )
-        self.calibration(together)
+        self.calibration(0 if together else None)
         if abstain is not None:
             if together:
                 raise TCAFError(NOT_TOGETHER)

@@ -326,7 +326,8 @@ def answers_json(
 
     Answers to clips together are marked as transductive.
     """
-    gamma, temperature = classifier.calibration(together)
+    answered = sum(isinstance(one, Answered) for one in found)
+    gamma, temperature = classifier.calibration(answered if together else None)
     sets = {} if abstain is None else {"abstain": abstain}
     return {
         "classes": list(classifier.classes),

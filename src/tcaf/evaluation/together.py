@@ -38,11 +38,26 @@ class TogetherChoice:
         gamma: of calibrated stacking.
         temperature: of probabilities.
         validation: the scores of the validation clips, all together.
+        clips: how many these are.
     """
 
     gamma: float
     temperature: float
     validation: dict[str, float | bool]
+    clips: int
+
+    def at(self, clips: int, alone: float, among: float) -> float:
+        """Returns a number for so many clips: the fewer, the nearer to that of clip by clip.
+
+        Few clips do not move the classes, and want the gamma of a model whose classes stay. On a
+        straight line up to as many clips as validation had, and the same beyond.
+
+        Args:
+            clips: how many are answered together.
+            alone: the number for a clip by itself.
+            among: the number for `self.clips`.
+        """
+        return alone + (among - alone) * min(1.0, clips / self.clips)
 
 
 @torch.inference_mode()
@@ -142,7 +157,7 @@ class PartTogether:
         temperature = fit_temperature(
             found, self.part.labels, seen=self.part.classes.seen_ids, gamma=result.gamma
         )
-        return TogetherChoice(result.gamma, temperature, result.scores())
+        return TogetherChoice(result.gamma, temperature, result.scores(), len(self.part.rows))
 
     @torch.inference_mode()
     def _decide(self, distances: Iterable[Float[Tensor, "batch num_classes"]]) -> Decisions:

@@ -111,19 +111,19 @@ def evaluate_run(
     trained.check_features(opened.spec, f"store {opened.path}")
     experiment = trained.experiment
     assert experiment is not None, "models are saved with their settings"
-    kept = trained.for_together(str(run)).gamma if together else trained.gamma
-    gamma = kept if gamma is None else gamma
-    if gamma is None and not search_gamma:
-        raise TCAFError(f"{run} holds no gamma; give --gamma, or --search_gamma to look for one")
     split = opened.split(experiment.data.split)
     if part == "val" and trained.classes.seen & set(split.val_unseen):
         raise TCAFError(
             f"{run} was trained on the validation clips; give the run's folder, or its "
             "stage_1.safetensors, for --part val"
         )
+    rows = opened.rows(experiment.data.split, part)
+    kept = trained.for_together(len(rows), str(run))[0] if together else trained.gamma
+    gamma = kept if gamma is None else gamma
+    if gamma is None and not search_gamma:
+        raise TCAFError(f"{run} holds no gamma; give --gamma, or --search_gamma to look for one")
     thresholds = None if abstain is None else trained.thresholds(abstain)
     place = pick_device(device)
-    rows = opened.rows(experiment.data.split, part)
     model = trained.model.to(place)
     clips = EvaluationPart(opened, rows, trained.classes, trained.class_text)
     windows = find_system(trained.system).windows(experiment, training=False)

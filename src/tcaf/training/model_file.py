@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import safetensors.torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, from_numpy
 
 from tcaf.data.classes import ClassSet
@@ -37,6 +37,7 @@ class TogetherContent(BaseModel):
     gamma: float
     temperature: float
     validation: dict[str, float | bool]
+    clips: int = Field(ge=1)
 
 
 class HeaderContent(BaseModel):
@@ -98,10 +99,11 @@ class TrainedModel:
             )
         return self.conformity.thresholds(allowed)
 
-    def for_together(self, where: str = "the model") -> TogetherChoice:
+    def for_together(self, clips: int, where: str = "the model") -> tuple[float, float]:
         """Returns gamma and temperature of clips that are answered together.
 
         Args:
+            clips: how many they are.
             where: what holds the model, for messages.
 
         Raises:
@@ -117,7 +119,10 @@ class TrainedModel:
                 f"{where} is of an older release and holds no gamma for clips together; train it "
                 "again with this release"
             )
-        return self.together
+        chosen = self.together
+        alone = chosen.gamma if self.gamma is None else self.gamma
+        one = chosen.temperature if self.temperature is None else self.temperature
+        return chosen.at(clips, alone, chosen.gamma), chosen.at(clips, one, chosen.temperature)
 
     def check_features(self, spec: FeatureSpec, where: str) -> None:
         """Checks that features are of the kind that the model was trained on.
