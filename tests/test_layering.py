@@ -56,7 +56,7 @@ ROOMS = {
     "answers": ("files", "evidence", "classifier", "clips"),
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),
     "reports": (
-        *("theme", "answer_timeline", "results", "projection", "plots"),
+        *("theme", "answer_timeline", "results", "projection", "plots", "reliability"),
         *("embedding_map", "timelines", "contents", "detail", "report", "page"),
     ),
     "commands": (
