@@ -96,7 +96,7 @@ class Reader(HTMLParser):
 
 def test_numbers_of_the_results():
     rows = Reader(render_page(report())).rows
-    assert rows[0] == ["model", "S", "U", "HM", "ZSL", "area", "gamma", "seeds"]
+    assert rows[0] == ["model", "S", "U", "HM", "ZSL", "area", "ECE", "gamma", "seeds"]
     assert rows[1] == [
         "TCaF",
         "58.63 ± 1.20paper 58.60",
