@@ -75,6 +75,7 @@ def test_everything_is_on_the_page(folder):
         "curves",
         "classes",
         "confusion",
+        "reliability",
         "training",
         "embeddings",
         "attention",
@@ -93,7 +94,7 @@ def test_without_the_clips_the_rest_is_shown(folder, tmp_path):
     (moved / "provenance.json").write_text(json.dumps({**origin, "store": str(tmp_path / "gone")}))
     page = build_report([moved])
     names = [figure.name for figure in page.figures]
-    assert names == ["curves", "classes", "confusion", "training"]
+    assert names == ["curves", "classes", "confusion", "reliability", "training"]
     assert "--store" in page.notes[0]
 
 
