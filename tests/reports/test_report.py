@@ -135,7 +135,7 @@ def test_clips_of_one_half(folder, tmp_path, monkeypatch, half, missing, known, 
         scores = (row.seen, row.unseen, row.harmonic_mean, row.zsl, row.area)
         assert [score is not None for score in scores] == known
     names = [figure.name for figure in page.figures if figure.name != "nothing"]
-    assert names == ["classes", *drawn, "training"]
+    assert names == ["classes", *drawn, "reliability", "training"]
     assert page.comparisons == ()
     told = " ".join(page.notes)
     assert f"harmonic_mean needs clips of {missing} classes" in told
