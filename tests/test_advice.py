@@ -40,6 +40,7 @@ UNDER = {
     "commands.train.evaluate": ("evaluate",),
     "commands.train.train": ("train",),
     "data.writer.StoreWriter.add": STORES,
+    "evaluation.conformal": ("predict", "evaluate"),
     "execution.devices.pick_device": RUNS,
     "execution.processes.answers": ("prepare videos",),
     "systems.textlda_fit.TextLDAFit.solve": RUNS,

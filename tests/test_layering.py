@@ -59,6 +59,7 @@ ROOMS = {
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),
     "reports": (
         *("theme", "answer_timeline", "results", "partitions", "projection", "plots"),
+        "reliability",
         *("embedding_map", "timelines", "contents", "detail", "report", "page"),
     ),
     "commands": (

@@ -76,6 +76,7 @@ def test_everything_is_on_the_page(folder):
         "curves",
         "classes",
         "confusion",
+        "reliability",
         "training",
         "embeddings",
         "attention",
@@ -94,7 +95,7 @@ def test_without_the_clips_the_rest_is_shown(folder, tmp_path):
     (moved / "provenance.json").write_text(json.dumps({**origin, "store": str(tmp_path / "gone")}))
     page = build_report([moved])
     names = [figure.name for figure in page.figures]
-    assert names == ["curves", "classes", "confusion", "training"]
+    assert names == ["curves", "classes", "confusion", "reliability", "training"]
     assert "--store" in page.notes[0]
 
 
@@ -135,7 +136,7 @@ def test_clips_of_one_half(folder, tmp_path, monkeypatch, half, missing, known, 
         scores = (row.seen, row.unseen, row.harmonic_mean, row.zsl, row.area)
         assert [score is not None for score in scores] == known
     names = [figure.name for figure in page.figures if figure.name != "nothing"]
-    assert names == ["classes", *drawn, "training"]
+    assert names == ["classes", *drawn, "reliability", "training"]
     assert page.comparisons == ()
     told = " ".join(page.notes)
     assert f"harmonic_mean needs clips of {missing} classes" in told
