@@ -48,13 +48,14 @@ ROOMS = {
         *("world", "scenes", "rendered", "hidden", "synthetic"),
     ),
     "evaluation": (
-        *("scores", "gzsl", "temperature", "parts", "together", "decisions", "statistics"),
+        *("scores", "calibration", "gzsl", "temperature", "conformal"),
+        *("parts", "together", "decisions", "statistics"),
     ),
     "training": (
         *("numbers", "observers", "protocol", "model_file", "provenance", "records", "run"),
         *("evaluate", "release", "embed"),
     ),
-    "answers": ("files", "classifier", "clips"),
+    "answers": ("files", "evidence", "classifier", "clips"),
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),
     "reports": (
         *("theme", "answer_timeline", "results", "partitions", "projection", "plots"),

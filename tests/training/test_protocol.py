@@ -81,7 +81,7 @@ def test_temperature_is_fitted_where_an_epoch_is_the_best_so_far(store, protocol
 def test_the_temperature_makes_validation_clips_likely(store, protocol):
     own = protocol(store)
     model = own.new_stage(1).model
-    found = own.temperature(model, 0.4)
+    found = own.trust(model, 0.4).temperature
     part = own.validation
     clips = tcaf.evaluation.parts.distances(model, part, own.windows)
     assert found == fit_temperature(clips, part.labels, seen=part.classes.seen_ids, gamma=0.4)

@@ -141,6 +141,8 @@ def answer_store(
     seen_bias: float,
     *,
     together: bool = False,
+    abstain: float | None = None,
+    why: bool = False,
     keep_features: bool = False,
 ) -> list[Answered]:
     """Answers clips of a store.
@@ -152,12 +154,16 @@ def answer_store(
         top_k: see `ZeroShotClassifier.classify`.
         seen_bias: see there.
         together: see there.
+        abstain: see there.
+        why: see there.
         keep_features: what `draw_timelines` needs, and much memory for many clips.
 
     Raises:
         TCAFError: see `ZeroShotClassifier.classify_store`.
     """
-    found = classifier.classify_store(store, rows, top_k, seen_bias, together=together)
+    found = classifier.classify_store(
+        store, rows, top_k, seen_bias, together=together, abstain=abstain, why=why
+    )
     return [
         Answered(ranking, store[row] if keep_features else None)
         for ranking, row in zip(found, rows.tolist(), strict=True)
@@ -171,6 +177,8 @@ def answer_files(
     seen_bias: float,
     *,
     together: bool = False,
+    abstain: float | None = None,
+    why: bool = False,
     keep_features: bool = False,
     file_timeout_s: float = FILE_TIMEOUT_S,
     track: Track = silent,
@@ -185,6 +193,8 @@ def answer_files(
         top_k: see `ZeroShotClassifier.classify`.
         seen_bias: see there.
         together: see there.
+        abstain: see there.
+        why: see there.
         keep_features: what `draw_timelines` needs, and much memory for many files.
         file_timeout_s: see `features_of_files`.
         track: shows how many files are done.
@@ -193,7 +203,8 @@ def answer_files(
         TCAFError: what concerns all files: backbones that cannot be opened, a missing package, or
             what `ZeroShotClassifier.classify` refuses.
     """
-    classifier.classify([], top_k, seen_bias, together=together)
+    asked: dict[str, Any] = {"together": together, "abstain": abstain, "why": why}
+    classifier.classify([], top_k, seen_bias, **asked)
     require_decoder()
     # Opened here first: what is wrong with weights is said before any process starts.
     with closing(features_of_files(files, classifier.backbones, file_timeout_s)) as found:
@@ -205,7 +216,7 @@ def answer_files(
         for group in [list(read)] if together else ([one] for one in read):
             videos = [video for _, video in group if not isinstance(video, str)]
             try:
-                rankings = iter(classifier.classify(videos, top_k, seen_bias, together=together))
+                rankings = iter(classifier.classify(videos, top_k, seen_bias, **asked))
             except TCAFError as error:
                 if together:
                     raise
@@ -233,6 +244,8 @@ def answer_clips(
     top_k: int = 5,
     seen_bias: float = 0.0,
     together: bool = False,
+    abstain: float | None = None,
+    why: bool = False,
     keep_features: bool = False,
     file_timeout_s: float = FILE_TIMEOUT_S,
     track: Track = silent,
@@ -246,6 +259,8 @@ def answer_clips(
         top_k: see `ZeroShotClassifier.classify`.
         seen_bias: see there.
         together: see there.
+        abstain: see there.
+        why: see there.
         keep_features: what `draw_timelines` needs, and much memory for many clips.
         file_timeout_s: see `features_of_files`.
         track: shows how many files are done.
@@ -263,6 +278,8 @@ def answer_clips(
             top_k,
             seen_bias,
             together=together,
+            abstain=abstain,
+            why=why,
             keep_features=keep_features,
             file_timeout_s=file_timeout_s,
             track=track,
@@ -277,6 +294,8 @@ def answer_clips(
         top_k,
         seen_bias,
         together=together,
+        abstain=abstain,
+        why=why,
         keep_features=keep_features,
     )
 
@@ -301,17 +320,20 @@ def answers_json(
     seen_bias: float,
     *,
     together: bool = False,
+    abstain: float | None = None,
 ) -> dict[str, Any]:
     """Returns all answers as one JSON value, and what they were chosen from.
 
     Answers to clips together are marked as transductive.
     """
     gamma, temperature = classifier.calibration(together)
+    sets = {} if abstain is None else {"abstain": abstain}
     return {
         "classes": list(classifier.classes),
         "gamma": gamma + seen_bias,
         "temperature": temperature,
         "transductive": together,
+        **sets,
         "predictions": [one.ranking.to_json() for one in found if isinstance(one, Answered)],
         "failed": {one.id: one.reason for one in found if isinstance(one, Unanswered)},
     }

@@ -131,6 +131,7 @@ def evaluate(
     part: Literal["test", "val"] = "test",
     gamma: float | None = None,
     search_gamma: bool = False,
+    abstain: float | None = None,
     together: bool = False,
     per_class: bool = False,
     plugin: Path | None = None,
@@ -150,6 +151,8 @@ def evaluate(
         gamma: what to add to the distance of seen classes.
         search_gamma: take the gamma with the best harmonic mean on these very clips; on test clips
             that is an upper bound, not a result.
+        abstain: also make sets of answers that may leave out the true class of this share of the
+            clips, such as 0.05, and count how often they do.
         together: answer all clips together, each in the light of the others (textlda). Such scores
             are transductive: they stand in no table beside others.
         per_class: also list the accuracy of each class.
@@ -173,6 +176,7 @@ def evaluate(
         part=part,
         gamma=gamma,
         search_gamma=search_gamma,
+        abstain=abstain,
         together=together,
         device=device,
     )

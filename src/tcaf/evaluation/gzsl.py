@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tcaf.errors import TCAFError
+from tcaf.evaluation.calibration import Reliability
 from tcaf.systems.blocks import euclidean_distances
 
 GAMMAS: tuple[float, ...] = tuple(round(0.2 * i, 1) for i in range(16))
@@ -133,6 +134,7 @@ class GZSLResult:
         gamma: what was added to the distance of seen classes.
         gamma_on_edge: gamma was searched for, and is the first or last of a fixed grid.
         decisions: what all scores follow from.
+        reliability: of the probabilities of the best answers, where those were asked for.
     """
 
     seen: float
@@ -142,6 +144,7 @@ class GZSLResult:
     gamma: float
     gamma_on_edge: bool
     decisions: Decisions
+    reliability: Reliability | None = None
 
     @cached_property
     def per_class_accuracy(self) -> Float[np.ndarray, " num_classes"]:

@@ -6,14 +6,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor
+from torch import Tensor, from_numpy
 
 from tcaf.data.classes import ClassSet
 from tcaf.data.features import FeatureSpec
 from tcaf.data.shards import SpecContent
 from tcaf.errors import TCAFError, one_line
+from tcaf.evaluation.conformal import HALVES, Conformity
 from tcaf.evaluation.together import TogetherChoice
 from tcaf.files.atomic import check_content, parse_json
 from tcaf.files.sealed import read_sealed, write_sealed
@@ -66,6 +68,8 @@ class TrainedModel:
         experiment: the settings of the run; None for imported weights.
         temperature: of probabilities (`gzsl.probabilities`), fitted on validation clips with the
             weights of stage 1; None for imported weights and models of older releases.
+        conformity: what the thresholds of sets follow from, of the same clips and weights; None
+            likewise.
         together: gamma and temperature of clips that are answered together; None for systems that
             cannot, and models of older releases.
     """
@@ -78,7 +82,21 @@ class TrainedModel:
     gamma: float | None
     experiment: Experiment | None
     temperature: float | None = None
+    conformity: Conformity | None = None
     together: TogetherChoice | None = None
+
+    def thresholds(self, allowed: float) -> tuple[float, float]:
+        """Returns what sets of answers go by (`Conformity.thresholds`).
+
+        Raises:
+            TCAFError: see there, or the model holds nothing that they could follow from.
+        """
+        if self.conformity is None or self.temperature is None:
+            raise TCAFError(
+                "the model holds no scores of validation clips, which sets of answers need; train "
+                "again with this release"
+            )
+        return self.conformity.thresholds(allowed)
 
     def for_together(self, where: str = "the model") -> TogetherChoice:
         """Returns gamma and temperature of clips that are answered together.
@@ -184,7 +202,9 @@ def save_model(path: Path, trained: TrainedModel) -> None:
     }
     weights = {f"model.{name}": value for name, value in trained.model.state_dict().items()}
     text = {in_space("text_embedding", space): t for space, t in trained.class_text.items()}
-    save_tensors(path, {**weights, **text}, header)
+    kept = trained.conformity
+    scores = {f"conformity.{h}": from_numpy(getattr(kept, h)) for h in HALVES} if kept else {}
+    save_tensors(path, {**weights, **text, **scores}, header)
 
 
 def load_model(path: str | Path) -> TrainedModel:
@@ -249,5 +269,22 @@ def load_model(path: str | Path) -> TrainedModel:
         gamma=header["gamma"],
         experiment=Experiment.from_json(stored) if stored else None,
         temperature=header.get("temperature"),
+        conformity=_conformity(tensors, path),
         together=TogetherChoice(**together) if together else None,
     )
+
+
+def _conformity(tensors: Mapping[str, Tensor], path: Path) -> Conformity | None:
+    found = {h: tensors[f"conformity.{h}"] for h in HALVES if f"conformity.{h}" in tensors}
+    if not found:
+        return None
+    scores = {half: tensor.double().numpy() for half, tensor in found.items()}
+    if len(scores) < len(HALVES) or not all(
+        one.ndim == 1 and len(one) and np.isfinite(one).all() and (np.diff(one) >= 0).all()
+        for one in scores.values()
+    ):
+        raise TCAFError(
+            f"model {path} is damaged: expected scores of validation clips of both halves, finite "
+            "and ascending"
+        )
+    return Conformity(**scores)

@@ -19,6 +19,7 @@ killed; a run taken up again ends with the same weights, bit for bit on the same
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from torch import nn
 from tcaf.data.classes import ClassSet
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError, shorten
+from tcaf.evaluation.conformal import Conformity
 from tcaf.evaluation.decisions import FILE, ClipDecisions, read_decisions, write_decisions
 from tcaf.evaluation.gzsl import GZSLResult
 from tcaf.files.atomic import new_folder, only_writer, read_json, write_json, write_text
@@ -292,6 +294,13 @@ class Run:
 def result_json(result: GZSLResult) -> dict[str, Any]:
     """Returns the scores of a result as JSON values; None for what has no meaning without clips."""
     values = {**result.scores(), "curve_area": result.curve_area}
+    reliability = result.reliability
+    own = {"reliability": None if reliability is None else asdict(reliability)}
+    return without_nan(values) | own
+
+
+def without_nan(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Returns numbers as JSON values; None for what has no meaning without clips."""
     return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
@@ -334,7 +343,13 @@ def _train(
     progress = run.start(experiment, store, resume=resume)
     protocol = TwoStages(experiment, store, run.text())
 
-    def keep(name: str, model: nn.Module, choice: Choice, classes: ClassSet) -> None:
+    def keep(
+        name: str,
+        model: nn.Module,
+        choice: Choice,
+        classes: ClassSet,
+        conformity: Conformity | None,
+    ) -> None:
         text = protocol.class_text(classes)
         trained = TrainedModel(
             experiment.system,
@@ -345,6 +360,7 @@ def _train(
             choice.gamma,
             experiment,
             choice.temperature,
+            conformity,
             choice.together,
         )
         save_model(run.path / name, trained)
@@ -353,17 +369,21 @@ def _train(
         if isinstance(event, EpochDone):
             if event.best_model is not None:
                 choice = choose(event.progress.of_stage(1))
-                keep("stage_1.safetensors", event.best_model, choice, protocol.split.stage_1)
+                classes = protocol.split.stage_1
+                keep("stage_1.safetensors", event.best_model, choice, classes, event.conformity)
             run.write_epoch(event)
             progress = event.progress
         else:
             finished = event
+            # Of the chosen epoch, which may lie before an interruption.
+            first = load_model(run.path / "stage_1.safetensors")
             if isinstance(event.model, Together):
-                first = load_model(run.path / "stage_1.safetensors").model
-                choice = replace(event.choice, together=protocol.together(first))
-                keep("stage_1.safetensors", first, choice, protocol.split.stage_1)
+                choice = replace(event.choice, together=protocol.together(first.model))
+                classes = protocol.split.stage_1
+                keep("stage_1.safetensors", first.model, choice, classes, first.conformity)
                 finished = replace(event, choice=choice)
-            keep("model.safetensors", event.model, finished.choice, protocol.split.stage_2)
+            classes = protocol.split.stage_2
+            keep("model.safetensors", event.model, finished.choice, classes, first.conformity)
             rows = store.rows(experiment.data.split, "test")
             decided = ClipDecisions(
                 tuple(store.ids[row] for row in rows),
