@@ -49,6 +49,7 @@ UNDER = {
     "experiments.presets.read_preset": RUNS,
     "experiments.presets.read_toml": RUNS,
     "experiments.reproduce.plan": ("reproduce",),
+    "experiments.reproduce._on_partitions": ("reproduce",),
     "experiments.reproduce._check_row_is_kept": ("reproduce",),
     "experiments.reproduce.run_jobs": ("reproduce",),
     "extract.backbones": FILES,
