@@ -27,7 +27,7 @@ RUNS = ("train", "settings", "reproduce")
 TEXT = (*RUNS, "import-checkpoint")
 STORES = (
     *("prepare official", "prepare youtube8m", "prepare videos", "prepare synthetic"),
-    *("store from-parquet", "store embed"),
+    "store from-parquet",
 )
 FILES = ("prepare videos", "predict")
 
@@ -36,7 +36,7 @@ UNDER = {
     "answers.clips.choose_classes": ("predict",),
     "commands.entry": ("train",),
     "commands.predict.predict": ("predict",),
-    "commands.printing.print_store": ("inspect", *STORES),
+    "commands.printing.print_store": ("inspect", *STORES, "store embed"),
     "commands.train.evaluate": ("evaluate",),
     "commands.train.train": ("train",),
     "data.writer.StoreWriter.add": STORES,
@@ -50,12 +50,13 @@ UNDER = {
     "experiments.presets.read_preset": RUNS,
     "experiments.presets.read_toml": RUNS,
     "experiments.reproduce.plan": ("reproduce",),
+    "experiments.reproduce._on_partitions": ("reproduce",),
     "experiments.reproduce._check_row_is_kept": ("reproduce",),
     "experiments.reproduce.run_jobs": ("reproduce",),
     "extract.backbones": FILES,
     "extract.corpus.WorkFolder.open": ("prepare videos",),
     "extract.corpus.too_long": ("prepare videos", "predict"),
-    "files.atomic.check_place": (*STORES, "render", "store to-parquet"),
+    "files.atomic.check_place": (*STORES, "store embed", "render", "store to-parquet"),
     "pretrained.fetch._fetch": FILES,
     "reports.report": ("report",),
     "settings.experiment.text_settings": RUNS,
