@@ -67,7 +67,6 @@ UNDER = {
     "systems.stages.DescentStage.run_epoch": RUNS,
     "text.candidates": RUNS,
     "text.class_text": TEXT,
-    "training.embed.embed_store": ("store embed",),
     "training.evaluate.evaluate_run": ("evaluate",),
     "training.model_file": ("evaluate", "predict", "report"),
     "training.protocol.TwoStages": RUNS,

@@ -2,7 +2,6 @@ import json
 import os
 import socket
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -166,25 +165,17 @@ def test_an_unknown_kind_is_refused_with_the_nearest(store):
         class_phrases(settings, ["Bach"])
 
 
-def test_rows_of_a_table_that_nobody_reads_are_named(glove, store, tmp_path, recwarn):
+def test_phrases_that_nobody_reads_are_named(glove, store, tmp_path, recwarn):
     names = ["Cutting", "Bach"]
     phrases = tmp_path / "phrases.csv"
     phrases.write_text("name,phrase\nCutting,cutting\nBach,playing\n")
-    table = tmp_path / "attributes.csv"
-    table.write_text("class,a,b\nCutting,1,0\nBach,0,1\n")
-    kinds = (
-        (phrases, "Bcah,flute\n", TextSettings(source="glove", path=glove.path)),
-        (table, "Bcah,1,1\n", TextSettings(source="attributes", path=str(table))),
-    )
-    for path, row, settings in kinds:
-        if path == phrases:
-            settings = replace(settings, phrases_file=str(path))
+    settings = TextSettings(source="glove", path=glove.path, phrases_file=str(phrases))
+    embed_in_spaces({"text": settings}, names, store)
+    assert not recwarn.list
+    with phrases.open("a") as file:
+        file.write("Bcah,flute\n")
+    with pytest.warns(UnusedRowsWarning, match=r"phrases\.csv has rows of 1 classes .*'Bcah'"):
         embed_in_spaces({"text": settings}, names, store)
-        assert not recwarn.list
-        with path.open("a") as file:
-            file.write(row)
-        with pytest.warns(UnusedRowsWarning, match=rf"{path.name} has rows of 1 classes .*'Bcah'"):
-            embed_in_spaces({"text": settings}, names, store)
 
 
 def test_a_phrases_file_replaces_the_phrases_of_the_store(glove, store, tmp_path):

@@ -232,16 +232,17 @@ def embed_in_spaces(
 
 
 def _warn_of_unused_rows(settings: TextSettings, class_names: Sequence[str]) -> None:
-    """Warns of classes in a table that a person wrote which nobody asks for, as misspelt ones."""
-    table: Mapping[str, object] = {}
-    if settings.phrases_file:
-        table, path = read_phrases(Path(settings.phrases_file)), settings.phrases_file
-    elif settings.source == "attributes":
-        table, path = read_attributes(Path(settings.path)), settings.path
-    if unused := sorted(set(table) - set(class_names)):
+    """Warns of classes in a file of phrases which nobody asks for, as misspelt ones.
+
+    Of tables of vectors such rows may be asked for later, by name.
+    """
+    if not settings.phrases_file:
+        return
+    unused = sorted(set(read_phrases(Path(settings.phrases_file))) - set(class_names))
+    if unused:
         warnings.warn(
-            f"{path} has rows of {len(unused)} classes that are not among those of the split, "
-            f"which nothing reads: {shorten(unused)}",
+            f"{settings.phrases_file} has rows of {len(unused)} classes that are not among those "
+            f"of the split, which nothing reads: {shorten(unused)}",
             UnusedRowsWarning,
             stacklevel=2,
         )

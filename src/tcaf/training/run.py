@@ -34,9 +34,9 @@ from tcaf.errors import TCAFError, shorten
 from tcaf.evaluation.conformal import Conformity
 from tcaf.evaluation.decisions import FILE, ClipDecisions, read_decisions, write_decisions
 from tcaf.evaluation.gzsl import GZSLResult
-from tcaf.files.atomic import new_folder, only_writer, read_json, write_json, write_text
+from tcaf.files.atomic import json_text, new_folder, only_writer, read_json, write_json, write_text
 from tcaf.files.digests import file_sha256
-from tcaf.files.sealed import SEAL, check_json, seal_json
+from tcaf.files.sealed import SEAL, DamagedError, check_json, seal_json
 from tcaf.settings.experiment import Experiment
 from tcaf.systems.interface import Together
 from tcaf.systems.reads import flattened, read_settings
@@ -85,6 +85,9 @@ class Run:
             # Those of earlier releases have neither.
             if value.keys() & {"files", SEAL}:
                 check_json(value, ResultContent.model_fields)
+                # Digits beyond those that a number has are no part of its value.
+                if file.read_text(encoding="utf-8") != json_text(value):
+                    raise DamagedError("it is not laid out as it was written")
         except ValueError as error:
             raise TCAFError(f"the result {file} is damaged ({error})") from None
         check_numbers(value, f"the result {file}")
