@@ -7,6 +7,7 @@ import pytest
 from run_contents import without_digests
 from tcaf.data.features import FeatureSpec
 from tcaf.errors import TCAFError
+from tcaf.training.evaluate import evaluate_run
 from tcaf.training.model_file import load_model, load_tensors, save_tensors
 from tcaf.training.numbers import RULES, check_numbers
 from tcaf.training.run import Run, train
@@ -67,6 +68,24 @@ def test_a_model_with_such_a_number_is_refused(name, value, run, tmp_path):
     said = said if math.isfinite(value) else f"{path}, found a damaged file .Out of range float"
     with pytest.raises(TCAFError, match=said):
         load_model(path)
+
+
+def test_whole_numbers_of_any_size_are_numbers(run, tmp_path):
+    path = tmp_path / "model.safetensors"
+    tensors, header = load_tensors(run / "model.safetensors", "a model")
+    save_tensors(path, tensors, {**header, "gamma": 10**30, "temperature": 10**30})
+    trained = load_model(path)
+    assert (trained.gamma, trained.temperature) == (1e30, 1e30)
+    assert isinstance(trained.gamma, float)
+    assert isinstance(trained.temperature, float)
+
+
+def test_a_model_without_settings_is_not_evaluated(run, tiny_store, tmp_path):
+    path = tmp_path / "model.safetensors"
+    tensors, header = load_tensors(run / "model.safetensors", "a model")
+    save_tensors(path, tensors, {**header, "experiment": None})
+    with pytest.raises(TCAFError, match="saved without its settings"):
+        evaluate_run(path, tiny_store)
 
 
 def test_a_result_with_such_a_number_is_refused(run, tmp_path):

@@ -153,14 +153,12 @@ class ZeroShotClassifier:
         audio_weights: str | Path | None = None,
         visual_weights: str | Path | None = None,
     ) -> None:
-        if trained.experiment is None:
-            raise TCAFError("the model was saved without its settings, which say how to cut clips")
+        self.experiment = trained.settings
         self.trained = trained
         self.device = pick_device(device)
         self.model = trained.model.to(self.device).eval()
-        self.experiment = trained.experiment
         system = find_system(trained.system)
-        self.windows = system.windows(trained.experiment, training=False)
+        self.windows = system.windows(self.experiment, training=False)
         self.gamma = 0.0 if trained.gamma is None else trained.gamma
         self.temperature = trained.temperature
         self.notes: tuple[str, ...] = ()
@@ -173,7 +171,7 @@ class ZeroShotClassifier:
         self._weights = {m: None if w is None else Path(w) for m, w in weights.items()}
         own = trained.class_text.by_name(trained.classes.names)
         known = {space: {**(text or {}).get(space, {}), **own[space]} for space in own}
-        self._text = RunClasses(system.text_settings(trained.experiment), known, store, no_store)
+        self._text = RunClasses(system.text_settings(self.experiment), known, store, no_store)
         self.classes: tuple[str, ...] = ()
         self.set_classes(trained.classes.names)
 

@@ -56,19 +56,19 @@ def embed_store(
     opened.verify_once()
     check_store_place(Path(out), overwrite=overwrite)
     trained = load_model(Path(run) / "stage_1.safetensors")
-    assert trained.experiment is not None, "models of runs are saved with their settings"
+    experiment = trained.settings
     data: Mapping[str, Any] = Run(run).provenance["data"]
-    own = (opened.fingerprint, split_sha256(opened, trained.experiment))
+    own = (opened.fingerprint, split_sha256(opened, experiment))
     if (data["fingerprint"], data["split"]) != own:
         raise TCAFError(
             f"store {opened.path} holds other clips or splits than {run} was trained on, which may "
             "have learnt from what is validation or test here; give the run's own store"
         )
-    windows = find_system(trained.system).windows(trained.experiment, training=False)
-    batch_size = trained.experiment.evaluation.batch_size
+    windows = find_system(trained.system).windows(experiment, training=False)
+    batch_size = experiment.evaluation.batch_size
     place = pick_device(device)
     model = trained.model.to(place)
-    made_by = f"stage 1 of {trained.system}, seed {trained.experiment.seed}"
+    made_by = f"stage 1 of {trained.system}, seed {experiment.seed}"
     rows = np.arange(len(opened))
 
     def embedded(chosen: np.ndarray) -> np.ndarray:

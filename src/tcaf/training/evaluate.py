@@ -109,8 +109,7 @@ def evaluate_run(
         path = path / "stage_1.safetensors"
     trained = load_model(path)
     trained.check_features(opened.spec, f"store {opened.path}")
-    experiment = trained.experiment
-    assert experiment is not None, "models are saved with their settings"
+    experiment = trained.settings
     split = opened.split(experiment.data.split)
     if part == "val" and trained.classes.seen & set(split.val_unseen):
         raise TCAFError(

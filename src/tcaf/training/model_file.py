@@ -86,6 +86,17 @@ class TrainedModel:
     conformity: Conformity | None = None
     together: TogetherChoice | None = None
 
+    @property
+    def settings(self) -> Experiment:
+        """The settings of the run.
+
+        Raises:
+            TCAFError: the model holds none.
+        """
+        if self.experiment is None:
+            raise TCAFError("the model was saved without its settings, which say how to cut clips")
+        return self.experiment
+
     def thresholds(self, allowed: float) -> tuple[float, float]:
         """Returns what sets of answers go by (`Conformity.thresholds`).
 
@@ -271,12 +282,22 @@ def load_model(path: str | Path) -> TrainedModel:
         spec=FeatureSpec(**header["spec"]),
         classes=ClassSet(tuple(header["classes"]), frozenset(header["seen"])),
         class_text=ClassText({space: tensors[key].float() for space, key in keys.items()}),
-        gamma=header["gamma"],
+        gamma=_real(header["gamma"]),
         experiment=Experiment.from_json(stored) if stored else None,
-        temperature=header.get("temperature"),
+        temperature=_real(header.get("temperature")),
         conformity=_conformity(tensors, path),
-        together=TogetherChoice(**together) if together else None,
+        together=_together(together) if together else None,
     )
+
+
+def _together(value: Mapping[str, Any]) -> TogetherChoice:
+    numbers = {name: float(value[name]) for name in ("gamma", "temperature")}
+    return TogetherChoice(**{**value, **numbers})
+
+
+def _real(value: Any) -> float | None:
+    """Returns a number of JSON, where whole ones are integers of any size, as the real it is."""
+    return None if value is None else float(value)
 
 
 def _conformity(tensors: Mapping[str, Tensor], path: Path) -> Conformity | None:
