@@ -77,10 +77,19 @@ def _verdict(section: Section) -> str:
 
 
 def _block(section: Section, seed: int, quick: bool) -> str:
-    describe = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    commit = subprocess.run(describe, capture_output=True, text=True).stdout.strip() or "unknown"
-    how = f"seed {seed}, commit {commit}{', --quick' if quick else ''}"
+    how = f"seed {seed}, commit {_commit()}{', --quick' if quick else ''}"
     return f"## {section.title}\n\n**{_verdict(section)}** ({how})\n\n{section.text.strip()}\n"
+
+
+def _commit() -> str:
+    """Returns the commit, marked where more has changed than results, as this report is one."""
+    describe = ["git", "describe", "--always", "--abbrev=12"]
+    changes = ["git", "status", "--porcelain", "--untracked-files=no", "--", ".", ":!results"]
+    commit, changed = (
+        subprocess.run(each, capture_output=True, text=True).stdout.strip()
+        for each in (describe, changes)
+    )
+    return (commit or "unknown") + ("-dirty" if changed else "")
 
 
 _MARK = re.compile(r"^<!-- (\w+) -->\n", re.MULTILINE)
