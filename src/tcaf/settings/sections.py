@@ -28,10 +28,17 @@ class DataSettings:
             third random partition of its classes of training and validation.
         average: give the model the mean over time of each clip's features in place of their
             sequence, one token per modality at time 0, as methods before TCaF did.
+        auxiliary: folder of a store of further videos with labels of any kind, to learn from beside
+            the clips. Labels that are names of unseen classes are dropped, with the videos that
+            carry them.
+        auxiliary_similarity: labels are dropped like those whose name is as similar to that of an
+            unseen class, as a cosine of text embeddings; 1 drops the names alone.
     """
 
     split: str = "cls"
     average: bool = False
+    auxiliary: str = ""
+    auxiliary_similarity: Annotated[float, Field(gt=0, le=1)] = 0.6
 
 
 @settings("text")

@@ -28,6 +28,7 @@ from tcaf.systems.perceiver import Perceiver, PerceiverConfig
 from tcaf.systems.ridge import Ridge, RidgeConfig, RidgeFit
 from tcaf.systems.tcaf import TCAF, tcaf_objective
 from tcaf.systems.textlda import TextLDA, TextLDAConfig
+from tcaf.systems.textlda_auxiliary import AuxiliaryFit
 from tcaf.systems.textlda_fit import TextLDAFit
 
 SYSTEMS: Registry[System] = Registry("system")
@@ -143,6 +144,14 @@ for _system in (
     System("avgzslnet", "AVGZSLNet", AVGZSLNetConfig, AVGZSLNet, avgzslnet_objective, **_AVERAGED),
     System("avca", "AVCA", AVCAConfig, AVCA, avca_objective, **_AVERAGED),
     System("ridge", "Ridge", RidgeConfig, Ridge, fit=RidgeFit, averages=True, ignores=_UNSCALED),
-    System("textlda", "TextLDA", TextLDAConfig, TextLDA, fit=TextLDAFit, ignores=_UNSCALED),
+    System(
+        "textlda",
+        "TextLDA",
+        TextLDAConfig,
+        TextLDA,
+        fit=TextLDAFit,
+        auxiliary_fit=AuxiliaryFit,
+        ignores=_UNSCALED,
+    ),
 ):
     register(_system)

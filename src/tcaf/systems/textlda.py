@@ -43,6 +43,12 @@ FREQUENCY = 2.0**0.5
 SAME_TEXT = 1e-5
 """What the cosine of two texts may lack of 1 and be one class."""
 
+KERNEL_WIDTH = 0.36
+"""How far the cosine of two texts falls until their kernel is 1 / e."""
+
+LATER = ("source_text", "source_map", "source_mean")
+"""Weights that files of older models lack, and which are empty there."""
+
 READ_OUTS: Mapping[str, tuple[Modality, ...]] = {
     "both": MODALITIES,
     "visual": ("visual",),
@@ -102,6 +108,8 @@ class _Sized(nn.Module):
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
         for name, buffer in self._buffers.items():
+            if name in LATER:
+                state_dict.setdefault(prefix + name, buffer)
             kept = state_dict.get(prefix + name)
             if buffer is not None and kept is not None and kept.ndim == buffer.ndim:
                 self._buffers[name] = buffer.new_empty(kept.shape)
@@ -205,10 +213,18 @@ class ClipVectors(_Sized):
         return clip_vectors.together(batch.audio, batch.visual, audio, visual, self.lags)
 
 
+def text_kernel(
+    phi: Float[Tensor, "n text_dim"], other: Float[Tensor, "m text_dim"]
+) -> Float[Tensor, "n m"]:
+    """Returns the Gaussian kernel of unit texts."""
+    return torch.exp((phi @ other.T - 1) / KERNEL_WIDTH)
+
+
 class ReadOut(_Sized):
     """From the vectors of clips and the text of classes to one space.
 
-    Empty until it is fitted, and where no clip to learn from has its modalities.
+    Empty until it is fitted, and where no clip to learn from has its modalities. Has sources where
+    further labelled videos were learnt from (`textlda_auxiliary`), and is linear in text without.
     """
 
     mean: Float[Tensor, " dim"]
@@ -216,6 +232,9 @@ class ReadOut(_Sized):
     text_map: Float[Tensor, "text_dim dim"]
     seen_text: Float[Tensor, "num_seen text_dim"]
     seen_shift: Float[Tensor, "num_seen dim"]
+    source_text: Float[Tensor, "num_sources text_dim"]
+    source_map: Float[Tensor, "num_sources dim"]
+    source_mean: Float[Tensor, " dim"]
 
     def __init__(self, text_dim: int) -> None:
         super().__init__()
@@ -224,6 +243,9 @@ class ReadOut(_Sized):
         self.register_buffer("text_map", torch.zeros(text_dim, 0))
         self.register_buffer("seen_text", torch.zeros(0, text_dim))
         self.register_buffer("seen_shift", torch.zeros(0, 0))
+        self.register_buffer("source_text", torch.zeros(0, text_dim))
+        self.register_buffer("source_map", torch.zeros(0, 0))
+        self.register_buffer("source_mean", torch.zeros(0))
 
     @property
     def dim(self) -> int:
@@ -240,7 +262,10 @@ class ReadOut(_Sized):
         Args:
             phi: centred text at unit length; a seen class is known by it.
         """
-        vectors = phi @ self.text_map
+        if len(self.source_text):
+            vectors = self.source_mean + text_kernel(phi, self.source_text) @ self.source_map
+        else:
+            vectors = phi @ self.text_map
         if len(self.seen_text):
             alike, nearest = (phi @ self.seen_text.T).max(dim=1)
             own = (alike > 1 - SAME_TEXT)[:, None]
