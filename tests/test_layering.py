@@ -38,7 +38,7 @@ ROOMS = {
         *("losses", "optimisers", "stages", "interface", "blocks"),
         *("attention", "attention_map", "joint_space", "tcaf", "attention_fusion", "perceiver"),
         *("averaging", "cjme", "avgzslnet", "avca", "ridge"),
-        *("clip_vectors", "textlda", "textlda_fit"),
+        *("clip_vectors", "textlda", "textlda_fit", "textlda_auxiliary"),
         *("registry", "reads", "release_checkpoint"),
     ),
     "sources": (
@@ -48,7 +48,16 @@ ROOMS = {
     ),
     "evaluation": ("scores", "gzsl", "temperature", "parts", "decisions", "statistics"),
     "training": (
-        *("numbers", "observers", "protocol", "model_file", "provenance", "records", "run"),
+        *(
+            "numbers",
+            "observers",
+            "auxiliary",
+            "protocol",
+            "model_file",
+            "provenance",
+            "records",
+            "run",
+        ),
         *("evaluate", "release"),
     ),
     "answers": ("files", "classifier", "clips"),

@@ -31,6 +31,7 @@ from tcaf.plugins import load_plugin
 from tcaf.settings.experiment import Experiment
 from tcaf.systems.reads import read_changes, unread_settings, without
 from tcaf.systems.registry import SYSTEMS, configure, find_system
+from tcaf.training.auxiliary import auxiliary_content
 from tcaf.training.observers import EpochRecord
 from tcaf.training.provenance import class_text_sha256, split_sha256
 from tcaf.training.run import UNIMPORTANT, Run, train
@@ -225,6 +226,8 @@ def _configuration_hash(experiment: Experiment, store: FeatureStore) -> str:
         value["code"] = code  # a model of the user's own is another one once its file has changed
     value["store"] = [store.fingerprint, split_sha256(store, experiment)]
     value |= class_text_sha256(experiment, store)
+    if further := auxiliary_content(experiment):
+        value["auxiliary"] = further
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -32,6 +32,7 @@ from tcaf.systems.interface import Reduces, ZeroShotModel
 from tcaf.systems.registry import configure, find_system, modalities
 from tcaf.systems.stages import Stage, TrainingPart
 from tcaf.text.spaces import ClassText, SpaceVectors
+from tcaf.training.auxiliary import AuxiliaryVideos, find_auxiliary
 from tcaf.training.observers import EpochRecord, Observer, Silence
 
 
@@ -162,6 +163,9 @@ class TwoStages:
         self._check_clips()
         self.windows = self.system.windows(experiment, training=False)
         self.validation = self.evaluation_part("val", self.split.stage_1)
+        self.auxiliary: AuxiliaryVideos | None = None
+        if self.system.auxiliary_fit is not None:
+            self.auxiliary = find_auxiliary(experiment, store)
         self._kept: list[Any] | None = None
 
     def _check_clips(self) -> None:
@@ -220,7 +224,12 @@ class TwoStages:
             )
         model = model.to(self.device)
         windows = self.system.windows(self.experiment, training=True)
-        own = TrainingPart(self.store, rows, labels, text.to(self.device), windows, self.device)
+        further = self.auxiliary and self.auxiliary.part(
+            windows, self.device, self.experiment.evaluation.batch_size
+        )
+        own = TrainingPart(
+            self.store, rows, labels, text.to(self.device), windows, self.device, further
+        )
         return self.system.stage(model, own, self.experiment, number)
 
     def evaluate(self, model: nn.Module, part: EvaluationPart, gamma: float | None) -> GZSLResult:
