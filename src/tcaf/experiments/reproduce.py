@@ -155,6 +155,12 @@ def plan(
         for own in _on_partitions(experiment, partitions):
             folder = runs / f"{row.name}-{_configuration_hash(own, store)}"
             jobs += [Job(row, replace(own, seed=s), run_folder(folder, s)) for s in seeds]
+    further = [job for job in jobs if job.experiment.data.auxiliary]
+    if further and (alone := [job.row.name for job in jobs if job not in further]):
+        raise TCAFError(
+            f"row {alone[0]!r} does not learn from data.auxiliary, and one table does not mix those "
+            f"that do with others; name rows with --models, such as {further[0].row.name}"
+        )
     # A file may be for the whole table; what was typed is for the rows asked for.
     _check_some_row_reads(table.rows, layers_of, typed=False)
     _check_some_row_reads(rows, layers_of, typed=True)

@@ -224,9 +224,10 @@ class TwoStages:
             )
         model = model.to(self.device)
         windows = self.system.windows(self.experiment, training=True)
-        further = self.auxiliary and self.auxiliary.part(
-            windows, self.device, self.experiment.evaluation.batch_size
-        )
+        further = None
+        if self.auxiliary is not None:
+            size = self.experiment.evaluation.batch_size
+            further = self.auxiliary.part(windows, self.device, size)
         own = TrainingPart(
             self.store, rows, labels, text.to(self.device), windows, self.device, further
         )
