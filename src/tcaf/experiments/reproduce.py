@@ -158,8 +158,8 @@ def plan(
     further = [job for job in jobs if job.experiment.data.auxiliary]
     if further and (alone := [job.row.name for job in jobs if job not in further]):
         raise TCAFError(
-            f"row {alone[0]!r} does not learn from data.auxiliary, and one table does not mix those "
-            f"that do with others; name rows with --models, such as {further[0].row.name}"
+            f"row {alone[0]!r} does not learn from data.auxiliary, and one table does not mix rows "
+            f"that do with others: name rows with --models, such as {further[0].row.name}"
         )
     # A file may be for the whole table; what was typed is for the rows asked for.
     _check_some_row_reads(table.rows, layers_of, typed=False)
