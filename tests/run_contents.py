@@ -1,5 +1,18 @@
 """What the JSON files of a run hold: whole ones, of which a test changes what it is about."""
 
+import json
+
+
+def without_digests(folder):
+    """Leaves a run as earlier releases did, so that a test may change its files; returns it."""
+    file = folder / "result.json"
+    if file.is_file():
+        kept = json.loads(file.read_text())
+        rest = {name: own for name, own in kept.items() if name not in ("files", "sha256")}
+        file.write_text(json.dumps(rest))
+    return folder
+
+
 SCORES = {
     "seen": 0.5,
     "unseen": 0.25,

@@ -37,8 +37,9 @@ ROOMS = {
     "systems": (
         *("losses", "optimisers", "stages", "interface", "blocks"),
         *("attention", "attention_map", "joint_space", "tcaf", "attention_fusion", "perceiver"),
+        "tcaf_cosine",
         *("averaging", "cjme", "avgzslnet", "avca", "ridge"),
-        *("clip_vectors", "textlda", "textlda_fit", "textlda_auxiliary"),
+        *("clip_vectors", "textlda_together", "textlda", "textlda_fit", "textlda_auxiliary"),
         *("registry", "reads", "release_checkpoint"),
     ),
     "sources": (
@@ -46,24 +47,19 @@ ROOMS = {
         *("media_files", "annotations", "labels", "partition", "videos"),
         *("world", "scenes", "rendered", "hidden", "synthetic"),
     ),
-    "evaluation": ("scores", "gzsl", "temperature", "parts", "decisions", "statistics"),
-    "training": (
-        *(
-            "numbers",
-            "observers",
-            "auxiliary",
-            "protocol",
-            "model_file",
-            "provenance",
-            "records",
-            "run",
-        ),
-        *("evaluate", "release"),
+    "evaluation": (
+        *("scores", "calibration", "gzsl", "temperature", "conformal"),
+        *("parts", "together", "decisions", "statistics"),
     ),
-    "answers": ("files", "classifier", "clips"),
+    "training": (
+        *("numbers", "observers", "auxiliary", "protocol", "model_file", "provenance", "records"),
+        *("run", "evaluate", "release", "embed"),
+    ),
+    "answers": ("files", "evidence", "classifier", "clips"),
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),
     "reports": (
         *("theme", "answer_timeline", "results", "partitions", "projection", "plots"),
+        "reliability",
         *("embedding_map", "timelines", "contents", "detail", "report", "page"),
     ),
     "commands": (

@@ -442,7 +442,7 @@ def _without_times(data: bytes) -> bytes:
 
 TIMED: dict[str, Callable[[bytes], bytes]] = {
     "provenance.json": _without("started", "resumed", "command", "store", "sha256"),
-    "result.json": _without("seconds", "sha256"),
+    "result.json": _without("seconds", "files", "sha256"),
     "metrics.jsonl": _without("line", "seconds"),
     "process.json": lambda data: b"",
     "table.md": _without_times,

@@ -201,7 +201,10 @@ def test_evaluate_repeats_the_result(tcaf, world):
     kept = json.loads((world / "run" / "result.json").read_text())
     _, output, _ = tcaf("evaluate", world / "run", "--store", world / "store", "--json")
     test = json.loads(output)
+    reliability = kept["test"].pop("reliability")
     assert {name: test[name] for name in kept["test"]} == pytest.approx(kept["test"])
+    for name, expected in reliability.items():
+        assert test["reliability"][name] == pytest.approx(expected), name
     _, output, _ = tcaf(
         "evaluate", world / "run", "--store", world / "store", "--part", "val", "--json"
     )

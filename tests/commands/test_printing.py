@@ -119,6 +119,7 @@ ROW = {
     "errors": {},
     "paper": None,
 }
+FILES = ["table.md", "table.csv", "per_class.csv"]
 FAILED = {
     **ROW,
     "title": "Row [one]",
@@ -131,7 +132,7 @@ FAILED = {
 
 def test_a_table_of_the_paper(printed, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
-    output = printed(printing.print_table, [ROW, FAILED], Path("out"))
+    output = printed(printing.print_table, [ROW, FAILED], Path("out"), FILES)
     for expected in ("50.00 ± 1.00", "25.00 ± 0.00", "33.33 ± 0.20", "0.123", "0 1", "TCaF"):
         assert expected in output
     assert "paper" not in output
@@ -142,7 +143,7 @@ def test_a_table_of_the_paper(printed, monkeypatch):
 
 def test_a_single_seed_shows_no_spread(printed):
     alone = {**ROW, "stds": dict.fromkeys(ROW["stds"])}
-    output = printed(printing.print_table, [alone], Path("out"))
+    output = printed(printing.print_table, [alone], Path("out"), FILES)
     assert "50.00" in output
     assert "±" not in output
 
@@ -156,7 +157,7 @@ def cells(output, name):
 def test_a_score_without_meaning_is_a_dash(printed):
     row = {**ROW, "means": dict.fromkeys(ROW["means"]), "stds": dict.fromkeys(ROW["stds"])}
     row["means"]["unseen"] = 0.25
-    output = printed(printing.print_table, [row], Path("out"))
+    output = printed(printing.print_table, [row], Path("out"), FILES)
     assert cells(output, "TCaF") == ["TCaF", "-", "25.00", "-", "-", "-", "0 1"]
 
 
@@ -175,7 +176,7 @@ def test_scores_of_one_half_are_dashes(printed):
 def test_the_papers_numbers_stand_beside(printed, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     rows = [{**ROW, "paper": (67.14, 40.83, 50.78, 44.64)}, ROW]
-    output = printed(printing.print_table, rows, Path("out"))
+    output = printed(printing.print_table, rows, Path("out"), FILES)
     assert "paper HM" in output
     assert output.count("50.78") == 1
 

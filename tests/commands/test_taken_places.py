@@ -66,10 +66,15 @@ def from_parquet(world):
     return ("store", "from-parquet", folder)
 
 
+def embed(world):
+    return ("store", "embed", world / "run", "--store", world / "store")
+
+
 REPLACING = {
     synthetic: "feature store",
     to_parquet: "Parquet folder of tcaf",
     from_parquet: "feature store",
+    embed: "feature store",
 }
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tcaf.data.batches import FeatureBatch, LoadedClips, load_batch
 from tcaf.data.features import FeatureSpec, VideoFeatures
 from tcaf.data.packed import Packed
-from tcaf.data.sampler import Sampler, in_order
+from tcaf.data.sampler import Sampler, few_of_each, in_order
 from tcaf.data.windows import Windows, ranges
 from tcaf.data.writer import new_store
 from tcaf.errors import TCAFError
@@ -305,6 +305,26 @@ def test_others_of_a_single_class():
     sampler = Sampler(np.array([3, 3, 3]))
     with pytest.raises(TCAFError, match="triplets need clips of at least two classes, got one"):
         sampler.draw_others(np.array([[0, 1]]), generator(0))
+
+
+@pytest.mark.parametrize("count", [1, 3, 5, 100])
+def test_a_few_of_each_class(count):
+    chosen = few_of_each(LABELS, count, generator(0))
+    assert (np.diff(chosen) > 0).all()
+    there = Counter(LABELS.tolist())
+    assert Counter(LABELS[chosen].tolist()) == {c: min(n, count) for c, n in there.items()}
+    assert (few_of_each(LABELS, count, generator(0)) == chosen).all()
+    assert {*chosen.tolist()} <= {*few_of_each(LABELS, count + 1, generator(0)).tolist()}
+
+
+def test_the_few_are_drawn_alike():
+    labels = np.array([4, 4, 2, 4, 2, 4])
+    drawn = Counter(
+        position for seed in range(400) for position in few_of_each(labels, 1, generator(seed))
+    )
+    # Of 400 draws a quarter or a half each, give or take five standard deviations.
+    for position, share in zip(range(6), (1 / 4, 1 / 4, 1 / 2, 1 / 4, 1 / 2, 1 / 4), strict=True):
+        assert abs(drawn[position] - 400 * share) < 5 * (400 * share * (1 - share)) ** 0.5
 
 
 def test_in_order_by_hand():

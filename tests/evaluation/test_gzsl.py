@@ -14,6 +14,7 @@ from tcaf.evaluation.gzsl import (
     decide,
     evaluate,
     harmonic_mean,
+    margin_gammas,
     score,
     warn_if_on_edge,
 )
@@ -98,6 +99,19 @@ def test_best_gamma_on_the_edge(gammas):
     # A grid of one has no edge to speak of.
     assert not five(gammas=(0.8,)).gamma_on_edge
     warn_if_on_edge(five(gamma=0.8))
+
+
+def test_margins_have_no_edge():
+    """They are not widened by any setting, and beyond them no clip switches."""
+    # Of clips 1 and 3 the seen one switches at -1, the unseen one at 0.75: no gamma serves both.
+    distances = euclidean_distances(CLIPS[[1, 3]], CLASSES)
+    decisions = decide(distances, LABELS[[1, 3]], seen=SEEN, unseen=UNSEEN)
+    grid = margin_gammas(decisions)
+    assert (grid[0], grid[-1]) == pytest.approx((-1, 0.75), abs=0.03)
+    found = score(decisions, gammas=None)
+    assert found.gamma == grid[0]
+    assert not found.gamma_on_edge
+    assert score(decisions, gammas=grid).gamma_on_edge
 
 
 def draw(seed, num_seen=5, num_unseen=3, clips=31, dim=2):

@@ -192,12 +192,23 @@ def notes_of(path):
     return notes
 
 
-SILENCE = "the sound is silent, or its channels cancel each other out in their mean"
+SILENCE = "the sound is silent"
+CANCELS = "the two channels of the sound cancel each other out in their mean"
 STILLNESS = "the picture stands still"
 
 
 def opposite(count, rate, channels, start):
     return tone(count, rate, channels, start) * (1, -1)
+
+
+def nearly_opposite(count, rate, channels, start):
+    """As lossy codecs leave it: the mean is no silence."""
+    return tone(count, rate, channels, start) * (1, -0.85)
+
+
+def beside(count, rate, channels, start):
+    """One channel alone, as of a recorder with one of two microphones."""
+    return tone(count, rate, channels, start) * (1, 0)
 
 
 def noisy(k, width, height):
@@ -213,7 +224,11 @@ def noisy(k, width, height):
         # Half a step of 16 bits, as of a recorder without a microphone.
         ({"make": lambda *a: tone(*a, loudness=2**-14)}, [SILENCE]),
         ({"make": lambda *a: tone(*a, loudness=0.02)}, []),
-        ({"make": opposite, "layout": "stereo"}, [SILENCE]),
+        ({"make": opposite, "layout": "stereo"}, [CANCELS, SILENCE]),
+        ({"make": nearly_opposite, "layout": "stereo"}, [CANCELS]),
+        ({"make": opposite, "layout": "stereo", "audio_codec": "pcm_u8"}, [CANCELS, SILENCE]),
+        ({"make": beside, "layout": "stereo", "audio_codec": "pcm_u8"}, []),
+        ({"make": beside, "layout": "stereo"}, []),
         ({"draw": lambda k, w, h: picture(0, w, h)}, [STILLNESS]),
         ({"draw": noisy}, [STILLNESS]),
         ({"seconds": 0}, []),

@@ -38,6 +38,7 @@ def report(**changes):
                 unseen=Score(0.2174),
                 harmonic_mean=Score(0.3172, 0.009, 0.3172),
                 area=Score(0.10324, 0.004),
+                calibration=Score(0.065),
                 gammas=(1.2, 1.4, 1.2),
             ),
             ResultRow(f"CJME {HOSTILE}", 2, failure=f"the loss became nan {HOSTILE}"),
@@ -96,7 +97,7 @@ class Reader(HTMLParser):
 
 def test_numbers_of_the_results():
     rows = Reader(render_page(report())).rows
-    assert rows[0] == ["model", "S", "U", "HM", "ZSL", "area", "gamma", "seeds"]
+    assert rows[0] == ["model", "S", "U", "HM", "ZSL", "area", "ECE", "gamma", "seeds"]
     assert rows[1] == [
         "TCaF",
         "58.63 ± 1.20paper 58.60",
@@ -104,6 +105,7 @@ def test_numbers_of_the_results():
         "31.72 ± 0.90paper 31.72",
         "–",
         "0.1032 ± 0.0040",
+        "6.50",
         "1.2, 1.4",
         "3",
     ]

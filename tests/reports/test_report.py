@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
+from run_contents import without_digests
 from tcaf.commands.entry import main
 from tcaf.errors import TCAFError
 from tcaf.evaluation.decisions import FILE, read_decisions, write_decisions
@@ -75,6 +76,7 @@ def test_everything_is_on_the_page(folder):
         "curves",
         "classes",
         "confusion",
+        "reliability",
         "training",
         "embeddings",
         "attention",
@@ -93,13 +95,13 @@ def test_without_the_clips_the_rest_is_shown(folder, tmp_path):
     (moved / "provenance.json").write_text(json.dumps({**origin, "store": str(tmp_path / "gone")}))
     page = build_report([moved])
     names = [figure.name for figure in page.figures]
-    assert names == ["curves", "classes", "confusion", "training"]
+    assert names == ["curves", "classes", "confusion", "reliability", "training"]
     assert "--store" in page.notes[0]
 
 
 def half_of(run, out, half):
     """Copies a run as it would be if all its test clips were of seen or of unseen classes."""
-    shutil.copytree(run, out)
+    without_digests(shutil.copytree(run, out))
     decided = read_decisions(run / FILE)
     rows = np.flatnonzero(decided.decisions.is_seen == (half == "seen"))
     columns = {
@@ -134,7 +136,7 @@ def test_clips_of_one_half(folder, tmp_path, monkeypatch, half, missing, known, 
         scores = (row.seen, row.unseen, row.harmonic_mean, row.zsl, row.area)
         assert [score is not None for score in scores] == known
     names = [figure.name for figure in page.figures if figure.name != "nothing"]
-    assert names == ["classes", *drawn, "training"]
+    assert names == ["classes", *drawn, "reliability", "training"]
     assert page.comparisons == ()
     told = " ".join(page.notes)
     assert f"harmonic_mean needs clips of {missing} classes" in told

@@ -229,6 +229,7 @@ def test_activitynets_annotations(tmp_path):
         twice={"subset": "training", "annotations": [cat]},
         many={"subset": "training", "annotations": [dog, cat, *both]},
         none={"subset": "testing", "annotations": []},
+        unlisted={"annotations": [dog | {"segment": [3, 2]}, dog | {"segment": [0, "x"]}]},
         both={"subset": "testing", "annotations": [dog]},
         gone={"subset": "testing", "annotations": [dog]},
     )
@@ -246,6 +247,8 @@ def test_activitynets_annotations(tmp_path):
         "gone": "no such file",
         "many.mp4@1-2.5": "several labels",
         "none": "no label",
+        "unlisted@[3, 2]": "impossible segment",
+        'unlisted@[0, "x"]': "impossible segment",
     }
     assert not found.remarks
 
@@ -261,7 +264,7 @@ def test_activitynets_annotations(tmp_path):
         ('{"database": {"x": {"annotations": [{}]}}}', "annotations with a label each, .* for 'x'"),
         (
             '{"database": {"x": {"annotations": [{"label": "a", "segment": [3, 2]}]}}}',
-            r"perhaps a segment \[start, end\] in seconds, for 'x'",
+            r"none of 1 videos can be used; the first: .* called x",
         ),
         ('{"database": {"x": {}}}', "none of 1 videos can be used; the first: .* called x"),
         (

@@ -7,7 +7,16 @@ import torch
 from tcaf.data.packed import Packed
 from tcaf.seeding import generator
 from tcaf.systems import clip_vectors
-from tcaf.systems.clip_vectors import change, course, longest_span, together, unit_means
+from tcaf.systems.clip_vectors import (
+    change,
+    course,
+    ends,
+    longest_span,
+    on_a_grid,
+    products,
+    together,
+    unit_means,
+)
 
 LENS_A, LENS_V = (5, 0, 3, 2, 11), (7, 4, 2, 0, 13)
 
@@ -118,3 +127,54 @@ def test_means_have_length_1_and_missing_ones_0():
 def test_the_longest_span():
     assert longest_span(packed(LENS_A, 3, 0.5), packed(LENS_V, 2, 0.25)) == 5.0
     assert longest_span(packed((1, 0), 3, 0.5), packed((0, 0), 2, 0.5)) == 0.0
+
+
+def grid_by_loop(batch, directions, step_s, first, num_steps):
+    """Each token's change and its place along directions, shared out to the steps beside it."""
+    found = np.zeros((len(batch.lens), num_steps, 1 + len(directions)))
+    for clip, (tokens, times) in enumerate(clips(batch)):
+        if len(tokens) < 3:
+            continue
+        moved = (tokens - tokens.mean(axis=0)) @ directions.T
+        channels = np.c_[change_by_loop(tokens), moved / np.linalg.norm(moved)]
+        for channel, time in zip(channels, times, strict=True):
+            for step in range(num_steps):
+                at = (np.floor(first[clip] / step_s) + step) * step_s
+                found[clip, step] += max(0, 1 - abs(time - at) / step_s) * channel
+    return found
+
+
+def test_a_grid_by_a_loop():
+    batch = packed(LENS_A, 3, 0.96)
+    starts = torch.tensor([0.3, 0.0, 7.1, 2.0, 0.9], dtype=torch.float64)
+    batch = Packed(batch.tokens, batch.lens, batch.times + starts[batch.packing.clip_of])
+    directions = torch.linalg.qr(torch.randn(3, 2, generator=generator(0), dtype=torch.float64))[
+        0
+    ].T
+    first = ends(batch)[0]
+    found = on_a_grid(batch, directions, 0.5, first, 23)
+    expected = grid_by_loop(batch, directions.numpy(), 0.5, first.numpy(), 23)
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-12)
+    assert found[:, -1].abs().sum() == 0, "no token lies so late"
+
+
+def test_a_clip_that_does_not_move_along_the_directions():
+    batch = Packed(torch.tensor([[0.0, 1], [0, 3], [0, 9]]), torch.tensor([3]), torch.arange(3.0))
+    found = on_a_grid(batch, torch.tensor([[1.0, 0.0]]), 1.0, torch.zeros(1), 5)
+    assert found[0, :, 0].any()
+    assert not found[0, :, 1].any()
+
+
+def test_products_by_hand():
+    """One channel each: at lag 1 the later one is looked at one step after the earlier one."""
+    later, earlier = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[5.0, 7.0, 11.0]])
+    found = products(later[:, :, None], earlier[:, :, None], range(1, 5))
+    assert found.tolist() == [[2 * 5 + 3 * 7, 3 * 5, 0, 0]]
+
+
+def test_products_of_each_two_channels():
+    one, other = (torch.randn(2, 7, n, generator=generator(n)) for n in (2, 3))
+    found = products(one, other, range(3)).view(2, 3, 2, 3)
+    for lag in range(3):
+        expected = torch.einsum("bti,btj->bij", one[:, lag:], other[:, : 7 - lag])
+        torch.testing.assert_close(found[:, lag], expected)

@@ -67,6 +67,7 @@ def test_order_and_what_each_is_given():
         "avgzslnet": "AVGZSLNet",
         "avca": "AVCA",
         "ridge": "Ridge",
+        "tcaf_cosine": "TCaF (cosine head)",
         "textlda": "TextLDA",
     }
     assert next(iter(SYSTEMS)) == "tcaf"
@@ -262,7 +263,7 @@ def test_modalities(name):
     alone = replace(experiment, model=ModelSettings(modalities="visual"))
     shared = issubclass(SYSTEMS[name].config, TCAFConfig)
     assert modalities(alone) == (("visual",) if shared else ("audio", "visual"))
-    assert shared == (name in ("tcaf", "attention_fusion", "perceiver"))
+    assert shared == (name in ("tcaf", "attention_fusion", "perceiver", "tcaf_cosine"))
 
 
 # --- Plugins ---

@@ -9,9 +9,10 @@ from tcaf.data.batches import FeatureBatch
 from tcaf.data.packed import Packed
 from tcaf.errors import TCAFError
 from tcaf.seeding import generator
-from tcaf.systems.interface import Reduces
-from tcaf.systems.textlda import TextLDA, TextLDAConfig
+from tcaf.systems.interface import Reduces, Together
+from tcaf.systems.textlda import READ_OUTS, TextLDA, TextLDAConfig
 from tcaf.systems.textlda_fit import Choice, TextLDAFit, choices
+from tcaf.systems.textlda_together import moved
 from tcaf.training.model_file import load_model
 from tcaf.training.run import Run, train
 
@@ -173,6 +174,43 @@ def test_time_tells_what_means_do_not():
     assert right["off"] < 0.65
 
 
+def turning(labels, seed):
+    """Clips of two classes: sound goes up when the picture does, or down; each alone is alike."""
+    generator_ = generator(seed, "turning")
+    packed = {name: [] for name in ("audio", "visual")}
+    for label in labels.tolist():
+        word = torch.where(torch.rand(12, generator=generator_) < 0.5, 1.0, -1.0)
+        for name, dim, side in (("audio", AUDIO, 1 - 2 * label), ("visual", VISUAL, 1)):
+            tokens = 0.1 * torch.randn(12, dim, generator=generator_)
+            tokens[:, 1] += side * word
+            packed[name].append(tokens)
+    lens, times = torch.full((len(labels),), 12), torch.arange(12.0).repeat(len(labels))
+    found = [Packed(torch.cat(tokens), lens, times) for tokens in packed.values()]
+    return FeatureBatch(*found, labels=labels)
+
+
+def test_products_tell_what_goes_up_with_what():
+    labels, text = torch.arange(400) % 2, torch.eye(TEXT_DIM)[:2]
+    model = build(time="on", num_random=50)
+    TextLDAFit(model, [turning(labels, 0)], text).solve(1)
+    new = turning(labels, 1)
+    distances = model.scores(new, model.embed_text(text).class_embedding)
+    assert (distances.argmin(dim=1) == labels).double().mean() > 0.9
+
+
+def test_columns_of_one_modality_are_its_own_vector():
+    batch = clips()
+    fit = TextLDAFit(build(), [batch], TEXT)
+    for epoch in (1, 48):
+        fit.solve(epoch)
+        vectors = fit.model.vectors
+        both = torch.cat(vectors.blocks(batch, ("audio", "visual")), dim=1)
+        assert both.shape[1] == sum(vectors.sizes(("audio", "visual")))
+        for modality in ("audio", "visual"):
+            alone = torch.cat(vectors.blocks(batch, (modality,)), dim=1)
+            torch.testing.assert_close(both[:, vectors.columns(modality)], alone)
+
+
 def test_clips_without_sound_or_picture_are_answered_from_the_other():
     """Each by a read-out of its own, as if nothing but that modality had ever been there."""
     batch = clips()
@@ -194,13 +232,7 @@ def test_a_batch_of_all_kinds_is_answered_clip_by_clip():
     kinds = [clips(seed=1), clips(seed=1, audio=False), clips(seed=1, visual=False)]
     mixed = [select(kind, torch.arange(i, i + 2)) for i, kind in enumerate(kinds)]
 
-    def joined(name):
-        parts = [each.modality(name) for each in mixed]
-        return Packed(
-            *(torch.cat([getattr(p, n) for p in parts]) for n in ("tokens", "lens", "times"))
-        )
-
-    together = scores(model, FeatureBatch(joined("audio"), joined("visual")))
+    together = scores(model, joined(mixed))
     apart = torch.cat([scores(model, each) for each in mixed])
     torch.testing.assert_close(together, apart, atol=1e-5, rtol=0)
 
@@ -238,6 +270,11 @@ def test_one_class_is_not_enough():
         TextLDAFit(build(), [clips(torch.zeros(5, dtype=torch.int64))], TEXT)
 
 
+def test_one_clip_a_class_is_not_enough():
+    with pytest.raises(TCAFError, match="at least two of one class, got fewer"):
+        TextLDAFit(build(), [clips(torch.arange(5))], TEXT)
+
+
 def test_a_run_is_kept_and_read_back(tiny_store, tiny_experiment, tmp_path):
     experiment = replace(
         tiny_experiment(training={"epochs": 48}, evaluation={"gamma_grid": "margins"}),
@@ -250,3 +287,62 @@ def test_a_run_is_kept_and_read_back(tiny_store, tiny_experiment, tmp_path):
     (last,) = [r for r in Run(tmp_path / "run").records() if r.stage == 2]
     assert last.epoch == result["choice"]["epoch"]
     assert kept.model.vectors.reads_time == bool(last.losses["time"])
+
+
+def joined(batches):
+    def of(name):
+        parts = [each.modality(name) for each in batches]
+        return Packed(
+            *(torch.cat([getattr(p, n) for p in parts]) for n in ("tokens", "lens", "times"))
+        )
+
+    labels = torch.cat([each.known_labels for each in batches])
+    return FeatureBatch(of("audio"), of("visual"), labels)
+
+
+def test_clips_together_move_the_classes_of_the_read_out_that_answers_them():
+    """As if each kind of clip had been a batch of its own; counts are those of training clips."""
+    model = build()
+    counts = torch.bincount(LABELS % 8, minlength=CLASSES).float()
+    TextLDAFit(model, [clips(LABELS % 8)], TEXT[:8]).solve(1)
+    assert isinstance(model, Together)
+    added = 0.07 * (counts > 0)
+    kinds = [clips(seed=1), clips(seed=2, audio=False), clips(seed=3, visual=False)]
+    mixed = [
+        select(joined(kinds), rows)
+        for rows in torch.randperm(3 * CLIPS, generator=generator(0, "rows")).split(41)
+    ]
+    found = model.classes_together([model(batch) for batch in mixed], TEXT, added).class_embedding
+    before = model.embed_text(TEXT).class_embedding
+    first = 0
+    for (name, _), kind in zip(READ_OUTS.items(), kinds, strict=True):
+        part = slice(first, first + model.read_out(name).dim)
+        first = part.stop
+        own = [model(kind).video_embedding[:, part]]
+        expected = moved(own, before[:, part], counts, added)
+        torch.testing.assert_close(found[:, part], expected, atol=1e-4, rtol=0)
+        assert (found[:, part] - before[:, part]).abs().max() > 0.01
+    output = model(kinds[0])
+    assert torch.equal(model.scores(output, before), model.scores(kinds[0], before))
+
+
+def test_read_outs_without_clips_stay():
+    model = build(time="off")
+    TextLDAFit(model, [clips()], TEXT).solve(1)
+    output = model(clips(seed=1, audio=False))
+    found = model.classes_together([output], TEXT, torch.zeros(CLASSES)).class_embedding
+    before = model.embed_text(TEXT).class_embedding
+    changed = (found != before).any(dim=0)
+    both, picture = (model.read_out(name).dim for name in ("both", "visual"))
+    assert torch.equal(changed.nonzero()[:, 0], torch.arange(both, both + picture))
+
+
+def test_a_model_without_counts_answers_clip_by_clip_and_says_how_to_get_them():
+    model, older = build(), build()
+    TextLDAFit(model, [clips()], TEXT).solve(1)
+    kept = {n: t for n, t in model.state_dict().items() if not n.endswith("seen_counts")}
+    older.load_state_dict(kept)
+    new = clips(seed=1)
+    assert torch.equal(scores(older, new), scores(model, new))
+    with pytest.raises(TCAFError, match=r"how many clips of each class .*; train it again"):
+        older.classes_together([older(new)], TEXT, torch.zeros(CLASSES))

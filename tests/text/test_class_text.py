@@ -14,7 +14,12 @@ from tcaf.data.writer import new_store
 from tcaf.errors import TCAFError
 from tcaf.settings.sections import TextSettings
 from tcaf.text import class_text as text
-from tcaf.text.class_text import embed_classes, open_text_source
+from tcaf.text.class_text import (
+    UnusedRowsWarning,
+    embed_classes,
+    embed_in_spaces,
+    open_text_source,
+)
 from tcaf.text.encoders import SentenceEncoder, packaged_model
 from tcaf.text.phrases import class_phrases
 from tcaf.text.sources import read_named_vectors
@@ -158,6 +163,19 @@ def test_an_unknown_kind_is_refused_with_the_nearest(store):
         class_phrases(settings, ["Bach"], store)
     with pytest.raises(TCAFError, match=r"no phrases of the kind 'vertical'; there are name$"):
         class_phrases(settings, ["Bach"])
+
+
+def test_phrases_that_nobody_reads_are_named(glove, store, tmp_path, recwarn):
+    names = ["Cutting", "Bach"]
+    phrases = tmp_path / "phrases.csv"
+    phrases.write_text("name,phrase\nCutting,cutting\nBach,playing\n")
+    settings = TextSettings(source="glove", path=glove.path, phrases_file=str(phrases))
+    embed_in_spaces({"text": settings}, names, store)
+    assert not recwarn.list
+    with phrases.open("a") as file:
+        file.write("Bcah,flute\n")
+    with pytest.warns(UnusedRowsWarning, match=r"phrases\.csv has rows of 1 classes .*'Bcah'"):
+        embed_in_spaces({"text": settings}, names, store)
 
 
 def test_a_phrases_file_replaces_the_phrases_of_the_store(glove, store, tmp_path):

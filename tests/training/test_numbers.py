@@ -4,8 +4,10 @@ import shutil
 
 import pytest
 
+from run_contents import without_digests
 from tcaf.data.features import FeatureSpec
 from tcaf.errors import TCAFError
+from tcaf.training.evaluate import evaluate_run
 from tcaf.training.model_file import load_model, load_tensors, save_tensors
 from tcaf.training.numbers import RULES, check_numbers
 from tcaf.training.run import Run, train
@@ -68,8 +70,26 @@ def test_a_model_with_such_a_number_is_refused(name, value, run, tmp_path):
         load_model(path)
 
 
+def test_whole_numbers_of_any_size_are_numbers(run, tmp_path):
+    path = tmp_path / "model.safetensors"
+    tensors, header = load_tensors(run / "model.safetensors", "a model")
+    save_tensors(path, tensors, {**header, "gamma": 10**30, "temperature": 10**30})
+    trained = load_model(path)
+    assert (trained.gamma, trained.temperature) == (1e30, 1e30)
+    assert isinstance(trained.gamma, float)
+    assert isinstance(trained.temperature, float)
+
+
+def test_a_model_without_settings_is_not_evaluated(run, tiny_store, tmp_path):
+    path = tmp_path / "model.safetensors"
+    tensors, header = load_tensors(run / "model.safetensors", "a model")
+    save_tensors(path, tensors, {**header, "experiment": None})
+    with pytest.raises(TCAFError, match="saved without its settings"):
+        evaluate_run(path, tiny_store)
+
+
 def test_a_result_with_such_a_number_is_refused(run, tmp_path):
-    copy = Run(shutil.copytree(run, tmp_path / "copy"))
+    copy = Run(without_digests(shutil.copytree(run, tmp_path / "copy")))
     good = copy.result
     (copy.path / "result.json").write_text(json.dumps(good | {"seconds": -1}))
     with pytest.raises(TCAFError, match=r"result\.json is damaged: expected seconds to be a"):
@@ -91,7 +111,7 @@ def test_a_result_with_such_a_number_is_refused(run, tmp_path):
     ],
 )
 def test_metrics_with_such_a_number_are_refused(change, words, run, tmp_path):
-    copy = Run(shutil.copytree(run, tmp_path / "copy"))
+    copy = Run(without_digests(shutil.copytree(run, tmp_path / "copy")))
     lines = (copy.path / "metrics.jsonl").read_text().splitlines()
     assert len(copy.records()) == len(lines) > 1
     lines[1] = json.dumps(json.loads(lines[1]) | change)

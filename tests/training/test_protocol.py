@@ -81,7 +81,7 @@ def test_temperature_is_fitted_where_an_epoch_is_the_best_so_far(store, protocol
 def test_the_temperature_makes_validation_clips_likely(store, protocol):
     own = protocol(store)
     model = own.new_stage(1).model
-    found = own.temperature(model, 0.4)
+    found = own.trust(model, 0.4).temperature
     part = own.validation
     clips = tcaf.evaluation.parts.distances(model, part, own.windows)
     assert found == fit_temperature(clips, part.labels, seen=part.classes.seen_ids, gamma=0.4)
@@ -187,6 +187,19 @@ def test_stage_2_replays_the_learning_rates_or_watches_validation(store, protoco
     assert own.learning_rate(second, dropped, 5) == 0.25
     watching = protocol(store, fidelity=Fidelity(stage_2_schedule="validation"))
     assert watching.learning_rate(watching.new_stage(2), dropped, 5) == rate
+
+
+def test_a_few_clips_a_class_are_trained_on_and_all_are_tested(store, protocol):
+    own = protocol(store, data={"clips_per_class": 2})
+    for number, part in ((1, "stage_1_train"), (2, "stage_2_train")):
+        rows = own.new_stage(number).part.rows
+        assert set(rows) < set(store.rows("cls", part))
+        counts = np.unique(store.class_names[rows], return_counts=True)[1]
+        assert counts.tolist() == [2] * len(counts)
+    everything = protocol(store)
+    assert (own.validation.rows == everything.validation.rows).all()
+    finished, of_all = ([*each.run()][-1] for each in (own, everything))
+    assert len(finished.result.decisions.labels) == len(of_all.result.decisions.labels)
 
 
 def test_test_clips_are_looked_at_once_and_last(store, monkeypatch, protocol):

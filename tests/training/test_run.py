@@ -1,5 +1,6 @@
 """The run directory: what it holds, and that interrupting a run loses nothing."""
 
+import itertools
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from run_contents import without_digests
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
 from tcaf.files.sealed import UnsealedWarning
@@ -24,7 +26,7 @@ from tcaf.sources.synthetic import prepare_synthetic
 from tcaf.training.model_file import load_model, save_model, save_tensors
 from tcaf.training.observers import Silence
 from tcaf.training.provenance import text_sha256
-from tcaf.training.run import Run, train
+from tcaf.training.run import FILE, Run, train
 
 
 @pytest.fixture(scope="module")
@@ -275,7 +277,7 @@ def test_provenance_says_how_a_run_was_taken_up_again(
 
 
 def test_resuming_with_other_class_text_is_refused(store, whole, tmp_path, experiment):
-    run = shutil.copytree(whole, tmp_path / "r")
+    run = without_digests(shutil.copytree(whole, tmp_path / "r"))
     origin = json.loads((run / "provenance.json").read_text())
     assert origin["data"]["class_text"] == text_sha256(experiment, store)
 
@@ -288,7 +290,7 @@ def test_resuming_with_other_class_text_is_refused(store, whole, tmp_path, exper
 
     with pytest.raises(TCAFError, match=r"class text is made from \(stored\) has changed since"):
         resume_after("0" * 64)
-    assert resume_after(None) == Run(whole).result
+    assert resume_after(None)["test"] == Run(whole).result["test"]
 
 
 def test_a_run_goes_on_where_its_text_files_are_gone(store, tmp_path, experiment):
@@ -430,7 +432,7 @@ def test_damaged_and_foreign_models_are_refused(whole, tmp_path):
     ],
 )
 def test_a_file_with_other_content_is_named(whole, tmp_path, name, damage):
-    run = Run(shutil.copytree(whole, tmp_path / "run"))
+    run = Run(without_digests(shutil.copytree(whole, tmp_path / "run")))
     file = run.path / name
     if isinstance(damage, dict) and file.is_file():
         damage = {**json.loads(file.read_text()), **damage}
@@ -441,12 +443,39 @@ def test_a_file_with_other_content_is_named(whole, tmp_path, name, damage):
 
 @pytest.mark.parametrize("line", ["", "{", "[]", '{"stage": 1}', "[" * 100_000])
 def test_a_damaged_line_of_metrics_is_named(whole, tmp_path, line):
-    run = Run(shutil.copytree(whole, tmp_path / "run"))
+    run = Run(without_digests(shutil.copytree(whole, tmp_path / "run")))
     file = run.path / "metrics.jsonl"
     first, *rest = file.read_text().splitlines()
     file.write_text("\n".join([first, line, *rest]))
     with pytest.raises(TCAFError, match=r"line 2 of .*metrics.jsonl is damaged"):
         run.records()
+
+
+@pytest.mark.parametrize("name", ["config.json", "provenance.json", "metrics.jsonl", FILE])
+def test_a_file_that_is_not_as_the_run_left_it_is_named(whole, tmp_path, name):
+    def look(run):
+        return run.experiment, run.provenance, run.records(), run.decisions
+
+    run = Run(shutil.copytree(whole, tmp_path / "run"))
+    look(run)
+    # White space changes nothing but the bytes.
+    with (run.path / name).open("ab") as file:
+        file.write(b"\n")
+    with pytest.raises(TCAFError, match=rf"{name} is not what the run wrote"):
+        look(run)
+
+
+def test_every_bit_of_a_result_counts(whole, tmp_path):
+    run = Run(shutil.copytree(whole, tmp_path / "run"))
+    file = run.path / "result.json"
+    data = file.read_bytes()
+    # The lowest bit makes another digit of a digit.
+    for place, bit in itertools.product(range(0, len(data), 2), (0, 5)):
+        flipped = bytearray(data)
+        flipped[place] ^= 1 << bit
+        file.write_bytes(flipped)
+        with pytest.raises(TCAFError, match=r"result\.json"):
+            run.result  # noqa: B018
 
 
 def test_provenance_says_where_a_result_comes_from(store, whole):

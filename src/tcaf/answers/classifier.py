@@ -5,8 +5,9 @@ is `training.run`, the features of a file are `extract`, the arithmetic is `eval
 """
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -16,20 +17,26 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tcaf.answers.evidence import Alone, Neighbour, alone, nearest
 from tcaf.answers.files import FileBackbones
 from tcaf.data.batches import Clips, FeatureBatch, LoadedClips, load_batch
-from tcaf.data.features import Modality, VideoFeatures
+from tcaf.data.features import MODALITIES, Modality, VideoFeatures
 from tcaf.data.sampler import in_order
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
+from tcaf.evaluation.conformal import NOT_TOGETHER, answer_sets, strangeness
 from tcaf.evaluation.temperature import calibrated, probabilities
+from tcaf.evaluation.together import distances_together
 from tcaf.execution.devices import pick_device
 from tcaf.plugins import load_plugin
 from tcaf.systems.registry import find_system
 from tcaf.text.candidates import NO_STORE, RunClasses
-from tcaf.text.spaces import SpaceVectors
+from tcaf.text.spaces import ClassText, SpaceVectors
 from tcaf.training.model_file import TrainedModel, load_model
 from tcaf.training.run import Run
+
+FEW_CLIPS = 300
+"""Clips below which answering them together gains little, and may lose."""
 
 Clip = str | Path | VideoFeatures
 """A media file, or the features of a clip."""
@@ -45,21 +52,27 @@ class Answer:
         probability: that this class is right if one of the candidates is; None if the model holds
             no temperature.
         seen: whether the model was trained on the class.
+        alone: what sound and picture say of the class apart, where that was asked for; empty where
+            the clip or the model does not have both.
     """
 
     name: str
     distance: float
     probability: float | None
     seen: bool
+    alone: Mapping[Modality, Alone] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns the answer as JSON values."""
-        return {
+        found: dict[str, Any] = {
             "class": self.name,
             "probability": self.probability,
             "distance": self.distance,
             "seen": self.seen,
         }
+        if self.alone is not None:
+            found["alone"] = {modality: asdict(each) for modality, each in self.alone.items()}
+        return found
 
 
 @dataclass(frozen=True)
@@ -69,15 +82,27 @@ class Ranking:
     Args:
         id: of the clip; the path of a file.
         answers: best first, by distance plus gamma where seen.
+        names: all candidates that are not ruled out, in the order of the answers; empty for none of
+            them, None where no set was asked for.
+        nearest: classes of the training, the nearest first, where they were asked for.
     """
 
     id: str
     answers: tuple[Answer, ...]
+    names: tuple[str, ...] | None = None
+    nearest: tuple[Neighbour, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns the ranking as JSON values."""
         ranked = enumerate(self.answers, start=1)
-        return {"id": self.id, "answers": [{"rank": r, **a.to_json()} for r, a in ranked]}
+        found = {"id": self.id, "answers": [{"rank": r, **a.to_json()} for r, a in ranked]}
+        if self.names is not None:
+            found["set"] = list(self.names)
+        if self.nearest is not None:
+            found["nearest_training"] = [
+                {"class": each.name, "distance": each.distance} for each in self.nearest
+            ]
+        return found
 
 
 class ZeroShotClassifier:
@@ -128,14 +153,12 @@ class ZeroShotClassifier:
         audio_weights: str | Path | None = None,
         visual_weights: str | Path | None = None,
     ) -> None:
-        if trained.experiment is None:
-            raise TCAFError("the model was saved without its settings, which say how to cut clips")
+        self.experiment = trained.settings
         self.trained = trained
         self.device = pick_device(device)
         self.model = trained.model.to(self.device).eval()
-        self.experiment = trained.experiment
         system = find_system(trained.system)
-        self.windows = system.windows(trained.experiment, training=False)
+        self.windows = system.windows(self.experiment, training=False)
         self.gamma = 0.0 if trained.gamma is None else trained.gamma
         self.temperature = trained.temperature
         self.notes: tuple[str, ...] = ()
@@ -148,7 +171,7 @@ class ZeroShotClassifier:
         self._weights = {m: None if w is None else Path(w) for m, w in weights.items()}
         own = trained.class_text.by_name(trained.classes.names)
         known = {space: {**(text or {}).get(space, {}), **own[space]} for space in own}
-        self._text = RunClasses(system.text_settings(trained.experiment), known, store, no_store)
+        self._text = RunClasses(system.text_settings(self.experiment), known, store, no_store)
         self.classes: tuple[str, ...] = ()
         self.set_classes(trained.classes.names)
 
@@ -212,6 +235,7 @@ class ZeroShotClassifier:
         """
         found = self._text.embed(names, phrases)
         text = found.text.to(self.device).model_input
+        self._candidates = text
         self._class_embedding = self.model.embed_text(text).class_embedding
         seen = self.trained.classes.seen
         self._seen = [column for column, known in enumerate(found.known) if known in seen]
@@ -269,16 +293,37 @@ class ZeroShotClassifier:
     # A text is a file; that it is a sequence of texts too is of no account.
     @overload
     def classify(  # type: ignore[overload-overlap]
-        self, clips: Clip, top_k: int = 5, seen_bias: float = 0.0
+        self,
+        clips: Clip,
+        top_k: int = 5,
+        seen_bias: float = 0.0,
+        *,
+        together: bool = False,
+        abstain: float | None = None,
+        why: bool = False,
     ) -> Ranking: ...
 
     @overload
     def classify(
-        self, clips: Sequence[Clip], top_k: int = 5, seen_bias: float = 0.0
+        self,
+        clips: Sequence[Clip],
+        top_k: int = 5,
+        seen_bias: float = 0.0,
+        *,
+        together: bool = False,
+        abstain: float | None = None,
+        why: bool = False,
     ) -> list[Ranking]: ...
 
     def classify(
-        self, clips: Clip | Sequence[Clip], top_k: int = 5, seen_bias: float = 0.0
+        self,
+        clips: Clip | Sequence[Clip],
+        top_k: int = 5,
+        seen_bias: float = 0.0,
+        *,
+        together: bool = False,
+        abstain: float | None = None,
+        why: bool = False,
     ) -> Ranking | list[Ranking]:
         """Ranks the classes for one clip, or for each of a list.
 
@@ -287,19 +332,31 @@ class ZeroShotClassifier:
             top_k: how many answers to give, if there are as many classes.
             seen_bias: added to gamma: a positive number favours classes that the model was not
                 trained on, a negative one those that it was.
+            together: answer each clip in the light of all others (transductive): class vectors
+                move to where the clips are. That takes some hundred clips, in which the candidates
+                really occur, about as often as each other; below `FEW_CLIPS` it warns.
+            abstain: share of wrong answers that is allowed: each clip also gets the set of names
+                that are not ruled out, which leaves out the true one, if it is a candidate, in at
+                most this share of clips that are like those of the run's validation
+                (`evaluation.conformal`). It may be empty: none of these.
+            why: also say what sound and picture tell apart, and which classes of the training the
+                clip is nearest to.
 
         Raises:
-            TCAFError: see `features`; `top_k` is not positive, or `seen_bias` not finite.
+            TCAFError: see `features`; `top_k` is not positive, or `seen_bias` not finite; a model
+                that cannot answer clips together, or none of whose sets could be vouched for.
         """
-        _check_ranking(top_k, seen_bias)
+        self._check_asked(top_k, seen_bias, together, abstain)
         if isinstance(clips, str | Path | VideoFeatures):
-            return self.classify([clips], top_k, seen_bias)[0]
+            asked: dict[str, Any] = {"together": together, "abstain": abstain, "why": why}
+            return self.classify([clips], top_k, seen_bias, **asked)[0]
         videos = [self.features(clip) for clip in clips]
         if not videos:
             return []
         ids = [video.id for video in videos]
         loaded = LoadedClips(videos, self.trained.spec)
-        return self._answer(loaded, np.arange(len(videos)), ids, top_k, seen_bias)
+        rows = np.arange(len(videos))
+        return self._answer(loaded, rows, ids, top_k, seen_bias, together, abstain, why)
 
     def classify_store(
         self,
@@ -307,6 +364,10 @@ class ZeroShotClassifier:
         rows: Int[np.ndarray, " clips"],
         top_k: int = 5,
         seen_bias: float = 0.0,
+        *,
+        together: bool = False,
+        abstain: float | None = None,
+        why: bool = False,
     ) -> list[Ranking]:
         """Ranks the classes for clips of a store, as `classify` does.
 
@@ -314,13 +375,14 @@ class ZeroShotClassifier:
             TCAFError: features of another backbone or size than the run's, or a clip without a
                 modality that the model cannot do without.
         """
-        _check_ranking(top_k, seen_bias)
+        self._check_asked(top_k, seen_bias, together, abstain)
         self.trained.check_features(store.spec, f"store {store.path}")
         used = self.model.modalities
         empty = rows[sum(store.lens(modality)[rows] for modality in used) == 0]
         if len(empty):
             raise TCAFError(_lacks(store.ids[empty[0]], used))
-        return self._answer(store, rows, [store.ids[row] for row in rows], top_k, seen_bias)
+        ids = [store.ids[row] for row in rows]
+        return self._answer(store, rows, ids, top_k, seen_bias, together, abstain, why)
 
     def _answer(
         self,
@@ -329,25 +391,37 @@ class ZeroShotClassifier:
         ids: list[str],
         top_k: int,
         seen_bias: float,
+        together: bool,
+        abstain: float | None,
+        why: bool,
     ) -> list[Ranking]:
-        distances = self._distances(clips, rows)
+        if together and len(rows) < FEW_CLIPS:
+            warnings.warn(
+                f"few clips to answer together, {len(rows)}: from {FEW_CLIPS} on, about equally "
+                "many of each candidate, answers are better than clip by clip; of fewer they may "
+                "be worse",
+                stacklevel=3,
+            )
+        gamma, temperature = self.calibration(len(rows) if together else None)
+        gamma += seen_bias
+        distances = self._distances(clips, rows, gamma if together else None)
         broken = np.flatnonzero(~distances.isfinite().all(dim=1).numpy())
         if len(broken):
             raise TCAFError(f"clip {ids[broken[0]]!r} has a NaN or infinite distance")
-        gamma = self.gamma + seen_bias
         added = calibrated(distances, seen=self._seen, gamma=gamma).numpy()
         chances = None
-        if self.temperature is not None:
+        if temperature is not None:
             chances = probabilities(
-                distances, seen=self._seen, gamma=gamma, temperature=self.temperature
+                distances, seen=self._seen, gamma=gamma, temperature=temperature
             ).numpy()
         # Of equals a seen class comes first, as at evaluation; then names decide, not their order.
         unseen = np.ones(len(self.classes), bool)
         unseen[self._seen] = False
         by_name = np.argsort(np.argsort(np.array(self.classes), kind="stable"))
         ties = (np.broadcast_to(key, added.shape) for key in (by_name, unseen))
-        ranked = np.lexsort((*ties, added), axis=1)[:, :top_k]
-        return [
+        order = np.lexsort((*ties, added), axis=1)
+        ranked = order[:, :top_k]
+        found = [
             Ranking(
                 id_,
                 tuple(
@@ -362,23 +436,138 @@ class ZeroShotClassifier:
             )
             for clip, id_ in enumerate(ids)
         ]
+        if abstain is None and not why:
+            return found
+        training = self._scores(clips, rows, self._training_embedding)
+        if abstain is not None:
+            assert temperature is not None, "`thresholds` refuses models without"
+            strange = strangeness(distances, training, temperature)
+            sets = answer_sets(strange, self._seen, self.trained.thresholds(abstain)).numpy()
+            for clip, columns in enumerate(order):
+                names = tuple(self.classes[c] for c in columns if sets[clip, c])
+                found[clip] = replace(found[clip], names=names)
+        return self._with_reasons(found, clips, rows, ranked, gamma, training) if why else found
+
+    def _with_reasons(
+        self,
+        rankings: list[Ranking],
+        clips: Clips,
+        rows: Int[np.ndarray, " clips"],
+        ranked: Int[np.ndarray, "clips num_answers"],
+        gamma: float,
+        training: Float[Tensor, "clips num_training"],
+    ) -> list[Ranking]:
+        """Returns rankings with what speaks for their answers.
+
+        Args:
+            rankings: of the clips.
+            clips: where they are.
+            rows: which of them.
+            ranked: columns of the answers of each.
+            gamma: what seen classes are ranked with.
+            training: distances from the classes of the training.
+        """
+        both = np.all([clips.lens(modality)[rows] > 0 for modality in MODALITIES], axis=0)
+        apart: list[dict[Modality, list[Alone]]] = [{} for _ in rankings]
+        for modality in MODALITIES if self.tells_apart and both.any() else ():
+            distances = self._scores(clips, rows[both], self._class_embedding, only=modality)
+            added = calibrated(distances, seen=self._seen, gamma=gamma)
+            for number, clip in enumerate(np.flatnonzero(both).tolist()):
+                apart[clip][modality] = alone(distances[number], added[number])
+        near = nearest(training, self._training_names)
+        found = []
+        for clip, ranking in enumerate(rankings):
+            answers = tuple(
+                replace(answer, alone={m: each[column] for m, each in apart[clip].items()})
+                for answer, column in zip(ranking.answers, ranked[clip].tolist(), strict=True)
+            )
+            found.append(replace(ranking, answers=answers, nearest=near[clip]))
+        return found
+
+    @property
+    def tells_apart(self) -> bool:
+        """Whether the model can say what sound and picture tell apart.
+
+        Systems that average over time cannot: a modality that is missing is zeros to them, which is
+        as much of a sign as any.
+        """
+        averages = find_system(self.trained.system).averages
+        return set(self.model.modalities) == set(MODALITIES) and not averages
+
+    @property
+    def _training_names(self) -> list[str]:
+        classes = self.trained.classes
+        return [name for name in classes.names if name in classes.seen]
+
+    @cached_property
+    def _training_embedding(self) -> Float[Tensor, "num_training joint_dim"]:
+        """The classes of the training in the joint space, in the order of their names."""
+        own = self.trained.class_text.by_name(self.trained.classes.names)
+        text = ClassText.of(own, self._training_names).to(self.device).model_input
+        with torch.inference_mode():
+            found: Tensor = self.model.embed_text(text).class_embedding
+        return found
+
+    @torch.inference_mode()
+    def _scores(
+        self,
+        clips: Clips,
+        rows: Int[np.ndarray, " clips"],
+        class_embedding: Float[Tensor, "num_classes joint_dim"],
+        *,
+        only: Modality | None = None,
+    ) -> Float[Tensor, "clips num_classes"]:
+        found = [torch.zeros(0, len(class_embedding))]
+        for some in in_order(rows, self.experiment.evaluation.batch_size):
+            batch = load_batch(clips, some, self.windows).to(self.device)
+            batch = batch if only is None else batch.only(only)
+            found.append(self.model.scores(batch, class_embedding).cpu())
+        return torch.cat(found)
 
     @torch.inference_mode()
     def _distances(
-        self, clips: Clips, rows: Int[np.ndarray, " clips"]
+        self, clips: Clips, rows: Int[np.ndarray, " clips"], gamma_together: float | None
     ) -> Float[Tensor, "clips num_classes"]:
-        found = [torch.zeros(0, len(self.classes))]
-        for some in in_order(rows, self.experiment.evaluation.batch_size):
-            batch = load_batch(clips, some, self.windows).to(self.device)
-            found.append(self.model.scores(batch, self._class_embedding).cpu())
-        return torch.cat(found)
-
-
-def _check_ranking(top_k: int, seen_bias: float) -> None:
-    if top_k < 1 or not math.isfinite(seen_bias):
-        raise TCAFError(
-            f"expected top_k from 1 on and a finite seen_bias, got {top_k} and {seen_bias:g}"
+        if gamma_together is None:
+            return self._scores(clips, rows, self._class_embedding)
+        batches = (
+            load_batch(clips, some, self.windows).to(self.device)
+            for some in in_order(rows, self.experiment.evaluation.batch_size)
         )
+        found = distances_together(
+            self.model,
+            [self.model(batch) for batch in batches],
+            self._candidates,
+            seen=self._seen,
+            gamma=gamma_together,
+        )
+        return torch.cat([torch.zeros(0, len(self.classes)), *(each.cpu() for each in found)])
+
+    def calibration(self, together: int | None = None) -> tuple[float, float | None]:
+        """Returns gamma and temperature: `gamma` and `temperature`, or those of clips together.
+
+        Args:
+            together: how many clips are answered together; None for clip by clip.
+
+        Raises:
+            TCAFError: a model that cannot answer clips together.
+        """
+        if together is None:
+            return self.gamma, self.temperature
+        return self.trained.for_together(together)
+
+    def _check_asked(
+        self, top_k: int, seen_bias: float, together: bool, abstain: float | None
+    ) -> None:
+        if top_k < 1 or not math.isfinite(seen_bias):
+            raise TCAFError(
+                f"expected top_k from 1 on and a finite seen_bias, got {top_k} and {seen_bias:g}"
+            )
+        self.calibration(0 if together else None)
+        if abstain is not None:
+            if together:
+                raise TCAFError(NOT_TOGETHER)
+            self.trained.thresholds(abstain)
 
 
 def _lacks(clip: str, used: Sequence[Modality]) -> str:

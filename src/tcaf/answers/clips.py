@@ -140,6 +140,9 @@ def answer_store(
     top_k: int,
     seen_bias: float,
     *,
+    together: bool = False,
+    abstain: float | None = None,
+    why: bool = False,
     keep_features: bool = False,
 ) -> list[Answered]:
     """Answers clips of a store.
@@ -150,12 +153,17 @@ def answer_store(
         rows: which of them.
         top_k: see `ZeroShotClassifier.classify`.
         seen_bias: see there.
+        together: see there.
+        abstain: see there.
+        why: see there.
         keep_features: what `draw_timelines` needs, and much memory for many clips.
 
     Raises:
         TCAFError: see `ZeroShotClassifier.classify_store`.
     """
-    found = classifier.classify_store(store, rows, top_k, seen_bias)
+    found = classifier.classify_store(
+        store, rows, top_k, seen_bias, together=together, abstain=abstain, why=why
+    )
     return [
         Answered(ranking, store[row] if keep_features else None)
         for ranking, row in zip(found, rows.tolist(), strict=True)
@@ -168,17 +176,25 @@ def answer_files(
     top_k: int,
     seen_bias: float,
     *,
+    together: bool = False,
+    abstain: float | None = None,
+    why: bool = False,
     keep_features: bool = False,
     file_timeout_s: float = FILE_TIMEOUT_S,
     track: Track = silent,
 ) -> Iterator[Answered | Unanswered]:
     """Yields what became of each file, as soon as it is known; one that fails stops no other.
 
+    Of files that are answered together nothing is known before all are read.
+
     Args:
         classifier: that answers.
         files: in the order of the answers.
         top_k: see `ZeroShotClassifier.classify`.
         seen_bias: see there.
+        together: see there.
+        abstain: see there.
+        why: see there.
         keep_features: what `draw_timelines` needs, and much memory for many files.
         file_timeout_s: see `features_of_files`.
         track: shows how many files are done.
@@ -187,22 +203,37 @@ def answer_files(
         TCAFError: what concerns all files: backbones that cannot be opened, a missing package, or
             what `ZeroShotClassifier.classify` refuses.
     """
-    classifier.classify([], top_k, seen_bias)
+    asked: dict[str, Any] = {"together": together, "abstain": abstain, "why": why}
+    classifier.classify([], top_k, seen_bias, **asked)
     require_decoder()
     # Opened here first: what is wrong with weights is said before any process starts.
     with closing(features_of_files(files, classifier.backbones, file_timeout_s)) as found:
-        for file, features in zip(track(files, "predicting"), found, strict=True):
-            if isinstance(features, str):
-                yield Unanswered(str(file), " ".join(features.split()))
-                continue
+        read = (
+            (file, _video(classifier, features))
+            for file, features in zip(track(files, "predicting"), found, strict=True)
+        )
+        # One at a time: next to the decoding, a larger batch would gain nothing.
+        for group in [list(read)] if together else ([one] for one in read):
+            videos = [video for _, video in group if not isinstance(video, str)]
             try:
-                video = classifier.features(features)
-                # One at a time: next to the decoding, a larger batch would gain nothing.
-                ranking = classifier.classify(video, top_k, seen_bias)
+                rankings = iter(classifier.classify(videos, top_k, seen_bias, **asked))
             except TCAFError as error:
-                yield Unanswered(str(file), " ".join(str(error).split()))
-                continue
-            yield Answered(ranking, video if keep_features else None, file)
+                if together:
+                    raise
+                group = [(file, str(error)) for file, _ in group]
+            for file, video in group:
+                if isinstance(video, str):
+                    yield Unanswered(str(file), " ".join(video.split()))
+                else:
+                    yield Answered(next(rankings), video if keep_features else None, file)
+
+
+def _video(classifier: ZeroShotClassifier, features: VideoFeatures | str) -> VideoFeatures | str:
+    """Returns features as the model takes them, or what is wrong with them."""
+    try:
+        return features if isinstance(features, str) else classifier.features(features)
+    except TCAFError as error:
+        return str(error)
 
 
 def answer_clips(
@@ -212,6 +243,9 @@ def answer_clips(
     store: Path | None = None,
     top_k: int = 5,
     seen_bias: float = 0.0,
+    together: bool = False,
+    abstain: float | None = None,
+    why: bool = False,
     keep_features: bool = False,
     file_timeout_s: float = FILE_TIMEOUT_S,
     track: Track = silent,
@@ -224,6 +258,9 @@ def answer_clips(
         store: folder of the feature store that holds the clips, in place of files.
         top_k: see `ZeroShotClassifier.classify`.
         seen_bias: see there.
+        together: see there.
+        abstain: see there.
+        why: see there.
         keep_features: what `draw_timelines` needs, and much memory for many clips.
         file_timeout_s: see `features_of_files`.
         track: shows how many files are done.
@@ -240,6 +277,9 @@ def answer_clips(
             find_media(words),
             top_k,
             seen_bias,
+            together=together,
+            abstain=abstain,
+            why=why,
             keep_features=keep_features,
             file_timeout_s=file_timeout_s,
             track=track,
@@ -247,7 +287,17 @@ def answer_clips(
     opened = FeatureStore.open(store)
     opened.verify_once(track)
     rows = select_rows(opened, words, classifier.experiment.data.split)
-    return answer_store(classifier, opened, rows, top_k, seen_bias, keep_features=keep_features)
+    return answer_store(
+        classifier,
+        opened,
+        rows,
+        top_k,
+        seen_bias,
+        together=together,
+        abstain=abstain,
+        why=why,
+        keep_features=keep_features,
+    )
 
 
 def check_answered(found: Sequence[Answered | Unanswered]) -> None:
@@ -268,12 +318,23 @@ def answers_json(
     classifier: ZeroShotClassifier,
     found: Sequence[Answered | Unanswered],
     seen_bias: float,
+    *,
+    together: bool = False,
+    abstain: float | None = None,
 ) -> dict[str, Any]:
-    """Returns all answers as one JSON value, and what they were chosen from."""
+    """Returns all answers as one JSON value, and what they were chosen from.
+
+    Answers to clips together are marked as transductive.
+    """
+    answered = sum(isinstance(one, Answered) for one in found)
+    gamma, temperature = classifier.calibration(answered if together else None)
+    sets = {} if abstain is None else {"abstain": abstain}
     return {
         "classes": list(classifier.classes),
-        "gamma": classifier.gamma + seen_bias,
-        "temperature": classifier.temperature,
+        "gamma": gamma + seen_bias,
+        "temperature": temperature,
+        "transductive": together,
+        **sets,
         "predictions": [one.ranking.to_json() for one in found if isinstance(one, Answered)],
         "failed": {one.id: one.reason for one in found if isinstance(one, Unanswered)},
     }

@@ -129,6 +129,11 @@ COMMANDS: dict[tuple[str, ...], Command] = {
         "store:store_from_parquet",
         ("folder",),
     ),
+    ("store", "embed"): Command(
+        "Makes a store of what a run makes of its clips, for other systems to be trained on.",
+        "store:store_embed",
+        ("run",),
+    ),
     ("backbones",): Command(
         "Lists the backbones that turn sound and picture into features, with weights and licences.",
         "about:backbones",
@@ -142,7 +147,7 @@ COMMANDS: dict[tuple[str, ...], Command] = {
 GROUPS = {
     "prepare": "Makes a feature store: from the authors' folders, YouTube-8M, your own videos, or "
     "nothing at all.",
-    "store": "Turns feature stores into Parquet and back.",
+    "store": "Turns feature stores into Parquet and back, or into what a run makes of them.",
 }
 """What is said of words that several commands begin with."""
 

@@ -19,6 +19,9 @@ def predict(
     classes_file: Path | None = None,
     top_k: int = 5,
     seen_bias: float = 0.0,
+    together: bool = False,
+    abstain: float | None = None,
+    why: bool = False,
     store: Path | None = None,
     file_timeout_s: float = FILE_TIMEOUT_S,
     timeline: Path | None = None,
@@ -48,6 +51,13 @@ def predict(
         top_k: answers a clip.
         seen_bias: added to gamma, the distance by which classes of the training are held back;
             above 0 favours other classes, below 0 those of the training.
+        together: answer all clips together, each in the light of the others: better for some
+            hundred clips in which the candidates really occur, about equally often (textlda).
+        abstain: share of wrong answers that is allowed, such as 0.05: each clip also gets the set
+            of names that are not ruled out, possibly none of them. Of clips like those of the run's
+            validation that show one of the names, at most this share loses it.
+        why: also say how far sound and picture alone are from each answer, with the rank that the
+            answer has by them, and which classes of the training the clip is nearest to.
         store: folder of a feature store that holds the clips, in place of files.
         file_timeout_s: seconds that a file may take, and as many again for each MiB of it, up to
             144 times as many; one that takes longer has no answer.
@@ -85,6 +95,8 @@ def predict(
     choose_classes(classifier, classes, classes_file)
     for each in classifier.notes:
         note(each)
+    if why and not classifier.tells_apart:
+        note(f"{classifier.trained.system} does not tell apart what sound and picture say alone")
     if timeline is not None:
         check_timeline(timeline)
     # A bar and rows on one terminal would overwrite each other.
@@ -94,11 +106,14 @@ def predict(
         store=store,
         top_k=top_k,
         seen_bias=seen_bias,
+        together=together,
+        abstain=abstain,
+        why=why,
         keep_features=timeline is not None,
         file_timeout_s=file_timeout_s,
         track=silent if csv and sys.stdout.isatty() else track,
     )
-    table = printing.AnswersCsv()
+    table = printing.AnswersCsv(sets=abstain is not None, reasons=why)
     found: list[Answered | Unanswered] = []
     for one in answers:
         if csv and not found:
@@ -109,7 +124,8 @@ def predict(
     if len(found) == 1:
         check_answered(found)  # of the only clip nothing is printed but the reason
     if not csv:
-        show(answers_json(classifier, found, seen_bias), printing.print_answers, json)
+        value = answers_json(classifier, found, seen_bias, together=together, abstain=abstain)
+        show(value, printing.print_answers, json)
     for one in found:
         if isinstance(one, Unanswered):
             note(f"no answer for {one.id}: {one.reason}", "")

@@ -198,6 +198,15 @@ def _area(scores: dict[str, Any]) -> str:
     return f"area under the seen-unseen curve {shown(scores['curve_area'], '.4f')}"
 
 
+def _calibration(**parts: dict[str, Any]) -> list[str]:
+    """Returns a line on the calibration error of each part; none without probabilities."""
+    known = {
+        part: own["error"] for part, scores in parts.items() if (own := scores.get("reliability"))
+    }
+    told = ", ".join(f"{100 * error:.1f} ({part})" for part, error in known.items())
+    return [f"expected calibration error of probabilities, percent: {told}"] if told else []
+
+
 def print_result(value: dict[str, Any], out: Path, store: Path) -> None:
     """Prints `result.json` and how to go on."""
     choice = value["choice"]
@@ -207,6 +216,7 @@ def print_result(value: dict[str, Any], out: Path, store: Path) -> None:
     _print(
         table,
         f"{_area(value['test'])}, {value['seconds']:.0f} s of training, seed {value['seed']}",
+        *_calibration(validation=choice, test=value["test"]),
         f"kept in {escape(str(out))}: model.safetensors, result.json, metrics.jsonl",
         f"next: tcaf evaluate {escape(str(out))} --store {escape(str(store))} --per_class",
     )
@@ -214,9 +224,23 @@ def print_result(value: dict[str, Any], out: Path, store: Path) -> None:
 
 def print_evaluation(value: dict[str, Any]) -> None:
     """Prints what `tcaf evaluate` found."""
-    table = _table("part", "clips", *SCORES.values(), "gamma", title="mean class accuracy, percent")
+    title = "mean class accuracy, percent"
+    if value.get("transductive"):
+        title += "; transductive"
+    table = _table("part", "clips", *SCORES.values(), "gamma", title=title)
     table.add_row(value["part"], f"{value['clips']:,}", *_score_row(value))
-    _print(table, _area(value))
+    # Clips together have no curve: classes would move elsewhere at each gamma.
+    area = [] if value.get("transductive") else [_area(value)]
+    _print(table, *area, *_calibration(**{value["part"]: value}))
+    if "sets" in value:
+        sets = value["sets"]
+        covered = [shown(sets[half], ".1f", 100) for half in ("seen", "unseen")]
+        _print(
+            f"sets that may leave out the true class of {100 * sets['allowed']:g} % of the clips "
+            f"hold it for {covered[0]} % of those of seen and {covered[1]} % of those of unseen "
+            f"classes: {sets['size']:.1f} names in the mean, one in {100 * sets['single']:.1f} % "
+            f"of them, none in {100 * sets['empty']:.1f} %"
+        )
     if "per_class" in value:
         classes = _table("class", "", "clips", "accuracy")
         rows = sorted(value["per_class"].items(), key=lambda row: (-row[1]["seen"], row[0]))
@@ -229,9 +253,15 @@ def print_evaluation(value: dict[str, Any]) -> None:
 def print_answers(value: dict[str, Any]) -> None:
     """Prints what `tcaf predict` found: all answers for one clip, the best for each of several."""
     clips, several = value["predictions"], len(value["predictions"]) > 1
-    columns = ("class", "probability", "distance", "")
+    # In a line for each of several clips there is no room for reasons.
+    reasons = not several and bool(clips) and "nearest_training" in clips[0]
+    with_sets = bool(clips) and "set" in clips[0]
+    columns = ["class", "probability", "distance", ""]
+    columns += ["sound alone", "picture alone"] if reasons else []
+    columns += ["not ruled out"] if with_sets and several else []
     table = _table("clip" if several else "rank", *columns)
-    table.columns[1].justify = "left"
+    for column in (table.columns[1], *(table.columns[-1:] if with_sets and several else ())):
+        column.justify = "left"
     for clip in clips:
         for answer in clip["answers"][:1] if several else clip["answers"]:
             chance, kind = answer["probability"], "seen" if answer["seen"] else "[magenta]unseen[/]"
@@ -241,6 +271,8 @@ def print_answers(value: dict[str, Any]) -> None:
                 "" if chance is None else f"{100 * chance:.1f} %",
                 f"{answer['distance']:.3f}",
                 kind,
+                *(_alone(answer, modality) for modality in ("audio", "visual") if reasons),
+                *([escape(_set(clip["set"]))] if with_sets and several else []),
             )
     if not clips:
         return
@@ -251,7 +283,27 @@ def print_answers(value: dict[str, Any]) -> None:
         told += ", if one of them is right"
     if value["gamma"]:
         told += f"; ranked with {value['gamma']:+g} on the distances of seen classes"
+    if value.get("transductive"):
+        told += "; all clips together"
     _print(table, f"[dim]{told}{'; all answers by --json or --csv' if several else ''}[/]")
+    if with_sets:
+        allowed = f"{100 * value['abstain']:g} % wrong are allowed"
+        told = "not ruled out" if several else f"not ruled out: {escape(_set(clips[0]['set']))}"
+        _print(f"{told}, where {allowed} [dim](of clips like those of validation)[/]")
+    if reasons:
+        near = (f"{each['class']} {each['distance']:.3f}" for each in clips[0]["nearest_training"])
+        _print(f"nearest classes of the training: {escape(', '.join(near))}")
+        _print("[dim]alone: the distance, and the rank that the class has by it[/]")
+
+
+def _alone(answer: dict[str, Any], modality: str) -> str:
+    """Returns what a modality says of an answer; "-" for one that is not there."""
+    found = answer["alone"].get(modality)
+    return "-" if found is None else f"{found['distance']:.3f} ({found['rank']})"
+
+
+def _set(names: list[str]) -> str:
+    return ", ".join(names) if names else "none of these"
 
 
 class AnswersCsv:
@@ -263,22 +315,46 @@ class AnswersCsv:
     """
 
     COLUMNS = ("rank", "class", "probability", "distance", "seen")
+    SETS = ("in_set", "set_size")
+    REASONS = (
+        *("audio_distance", "audio_rank", "visual_distance", "visual_rank"),
+        *("nearest_training", "nearest_distance"),
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, *, sets: bool = False, reasons: bool = False) -> None:
+        self._more = (*(self.SETS if sets else ()), *(self.REASONS if reasons else ()))
         self._file = sys.stdout
         self._writer = csv.writer(self._file, lineterminator="\n")
 
     def print_header(self) -> None:
         """Prints the names of the columns."""
-        self._writer.writerow(("file", *self.COLUMNS))
+        self._writer.writerow(("file", *self.COLUMNS, *self._more))
         self._file.flush()
 
     def print_clip(self, value: dict[str, Any]) -> None:
         """Prints `Ranking.to_json`; nothing waits in a buffer, so that no stop loses it."""
         for answer in value["answers"]:
-            row = (value["id"], *(answer[column] for column in self.COLUMNS))
+            more = self._more_of(value, answer)
+            row = (
+                value["id"],
+                *(answer[column] for column in self.COLUMNS),
+                *(more[column] for column in self._more),
+            )
             self._writer.writerow([self._cell(c) if isinstance(c, str) else c for c in row])
         self._file.flush()
+
+    def _more_of(self, value: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+        """Returns what was asked for beside the answers; None for a modality that is missing."""
+        found: dict[str, Any] = {}
+        if "set" in value:
+            found |= {"in_set": answer["class"] in value["set"], "set_size": len(value["set"])}
+        if "nearest_training" in value:
+            near = value["nearest_training"][0]
+            found |= {"nearest_training": near["class"], "nearest_distance": near["distance"]}
+            for modality in ("audio", "visual"):
+                alone = answer["alone"].get(modality, {})
+                found |= {f"{modality}_{what}": alone.get(what) for what in ("distance", "rank")}
+        return found
 
     def _cell(self, text: str) -> str:
         if self._file.isatty():

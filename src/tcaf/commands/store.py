@@ -1,6 +1,7 @@
-"""`tcaf inspect` and `tcaf store`: what is inside a feature store, and Parquet."""
+"""`tcaf inspect` and `tcaf store`: what is inside a feature store, Parquet, embedded clips."""
 
 from pathlib import Path
+from typing import Literal
 
 from tcaf.commands import printing
 from tcaf.commands.terminal import show, track
@@ -62,4 +63,38 @@ def store_from_parquet(
         json: print the result as JSON.
     """
     made = from_parquet(folder, out, dtype=dtype, overwrite=overwrite, track=track)
+    show(made.summary(), printing.print_store, json)
+
+
+def store_embed(
+    run: Path,
+    *,
+    store: Path,
+    out: Path,
+    plugin: Path | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    overwrite: bool = False,
+    json: bool = False,
+) -> None:
+    """Makes a store of what a run makes of its clips, for other systems to be trained on.
+
+    Each clip becomes one visual token, its embedding theta_o, without sound; classes, parts and
+    class text stay. The weights are those of stage 1's best epoch, also for what is trained in
+    stage 2: the final ones have seen the validation clips, by which the other system chooses.
+
+    Args:
+        run: folder of a run.
+        store: the feature store that it was trained on.
+        out: folder of the store to make.
+        plugin: the Python file that registers the run's system, if that is one of your own.
+        device: where to compute; `auto` takes a GPU where there is one.
+        overwrite: replace a store that is there already.
+        json: print the result as JSON.
+    """
+    from tcaf.plugins import load_plugin
+    from tcaf.training.embed import embed_store
+
+    if plugin is not None:
+        load_plugin(plugin)
+    made = embed_store(run, store, out, device=device, overwrite=overwrite, track=track)
     show(made.summary(), printing.print_store, json)

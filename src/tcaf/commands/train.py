@@ -42,7 +42,7 @@ def train(
         store: folder of a feature store, from `tcaf prepare`.
         out: folder of the run.
         system: what to train: tcaf, attention_fusion, perceiver, cjme, avgzslnet, avca, ridge,
-            textlda, or one of your own; textlda by default for videos, else tcaf.
+            tcaf_cosine, textlda, or one of your own; textlda by default for videos, else tcaf.
         config: presets or TOML files in order: PRESETS.
         seed: all randomness follows from it; 0 by default.
         options: settings of the system alone, as in `--options.dropout 0.2`.
@@ -102,7 +102,7 @@ def show_settings(
     Args:
         store: folder of a feature store, whose data may have a preset.
         system: what to train: tcaf, attention_fusion, perceiver, cjme, avgzslnet, avca, ridge,
-            textlda, or one of your own; textlda by default for videos, else tcaf.
+            tcaf_cosine, textlda, or one of your own; textlda by default for videos, else tcaf.
         config: presets or TOML files in order: PRESETS.
         seed: all randomness follows from it; 0 by default.
         options: settings of the system alone, as in `--options.dropout 0.2`.
@@ -138,6 +138,8 @@ def evaluate(
     part: Literal["test", "val"] = "test",
     gamma: float | None = None,
     search_gamma: bool = False,
+    abstain: float | None = None,
+    together: bool = False,
     per_class: bool = False,
     plugin: Path | None = None,
     device: Device = "auto",
@@ -156,6 +158,10 @@ def evaluate(
         gamma: what to add to the distance of seen classes.
         search_gamma: take the gamma with the best harmonic mean on these very clips; on test clips
             that is an upper bound, not a result.
+        abstain: also make sets of answers that may leave out the true class of this share of the
+            clips, such as 0.05, and count how often they do.
+        together: answer all clips together, each in the light of the others (textlda). Such scores
+            are transductive: they stand in no table beside others.
         per_class: also list the accuracy of each class.
         plugin: the Python file that registers the run's system, if that is one of your own.
         device: where to compute; `auto` takes a GPU where there is one.
@@ -172,7 +178,14 @@ def evaluate(
     opened = FeatureStore.open(store)
     opened.verify_once(track)
     found = evaluate_run(
-        run, opened, part=part, gamma=gamma, search_gamma=search_gamma, device=device
+        run,
+        opened,
+        part=part,
+        gamma=gamma,
+        search_gamma=search_gamma,
+        abstain=abstain,
+        together=together,
+        device=device,
     )
     if found.result.gamma_on_edge:
         printing.warn_on_edge(found.result.gamma, part, "--gamma")

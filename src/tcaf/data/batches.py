@@ -48,6 +48,14 @@ class FeatureBatch:
         """Returns the features of a modality."""
         return self.audio if modality == "audio" else self.visual
 
+    def only(self, modality: Modality) -> "FeatureBatch":
+        """Returns the same clips without the tokens of the other modality."""
+        audio, visual = (
+            packed if name == modality else packed.without_tokens()
+            for name, packed in (("audio", self.audio), ("visual", self.visual))
+        )
+        return FeatureBatch(audio, visual, self.labels)
+
     @property
     def known_labels(self) -> Int[Tensor, " batch"]:
         """The labels of a batch to train on.

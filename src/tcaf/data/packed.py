@@ -125,6 +125,10 @@ class Packed:
         vars(found)["packing"] = self.packing  # its places are worked out once
         return found
 
+    def without_tokens(self) -> "Packed":
+        """Returns as many clips that have no token."""
+        return Packed(self.tokens[:0], torch.zeros_like(self.lens), self.times[:0])
+
     def mean(self) -> Float[Tensor, "batch dim"]:
         """Returns the mean token of each clip; 0 for a clip without tokens."""
         return mean_token(self)

@@ -78,6 +78,25 @@ class Sampler:
         return self._groups[2]
 
 
+def few_of_each(
+    labels: Int[np.ndarray, " num_clips"], count: int, generator: torch.Generator
+) -> Int[np.ndarray, " num_chosen"]:
+    """Returns positions of at most `count` random clips of each class, in ascending order.
+
+    What is chosen for a smaller count is among what is chosen for a larger one.
+
+    Args:
+        labels: class index of each clip.
+        count: clips of each class.
+        generator: of the choice.
+    """
+    shuffled = torch.randperm(len(labels), generator=generator).numpy()
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    _, starts, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
+    place = np.arange(len(labels)) - np.repeat(starts, counts)
+    return np.sort(by_class[place < count])
+
+
 def in_order(
     rows: Int[np.ndarray, " num_rows"], batch_size: int
 ) -> Iterator[Int[np.ndarray, " batch"]]:

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tcaf.errors import TCAFError
+from tcaf.evaluation.calibration import Reliability
 from tcaf.systems.blocks import euclidean_distances
 
 GAMMAS: tuple[float, ...] = tuple(round(0.2 * i, 1) for i in range(16))
@@ -131,8 +132,9 @@ class GZSLResult:
         harmonic_mean: HM of both.
         zsl: mean class accuracy of unseen clips among unseen classes alone.
         gamma: what was added to the distance of seen classes.
-        gamma_on_edge: gamma was searched for, and is the first or last of its grid.
+        gamma_on_edge: gamma was searched for, and is the first or last of a fixed grid.
         decisions: what all scores follow from.
+        reliability: of the probabilities of the best answers, where those were asked for.
     """
 
     seen: float
@@ -142,6 +144,7 @@ class GZSLResult:
     gamma: float
     gamma_on_edge: bool
     decisions: Decisions
+    reliability: Reliability | None = None
 
     @cached_property
     def per_class_accuracy(self) -> Float[np.ndarray, " num_classes"]:
@@ -290,20 +293,21 @@ def score(
             "searching for gamma needs clips of seen and of unseen classes, and there are none of "
             f"{missing} ones"
         )
+    # Margins end where hardly a clip switches any more: beyond them there is nothing to find.
+    has_edge = gamma is None and gammas is not None and len(gammas) > 1
     if gammas is None:
         gammas = margin_gammas(decisions)
     grid = np.array(gammas if gamma is None else [gamma], float)
     seen, unseen = decisions.seen_unseen(grid)
     means = harmonic_mean(seen, unseen)
     best = 0 if gamma is not None else int(means.argmax())
-    on_edge = gamma is None and len(grid) > 1 and best in (0, len(grid) - 1)
     return GZSLResult(
         seen=float(seen[best]),
         unseen=float(unseen[best]),
         harmonic_mean=float(means[best]),
         zsl=decisions.zsl(),
         gamma=float(grid[best]),
-        gamma_on_edge=on_edge,
+        gamma_on_edge=has_edge and best in (0, len(grid) - 1),
         decisions=decisions,
     )
 

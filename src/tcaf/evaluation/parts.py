@@ -4,7 +4,7 @@ Owns the loop over clips at evaluation. The arithmetic of the scores is in `gzsl
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,9 @@ from tcaf.data.sampler import in_order
 from tcaf.data.store import FeatureStore
 from tcaf.data.windows import Windows
 from tcaf.errors import TCAFError
+from tcaf.evaluation.calibration import reliability
 from tcaf.evaluation.gzsl import GZSLResult, decide, join_decisions, score
+from tcaf.evaluation.temperature import probabilities
 from tcaf.systems.interface import Reduces, ZeroShotModel
 from tcaf.text.spaces import ClassText
 
@@ -114,6 +116,7 @@ def evaluate_part(
     batch_size: int = 256,
     device: torch.device | str = "cpu",
     kept: Iterable[Any] | None = None,
+    temperature: float | None = None,
 ) -> GZSLResult:
     """Evaluates a model on clips.
 
@@ -126,6 +129,8 @@ def evaluate_part(
         batch_size: clips in a batch.
         device: where the model is.
         kept: what `read_part` yielded for these clips, in batches of this size; None reads anew.
+        temperature: of probabilities, whose reliability is then part of the result; only with a
+            gamma.
 
     Raises:
         TCAFError: see `distances`, `gzsl.decide` and `gzsl.score`.
@@ -135,8 +140,15 @@ def evaluate_part(
     found = _by_batch(model, part, batches, device)
     labels = part.labels.split(batch_size)
     # Batch by batch: the distances of all clips from all classes need not be held at once.
-    decided = [
-        decide(batch, true, seen=seen, unseen=unseen)
-        for batch, true in zip(found, labels, strict=True)
-    ]
-    return score(join_decisions(decided), gamma=gamma, gammas=gammas)
+    decided, confidence = [], []
+    for batch, true in zip(found, labels, strict=True):
+        decided.append(decide(batch, true, seen=seen, unseen=unseen))
+        if gamma is not None and temperature is not None:
+            chances = probabilities(batch, seen=seen, gamma=gamma, temperature=temperature)
+            confidence.append(chances.amax(dim=1).cpu())
+    result = score(join_decisions(decided), gamma=gamma, gammas=gammas)
+    if not confidence:
+        return result
+    right = result.decisions.predicted(result.gamma) == result.decisions.labels
+    own = reliability(torch.cat(confidence).numpy(), right, result.decisions.labels)
+    return replace(result, reliability=own)

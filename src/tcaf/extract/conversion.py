@@ -23,6 +23,9 @@ MAX_PIXEL_ASPECT = 10.0
 MAX_UNNAMED = 8
 """Kinds of side data without a name that are looked past."""
 
+CANCELLED = 0.01
+"""Share of the power of two channels below which their mean has lost them: 20 dB."""
+
 SAMPLE_RATES = range(1_000, 2**22)
 """Samples per second of sound that is read; others are of a damaged header."""
 
@@ -42,6 +45,13 @@ class Resampler:
         self._path, self._complain = path, complain
         self._resampler: Any = None
         self._source: tuple[Any, ...] = ()
+        self._power = np.zeros(2)
+
+    @property
+    def cancels(self) -> bool:
+        """Whether the two channels of the sound so far cancel each other out in their mean."""
+        channels, mean = self._power
+        return bool(mean < CANCELLED * channels)
 
     def push(self, frame: Any) -> Iterator[Float[np.ndarray, " samples"]]:
         """Yields the samples that are ready once `frame` has come.
@@ -63,6 +73,8 @@ class Resampler:
             # Without the limit swresample adds two floating-point channels up to 1.41.
             options = {"rematrix_maxval": "1.0"}
             self._resampler = AudioResampler("flt", "mono", self.sample_rate, options=options)
+        if frame.layout.nb_channels == 2:
+            self._power += _powers(frame)
         # Stamps have done their work; the filter must not judge them again.
         frame.pts = None
         try:
@@ -83,6 +95,20 @@ class Resampler:
         for block in resampler.resample(None) if resampler is not None else ():
             if block is not None:
                 yield _samples(block)
+
+
+def _powers(frame: Any) -> Float[np.ndarray, " 2"]:
+    """Returns the squares of samples of two channels, their mean over both, and those of the mean.
+
+    In units of the frame's own, and summed over its samples.
+    """
+    samples = frame.to_ndarray()
+    samples = samples if frame.format.is_planar else samples.reshape(-1, 2).T
+    middle = 128 if samples.dtype == np.uint8 else 0
+    samples = np.nan_to_num(samples.astype(np.float32) - middle, posinf=0.0, neginf=0.0)
+    left, right = np.clip(samples, -1e9, 1e9)
+    mean = (left + right) / 2
+    return np.array([(left @ left + right @ right) / 2, mean @ mean], np.float64)
 
 
 def _samples(block: Any) -> Float[np.ndarray, " samples"]:

@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 from tcaf.data.features import FeatureSpec, VideoFeatures
 from tcaf.extract.backbones import AudioBackbone, VisualBackbone, open_backbone
 from tcaf.extract.containers import BrokenMediaWarning, MediaError, TrackError
-from tcaf.extract.media import read_audio, read_frames
+from tcaf.extract.media import read_audio, read_frames, unnoted
 
 WINDOWS = 16
 """Windows that are embedded together."""
@@ -25,10 +25,6 @@ SILENT = 1e-3
 
 STILL = 16
 """Levels, of 255, by which no pixel of a picture that stands still differs from its first frame."""
-
-
-def _ignore(note: str) -> None:
-    """Notes nothing."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +77,7 @@ class Extractor:
         )
 
     def extract(
-        self, path: str | Path, id: str = "", note: Callable[[str], None] = _ignore
+        self, path: str | Path, id: str = "", note: Callable[[str], None] = unnoted
     ) -> VideoFeatures:
         """Returns the features of one file.
 
@@ -97,7 +93,7 @@ class Extractor:
             TCAFError: a backbone returns numbers that are not finite.
         """
         path = Path(path)
-        samples = read_audio(path, self.audio.sample_rate)
+        samples = read_audio(path, self.audio.sample_rate, note)
         frames = read_frames(path, self.visual.fps, self.visual.frame_size)
         clip = VideoFeatures(
             id or path.name,
@@ -129,7 +125,7 @@ def noting_silence(
         peak = max(peak, float(np.abs(block).max(initial=peak)))
         yield block
     if 0 <= peak < SILENT:
-        note("the sound is silent, or its channels cancel each other out in their mean")
+        note("the sound is silent")
 
 
 def noting_stillness(

@@ -8,7 +8,7 @@ length is ever in memory. Which files are read is `containers`, which time stamp
 `extractor`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +118,13 @@ def probe(path: str | Path) -> MediaInfo:
         return MediaInfo(Path(path), _length_s(container, audio, video), **known)
 
 
-def read_audio(path: str | Path, sample_rate: int) -> Iterator[Float[np.ndarray, " samples"]]:
+def unnoted(note: str) -> None:
+    """Notes nothing."""
+
+
+def read_audio(
+    path: str | Path, sample_rate: int, note: Callable[[str], None] = unnoted
+) -> Iterator[Float[np.ndarray, " samples"]]:
     """Yields a file's sound in blocks of any length, float32 in -1..1, mixed to one channel.
 
     Nothing is yielded for a file without a sound track. Channels are mixed with swresample's
@@ -131,6 +137,7 @@ def read_audio(path: str | Path, sample_rate: int) -> Iterator[Float[np.ndarray,
     Args:
         path: of the file.
         sample_rate: wanted samples per second.
+        note: called at the end if two channels cancel each other out in their mean.
 
     Raises:
         MediaError: when the first block is asked for: not a media file, or no sound decodes.
@@ -153,6 +160,8 @@ def read_audio(path: str | Path, sample_rate: int) -> Iterator[Float[np.ndarray,
         track.check_end("no sound decodes")
         if not resampler.is_used:
             raise TrackError(path, "no sound decodes", "its channels cannot be mixed")
+        if resampler.cancels:
+            note("the two channels of the sound cancel each other out in their mean")
 
 
 def read_frames(

@@ -93,8 +93,12 @@ def write_json(path: Path, value: Any) -> None:
     Raises:
         ValueError: a number is NaN or infinite, for which JSON has no word.
     """
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    write_text(path, text + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Returns what `write_json` writes; see there."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def check_inside(names: Iterable[str]) -> None:

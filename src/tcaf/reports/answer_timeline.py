@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from tcaf.answers.classifier import Answer, Ranking, ZeroShotClassifier
+from tcaf.answers.classifier import Ranking, ZeroShotClassifier
 from tcaf.answers.clips import Answered, Unanswered
 from tcaf.data.batches import LoadedClips, load_batch
 from tcaf.data.features import FeatureSpec, VideoFeatures
@@ -210,7 +210,7 @@ def answer_timeline(
             ratio = [ROWS[row] for row in rows]
             axes = parts[0].subplots(len(rows), height_ratios=ratio, squeeze=False, sharex=True)
             _draw_rows(dict(zip(rows, axes[:, 0], strict=True)), attention, view)
-        _draw_answers(parts[-1].subplots(), ranking.answers, SHORT if rows else LONG)
+        _draw_answers(parts[-1].subplots(), ranking, SHORT if rows else LONG)
         if view is not None and "frames" in rows:
             # How many frames fit is known once the layout is.
             figure.draw_without_rendering()
@@ -316,8 +316,12 @@ def _draw_frames(axis: Any, view: ClipView) -> None:
     axis.set_ylim(0, 1)
 
 
-def _draw_answers(axis: Any, answers: tuple[Answer, ...], limit: int) -> None:
-    """Draws a bar for each answer, its name above, in no more than `limit` characters."""
+def _draw_answers(axis: Any, ranking: Ranking, limit: int) -> None:
+    """Draws a bar for each answer, its name above, in no more than `limit` characters.
+
+    The best name is bold; where a set was asked for, those that are not ruled out.
+    """
+    answers, bold = ranking.answers, ranking.names
     chances = [answer.probability for answer in answers]
     known = None not in chances
     values = [
@@ -331,11 +335,15 @@ def _draw_answers(axis: Any, answers: tuple[Answer, ...], limit: int) -> None:
         axis.barh(rank + 0.22, value, height=0.3, color=colour)
         number = f"{100 * value:.1f} %" if known else f"{value:.3f}"
         axis.text(end, rank + 0.22, number, va="center", ha="right", color=light("muted"))
-        weight = "bold" if rank == 0 else "normal"
+        chosen = rank == 0 if bold is None else answer.name in bold
+        weight = "bold" if chosen else "normal"
         axis.text(0, rank - 0.02, shortened(answer.name, limit), va="bottom", fontweight=weight)
     axis.set_ylim(len(answers) - 0.4, -0.5)
     axis.set_xlim(0, end)
-    axis.set_title("probability" if known else "distance, nearest first")
+    title = "probability" if known else "distance, nearest first"
+    if bold is not None:
+        title += "; bold: not ruled out" if bold else "; none of these"
+    axis.set_title(title)
     axis.set_axis_off()
     kinds = {answer.seen: "seen" if answer.seen else "unseen" for answer in answers}
     patch = extra("matplotlib.patches").Patch

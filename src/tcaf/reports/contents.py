@@ -38,6 +38,7 @@ class ResultRow:
         harmonic_mean: HM.
         zsl: ZSL.
         area: under the seen-unseen curve.
+        calibration: expected calibration error of the probabilities.
         gammas: what each run's validation chose.
         failure: why there are no scores; empty where there are.
     """
@@ -49,6 +50,7 @@ class ResultRow:
     harmonic_mean: Score | None = None
     zsl: Score | None = None
     area: Score | None = None
+    calibration: Score | None = None
     gammas: tuple[float, ...] = ()
     failure: str = ""
 

@@ -15,7 +15,7 @@ from tcaf.data.batches import FeatureBatch, load_batch
 from tcaf.data.features import MODALITIES
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
-from tcaf.evaluation.decisions import FILE, ClipDecisions, read_decisions
+from tcaf.evaluation.decisions import ClipDecisions
 from tcaf.evaluation.gzsl import GZSLResult
 from tcaf.reports.contents import PageFigure
 from tcaf.reports.embedding_map import MapPanel, embedding_map
@@ -58,7 +58,7 @@ class Series:
     @cached_property
     def clip_decisions(self) -> tuple[ClipDecisions, ...]:
         """What each run decided about the test clips."""
-        return tuple(read_decisions(run.path / FILE) for run in self.runs.values())
+        return tuple(run.decisions for run in self.runs.values())
 
     @cached_property
     def results(self) -> tuple[GZSLResult, ...]:

@@ -144,7 +144,7 @@ def _points(difference: float | None) -> str:
 def _results(report: ReportPage) -> str:
     if not report.results:
         return ""
-    columns = ("model", "S", "U", "HM", "ZSL", "area", "gamma", "seeds")
+    columns = ("model", "S", "U", "HM", "ZSL", "area", "ECE", "gamma", "seeds")
     rows = []
     for row in report.results:
         if row.failure:
@@ -155,8 +155,12 @@ def _results(report: ReportPage) -> str:
         scores = (row.seen, row.unseen, row.harmonic_mean, row.zsl)
         gammas = ", ".join(f"{gamma:g}" for gamma in sorted(set(row.gammas))) or "–"
         cells = [_score(score) for score in scores] + [_score(row.area, 1.0, 4)]
+        cells.append(_score(row.calibration))
         rows.append(_row(row.model, *cells, _cell(gammas), _cell(str(row.seeds))))
-    scale = "Mean class accuracy in percent; the area lies between 0 and 1."
+    scale = (
+        "Mean class accuracy in percent; the area lies between 0 and 1. ECE: expected calibration "
+        "error of the probabilities in percent."
+    )
     return _note(scale, report.results_note) + _table("Results", columns, rows)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from tcaf.data.store import FeatureStore
 from tcaf.errors import MissingExtraError, TCAFError, shorten
+from tcaf.evaluation.calibration import NUM_BINS, Reliability, pooled
 from tcaf.evaluation.decisions import FILE
 from tcaf.evaluation.scores import SCORES
 from tcaf.evaluation.statistics import class_accuracies, mean_and_std
@@ -41,6 +42,7 @@ from tcaf.reports.plots import (
     unseen_confusion,
     unseen_counts,
 )
+from tcaf.reports.reliability import reliability_diagram
 from tcaf.reports.results import compare_runs
 from tcaf.reports.timelines import training_curves
 from tcaf.settings.experiment import Experiment
@@ -163,8 +165,14 @@ def _result_row(one: Series, store: FeatureStore | None) -> ResultRow:
         harmonic_mean=scores["harmonic_mean"],
         zsl=scores["zsl"],
         area=_score([result.curve_area for result in one.results]),
+        calibration=_calibration(one),
         gammas=tuple(result.gamma for result in one.results),
     )
+
+
+def _calibration(one: Series) -> Score | None:
+    kept = [(run.result or {})["test"].get("reliability") for run in one.runs.values()]
+    return _score([each["error"] for each in kept]) if all(kept) else None
 
 
 def _comparisons(series: Sequence[Series], notes: list[str]) -> tuple[ComparisonRow, ...]:
@@ -203,6 +211,7 @@ def _figures(series: Sequence[Series], detail: Detail, notes: list[str]) -> tupl
             alt="Bars of accuracy by class.",
         ),
         *_confusion(first, notes),
+        *_reliability(first, notes),
         _training(detail),
     ]
     if detail.store is None:
@@ -264,6 +273,29 @@ def _confusion(one: Series, notes: list[str]) -> list[PageFigure]:
         caption=f"Test clips of unseen classes by the nearest unseen class, {one.name}: "
         "percent of the row.",
         alt="Confusion matrix of the unseen classes.",
+    )
+    return [figure]
+
+
+def _reliability(one: Series, notes: list[str]) -> list[PageFigure]:
+    """Returns how reliable the probabilities of a series are, if all of its runs have kept that."""
+    parts = {}
+    for name, place in (("validation", "choice"), ("test", "test")):
+        kept = [(run.result or {})[place].get("reliability") for run in one.runs.values()]
+        if all(kept):
+            parts[name] = pooled([Reliability(**each) for each in kept])
+    if not parts:
+        notes.append(f"The reliability of {one.name} is left out: its runs hold none.")
+        return []
+    figure = PageFigure.of(
+        "reliability",
+        lambda width: reliability_diagram(parts, width=width),
+        title="Reliability of probabilities",
+        caption=f"How often the best answer of {one.name} is right, by its probability, in "
+        f"{NUM_BINS} bins; each class counts alike. Below the dashed line answers are too sure. "
+        "The temperature was fitted on the validation clips with the weights of stage 1; the test "
+        "is of other clips, classes and weights.",
+        alt="Share of right answers over the probability of the best answer, beside the diagonal.",
     )
     return [figure]
 

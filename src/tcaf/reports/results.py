@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from tcaf.errors import TCAFError
-from tcaf.evaluation.decisions import FILE, read_decisions
 from tcaf.evaluation.scores import SCORES
 from tcaf.evaluation.statistics import (
     PairedComparison,
@@ -159,7 +158,7 @@ def compare_runs(
     seeds = [seed for seed in first if seed in second]
     if not seeds:
         raise TCAFError("they have no seed in common")
-    pair = [[read_decisions(runs[seed].path / FILE) for seed in seeds] for runs in (first, second)]
+    pair = [[runs[seed].decisions for seed in seeds] for runs in (first, second)]
     return {
         "harmonic_mean": paired_bootstrap(*pair, score="harmonic_mean"),
         AREA: paired_bootstrap(*pair, score="curve_area"),
@@ -191,9 +190,7 @@ def per_class_csv(rows: Sequence[RowResult]) -> str:
     for row in rows:
         if not row.runs:
             continue
-        predictions = [
-            read_decisions(run.path / "predictions.parquet") for run in row.runs.values()
-        ]
+        predictions = [run.decisions for run in row.runs.values()]
         for entry in class_accuracies(predictions):
             if entry.clips:
                 std = "" if math.isnan(entry.std) else f"{entry.std:.6f}"

@@ -28,6 +28,9 @@ class DataSettings:
             third random partition of its classes of training and validation.
         average: give the model the mean over time of each clip's features in place of their
             sequence, one token per modality at time 0, as methods before TCaF did.
+        clips_per_class: train on at most so many clips of each class, drawn by the seed; validation
+            and test keep all of theirs. Of two numbers the smaller one's clips are among the larger
+            one's. None takes all.
         auxiliary: folder of a store of further videos with labels of any kind, to learn from beside
             the clips. Labels that are names of unseen classes are dropped, with the videos that
             carry them.
@@ -37,6 +40,7 @@ class DataSettings:
 
     split: str = "cls"
     average: bool = False
+    clips_per_class: Count | None = None
     auxiliary: str = ""
     auxiliary_similarity: Annotated[float, Field(gt=0, le=1)] = 0.6
 

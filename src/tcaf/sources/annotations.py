@@ -3,6 +3,7 @@
 Owns the reading of that file. Which files the videos are is `labels`.
 """
 
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +34,13 @@ class AnnotatedVideo:
         subset: as the file has it, such as `training`; empty where it says nothing.
         labels: those of each segment, by its start and end in seconds, each once, sorted; those of
             the video as a whole by None.
+        impossible: segments that are no stretch of time, as the file has them.
     """
 
     id: str
     subset: str
     labels: dict[Segment | None, list[str]]
+    impossible: tuple[str, ...] = ()
 
 
 def read_annotations(path: Path) -> list[AnnotatedVideo]:
@@ -61,7 +64,14 @@ def read_annotations(path: Path) -> list[AnnotatedVideo]:
 def _video(path: Path, name: str, entry: Any) -> AnnotatedVideo:
     try:
         annotations = entry.get("annotations") or []
-        said = {(_segment(each.get("segment")), str(each["label"]).strip()) for each in annotations}
+        said, impossible = set(), []
+        for each in annotations:
+            label, given = str(each["label"]).strip(), each.get("segment")
+            segment = segment_of(*given) if given else ()
+            if segment is None:
+                impossible.append(json.dumps(given))
+            else:
+                said.add((segment, label))
         subset = str(entry.get("subset") or "").strip()
     except (AttributeError, KeyError, TypeError, ValueError):
         raise TCAFError(
@@ -69,15 +79,6 @@ def _video(path: Path, name: str, entry: Any) -> AnnotatedVideo:
             f"[start, end] in seconds, for {name!r}"
         ) from None
     labels: dict[Segment | None, list[str]] = {}
-    for segment, label in sorted((s or (), name) for s, name in said if name):
+    for segment, label in sorted((s, name) for s, name in said if name):
         labels.setdefault(segment or None, []).append(label)
-    return AnnotatedVideo(name, subset, labels)
-
-
-def _segment(value: Any) -> Segment | None:
-    if not value:
-        return None
-    segment = segment_of(*value)
-    if segment is None:
-        raise ValueError(value)
-    return segment
+    return AnnotatedVideo(name, subset, labels, tuple(impossible))

@@ -316,6 +316,9 @@ def _annotated(folder: Path, path: Path) -> Listing:
         if reject := _unusable(video, at, folder):
             rejects.append(reject)
             continue
+        for given in video.impossible:
+            told = f"{video.id}: expected a segment [start, end] in seconds, found {given}"
+            rejects.append(Reject(f"{video.id}@{given}", "impossible segment", told))
         part, use = _part_or_use(video.subset, f"{path}, {video.id}")
         name = readable(at[0].relative_to(folder))
         for segment, labels in video.labels.items():
@@ -340,6 +343,6 @@ def _unusable(video: AnnotatedVideo, files: Sequence[Path], folder: Path) -> Rej
     if len(files) > 1:
         told = shorten(str(file.relative_to(folder)) for file in files)
         return Reject(video.id, "several files", f"{video.id} may be each of {told}")
-    if not video.labels:
+    if not video.labels and not video.impossible:
         return Reject(video.id, "no label", f"{video.id}: expected a label, found none")
     return None

@@ -6,6 +6,8 @@ packed tokens, without a loop over clips. `docs/systems.md` has the meaning in p
 - *together*: how much the picture changes some seconds before or after the sound does, for each of
   many such lags.
 - *random features* of that: products of lags, so that a linear model can tell shapes.
+- *products* of how much each modality changes and of where to, at one time and across lags: what
+  goes up when the other does, and on which side of a pause.
 - *order*: the course of each modality, along its leading directions of change.
 """
 
@@ -163,6 +165,59 @@ def course(
     time = _unit_courses(packed, legendre)
     moved = deviations(packed) @ directions.T
     return packed.packing.sum((moved[:, :, None] * time[:, None, :]).flatten(1))
+
+
+def on_a_grid(
+    packed: Packed,
+    directions: Float[Tensor, "num_directions dim"],
+    step_s: float,
+    first: Float[Tensor, " batch"],
+    num_steps: int,
+) -> Float[Tensor, "batch num_steps num_channels"]:
+    """Returns how clips change, at even steps of time: how much, and along some directions.
+
+    The first channel is `change`, the others are the centred tokens on the directions, of unit norm
+    together. A token falls to the two steps beside it, to the nearer the more. 0 in clips of fewer
+    than `LEAST_TOKENS` tokens.
+
+    Args:
+        packed: tokens of each clip.
+        directions: unit vectors.
+        step_s: seconds from one step to the next; steps lie at multiples of it.
+        first: the time at which the first step of each clip may lie; no token comes before it.
+        num_steps: enough for the longest clip.
+    """
+    apart, clip_of = deviations(packed), packed.packing.clip_of
+    amount, moved = change(packed, apart)[:, None], apart @ directions.T
+    power = packed.packing.sum(moved.square()).sum(dim=1, keepdim=True)
+    told = packed.packing.sum(amount.square()) > 0
+    scale = torch.where(told & (power > 0), power, 1).rsqrt() * told
+    channels = torch.cat([amount, moved * scale[clip_of]], dim=1)
+    at = packed.times / step_s - torch.div(first, step_s, rounding_mode="floor")[clip_of]
+    before = at.floor().long().clamp(0, num_steps - 2)
+    share = (at - before)[:, None]
+    grid = channels.new_zeros(len(packed.lens) * num_steps, channels.shape[1])
+    place = clip_of * num_steps + before
+    grid.index_add_(0, place, channels * (1 - share))
+    grid.index_add_(0, place + 1, channels * share)
+    return grid.view(len(packed.lens), num_steps, -1)
+
+
+def products(
+    later: Float[Tensor, "batch num_steps m"],
+    earlier: Float[Tensor, "batch num_steps n"],
+    lags: range,
+) -> Float[Tensor, "batch num_numbers"]:
+    """Returns the products of each two channels, summed over time, at each lag.
+
+    Args:
+        later: channels at even steps of time.
+        earlier: channels that are looked at some steps before.
+        lags: by how many steps.
+    """
+    steps = later.shape[1]
+    found = [later[:, min(lag, steps) :].mT @ earlier[:, : max(steps - lag, 0)] for lag in lags]
+    return torch.stack(found, dim=1).flatten(1)
 
 
 def unit_means(packed: Packed) -> Float[Tensor, "batch dim"]:

@@ -3,7 +3,7 @@
 Owns what everything above the systems may know of them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Annotated, Any, Protocol, runtime_checkable
@@ -133,6 +133,26 @@ class Reduces(Protocol):
 
     def reduced(self, batch: FeatureBatch) -> Any:
         """Returns what is needed of a batch."""
+        ...
+
+
+@runtime_checkable
+class Together(Protocol):
+    """A model that can answer many clips at once, each in the light of all others (transductive).
+
+    Its `scores` takes what the model returned of a batch in place of the batch.
+    """
+
+    def classes_together(
+        self, outputs: Sequence[Any], text_embedding: Any, added: Float[Tensor, " num_classes"]
+    ) -> ClassEmbeddings:
+        """Embeds class names as `embed_text` does, and as clips suggest.
+
+        Args:
+            outputs: what the model returned of all clips, batch by batch.
+            text_embedding: see `ZeroShotModel.embed_text`; of all candidates.
+            added: what is added to the distance of each class: gamma of seen ones.
+        """
         ...
 
 

@@ -74,11 +74,8 @@ def feed_forward(config: TCAFConfig, *, norm: bool = False) -> nn.Sequential:
     )
 
 
-class JointSpaceModel(nn.Module):
-    """What TCaF shares with systems that differ only in how a clip becomes one vector.
-
-    Encoders of the inputs, the joint space of clips and class names, and the way back to text. A
-    subclass says how encoded clips come into the joint space (`embed_video`).
+class ClipEncoder(nn.Module):
+    """Encoders of the inputs. A subclass says how a clip becomes one vector (`embed_video`).
 
     Args:
         config: sizes and settings; dimensions of the inputs are part of it.
@@ -109,6 +106,38 @@ class JointSpaceModel(nn.Module):
             Block(hidden, config.joint_dim, dropout, config.batch_norm_momentum),
         )
 
+    def embed(self, batch: FeatureBatch) -> Float[Tensor, "batch joint_dim"]:
+        """Returns theta_o of each clip.
+
+        Raises:
+            TCAFError: features of other dimensions than the model's, a clip with no token in any
+                modality that the model uses, or a training batch too small for batch norm.
+        """
+        check_dims(batch, self.config, self.modalities)
+        total = torch.stack([batch.modality(m).lens for m in self.modalities]).sum(dim=0)
+        if bool((total == 0).any()):
+            clip = int((total == 0).nonzero()[0])
+            used = " or ".join(self.modalities)
+            raise TCAFError(f"clip {clip} of the batch has no {used} token")
+        return self.embed_video(batch)
+
+    def embed_video(self, batch: FeatureBatch) -> Float[Tensor, "batch joint_dim"]:
+        """Returns theta_o of each clip of a checked batch."""
+        raise NotImplementedError
+
+    def encoded(self, batch: FeatureBatch, modality: Modality) -> Packed:
+        """Returns phi: the scaled tokens of a modality after its encoder."""
+        packed = batch.modality(modality)
+        inputs = scaled(packed, self.config.scaling(modality))
+        return packed.with_tokens(self.encoders[modality](inputs))
+
+
+class JointSpaceModel(ClipEncoder):
+    """What TCaF shares with systems that differ only in how a clip becomes one vector.
+
+    The joint space of clips and class names, and the way back to text.
+    """
+
     def add_decoders_and_text(self) -> None:
         """Adds D_o, W_proj and D_w; called last, so that initial weights follow the clip's way."""
         config = self.config
@@ -122,24 +151,9 @@ class JointSpaceModel(nn.Module):
         self.text_projection = Block(config.text_dim, config.joint_dim, dropout, momentum)
         self.text_decoder = Block(config.joint_dim, config.text_dim, dropout, momentum)
 
-    def embed_video(self, batch: FeatureBatch) -> Float[Tensor, "batch joint_dim"]:
-        """Returns theta_o of each clip of a checked batch."""
-        raise NotImplementedError
-
     def forward(self, batch: FeatureBatch) -> VideoOutput:
-        """Embeds clips.
-
-        Raises:
-            TCAFError: features of other dimensions than the model's, a clip with no token in any
-                modality that the model uses, or a training batch too small for batch norm.
-        """
-        check_dims(batch, self.config, self.modalities)
-        total = torch.stack([batch.modality(m).lens for m in self.modalities]).sum(dim=0)
-        if bool((total == 0).any()):
-            clip = int((total == 0).nonzero()[0])
-            used = " or ".join(self.modalities)
-            raise TCAFError(f"clip {clip} of the batch has no {used} token")
-        embedding = self.embed_video(batch)
+        """Embeds clips; refuses what `embed` does."""
+        embedding = self.embed(batch)
         return VideoOutput(embedding, self.video_decoder(embedding))
 
     def embed_text(self, text_embedding: Float[Tensor, "num_classes text_dim"]) -> TextOutput:
@@ -157,9 +171,3 @@ class JointSpaceModel(nn.Module):
     ) -> Float[Tensor, "batch num_classes"]:
         """Returns the distance of each clip from each class; the nearest is the answer (Eq. 14)."""
         return euclidean_distances(self(batch).video_embedding, class_embedding)
-
-    def encoded(self, batch: FeatureBatch, modality: Modality) -> Packed:
-        """Returns phi: the scaled tokens of a modality after its encoder."""
-        packed = batch.modality(modality)
-        inputs = scaled(packed, self.config.scaling(modality))
-        return packed.with_tokens(self.encoders[modality](inputs))

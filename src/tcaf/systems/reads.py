@@ -74,6 +74,8 @@ def reads_setting(system: System, name: str) -> bool:
         return field in own
     if name in _WINDOWS:
         return not system.averages and (descends or section != "training")
+    if name == "data.clips_per_class":
+        return not system.training_free
     if section == "objective" or name in _TCAF_OBJECTIVE:
         return descends and "objective" not in system.ignores
     if section == "training":

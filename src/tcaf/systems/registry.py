@@ -27,6 +27,7 @@ from tcaf.systems.joint_space import TCAFConfig, used_modalities
 from tcaf.systems.perceiver import Perceiver, PerceiverConfig
 from tcaf.systems.ridge import Ridge, RidgeConfig, RidgeFit
 from tcaf.systems.tcaf import TCAF, tcaf_objective
+from tcaf.systems.tcaf_cosine import TCAFCosine, TCAFCosineConfig, tcaf_cosine_objective
 from tcaf.systems.textlda import TextLDA, TextLDAConfig
 from tcaf.systems.textlda_auxiliary import AuxiliaryFit
 from tcaf.systems.textlda_fit import TextLDAFit
@@ -119,6 +120,9 @@ _NO_TRANSFORMER = frozenset(
 _NO_TIME = frozenset({"fidelity.evaluation_times", "fidelity.window_times"})
 """When a token is."""
 
+_NO_JOINT_SPACE = frozenset({"objective", "model.joint_dim", "model.dropout_text_projection"})
+"""What TCaF learns of class text, and the terms that go with it."""
+
 _PERCEIVER = frozenset({"model.attention", "model.class_token", "fidelity.layer_norm"})
 _TRIPLETS = frozenset({"objective"})
 _UNSCALED = frozenset(
@@ -144,6 +148,14 @@ for _system in (
     System("avgzslnet", "AVGZSLNet", AVGZSLNetConfig, AVGZSLNet, avgzslnet_objective, **_AVERAGED),
     System("avca", "AVCA", AVCAConfig, AVCA, avca_objective, **_AVERAGED),
     System("ridge", "Ridge", RidgeConfig, Ridge, fit=RidgeFit, averages=True, ignores=_UNSCALED),
+    System(
+        "tcaf_cosine",
+        "TCaF (cosine head)",
+        TCAFCosineConfig,
+        TCAFCosine,
+        tcaf_cosine_objective,
+        ignores=_NO_JOINT_SPACE,
+    ),
     System(
         "textlda",
         "TextLDA",

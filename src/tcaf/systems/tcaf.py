@@ -24,7 +24,13 @@ from tcaf.data.packed import Packed, Packing, mean_token
 from tcaf.settings.experiment import Experiment
 from tcaf.systems.attention import CrossModalAttention, Group, Tokens
 from tcaf.systems.attention_map import AttentionMap, attention_map
-from tcaf.systems.joint_space import JointSpaceModel, TCAFConfig, feed_forward, used_modalities
+from tcaf.systems.joint_space import (
+    ClipEncoder,
+    JointSpaceModel,
+    TCAFConfig,
+    feed_forward,
+    used_modalities,
+)
 from tcaf.systems.losses import Losses, tcaf_losses
 
 
@@ -148,8 +154,8 @@ class Layer(nn.Module):
         return dict(zip(queries, joined.split([len(tokens[g]) for g in queries]), strict=True))
 
 
-class TCAF(JointSpaceModel):
-    """The temporal cross-attention framework.
+class Transformer(ClipEncoder):
+    """What TCaF makes of a clip's encoded tokens: one token.
 
     Args:
         config: sizes and settings; dimensions of the inputs are part of it.
@@ -162,13 +168,6 @@ class TCAF(JointSpaceModel):
             nn.Parameter(torch.randn(config.token_dim)) if config.class_token else None
         )
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
-        self.video_projection = self.new_projection()
-        self.add_decoders_and_text()
-
-    def embed_video(self, batch: FeatureBatch) -> Float[Tensor, "batch joint_dim"]:
-        """Returns theta_o: O_proj of what the transformer makes of each clip."""
-        embedding: Tensor = self.video_projection(self._transform(batch))
-        return embedding
 
     def attention_map(self, batch: FeatureBatch) -> AttentionMap:
         """Returns where the model looks in one clip, in evaluation mode.
@@ -179,7 +178,7 @@ class TCAF(JointSpaceModel):
         attentions = [layer.attention for layer in self.layers if isinstance(layer, Layer)]
         return attention_map(self, attentions, batch)
 
-    def _transform(self, batch: FeatureBatch) -> Float[Tensor, "batch token_dim"]:
+    def transform(self, batch: FeatureBatch) -> Float[Tensor, "batch token_dim"]:
         """Runs encoders, positions and transformer; returns c_o, or the mean over output tokens."""
         packings: dict[Group, Packing] = {}
         tokens: Tokens = {}
@@ -201,3 +200,21 @@ class TCAF(JointSpaceModel):
         if self.class_token is not None:
             return tokens["class"]
         return mean_token(*(packed.with_tokens(tokens[m]) for m, packed in encoded.items()))
+
+
+class TCAF(Transformer, JointSpaceModel):
+    """The temporal cross-attention framework.
+
+    Args:
+        config: sizes and settings; dimensions of the inputs are part of it.
+    """
+
+    def __init__(self, config: TCAFConfig) -> None:
+        super().__init__(config)
+        self.video_projection = self.new_projection()
+        self.add_decoders_and_text()
+
+    def embed_video(self, batch: FeatureBatch) -> Float[Tensor, "batch joint_dim"]:
+        """Returns theta_o: O_proj of what the transformer makes of each clip."""
+        embedding: Tensor = self.video_projection(self.transform(batch))
+        return embedding

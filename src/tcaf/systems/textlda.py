@@ -18,6 +18,7 @@ that lack the other. An epoch is one choice of rho, lambda and of the blocks of 
 of `textlda_fit.choices`; validation chooses.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -30,12 +31,18 @@ from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
 from tcaf.data.features import MODALITIES, Modality
+from tcaf.data.packed import Packed
+from tcaf.errors import TCAFError
 from tcaf.settings.validation import Count, NotNegative, settings
 from tcaf.systems import clip_vectors
 from tcaf.systems.blocks import check_dims, check_text
 from tcaf.systems.interface import ClassEmbeddings, InputConfig
+from tcaf.systems.textlda_together import moved
 
 NUM_LAGS = 31
+
+PRODUCT_DIRECTIONS = 2
+"""Of the leading directions of change, those of which products are taken."""
 
 FREQUENCY = 2.0**0.5
 """Standard deviation of the random features' frequencies."""
@@ -46,7 +53,7 @@ SAME_TEXT = 1e-5
 KERNEL_WIDTH = 0.36
 """How far the cosine of two texts falls until their kernel is 1 / e."""
 
-LATER = ("source_text", "source_map", "source_mean")
+LATER = ("seen_counts", "source_text", "source_map", "source_mean")
 """Weights that files of older models lack, and which are empty there."""
 
 READ_OUTS: Mapping[str, tuple[Modality, ...]] = {
@@ -108,8 +115,8 @@ class _Sized(nn.Module):
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
         for name, buffer in self._buffers.items():
-            if name in LATER:
-                state_dict.setdefault(prefix + name, buffer)
+            if name in LATER and buffer is not None:
+                state_dict.setdefault(prefix + name, buffer[:0])
             kept = state_dict.get(prefix + name)
             if buffer is not None and kept is not None and kept.ndim == buffer.ndim:
                 self._buffers[name] = buffer.new_empty(kept.shape)
@@ -165,11 +172,18 @@ class ClipVectors(_Sized):
         means = sum(self.directions(modality).shape[1] for modality in modalities)
         if not self.reads_time:
             return [means]
-        between = [len(self.lags), len(self.phases)] if len(modalities) > 1 else []
         courses = [
             clip_vectors.POLYNOMIALS * len(self.directions(modality)) for modality in modalities
         ]
-        return [means, *between, *courses]
+        between = [len(self.lags), len(self.phases)] if len(modalities) > 1 else []
+        return [means, *between, *courses, sum(self.product_sizes(modalities))]
+
+    def product_sizes(self, modalities: Sequence[Modality]) -> list[int]:
+        """Returns how many products there are: across modalities if there are two, then of each."""
+        channels = [1 + len(self.directions(m)[:PRODUCT_DIRECTIONS]) for m in modalities]
+        steps = len(self.lags) // 2 + 1
+        across = [(2 * steps - 1) * math.prod(channels)] if len(channels) > 1 else []
+        return [*across, *(steps * size**2 for size in channels)]
 
     def columns(self, modality: Modality) -> Int[Tensor, " dim"]:
         """Returns which numbers of the vector of both modalities are those of one alone."""
@@ -177,10 +191,11 @@ class ClipVectors(_Sized):
         first = 0 if modality == "audio" else audio
         found = [torch.arange(first, first + (audio if modality == "audio" else visual))]
         if self.reads_time:
-            sizes = self.sizes(MODALITIES)
-            place = -2 if modality == "audio" else -1
-            start = sum(sizes[:place])
-            found.append(torch.arange(start, start + sizes[place]))
+            *sizes, _ = self.sizes(MODALITIES)
+            sizes += self.product_sizes(MODALITIES)
+            for place in (-5, -2) if modality == "audio" else (-4, -1):
+                start = sum(sizes[:place])
+                found.append(torch.arange(start, start + sizes[place]))
         return torch.cat(found).to(self.lags.device)
 
     def blocks(
@@ -200,12 +215,38 @@ class ClipVectors(_Sized):
             clip_vectors.course(packed, self.directions(modality))
             for packed, modality in zip(given, modalities, strict=True)
         ]
+        grids = self._grids(given, modalities)
+        lags = range(len(self.lags) // 2 + 1)
+        alone = [clip_vectors.products(grid, grid, lags) for grid in grids]
         if len(given) == 1:
-            return [means, *courses]
+            return [means, *courses, *alone]
+        audio, visual = grids
+        across = [
+            clip_vectors.products(audio, visual, lags),
+            clip_vectors.products(visual, audio, lags[1:]),
+        ]
         lagged = self.together(batch)
         seen = (lagged - self.together_mean) * self.together_scale
         shapes = clip_vectors.random_features(seen, self.frequencies, self.phases)
-        return [means, lagged, shapes, *courses]
+        return [means, lagged, shapes, *courses, torch.cat([*across, *alone], dim=1)]
+
+    def _grids(
+        self, given: Sequence[Packed], modalities: Sequence[Modality]
+    ) -> list[Float[Tensor, "batch num_steps num_channels"]]:
+        """Returns how clips change in some modalities, at the same even steps of time."""
+        step_s = float(self.lags[1] - self.lags[0])
+        ends = [clip_vectors.ends(packed) for packed in given]
+        first = torch.stack([each for each, _ in ends]).amin(dim=0)
+        last = torch.stack([each for _, each in ends]).amax(dim=0)
+        span_s = float((last - first).clamp_min(0).max())
+        # Steps lie at multiples: one before the first token, one behind the last.
+        steps = int(span_s / step_s) + 3
+        return [
+            clip_vectors.on_a_grid(
+                packed, self.directions(modality)[:PRODUCT_DIRECTIONS], step_s, first, steps
+            )
+            for packed, modality in zip(given, modalities, strict=True)
+        ]
 
     def together(self, batch: FeatureBatch) -> Float[Tensor, "batch num_lags"]:
         """Returns how sound and picture of each clip change together."""
@@ -232,6 +273,7 @@ class ReadOut(_Sized):
     text_map: Float[Tensor, "text_dim dim"]
     seen_text: Float[Tensor, "num_seen text_dim"]
     seen_shift: Float[Tensor, "num_seen dim"]
+    seen_counts: Float[Tensor, " num_seen"]
     source_text: Float[Tensor, "num_sources text_dim"]
     source_map: Float[Tensor, "num_sources dim"]
     source_mean: Float[Tensor, " dim"]
@@ -243,6 +285,7 @@ class ReadOut(_Sized):
         self.register_buffer("text_map", torch.zeros(text_dim, 0))
         self.register_buffer("seen_text", torch.zeros(0, text_dim))
         self.register_buffer("seen_shift", torch.zeros(0, 0))
+        self.register_buffer("seen_counts", torch.zeros(0))
         self.register_buffer("source_text", torch.zeros(0, text_dim))
         self.register_buffer("source_map", torch.zeros(0, 0))
         self.register_buffer("source_mean", torch.zeros(0))
@@ -266,11 +309,20 @@ class ReadOut(_Sized):
             vectors = self.source_mean + text_kernel(phi, self.source_text) @ self.source_map
         else:
             vectors = phi @ self.text_map
-        if len(self.seen_text):
-            alike, nearest = (phi @ self.seen_text.T).max(dim=1)
-            own = (alike > 1 - SAME_TEXT)[:, None]
-            vectors = vectors + own * self.seen_shift[nearest]
-        return F.normalize(vectors, dim=1)
+        return F.normalize(vectors + self._of_seen(phi, self.seen_shift), dim=1)
+
+    def counts(self, phi: Float[Tensor, "num_classes text_dim"]) -> Float[Tensor, " num_classes"]:
+        """Returns how many clips each class was learnt from, 0 of an unseen one."""
+        return self._of_seen(phi, self.seen_counts[:, None])[:, 0]
+
+    def _of_seen(
+        self, phi: Float[Tensor, "num_classes text_dim"], values: Float[Tensor, "num_seen n"]
+    ) -> Float[Tensor, "num_classes n"]:
+        """Returns a row of what is kept of seen classes for each class, 0 for an unseen one."""
+        if not len(self.seen_text):
+            return phi.new_zeros(len(phi), values.shape[1])
+        alike, nearest = (phi @ self.seen_text.T).max(dim=1)
+        return (alike > 1 - SAME_TEXT)[:, None] * values[nearest]
 
 
 class TextLDA(nn.Module):
@@ -341,15 +393,51 @@ class TextLDA(nn.Module):
         Raises:
             TCAFError: text embeddings of another dimension than the model's.
         """
-        check_text(text_embedding, self.config)
-        phi = F.normalize(text_embedding - self.text_mean, dim=1)
+        phi = self._phi(text_embedding)
         vectors = [self.read_out(name).classes(phi) for name in READ_OUTS]
+        return ClassEmbeddings(torch.cat(vectors, dim=1))
+
+    def _phi(
+        self, text_embedding: Float[Tensor, "num_classes text_dim"]
+    ) -> Float[Tensor, "num_classes text_dim"]:
+        check_text(text_embedding, self.config)
+        return F.normalize(text_embedding - self.text_mean, dim=1)
+
+    def classes_together(
+        self,
+        outputs: Sequence[TextLDAOutput],
+        text_embedding: Float[Tensor, "num_classes text_dim"],
+        added: Float[Tensor, " num_classes"],
+    ) -> ClassEmbeddings:
+        """Returns the vectors of classes moved to where clips are (`textlda_together`).
+
+        The clips that a read-out answers move its vectors; where there are none they stay.
+
+        Raises:
+            TCAFError: see `embed_text`; a model that does not know how many clips it has learnt
+                from.
+        """
+        phi = self._phi(text_embedding)
+        vectors, first = [], 0
+        for name in READ_OUTS:
+            read_out = self.read_out(name)
+            if read_out.dim and not len(read_out.seen_counts):
+                raise TCAFError(
+                    "the model of a release of before does not know how many clips of each class "
+                    "it has learnt from, which clips together need; train it again"
+                )
+            columns = slice(first, first + read_out.dim)
+            clips = [output.video_embedding[:, columns] for output in outputs]
+            own = [z if bool((there := z.any(dim=1)).all()) else z[there] for z in clips]
+            vectors.append(moved(own, read_out.classes(phi), read_out.counts(phi), added))
+            first = columns.stop
         return ClassEmbeddings(torch.cat(vectors, dim=1))
 
     def scores(
         self,
-        batch: "FeatureBatch | Blocks",
+        batch: "FeatureBatch | Blocks | TextLDAOutput",
         class_embedding: Float[Tensor, "num_classes joint_dim"],
     ) -> Float[Tensor, "batch num_classes"]:
         """Returns the cosine distance of each clip from each class, in the answering read-out."""
-        return 1 - self(batch).video_embedding @ class_embedding.T
+        output = batch if isinstance(batch, TextLDAOutput) else self(batch)
+        return 1 - output.video_embedding @ class_embedding.T

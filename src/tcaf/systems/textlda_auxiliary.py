@@ -114,6 +114,7 @@ class AuxiliaryScatter(Scatter):
             "source_mean": source_mean,
             "seen_text": text[:num_seen],
             "seen_shift": weight * (whitened - predicted),
+            "seen_counts": self.counts,
         }.items():
             setattr(read_out, name, value.to(read_out.mean.dtype).contiguous())
         return float(1 - F.cosine_similarity(predicted, whitened).mean())

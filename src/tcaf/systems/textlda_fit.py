@@ -249,6 +249,7 @@ class Scatter:
             "text_map": text_map,
             "seen_text": text,
             "seen_shift": weight * (whitened - predicted),
+            "seen_counts": self.counts,
         }.items():
             setattr(read_out, name, value.to(read_out.mean.dtype).contiguous())
         return float(1 - F.cosine_similarity(predicted, whitened).mean())
@@ -265,7 +266,7 @@ class TextLDAFit:
         text_embedding: of the seen classes, by label.
 
     Raises:
-        TCAFError: a batch without labels, or clips of fewer than two classes.
+        TCAFError: a batch without labels, clips of fewer than two classes, or one of each.
     """
 
     def __init__(
@@ -347,11 +348,15 @@ class TextLDAFit:
             if course is not None:
                 course.add(batch)
         share_moments(vectors, moments)
-        counts = torch.stack([own.counts for own in moments.values()]).sum(dim=0)
-        if int((counts > 0).sum()) < 2:
-            raise TCAFError("textlda learns from clips of two classes or more, got fewer")
-        return {
-            name: self.scatter(name, vectors, own)
+        # Of one clip a class the scatter is rounding, which must not be taken for one.
+        enough = {
+            name: own
             for name, own in moments.items()
-            if int((own.counts > 0).sum()) > 1
+            if int((own.counts > 0).sum()) > 1 and int(own.counts.max()) > 1
         }
+        if not enough:
+            raise TCAFError(
+                "textlda learns from clips of two classes or more, at least two of one class, got "
+                "fewer"
+            )
+        return {name: self.scatter(name, vectors, own) for name, own in enough.items()}

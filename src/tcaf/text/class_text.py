@@ -6,6 +6,7 @@ store. Reading files and running encoders is `text_sources` and `word_vectors`.
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +24,7 @@ from tcaf.pretrained.fetch import files_digest
 from tcaf.settings.sections import TextSettings
 from tcaf.text.encoders import PACKAGED_MODEL, SentenceEncoder, TowerEncoder, packaged_model
 from tcaf.text.phrases import BY_CLASS_NAME as BY_CLASS_NAME
-from tcaf.text.phrases import class_phrases
+from tcaf.text.phrases import class_phrases, read_phrases
 from tcaf.text.sources import NamedVectors, TextSource, read_attributes, read_named_vectors
 from tcaf.text.spaces import ClassText, naming_space
 from tcaf.text.word_list import read_word_list, word_list_file, word_shares, word_vectors
@@ -48,6 +49,10 @@ _NEEDS_FOLDER = {
 
 _KEPT = ("sentence", "clip", "clap", "word2vec", "glove")
 """The sources slow enough for their embeddings to be kept with the store."""
+
+
+class UnusedRowsWarning(UserWarning):
+    """A table that a person wrote says something of classes that nobody asks for."""
 
 
 def open_text_source(settings: TextSettings, store: FeatureStore | None = None) -> TextSource:
@@ -221,8 +226,26 @@ def embed_in_spaces(
     matrices = {}
     for space, own in settings.items():
         with naming_space(space, settings):
+            _warn_of_unused_rows(own, class_names)
             matrices[space] = torch.from_numpy(embed_classes(own, class_names, store))
     return ClassText(matrices)
+
+
+def _warn_of_unused_rows(settings: TextSettings, class_names: Sequence[str]) -> None:
+    """Warns of classes in a file of phrases which nobody asks for, as misspelt ones.
+
+    Of tables of vectors such rows may be asked for later, by name.
+    """
+    if not settings.phrases_file:
+        return
+    unused = sorted(set(read_phrases(Path(settings.phrases_file))) - set(class_names))
+    if unused:
+        warnings.warn(
+            f"{settings.phrases_file} has rows of {len(unused)} classes that are not among those "
+            f"of the split, which nothing reads: {shorten(unused)}",
+            UnusedRowsWarning,
+            stacklevel=2,
+        )
 
 
 def average_phrases(

@@ -6,23 +6,38 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
-from pydantic import BaseModel, ConfigDict
-from torch import Tensor
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, from_numpy
 
 from tcaf.data.classes import ClassSet
 from tcaf.data.features import FeatureSpec
 from tcaf.data.shards import SpecContent
 from tcaf.errors import TCAFError, one_line
+from tcaf.evaluation.conformal import HALVES, Conformity
+from tcaf.evaluation.together import TogetherChoice
 from tcaf.files.atomic import check_content, parse_json
 from tcaf.files.sealed import read_sealed, write_sealed
 from tcaf.settings.experiment import Experiment
+from tcaf.systems.interface import Together
 from tcaf.systems.registry import SYSTEMS, find_system
 from tcaf.text.spaces import ClassText, in_space
 from tcaf.training.numbers import check_numbers
 
 MODEL_FORMAT = "tcaf-model"
 VERSION = 2
+
+
+class TogetherContent(BaseModel):
+    """What the header holds for clips that are answered together."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid")
+
+    gamma: float
+    temperature: float
+    validation: dict[str, float | bool]
+    clips: int = Field(ge=1)
 
 
 class HeaderContent(BaseModel):
@@ -37,6 +52,7 @@ class HeaderContent(BaseModel):
     seen: list[str]
     gamma: float | None
     experiment: dict[str, Any] | None
+    together: TogetherContent | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +69,10 @@ class TrainedModel:
         experiment: the settings of the run; None for imported weights.
         temperature: of probabilities (`gzsl.probabilities`), fitted on validation clips with the
             weights of stage 1; None for imported weights and models of older releases.
+        conformity: what the thresholds of sets follow from, of the same clips and weights; None
+            likewise.
+        together: gamma and temperature of clips that are answered together; None for systems that
+            cannot, and models of older releases.
     """
 
     system: str
@@ -63,6 +83,57 @@ class TrainedModel:
     gamma: float | None
     experiment: Experiment | None
     temperature: float | None = None
+    conformity: Conformity | None = None
+    together: TogetherChoice | None = None
+
+    @property
+    def settings(self) -> Experiment:
+        """The settings of the run.
+
+        Raises:
+            TCAFError: the model holds none.
+        """
+        if self.experiment is None:
+            raise TCAFError("the model was saved without its settings, which say how to cut clips")
+        return self.experiment
+
+    def thresholds(self, allowed: float) -> tuple[float, float]:
+        """Returns what sets of answers go by (`Conformity.thresholds`).
+
+        Raises:
+            TCAFError: see there, or the model holds nothing that they could follow from.
+        """
+        if self.conformity is None or self.temperature is None:
+            raise TCAFError(
+                "the model holds no scores of validation clips, which sets of answers need; train "
+                "again with this release"
+            )
+        return self.conformity.thresholds(allowed)
+
+    def for_together(self, clips: int, where: str = "the model") -> tuple[float, float]:
+        """Returns gamma and temperature of clips that are answered together.
+
+        Args:
+            clips: how many they are.
+            where: what holds the model, for messages.
+
+        Raises:
+            TCAFError: the system cannot answer so, or the model is of an older release.
+        """
+        if not isinstance(self.model, Together):
+            raise TCAFError(
+                f"the system {self.system!r} answers each clip by itself and has no way to answer "
+                "clips together, as textlda has"
+            )
+        if self.together is None:
+            raise TCAFError(
+                f"{where} is of an older release and holds no gamma for clips together; train it "
+                "again with this release"
+            )
+        chosen = self.together
+        alone = chosen.gamma if self.gamma is None else self.gamma
+        one = chosen.temperature if self.temperature is None else self.temperature
+        return chosen.at(clips, alone, chosen.gamma), chosen.at(clips, one, chosen.temperature)
 
     def check_features(self, spec: FeatureSpec, where: str) -> None:
         """Checks that features are of the kind that the model was trained on.
@@ -142,11 +213,14 @@ def save_model(path: Path, trained: TrainedModel) -> None:
         "seen": sorted(trained.classes.seen),
         "gamma": trained.gamma,
         "temperature": trained.temperature,
+        "together": asdict(trained.together) if trained.together else None,
         "experiment": trained.experiment.to_json() if trained.experiment else None,
     }
     weights = {f"model.{name}": value for name, value in trained.model.state_dict().items()}
     text = {in_space("text_embedding", space): t for space, t in trained.class_text.items()}
-    save_tensors(path, {**weights, **text}, header)
+    kept = trained.conformity
+    scores = {f"conformity.{h}": from_numpy(getattr(kept, h)) for h in HALVES} if kept else {}
+    save_tensors(path, {**weights, **text, **scores}, header)
 
 
 def load_model(path: str | Path) -> TrainedModel:
@@ -175,7 +249,9 @@ def load_model(path: str | Path) -> TrainedModel:
             f"model {path} is of the system {header['system']!r}, which is not known here; name "
             "the file that registers it with --plugin"
         )
-    check_numbers({name: header.get(name) for name in ("gamma", "temperature")}, f"model {path}")
+    together = header.get("together")
+    numbers = {"gamma": header["gamma"], "temperature": header.get("temperature")}
+    check_numbers({**numbers, "together": together}, f"model {path}")
     system = find_system(header["system"])
     prefix = "model."
     weights = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
@@ -206,7 +282,35 @@ def load_model(path: str | Path) -> TrainedModel:
         spec=FeatureSpec(**header["spec"]),
         classes=ClassSet(tuple(header["classes"]), frozenset(header["seen"])),
         class_text=ClassText({space: tensors[key].float() for space, key in keys.items()}),
-        gamma=header["gamma"],
+        gamma=_real(header["gamma"]),
         experiment=Experiment.from_json(stored) if stored else None,
-        temperature=header.get("temperature"),
+        temperature=_real(header.get("temperature")),
+        conformity=_conformity(tensors, path),
+        together=_together(together) if together else None,
     )
+
+
+def _together(value: Mapping[str, Any]) -> TogetherChoice:
+    numbers = {name: float(value[name]) for name in ("gamma", "temperature")}
+    return TogetherChoice(**{**value, **numbers})
+
+
+def _real(value: Any) -> float | None:
+    """Returns a number of JSON, where whole ones are integers of any size, as the real it is."""
+    return None if value is None else float(value)
+
+
+def _conformity(tensors: Mapping[str, Tensor], path: Path) -> Conformity | None:
+    found = {h: tensors[f"conformity.{h}"] for h in HALVES if f"conformity.{h}" in tensors}
+    if not found:
+        return None
+    scores = {half: tensor.double().numpy() for half, tensor in found.items()}
+    if len(scores) < len(HALVES) or not all(
+        one.ndim == 1 and len(one) and np.isfinite(one).all() and (np.diff(one) >= 0).all()
+        for one in scores.values()
+    ):
+        raise TCAFError(
+            f"model {path} is damaged: expected scores of validation clips of both halves, finite "
+            "and ascending"
+        )
+    return Conformity(**scores)

@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 from pydantic import ConfigDict, TypeAdapter
 
 from tcaf.errors import TCAFError
+from tcaf.evaluation.calibration import Reliability
 from tcaf.evaluation.scores import SCORES
 from tcaf.training.numbers import check_numbers
 
@@ -23,6 +24,7 @@ class EpochRecord:
         validation: scores on the validation clips (`GZSLResult.scores`), where they were taken;
             with the `temperature` fitted to them where the epoch is stage 1's best so far.
         seconds: wall time, validation included.
+        reliability: of probabilities on the validation clips, where a temperature was fitted.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -33,6 +35,7 @@ class EpochRecord:
     losses: dict[str, float]
     validation: dict[str, float | bool] | None
     seconds: float
+    reliability: Reliability | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns the record as one JSON value, a line of `metrics.jsonl`."""

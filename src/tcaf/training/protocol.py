@@ -1,9 +1,9 @@
 """The two-stage protocol of generalised zero-shot learning (Sec. 4.1; Mercea et al., CVPR 2022).
 
 Stage 1 trains on `stage_1_train` and picks epoch and gamma by the harmonic mean on `val_seen` and
-`val_unseen`; on the same clips the temperature of its probabilities is fitted, at that epoch and
-gamma, which changes no score. Stage 2 starts anew, trains on all of these for as many epochs, and
-is tested once.
+`val_unseen`; the same clips say how sure answers may be, at that epoch and gamma (`Trust`), which
+changes no score. Stage 2 starts anew, trains on all of these for as many epochs, and is tested
+once.
 
 Owns what chooses what. Everything a run decides follows from the records of its epochs, so a run
 is taken up again from those, the weights and the optimiser's averages. Knows nothing of files.
@@ -11,7 +11,7 @@ is taken up again from those, the weights and the optimiser's averages. Knows no
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -19,16 +19,20 @@ import numpy as np
 from torch import Tensor, nn
 
 from tcaf.data.classes import ClassSet
+from tcaf.data.sampler import few_of_each
 from tcaf.data.splits import NAMED_PARTS
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
-from tcaf.evaluation.gzsl import GZSLResult
+from tcaf.evaluation.calibration import Reliability, reliability
+from tcaf.evaluation.conformal import Conformity, conformity
+from tcaf.evaluation.gzsl import GZSLResult, decide
 from tcaf.evaluation.parts import EvaluationPart, distances, evaluate_part, read_part
-from tcaf.evaluation.temperature import fit_temperature
+from tcaf.evaluation.temperature import fit_temperature, probabilities
+from tcaf.evaluation.together import PartTogether, TogetherChoice
 from tcaf.execution.devices import pick_device
-from tcaf.seeding import seeded
+from tcaf.seeding import generator, seeded
 from tcaf.settings.experiment import Experiment
-from tcaf.systems.interface import Reduces, ZeroShotModel
+from tcaf.systems.interface import Reduces, Together, ZeroShotModel
 from tcaf.systems.registry import configure, find_system, modalities
 from tcaf.systems.stages import Stage, TrainingPart
 from tcaf.text.spaces import ClassText, SpaceVectors
@@ -62,12 +66,32 @@ class Choice:
         gamma: the best gamma at that epoch.
         validation: the scores there, and the temperature.
         temperature: of probabilities, at that epoch and gamma; None for epochs of older releases.
+        reliability: of these probabilities on the validation clips; None likewise.
+        together: what the same weights choose for clips that are answered together; None while the
+            run is not over, and for systems that cannot.
     """
 
     epoch: int
     gamma: float
     validation: dict[str, float | bool]
     temperature: float | None = None
+    reliability: Reliability | None = None
+    together: TogetherChoice | None = None
+
+
+@dataclass(frozen=True)
+class Trust:
+    """How sure answers may be, by the validation clips, with the weights of an epoch at its gamma.
+
+    Args:
+        temperature: of probabilities.
+        reliability: of these.
+        conformity: what the thresholds of sets follow from.
+    """
+
+    temperature: float
+    reliability: Reliability
+    conformity: Conformity
 
 
 @dataclass(frozen=True)
@@ -78,11 +102,13 @@ class EpochDone:
         record: of the epoch.
         progress: of the run.
         best_model: stage 1's weights, if this epoch is its best so far.
+        conformity: then, of the validation clips.
     """
 
     record: EpochRecord
     progress: Progress
     best_model: nn.Module | None
+    conformity: Conformity | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +142,7 @@ def choose(records: tuple[EpochRecord, ...]) -> Choice:
         float(best.validation["gamma"]),
         best.validation,
         None if temperature is None else float(temperature),
+        best.reliability,
     )
 
 
@@ -208,6 +235,10 @@ class TwoStages:
         seen = ClassSet.of(classes.seen)
         rows = self.store.rows(self.experiment.data.split, part)
         labels = seen.ids(self.store.class_names[rows].tolist())
+        if self.experiment.data.clips_per_class is not None:
+            draw = generator(self.experiment.seed, "clips_per_class", f"stage_{number}")
+            few = few_of_each(labels, self.experiment.data.clips_per_class, draw)
+            rows, labels = rows[few], labels[few]
         text = self.class_text(seen)
         config = configure(
             self.experiment,
@@ -233,7 +264,13 @@ class TwoStages:
         )
         return self.system.stage(model, own, self.experiment, number)
 
-    def evaluate(self, model: nn.Module, part: EvaluationPart, gamma: float | None) -> GZSLResult:
+    def evaluate(
+        self,
+        model: nn.Module,
+        part: EvaluationPart,
+        gamma: float | None,
+        temperature: float | None = None,
+    ) -> GZSLResult:
         """Evaluates weights on a part; gamma None searches the grid."""
         assert isinstance(model, ZeroShotModel), "`new_stage` refuses others"
         return evaluate_part(
@@ -245,6 +282,7 @@ class TwoStages:
             batch_size=self.experiment.evaluation.batch_size,
             device=self.device,
             kept=self._validation_clips(model) if part is self.validation else None,
+            temperature=temperature,
         )
 
     def _validation_clips(self, model: nn.Module) -> list[Any] | None:
@@ -260,8 +298,8 @@ class TwoStages:
             self._kept = list(clips)
         return self._kept
 
-    def temperature(self, model: nn.Module, gamma: float) -> float:
-        """Returns the temperature that fits the validation clips (`gzsl.fit_temperature`)."""
+    def trust(self, model: nn.Module, gamma: float) -> Trust:
+        """Returns the temperature that fits the validation clips, and what follows from it."""
         assert isinstance(model, ZeroShotModel), "`new_stage` refuses others"
         part = self.validation
         found = distances(
@@ -272,7 +310,33 @@ class TwoStages:
             device=self.device,
             kept=self._validation_clips(model),
         )
-        return fit_temperature(found, part.labels, seen=part.classes.seen_ids, gamma=gamma)
+        labels, seen = part.labels, part.classes.seen_ids
+        temperature = fit_temperature(found, labels, seen=seen, gamma=gamma)
+        chances = probabilities(found, seen=seen, gamma=gamma, temperature=temperature)
+        decided = decide(found, labels, seen=seen, unseen=part.classes.unseen_ids)
+        right = decided.predicted(gamma) == decided.labels
+        return Trust(
+            temperature,
+            reliability(chances.amax(dim=1).numpy(), right, decided.labels),
+            conformity(found, labels, seen=seen, temperature=temperature),
+        )
+
+    def together(self, model: nn.Module) -> TogetherChoice | None:
+        """Returns what stage 1's chosen weights choose for clips together, if they can be.
+
+        Read anew: what is kept of the validation clips is that of another choice.
+        """
+        if not isinstance(model, Together):
+            return None
+        size = self.experiment.evaluation.batch_size
+        part = PartTogether(
+            model.to(self.device),
+            self.validation,
+            self.windows,
+            batch_size=size,
+            device=self.device,
+        )
+        return part.choose()
 
     def learning_rate(self, stage: Stage, records: tuple[EpochRecord, ...], epoch: int) -> float:
         """Returns the learning rate of a stage's epoch, from the records before it."""
@@ -302,7 +366,8 @@ class TwoStages:
         epochs = self.system.stage_2_epochs(self.experiment, choice.epoch)
         stage, progress = yield from self._run_stage(2, epochs, progress, observer)
         test = self.evaluation_part("test", self.split.stage_2)
-        yield Finished(stage.model, choice, self.evaluate(stage.model, test, choice.gamma))
+        result = self.evaluate(stage.model, test, choice.gamma, choice.temperature)
+        yield Finished(stage.model, choice, result)
 
     def _run_stage(
         self, number: int, epochs: range, progress: Progress, observer: Observer
@@ -313,6 +378,7 @@ class TwoStages:
         if progress.of_stage(number):
             stage.load_state(progress.tensors, done)
         observer.stage_started(number, epochs[-1], done)
+        trusts: list[Trust] = []
 
         def validate() -> dict[str, float | bool]:
             result = self.evaluate(stage.model, self.validation, None)
@@ -320,15 +386,20 @@ class TwoStages:
             before = progress.of_stage(1)
             # Of an epoch that is not chosen nobody asks for probabilities.
             if number == 1 and all(result.harmonic_mean > validation_mean(r) for r in before):
-                scores["temperature"] = self.temperature(stage.model, result.gamma)
+                trusts.append(self.trust(stage.model, result.gamma))
+                scores["temperature"] = trusts[-1].temperature
             return scores
 
         watches = number == 1 or self.experiment.fidelity.stage_2_schedule == "validation"
         for epoch in range(done + 1, epochs[-1] + 1):
             rate = self.learning_rate(stage, progress.records, epoch)
             record = timed_epoch(stage, epoch, rate, observer, validate if watches else None)
+            trust = trusts.pop() if trusts else None
+            if trust is not None:
+                record = replace(record, reliability=trust.reliability)
             progress = Progress((*progress.records, record), stage.state())
             observer.epoch_done(record)
             is_best = number == 1 and choose(progress.of_stage(1)).epoch == epoch
-            yield EpochDone(record, progress, stage.model if is_best else None)
+            conforming = trust.conformity if trust is not None else None
+            yield EpochDone(record, progress, stage.model if is_best else None, conforming)
         return stage, progress

@@ -4,11 +4,25 @@ Each class is what a file is checked against when it is read, by pydantic: a fie
 or of another type makes the file a damaged one. Fields that are not named here may be anything.
 """
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field
+
+# A sum of shares is 1 but for rounding.
+Share = Annotated[float, Field(ge=0, le=1 + 1e-9)]
 
 
 class _Content(BaseModel):
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class ReliabilityContent(_Content):
+    """Of probabilities, in bins: see `evaluation.calibration.Reliability`."""
+
+    error: Share
+    share: list[Share]
+    confidence: list[Share]
+    accuracy: list[Share]
 
 
 class ScoresContent(_Content):
@@ -28,6 +42,7 @@ class TestContent(ScoresContent):
     __test__ = False
 
     curve_area: float | None
+    reliability: ReliabilityContent | None = None
 
 
 class ChoiceContent(_Content):
@@ -36,15 +51,18 @@ class ChoiceContent(_Content):
     epoch: int = Field(ge=0, le=10**9)
     gamma: float
     validation: ScoresContent
+    reliability: ReliabilityContent | None = None
 
 
 class ResultContent(_Content):
-    """`result.json`."""
+    """`result.json`, the last file of a run; `files` are the SHA-256 of those before it."""
 
     test: TestContent
     choice: ChoiceContent
     seed: int
+    epochs: dict[str, int] = {}
     seconds: float
+    files: dict[str, str] = {}
 
 
 class DataContent(_Content):

@@ -10,7 +10,8 @@
     model.safetensors      the final weights and all that is needed to predict
     predictions.parquet    what was decided for each test clip, and how narrowly
     process.json           wall time and peak memory, of runs of `tcaf reproduce`
-    result.json            scores on the test clips, once
+    result.json            scores on the test clips, once; and the digests of the files above that
+                           hold none themselves
 
 Owns file names, checkpoints and provenance. Every file is whole or absent, whenever the process is
 killed; a run taken up again ends with the same weights, bit for bit on the same CPU.
@@ -18,7 +19,8 @@ killed; a run taken up again ends with the same weights, bit for bit on the same
 
 import json
 import math
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +31,20 @@ from torch import nn
 from tcaf.data.classes import ClassSet
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError, shorten
-from tcaf.evaluation.decisions import FILE, ClipDecisions, write_decisions
+from tcaf.evaluation.conformal import Conformity
+from tcaf.evaluation.decisions import FILE, ClipDecisions, read_decisions, write_decisions
 from tcaf.evaluation.gzsl import GZSLResult
-from tcaf.files.atomic import new_folder, only_writer, read_json, write_json, write_text
+from tcaf.files.atomic import json_text, new_folder, only_writer, read_json, write_json, write_text
+from tcaf.files.digests import file_sha256
+from tcaf.files.sealed import SEAL, DamagedError, check_json, seal_json
 from tcaf.settings.experiment import Experiment
+from tcaf.systems.interface import Together
 from tcaf.systems.reads import flattened, read_settings
 from tcaf.systems.registry import SYSTEMS, find_system
 from tcaf.text.class_text import embed_in_spaces
 from tcaf.text.spaces import in_space, read_class_text, write_class_text
 from tcaf.training.auxiliary import auxiliary_content
-from tcaf.training.model_file import TrainedModel, save_model
+from tcaf.training.model_file import TrainedModel, load_model, save_model
 from tcaf.training.model_file import load_tensors as load_tensors
 from tcaf.training.model_file import save_tensors as save_tensors
 from tcaf.training.numbers import check_numbers
@@ -51,6 +57,9 @@ from tcaf.training.provenance import (
     split_sha256,
 )
 from tcaf.training.records import CostContent, ProvenanceContent, ResultContent
+
+PLAIN = ("config.json", "provenance.json", "metrics.jsonl", FILE)
+"""Files without a digest of their own, which `result.json` therefore holds."""
 
 UNIMPORTANT = ("training.device", "evaluation.batch_size")
 """Settings that may change when a run is taken up again."""
@@ -73,15 +82,38 @@ class Run:
         if not file.is_file():
             return None
         value: dict[str, Any] = read_json(file, "the result of a run", ResultContent)
+        try:
+            # Those of earlier releases have neither.
+            if value.keys() & {"files", SEAL}:
+                check_json(value, ResultContent.model_fields)
+                # Digits beyond those that a number has are no part of its value.
+                if file.read_text(encoding="utf-8") != json_text(value):
+                    raise DamagedError("it is not laid out as it was written")
+        except ValueError as error:
+            raise TCAFError(f"the result {file} is damaged ({error})") from None
         check_numbers(value, f"the result {file}")
         return value
+
+    def _whole(self, name: str) -> Path:
+        """Returns where a file is, once it is found to be what the run has written.
+
+        Raises:
+            TCAFError: the run is over, and the file another than then.
+        """
+        file = self.path / name
+        digest = (self.result or {}).get("files", {}).get(name)
+        if digest is not None and file.is_file() and file_sha256(file) != digest:
+            raise TCAFError(
+                f"{file} is not what the run wrote: the SHA-256 in its result.json differs; the "
+                "file was damaged or edited, and only training again makes it anew"
+            )
+        return file
 
     @property
     def provenance(self) -> dict[str, Any]:
         """The content of `provenance.json`: where the result comes from."""
-        value: dict[str, Any] = read_json(
-            self.path / "provenance.json", "the provenance of a run", ProvenanceContent
-        )
+        file = self._whole("provenance.json")
+        value: dict[str, Any] = read_json(file, "the provenance of a run", ProvenanceContent)
         return value
 
     def find_store(self) -> tuple[FeatureStore | None, str]:
@@ -101,8 +133,14 @@ class Run:
     @property
     def experiment(self) -> Experiment:
         """The settings in `config.json`; what a later release has added has its default."""
-        written = read_json(self.path / "config.json", "the configuration of a run", dict[str, Any])
+        file = self._whole("config.json")
+        written = read_json(file, "the configuration of a run", dict[str, Any])
         return Experiment.from_json(written)
+
+    @property
+    def decisions(self) -> ClipDecisions:
+        """What was decided for each test clip, from `predictions.parquet`."""
+        return read_decisions(self._whole(FILE))
 
     @property
     def cost(self) -> dict[str, float] | None:
@@ -221,7 +259,7 @@ class Run:
         Raises:
             TCAFError: a line is damaged.
         """
-        file = self.path / "metrics.jsonl"
+        file = self._whole("metrics.jsonl")
         lines = file.read_bytes().splitlines() if file.is_file() else []
         return tuple(
             EpochRecord.from_json(line, f"line {number} of {file}")
@@ -259,7 +297,9 @@ class Run:
             "seed": experiment.seed,
             "epochs": {f"stage_{n}": sum(r.stage == n for r in records) for n in (1, 2)},
             "seconds": round(sum(record.seconds for record in records), 3),
+            "files": {name: file_sha256(self.path / name) for name in PLAIN},
         }
+        value = seal_json(value)
         write_json(self.path / "result.json", value)
         (self.path / "checkpoint.safetensors").unlink(missing_ok=True)
         return value
@@ -268,6 +308,13 @@ class Run:
 def result_json(result: GZSLResult) -> dict[str, Any]:
     """Returns the scores of a result as JSON values; None for what has no meaning without clips."""
     values = {**result.scores(), "curve_area": result.curve_area}
+    reliability = result.reliability
+    own = {"reliability": None if reliability is None else asdict(reliability)}
+    return without_nan(values) | own
+
+
+def without_nan(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Returns numbers as JSON values; None for what has no meaning without clips."""
     return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
@@ -310,7 +357,13 @@ def _train(
     progress = run.start(experiment, store, resume=resume)
     protocol = TwoStages(experiment, store, run.text())
 
-    def keep(name: str, model: nn.Module, choice: Choice, classes: ClassSet) -> None:
+    def keep(
+        name: str,
+        model: nn.Module,
+        choice: Choice,
+        classes: ClassSet,
+        conformity: Conformity | None,
+    ) -> None:
         text = protocol.class_text(classes)
         trained = TrainedModel(
             experiment.system,
@@ -321,6 +374,8 @@ def _train(
             choice.gamma,
             experiment,
             choice.temperature,
+            conformity,
+            choice.together,
         )
         save_model(run.path / name, trained)
 
@@ -328,11 +383,21 @@ def _train(
         if isinstance(event, EpochDone):
             if event.best_model is not None:
                 choice = choose(event.progress.of_stage(1))
-                keep("stage_1.safetensors", event.best_model, choice, protocol.split.stage_1)
+                classes = protocol.split.stage_1
+                keep("stage_1.safetensors", event.best_model, choice, classes, event.conformity)
             run.write_epoch(event)
             progress = event.progress
         else:
-            keep("model.safetensors", event.model, event.choice, protocol.split.stage_2)
+            finished = event
+            # Of the chosen epoch, which may lie before an interruption.
+            first = load_model(run.path / "stage_1.safetensors")
+            if isinstance(event.model, Together):
+                choice = replace(event.choice, together=protocol.together(first.model))
+                classes = protocol.split.stage_1
+                keep("stage_1.safetensors", first.model, choice, classes, first.conformity)
+                finished = replace(event, choice=choice)
+            classes = protocol.split.stage_2
+            keep("model.safetensors", event.model, finished.choice, classes, first.conformity)
             rows = store.rows(experiment.data.split, "test")
             decided = ClipDecisions(
                 tuple(store.ids[row] for row in rows),
@@ -341,5 +406,5 @@ def _train(
                 event.result.gamma,
             )
             write_decisions(run.path / FILE, decided)
-            return run.write_result(event, experiment, progress.records)
+            return run.write_result(finished, experiment, progress.records)
     raise AssertionError("the protocol ends with `Finished`")
