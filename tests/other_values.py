@@ -11,6 +11,8 @@ OTHER_VALUES: dict[str, tuple[Any, dict[str, Any]]] = {
     "data.split": ("main", {}),
     "data.average": (True, {}),
     "data.clips_per_class": (3, {}),
+    "data.auxiliary": ("further", {}),
+    "data.auxiliary_similarity": (1.0, {"auxiliary": "further"}),
     "text.source": ({"name": "", **ATTRIBUTES}, STORED),
     "text.name": ("attributes_release_order", STORED),
     "text.path": ("two.csv", ATTRIBUTES),

@@ -39,7 +39,7 @@ ROOMS = {
         *("attention", "attention_map", "joint_space", "tcaf", "attention_fusion", "perceiver"),
         "tcaf_cosine",
         *("averaging", "cjme", "avgzslnet", "avca", "ridge"),
-        *("clip_vectors", "textlda_together", "textlda", "textlda_fit"),
+        *("clip_vectors", "textlda_together", "textlda", "textlda_fit", "textlda_auxiliary"),
         *("registry", "reads", "release_checkpoint"),
     ),
     "sources": (
@@ -52,8 +52,8 @@ ROOMS = {
         *("parts", "together", "decisions", "statistics"),
     ),
     "training": (
-        *("numbers", "observers", "protocol", "model_file", "provenance", "records", "run"),
-        *("evaluate", "release", "embed"),
+        *("numbers", "observers", "auxiliary", "protocol", "model_file", "provenance", "records"),
+        *("run", "evaluate", "release", "embed"),
     ),
     "answers": ("files", "evidence", "classifier", "clips"),
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),

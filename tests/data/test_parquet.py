@@ -76,6 +76,24 @@ def test_there_and_back_is_the_identity(tmp_path, dtype, shard_bytes, num_files)
     back.verify()
 
 
+def test_labels_come_along(tmp_path):
+    """A shard without labels beside two with."""
+    with new_store(tmp_path / "store", SPEC, shard_bytes=30) as writer:
+        for number, labels in enumerate([(), ("bell", "harp"), ("über",)]):
+            tokens = np.ones((2, 3)), np.ones((2, 5))
+            writer.add(VideoFeatures(f"clip {number}", *tokens, labels=labels))
+    to_parquet(tmp_path / "store", tmp_path / "parquet")
+    back = from_parquet(tmp_path / "parquet", tmp_path / "back")
+    store = FeatureStore.open(tmp_path / "store")
+    for each in (store, back):
+        assert each.labels == [(), ("bell", "harp"), ("über",)]
+        assert each[1].labels == ("bell", "harp")
+        assert each.summary()["labels"] == 3
+        assert each.summary()["classes"] == 0
+    assert len(list((tmp_path / "store").glob("*.arrow"))) == 3
+    assert store.fingerprint == back.fingerprint
+
+
 def test_other_dtype(made, tmp_path):
     store = FeatureStore.open(made / "store")
     wide = from_parquet(made / "parquet", tmp_path / "wide", dtype="float32")

@@ -35,10 +35,12 @@ from tcaf.systems.joint_space import TCAFConfig
 from tcaf.systems.registry import SYSTEMS, configure, find_system
 from tcaf.systems.tcaf import TCAF
 from tcaf.text.class_text import embed_classes
+from tcaf.training.auxiliary import find_auxiliary
 from tcaf.training.observers import EpochRecord
 from tcaf.training.protocol import EpochDone, TwoStages, choose
 from tcaf.training.run import Run
 from two_spaces import SYSTEM
+from write_labelled import labelled_store
 from write_world import world_of_two_splits
 
 OBJECTIVE = ("cross_entropy", "regression", "reconstruction")
@@ -74,6 +76,7 @@ def world(tmp_path_factory):
         (folder / file).write_text("class,a,b\n" + "\n".join(rows) + "\n")
     phrases = [f'"{name}","{words[i % len(words)]}"' for i, name in enumerate(names)]
     (folder / "phrases.csv").write_text("name,phrase\n" + "\n".join(phrases) + "\n")
+    labelled_store(folder / "further", store.spec, words[:7])
     return World(folder, store)
 
 
@@ -185,6 +188,15 @@ def split(world, experiment):
     return world.protocol(experiment).split
 
 
+def further_videos(world, experiment):
+    """Which further videos are learnt from."""
+    words = TextSettings(source="glove", path=str(world.folder / "words.txt"))
+    path = experiment.data.auxiliary and str(world.folder / experiment.data.auxiliary)
+    data = replace(experiment.data, auxiliary=path)
+    found = find_auxiliary(replace(experiment, data=data, text=words), world.store)
+    return found and (found.names, found.rows.tolist())
+
+
 def windows(world, experiment):
     """How clips are cut: in evaluation, and in training."""
     protocol = world.protocol(experiment)
@@ -229,6 +241,8 @@ TABLE = {
     "data.split": split,
     "data.average": windows,
     "data.clips_per_class": training_clips,
+    "data.auxiliary": further_videos,
+    "data.auxiliary_similarity": further_videos,
     "text.source": class_vectors,
     "text.name": class_vectors,
     "text.path": class_vectors,

@@ -114,6 +114,34 @@ def test_follows_the_rule(tmp_path, tables, cap):
     assert store.split("cls").test_unseen == ("Harp",)
 
 
+def test_without_classes_all_videos_and_labels_are_kept(tmp_path, tables):
+    rows = VOCABULARY + "4,Drifting (music),,,,\n6,,,,,A label without a name.\n"
+    tables["vocabulary"].write_text(rows, encoding="utf-8")
+    videos = [("b", [7, 2]), ("a", [4]), ("d", [99, 6]), ("c", [3, 6]), ("e", [])]
+    shards = write_shards(tmp_path / "shards", [video(*v) for v in videos], 1)
+    store = prepare_youtube8m(shards, tmp_path / "out", vocabulary=tables["vocabulary"])
+    assert [(clip.id, clip.labels, clip.class_name, clip.part) for clip in store] == [
+        ("b", ("Harp", "Dog"), "", ""),
+        ("a", ("Drifting (music)",), "", ""),
+        ("c", ("Drifting (motorsport)",), "", ""),
+    ]
+    assert store.splits == {}
+    # What two labels are both called tells them apart by brackets alone.
+    assert store.phrases["Drifting (music)"] == {"name": ["Drifting"]}
+    assert store.phrases["Dog"]["verticals"] == ["Pets & Animals"]
+    assert "excluded_labels" not in store.source
+    for given, message in (
+        (
+            {"excluded_labels": ("Dog",)},
+            "excluded labels are of a benchmark; name its --classes too",
+        ),
+        ({"shards": write_shards(tmp_path / "none", [video("e", [])], 1)}, "no video has a label"),
+    ):
+        asked = {"shards": shards, "vocabulary": tables["vocabulary"], **given}
+        with pytest.raises(TCAFError, match=message):
+            prepare_youtube8m(out=tmp_path / "other", **asked)
+
+
 def test_bounds_of_the_parts(tmp_path, tables):
     # For each class a video of every p from 0 to 99.
     by_percent = {zlib.crc32(f"i{i}".encode()) % 100: f"i{i}" for i in range(2003)}

@@ -363,6 +363,16 @@ class AnswersCsv:
         return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
+def auxiliary_note(further: dict[str, Any]) -> str:
+    """Returns what to say of the further videos that a run learnt from."""
+    dropped = ", ".join(f"{label} ({near})" for label, near in further["labels_dropped"].items())
+    return (
+        f"auxiliary: {further['videos']:,} videos with {further['labels']:,} labels; not used: "
+        f"{further['videos_known']:,} that the store has too, {further['videos_dropped']:,} with a "
+        f"label near an unseen class, which are {dropped or 'none'}"
+    )
+
+
 def print_table(rows: list[dict[str, Any]], out: Path, files: Sequence[str]) -> None:
     """Prints the rows of a table of the paper, beside the paper's own numbers where it has them."""
     with_paper = any(row["paper"] for row in rows)

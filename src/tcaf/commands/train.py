@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from tcaf.commands import printing
 from tcaf.commands.options import nested, typed_options
-from tcaf.commands.terminal import show, track
+from tcaf.commands.terminal import note, show, track
 from tcaf.errors import TCAFError
 from tcaf.settings.sections import AttentionPattern
 
@@ -20,6 +20,7 @@ def train(
     config: list[str] | None = None,
     seed: int | None = None,
     options: dict[str, str] | None = None,
+    auxiliary: Path | None = None,
     plugin: Path | None = None,
     resume: bool = False,
     tensorboard: bool = False,
@@ -45,6 +46,7 @@ def train(
         config: presets or TOML files in order: PRESETS.
         seed: all randomness follows from it; 0 by default.
         options: settings of the system alone, as in `--options.dropout 0.2`.
+        auxiliary: store of further labelled videos, for textlda; the setting data.auxiliary.
         plugin: a Python file that registers a system of your own (docs/your-own-model.md).
         resume: carry on with the run in `out`.
         tensorboard: also write curves for TensorBoard into `out` (extra `track`).
@@ -56,6 +58,7 @@ def train(
     from tcaf.experiments.layers import experiment_layers, resolve
     from tcaf.plugins import load_plugin
     from tcaf.training.observers import Observer, Observers, TensorBoardObserver
+    from tcaf.training.run import Run
     from tcaf.training.run import train as run_training
 
     if plugin is not None:
@@ -63,6 +66,8 @@ def train(
     opened = FeatureStore.open(store)
     opened.verify_once(track)
     typed = typed_options(settings, options, seed)
+    if auxiliary is not None:
+        typed["data"] = {**typed.get("data", {}), "auxiliary": str(auxiliary)}
     layers = experiment_layers(opened, config=config or (), system=system, options=typed)
     experiment = resolve(layers)
     names = dict.fromkeys(layer.name for layer in layers if layer.settings)
@@ -71,6 +76,8 @@ def train(
         if tensorboard:
             observer = Observers(terminal, TensorBoardObserver(out / "tensorboard"))
         result = run_training(experiment, opened, out, resume=resume, observer=observer)
+    if further := Run(out).provenance.get("auxiliary"):
+        note(printing.auxiliary_note(further))
     if result["choice"]["validation"]["gamma_on_edge"]:
         printing.warn_on_edge(result["choice"]["gamma"], "validation", "--evaluation.gamma_max")
     show(result, lambda value: printing.print_result(value, out, store), json)

@@ -73,6 +73,7 @@ class VideoFeatures:
         part: one of `splits.PARTS`, if the clip belongs to a benchmark.
         audio_backbone: name of what made the audio tokens, if known.
         visual_backbone: name of what made the visual tokens, if known.
+        labels: all that the clip shows, where several labels are known in place of one class.
     """
 
     id: str
@@ -82,6 +83,7 @@ class VideoFeatures:
     part: str = ""
     audio_backbone: str = ""
     visual_backbone: str = ""
+    labels: tuple[str, ...] = ()
 
     def tokens(self, modality: Modality) -> Float[np.ndarray, "len dim"]:
         """Returns the tokens of a modality."""

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
-from tcaf.data.shards import Dtype, Manifest, StoreContent, shard_schema
+from tcaf.data.shards import LABELS, Dtype, Manifest, StoreContent, is_schema, shard_schema
 from tcaf.data.splits import Split
 from tcaf.data.store import FeatureStore, read_text_embeddings, write_text_embeddings
 from tcaf.data.writer import new_store
@@ -154,7 +154,7 @@ def _opened(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetFile]:
     """Yields an open file; whatever is damaged in it is a `TCAFError`."""
     try:
         with pq.ParquetFile(path) as file:
-            if not file.schema_arrow.equals(schema):
+            if not is_schema(file.schema_arrow, schema, check_metadata=False):
                 raise ValueError(f"it does not fit {SIDECAR}")
             yield file
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
@@ -190,5 +190,10 @@ def _clips_of(batch: pa.RecordBatch, spec: FeatureSpec) -> Iterator[VideoFeature
         tokens = _flat(batch, m).to_numpy(zero_copy_only=False).reshape(-1, spec.dim(m))
         per_modality.append(np.split(tokens, np.cumsum(lens)[:-1]))
     ids, classes, parts = (batch.column(c).to_pylist() for c in ("id", "class", "part"))
-    for id_, class_, part, audio, visual in zip(ids, classes, parts, *per_modality, strict=True):
-        yield VideoFeatures(id_, audio, visual, class_, part)
+    labels: list[Any] = [()] * len(ids)
+    if LABELS.name in batch.schema.names:
+        labels = [tuple(own) for own in batch.column(LABELS.name).to_pylist()]
+    for id_, class_, part, own, audio, visual in zip(
+        ids, classes, parts, labels, *per_modality, strict=True
+    ):
+        yield VideoFeatures(id_, audio, visual, class_, part, labels=own)

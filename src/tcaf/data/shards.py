@@ -1,8 +1,8 @@
 """The format of a feature store on disk: `store.json` and the Arrow IPC shards it lists.
 
 Owns the schema of a shard, the checks on opening one, and the list of them. One row is a clip: id,
-class, part, audio tokens and visual tokens as lists of fixed-size lists. Knows nothing of stores as
-a whole.
+class, part, audio tokens and visual tokens as lists of fixed-size lists, and, where clips have
+several labels, a list of these. Knows nothing of stores as a whole.
 """
 
 import json
@@ -27,6 +27,9 @@ FORMAT = "tcaf-features"
 VERSION = 1
 SHARD_KEYS = ("file", "clips", "bytes", "sha256")
 Dtype = Literal["float16", "float32"]
+
+LABELS = pa.field("labels", pa.list_(pa.string()), nullable=False)
+"""The column of shards whose clips have labels in place of a class."""
 
 
 class _Content(BaseModel):
@@ -153,6 +156,12 @@ def shard_schema(spec: FeatureSpec, dtype: Dtype) -> pa.Schema:
     )
 
 
+def is_schema(found: pa.Schema, expected: pa.Schema, *, check_metadata: bool) -> bool:
+    """Returns whether a schema is that of a shard, with or without the column of labels."""
+    known = (expected, expected.append(LABELS))
+    return any(found.equals(each, check_metadata=check_metadata) for each in known)
+
+
 @dataclass
 class Shard:
     """One memory-mapped shard. Its arrays are views of the file; nothing is read until used."""
@@ -182,7 +191,7 @@ class Shard:
             batch.validate(full=True)
         except (pa.ArrowException, ValueError, OSError) as error:
             raise TCAFError(f"shard {path} is corrupt: {error}; prepare the store again") from None
-        fits = batch.schema.equals(schema, check_metadata=True)
+        fits = is_schema(batch.schema, schema, check_metadata=True)
         if not fits or batch.num_rows != entry["clips"]:
             raise TCAFError(f"shard {path} does not fit store.json; prepare the store again")
         return cls(batch)
@@ -191,6 +200,13 @@ class Shard:
         """Returns a column of text."""
         values: list[str] = self.batch.column(name).to_pylist()
         return values
+
+    @property
+    def labels(self) -> list[tuple[str, ...]]:
+        """The labels of each row; none in shards without."""
+        if LABELS.name not in self.batch.schema.names:
+            return [()] * self.batch.num_rows
+        return [tuple(labels) for labels in self.batch.column(LABELS.name).to_pylist()]
 
     @cached_property
     def offsets(self) -> dict[Modality, Int[np.ndarray, " rows_plus_one"]]:

@@ -132,6 +132,11 @@ class FeatureStore:
         )
 
     @cached_property
+    def labels(self) -> list[tuple[str, ...]]:
+        """Labels of each row, where clips have several in place of a class."""
+        return [labels for shard in self._shards for labels in shard.labels]
+
+    @cached_property
     def parts(self) -> np.ndarray:
         """Part of each row, an array of str."""
         return np.array(
@@ -215,7 +220,8 @@ class FeatureStore:
             shard.batch.column(c)[local].as_py() for c in ("id", "class", "part")
         )
         names = (self.spec.audio_backbone, self.spec.visual_backbone)
-        return VideoFeatures(id_, audio, visual, class_name, part, *names)
+        labels = self.labels[row]
+        return VideoFeatures(id_, audio, visual, class_name, part, *names, labels)
 
     def flat(self, row: int, modality: Modality) -> pa.Array:
         """Returns the numbers of one clip's tokens, one after the other: a view of the file."""
@@ -301,7 +307,8 @@ class FeatureStore:
         return {
             "path": str(self.path),
             "clips": len(self),
-            "classes": len(set(self.class_names)),
+            "classes": len(set(self.class_names) - {""}),
+            "labels": len({label for labels in self.labels for label in labels}),
             "dtype": self.dtype,
             "shards": len(self._shards),
             "bytes": sum(entry["bytes"] for entry in self._manifest.shards),

@@ -14,7 +14,7 @@ import pyarrow as pa
 from jaxtyping import Float
 
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
-from tcaf.data.shards import Dtype, Manifest, shard_schema
+from tcaf.data.shards import LABELS, Dtype, Manifest, shard_schema
 from tcaf.data.splits import Split
 from tcaf.data.store import FeatureStore, write_text_embeddings
 from tcaf.errors import TCAFError, is_unicode
@@ -66,7 +66,7 @@ class StoreWriter:
                 return
             raise TCAFError(f"clip {clip.id!r} is in store {self.folder} already")
         clip.check(self.spec)
-        for name in (clip.id, clip.class_name):
+        for name in (clip.id, clip.class_name, *clip.labels):
             if not is_unicode(name):
                 raise TCAFError(f"expected a name in Unicode, got {name!r}, half a character in it")
         if clip.id in self._ids:
@@ -114,6 +114,9 @@ class StoreWriter:
             *map(pa.array, strings),
             *(self._lists(m, schema.field(m).type) for m in MODALITIES),
         ]
+        if any(clip.labels for clip in self._clips):
+            schema = schema.append(LABELS)
+            columns.append(pa.array([list(clip.labels) for clip in self._clips], LABELS.type))
         path = self.folder / f"shard-{len(self._shards):05d}.arrow"
         with replacing(path) as temporary, pa.ipc.new_file(str(temporary), schema) as file:
             file.write_batch(pa.record_batch(columns, schema=schema))

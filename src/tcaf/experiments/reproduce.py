@@ -31,6 +31,7 @@ from tcaf.plugins import load_plugin
 from tcaf.settings.experiment import Experiment
 from tcaf.systems.reads import read_changes, unread_settings, without
 from tcaf.systems.registry import SYSTEMS, configure, find_system
+from tcaf.training.auxiliary import auxiliary_content
 from tcaf.training.observers import EpochRecord
 from tcaf.training.provenance import class_text_sha256, split_sha256
 from tcaf.training.run import UNIMPORTANT, Run, train
@@ -154,6 +155,12 @@ def plan(
         for own in _on_partitions(experiment, partitions):
             folder = runs / f"{row.name}-{_configuration_hash(own, store)}"
             jobs += [Job(row, replace(own, seed=s), run_folder(folder, s)) for s in seeds]
+    further = [job for job in jobs if job.experiment.data.auxiliary]
+    if further and (alone := [job.row.name for job in jobs if job not in further]):
+        raise TCAFError(
+            f"row {alone[0]!r} does not learn from data.auxiliary, and one table does not mix rows "
+            f"that do with others: name rows with --models, such as {further[0].row.name}"
+        )
     # A file may be for the whole table; what was typed is for the rows asked for.
     _check_some_row_reads(table.rows, layers_of, typed=False)
     _check_some_row_reads(rows, layers_of, typed=True)
@@ -225,6 +232,8 @@ def _configuration_hash(experiment: Experiment, store: FeatureStore) -> str:
         value["code"] = code  # a model of the user's own is another one once its file has changed
     value["store"] = [store.fingerprint, split_sha256(store, experiment)]
     value |= class_text_sha256(experiment, store)
+    if further := auxiliary_content(experiment):
+        value["auxiliary"] = further
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 

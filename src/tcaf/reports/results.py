@@ -291,11 +291,18 @@ def origin_sentences(rows: Sequence[RowResult], scores: Sequence[Scores]) -> lis
     threads = sorted({origin["threads"] for origin in origins})
     seconds = sum((sum(row.seconds) for row in scores), 0.0)
     data = last["data"]
+    found = last.get("auxiliary")
+    further = (
+        f" *Auxiliary*: also learnt from {found['videos']:,} further videos with "
+        f"{found['labels']:,} labels, so not to be set beside rows that did not."
+        if found
+        else ""
+    )
     return [
         f"Data: {data.get('kind')}, {data['clips']:,} clips, fingerprint "
         f"{data['fingerprint'][:12]}. {device}, {' or '.join(map(str, threads))} threads per "
         f"run; {versions}; commit {', '.join(commits)}; last run begun "
-        f"{last['started']}. Time of all runs added up: {describe_time(seconds)}."
+        f"{last['started']}. Time of all runs added up: {describe_time(seconds)}.{further}"
     ]
 
 

@@ -7,9 +7,11 @@ files of the same videos give the same benchmark.
 
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -52,6 +54,7 @@ class _Clip:
     id: str
     shard: Path
     offset: int
+    labels: tuple[str, ...] = ()
 
     @property
     def order(self) -> tuple[int, str]:
@@ -82,7 +85,7 @@ def prepare_youtube8m(
     out: Path,
     *,
     vocabulary: Path,
-    classes: Path,
+    classes: Path | None = None,
     videos_per_class: int = 150,
     excluded_labels: tuple[str, ...] | None = None,
     dtype: Dtype = "float16",
@@ -96,12 +99,15 @@ def prepare_youtube8m(
     A video without sound or picture is left out, counted and named, and so is a class without any
     video.
 
+    Without `classes` it is a store of all videos that have a label, with all of their labels and
+    no class or part: further videos for `tcaf train --auxiliary`.
+
     Args:
         shards: folder of .tfrecord files as published, or one file.
         out: folder to make.
         vocabulary: YouTube-8M's vocabulary.csv (names, verticals and descriptions of labels).
         classes: table of the classes, with the columns label, name and partition (train,
-            val_unseen or test_unseen).
+            val_unseen or test_unseen); without it all videos and labels are kept.
         videos_per_class: most videos that a class keeps.
         excluded_labels: names of further labels; a video that has one belongs to no class. By
             default those of `UNWRITTEN_EXCLUSIONS`, which is Brass instrument, as far as the
@@ -121,23 +127,30 @@ def prepare_youtube8m(
     """
     if videos_per_class < 1:
         raise TCAFError(f"expected at least 1 video per class, got {videos_per_class}")
-    benchmark = _read_benchmark(classes, vocabulary, excluded_labels)
+    if classes is None and excluded_labels:
+        raise TCAFError("excluded labels are of a benchmark; name its --classes too")
     paths = _shard_paths(shards)
-    kept, empty = _choose(paths, benchmark, videos_per_class, track)
+    benchmark, labels = None, {}
+    if classes is None:
+        labels = _read_labels(vocabulary)
+        kept, empty = _all_videos(paths, labels, track)
+    else:
+        benchmark = _read_benchmark(classes, vocabulary, excluded_labels)
+        kept, empty = _choose(paths, benchmark, videos_per_class, track)
     level, audio_dim, visual_dim = _kind_of(kept)
     step = FRAME_STEP_S if level == "frame" else None
     spec = FeatureSpec(audio_dim, visual_dim, step, step, "youtube8m_audio", "youtube8m_rgb")
     with new_store(out, spec, dtype=dtype, overwrite=overwrite) as writer:
-        writer.splits["cls"] = benchmark.split
-        writer.phrases.update(benchmark.phrases)
-        writer.source.update(
-            kind="youtube8m",
-            level=level,
-            shards=len(paths),
-            videos_per_class=videos_per_class,
-            excluded_labels=list(benchmark.excluded.values()),
-            licence="CC BY 4.0",
-        )
+        writer.source.update(kind="youtube8m", level=level, shards=len(paths), licence="CC BY 4.0")
+        if benchmark is None:
+            writer.phrases.update(dict(labels.values()))
+        else:
+            writer.splits["cls"] = benchmark.split
+            writer.phrases.update(benchmark.phrases)
+            writer.source.update(
+                videos_per_class=videos_per_class,
+                excluded_labels=list(benchmark.excluded.values()),
+            )
         for path in empty:
             writer.leave_out("shard without a record", path.name)
         with_clips = set()
@@ -155,8 +168,9 @@ def prepare_youtube8m(
                 )
                 writer.leave_out(f"no {missing} features", clip.id)
                 continue
-            part = _part(clip.id, benchmark.partitions[class_name])
-            writer.add(VideoFeatures(clip.id, audio, visual, class_name, part))
+            part = _part(clip.id, benchmark.partitions[class_name]) if benchmark else ""
+            video = VideoFeatures(clip.id, audio, visual, class_name, part, labels=clip.labels)
+            writer.add(video)
             with_clips.add(class_name)
         for class_name in sorted(set(kept) - with_clips):
             writer.leave_out("class without a video", class_name)
@@ -220,6 +234,39 @@ def _read_benchmark(
                 f"excluded label {label_name!r} {what}{did_you_mean(label_name, by_name)}"
             )
     return _Benchmark(names, {by_name[n]: n for n in excluded_labels}, partitions, phrases)
+
+
+def _read_labels(vocabulary: Path) -> dict[int, tuple[str, dict[str, list[str]]]]:
+    """Returns a name of its own for each label that has one, and its phrases, by index.
+
+    That is the bare name where no other label has the same.
+    """
+    rows = csv_rows(vocabulary, _COLUMNS, others="allowed", filled=False)
+    bare = Counter(bare_name(row["Name"]) for row in rows)
+    named = {}
+    for row in rows:
+        short = bare_name(row["Name"])
+        if short:
+            name = short if bare[short] == 1 else row["Name"]
+            named[_label(row, "Index")] = (name, _phrases(short, row))
+    return named
+
+
+def _all_videos(
+    paths: list[Path], labels: Mapping[int, tuple[str, Any]], track: Track
+) -> tuple[dict[str, list[_Clip]], list[Path]]:
+    """Returns all videos with labels, under no class, by shard, and the empty shards."""
+    found = []
+    empty = []
+    for path in track(paths, "Reading labels"):
+        offset = -1
+        for offset, record in _records(path):
+            own = tuple(labels[n][0] for n in record.integers("labels") if n in labels)
+            if own:
+                found.append(_Clip(0, _clip_id(record, path, offset), path, offset, own))
+        if offset < 0:
+            empty.append(path)
+    return {"": found}, empty
 
 
 def bare_name(name: str) -> str:
@@ -364,7 +411,11 @@ def _kind_of(kept: Mapping[str, list[_Clip]]) -> tuple[str, int, int]:
         if len(audio) and len(visual):
             return level, audio.shape[1], visual.shape[1]
     if not clips:
-        raise TCAFError("no video belongs to a class: none has exactly one of the listed labels")
+        raise TCAFError(
+            "no video has a label of the vocabulary"
+            if "" in kept
+            else "no video belongs to a class: none has exactly one of the listed labels"
+        )
     raise TCAFError(
         f"none of the {len(clips)} videos has both audio and rgb features (mean_audio and mean_rgb "
         "in video-level files, audio and rgb in frame-level ones)"

@@ -5,6 +5,7 @@ Owns what everything above the systems may know of them.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Annotated, Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -23,6 +24,7 @@ from tcaf.systems.optimisers import NewOptimiser, new_optimiser
 from tcaf.systems.stages import (
     ClosedFormStage,
     DescentStage,
+    NewAuxiliaryFit,
     NewFit,
     Objective,
     Stage,
@@ -175,6 +177,7 @@ class System:
         optimiser: makes the model's optimiser and schedule; by default they follow from the section
             training (`new_optimiser`).
         fit: all clips of a stage, whole, to a `Fit`: one solution for each epoch's regulariser.
+        auxiliary_fit: the same with further labelled videos, where the system can learn from such.
         training_free: the model is ready as it is built; validation chooses gamma alone.
         spaces: the text spaces that it reads: `text` is the section text, others are those of
             `Experiment.text_spaces`. Of a single one, model, objective and fit are given the matrix
@@ -198,6 +201,7 @@ class System:
     negatives: bool = False
     optimiser: NewOptimiser | None = None
     fit: NewFit | None = None
+    auxiliary_fit: NewAuxiliaryFit | None = None
     training_free: bool = False
     averages: bool = False
     spaces: tuple[str, ...] = (TEXT,)
@@ -300,7 +304,10 @@ class System:
                 negatives=self.negatives,
             )
         if self.fit is not None:
-            return ClosedFormStage(model, part, number, experiment, self.fit)
+            fit = self.fit
+            if self.auxiliary_fit is not None and part.auxiliary is not None:
+                fit = partial(self.auxiliary_fit, part.auxiliary)
+            return ClosedFormStage(model, part, number, experiment, fit)
         return TrainingFreeStage(model, number, experiment)
 
     def stage_1_epochs(self, experiment: Experiment) -> int:

@@ -56,6 +56,8 @@ def reads_setting(system: System, name: str) -> bool:
             `text_spaces.clip.source`.
     """
     section, _, field = name.partition(".")
+    if name.startswith("data.auxiliary"):
+        return system.auxiliary_fit is not None
     if section == "options":
         return field in own_options(system)
     if name in system.ignores or section in system.ignores:

@@ -29,6 +29,7 @@ from tcaf.systems.ridge import Ridge, RidgeConfig, RidgeFit
 from tcaf.systems.tcaf import TCAF, tcaf_objective
 from tcaf.systems.tcaf_cosine import TCAFCosine, TCAFCosineConfig, tcaf_cosine_objective
 from tcaf.systems.textlda import TextLDA, TextLDAConfig
+from tcaf.systems.textlda_auxiliary import AuxiliaryFit
 from tcaf.systems.textlda_fit import TextLDAFit
 
 SYSTEMS: Registry[System] = Registry("system")
@@ -155,6 +156,14 @@ for _system in (
         tcaf_cosine_objective,
         ignores=_NO_JOINT_SPACE,
     ),
-    System("textlda", "TextLDA", TextLDAConfig, TextLDA, fit=TextLDAFit, ignores=_UNSCALED),
+    System(
+        "textlda",
+        "TextLDA",
+        TextLDAConfig,
+        TextLDA,
+        fit=TextLDAFit,
+        auxiliary_fit=AuxiliaryFit,
+        ignores=_UNSCALED,
+    ),
 ):
     register(_system)

@@ -61,6 +61,46 @@ All clips of the stage come, whole and with labels, each time that the batches a
 The text is as an `Objective` is given it.
 """
 
+NewAuxiliaryFit = Callable[[Any, Any, Iterable[FeatureBatch], Any], Fit]
+"""The same, behind an `AuxiliaryPart`."""
+
+
+@dataclass(frozen=True)
+class AuxiliaryPart:
+    """Further videos to learn from, each under any number of labels.
+
+    Args:
+        store: where the videos are.
+        rows: which of them.
+        labels: of each video, indices into the rows of `class_text`.
+        groups: of each video its rarest label among the frequent ones; -1 where it has none.
+        class_text: text embeddings of the labels, on `device`.
+        windows: how videos are cut.
+        device: where to compute.
+        batch_size: videos in a batch.
+    """
+
+    store: FeatureStore
+    rows: Int[np.ndarray, " videos"]
+    labels: Sequence[Sequence[int]]
+    groups: Int[np.ndarray, " videos"]
+    class_text: ClassText
+    windows: Windows
+    device: torch.device
+    batch_size: int
+
+    def batches(
+        self,
+    ) -> Iterator[tuple[FeatureBatch, Int[Tensor, " pairs"], Int[Tensor, " pairs"]]]:
+        """Yields all videos, labelled by group, and which of a batch have which label."""
+        for chosen in in_order(np.arange(len(self.rows)), self.batch_size):
+            batch = load_batch(
+                self.store, self.rows[chosen], self.windows, labels=self.groups[chosen]
+            )
+            pairs = [(i, n) for i, row in enumerate(chosen.tolist()) for n in self.labels[row]]
+            clip, label = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).T.to(self.device)
+            yield batch.to(self.device), clip, label
+
 
 @dataclass(frozen=True)
 class TrainingPart:
@@ -73,6 +113,7 @@ class TrainingPart:
         class_text: text embeddings of the seen classes of the stage, on `device`.
         windows: how clips are cut.
         device: where to compute.
+        auxiliary: further videos, for systems that can learn from such.
     """
 
     store: FeatureStore
@@ -81,6 +122,7 @@ class TrainingPart:
     class_text: ClassText
     windows: Windows
     device: torch.device
+    auxiliary: AuxiliaryPart | None = None
 
     def check(self, number: int) -> None:
         """Checks that there is something to train stage `number` on.

@@ -50,6 +50,12 @@ FREQUENCY = 2.0**0.5
 SAME_TEXT = 1e-5
 """What the cosine of two texts may lack of 1 and be one class."""
 
+KERNEL_WIDTH = 0.36
+"""How far the cosine of two texts falls until their kernel is 1 / e."""
+
+LATER = ("seen_counts", "source_text", "source_map", "source_mean")
+"""Weights that files of older models lack, and which are empty there."""
+
 READ_OUTS: Mapping[str, tuple[Modality, ...]] = {
     "both": MODALITIES,
     "visual": ("visual",),
@@ -109,6 +115,8 @@ class _Sized(nn.Module):
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
         for name, buffer in self._buffers.items():
+            if name in LATER and buffer is not None:
+                state_dict.setdefault(prefix + name, buffer[:0])
             kept = state_dict.get(prefix + name)
             if buffer is not None and kept is not None and kept.ndim == buffer.ndim:
                 self._buffers[name] = buffer.new_empty(kept.shape)
@@ -246,10 +254,18 @@ class ClipVectors(_Sized):
         return clip_vectors.together(batch.audio, batch.visual, audio, visual, self.lags)
 
 
+def text_kernel(
+    phi: Float[Tensor, "n text_dim"], other: Float[Tensor, "m text_dim"]
+) -> Float[Tensor, "n m"]:
+    """Returns the Gaussian kernel of unit texts."""
+    return torch.exp((phi @ other.T - 1) / KERNEL_WIDTH)
+
+
 class ReadOut(_Sized):
     """From the vectors of clips and the text of classes to one space.
 
-    Empty until it is fitted, and where no clip to learn from has its modalities.
+    Empty until it is fitted, and where no clip to learn from has its modalities. Has sources where
+    further labelled videos were learnt from (`textlda_auxiliary`), and is linear in text without.
     """
 
     mean: Float[Tensor, " dim"]
@@ -258,6 +274,9 @@ class ReadOut(_Sized):
     seen_text: Float[Tensor, "num_seen text_dim"]
     seen_shift: Float[Tensor, "num_seen dim"]
     seen_counts: Float[Tensor, " num_seen"]
+    source_text: Float[Tensor, "num_sources text_dim"]
+    source_map: Float[Tensor, "num_sources dim"]
+    source_mean: Float[Tensor, " dim"]
 
     def __init__(self, text_dim: int) -> None:
         super().__init__()
@@ -267,11 +286,9 @@ class ReadOut(_Sized):
         self.register_buffer("seen_text", torch.zeros(0, text_dim))
         self.register_buffer("seen_shift", torch.zeros(0, 0))
         self.register_buffer("seen_counts", torch.zeros(0))
-
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
-        # Models of before have no counts, which `TextLDA.classes_together` alone asks for.
-        state_dict.setdefault(f"{prefix}seen_counts", self.seen_counts[:0])
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+        self.register_buffer("source_text", torch.zeros(0, text_dim))
+        self.register_buffer("source_map", torch.zeros(0, 0))
+        self.register_buffer("source_mean", torch.zeros(0))
 
     @property
     def dim(self) -> int:
@@ -288,7 +305,11 @@ class ReadOut(_Sized):
         Args:
             phi: centred text at unit length; a seen class is known by it.
         """
-        return F.normalize(phi @ self.text_map + self._of_seen(phi, self.seen_shift), dim=1)
+        if len(self.source_text):
+            vectors = self.source_mean + text_kernel(phi, self.source_text) @ self.source_map
+        else:
+            vectors = phi @ self.text_map
+        return F.normalize(vectors + self._of_seen(phi, self.seen_shift), dim=1)
 
     def counts(self, phi: Float[Tensor, "num_classes text_dim"]) -> Float[Tensor, " num_classes"]:
         """Returns how many clips each class was learnt from, 0 of an unseen one."""

@@ -4,13 +4,13 @@ Owns the moments of clips' vectors, the scatter that follows from them, what the
 read along, and the choices of regularisers among which validation decides.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tcaf.data.batches import FeatureBatch
@@ -77,6 +77,12 @@ class Moments:
         # Float32 within a batch of some hundred clips, doubles between batches.
         self.gram += (x.T @ x).double()
 
+    def within(self) -> Float[Tensor, "dim dim"]:
+        """Returns the scatter of vectors around the mean of their class."""
+        own = self.counts > 0
+        sums, counts = self.sums[own], self.counts[own]
+        return (self.gram - (sums / counts[:, None]).T @ sums) / counts.sum()
+
     def plus(self, other: "Moments", columns: Int[Tensor, " dim"]) -> "Moments":
         """Returns these of fewer columns, with those of further clips.
 
@@ -84,11 +90,32 @@ class Moments:
             other: of the further clips, of `columns` alone.
             columns: which columns.
         """
-        found = Moments(0, len(self.counts), self.counts)
+        found = type(self)(0, len(self.counts), self.counts)
         found.counts = self.counts + other.counts
         found.sums = self.sums[:, columns] + other.sums
         found.gram = self.gram[columns][:, columns] + other.gram
         return found
+
+
+def read_moments(
+    vectors: ClipVectors, batch: FeatureBatch
+) -> Iterator[tuple[str, Bool[Tensor, " batch"], Float[Tensor, "clips dim"]]]:
+    """Yields, for each read-out, which clips of a batch are read for it, and their vectors.
+
+    Clips of both modalities are read for both alone; `share_moments` gives the others theirs.
+    """
+    audio, visual = ((batch.modality(m).lens > 0).to(vectors.lags.device) for m in MODALITIES)
+    chosen = {"both": audio & visual, "visual": visual & ~audio, "audio": audio & ~visual}
+    for name, own in chosen.items():
+        if bool(own.any()):
+            yield name, own, torch.cat(vectors.blocks(batch, READ_OUTS[name]), dim=1)[own]
+
+
+def share_moments(vectors: ClipVectors, moments: dict[str, Moments]) -> None:
+    """Adds the clips of both modalities to the read-outs of one, by columns of their moments."""
+    for modality in MODALITIES:
+        shared = vectors.columns(modality)
+        moments[modality] = moments["both"].plus(moments[modality], shared)
 
 
 @dataclass
@@ -166,10 +193,9 @@ class Scatter:
     def __init__(self, moments: Moments, sizes: Sequence[int]) -> None:
         self.own = moments.counts > 0
         self.counts = moments.counts[self.own]
-        sums = moments.sums[self.own]
-        self.class_means = sums / self.counts[:, None]
+        self.class_means = moments.sums[self.own] / self.counts[:, None]
         self.mean = self.class_means.mean(dim=0)
-        within = (moments.gram - self.class_means.T @ sums) / self.counts.sum()
+        within = self.within(moments)
         power = within.diagonal().clamp_min(0)
         total = torch.stack([block.sum() for block in power.split(list(sizes))])
         size = torch.stack([b.sum() for b in moments.gram.diagonal().split(list(sizes))])
@@ -181,6 +207,15 @@ class Scatter:
         values, self.vectors = torch.linalg.eigh(scaled)
         self.values = values.clamp_min(0)
         self.usual = self.values[self.values > 1e-9 * self.values[-1]].mean()
+
+    def within(self, moments: Moments) -> Float[Tensor, "dim dim"]:
+        """Returns the scatter of vectors within classes."""
+        return moments.within()
+
+    def whiten(self, rho: float) -> Float[Tensor, "dim dim"]:
+        """Returns what takes centred vectors to the whitened space, for a shrinkage."""
+        spread = (1 - rho) * self.values + rho * self.usual
+        return self.scale[:, None] * self.vectors * spread.rsqrt()
 
     def fill(
         self,
@@ -200,8 +235,7 @@ class Scatter:
         Returns:
             The mean cosine distance of seen classes' predicted means from their own.
         """
-        spread = (1 - choice.rho) * self.values + choice.rho * self.usual
-        whiten = self.scale[:, None] * self.vectors * spread.rsqrt()
+        whiten = self.whiten(choice.rho)
         whitened = (self.class_means - self.mean) @ whiten
         text = phi[self.own]
         kernel = text @ text.T
@@ -245,7 +279,7 @@ class TextLDAFit:
         self.batches = batches
         self.choices = choices(model.config)
         text = text_embedding.double()
-        self.text_mean = text.mean(dim=0)
+        self.text_mean = self.source_text(text).mean(dim=0)
         self.phi = F.normalize(text - self.text_mean, dim=1)
         self.course = None if model.config.time == "off" else Course(model.config)
         self.means = model.vectors.without_time()
@@ -290,6 +324,16 @@ class TextLDAFit:
             "time": float(time),
         }
 
+    def source_text(
+        self, text: Float[Tensor, "num_seen text_dim"]
+    ) -> Float[Tensor, "num_sources text_dim"]:
+        """Returns the text whose mean is taken for what all text has in common."""
+        return text
+
+    def scatter(self, name: str, vectors: ClipVectors, moments: Moments) -> Scatter:
+        """Returns what a read-out learns from the moments of its clips."""
+        return Scatter(moments, vectors.sizes(READ_OUTS[name]))
+
     def _read_outs(self, vectors: ClipVectors, course: Course | None) -> dict[str, Scatter]:
         """Reads all clips once, and returns what each read-out learns from."""
         like = self.phi
@@ -299,18 +343,11 @@ class TextLDAFit:
         }
         for batch in self.batches:
             labels = batch.known_labels
-            audio, visual = ((batch.modality(m).lens > 0).to(like.device) for m in MODALITIES)
-            # Clips of both serve the read-outs of one as well, by columns of their moments.
-            chosen = {"both": audio & visual, "visual": visual & ~audio, "audio": audio & ~visual}
-            for name, own in chosen.items():
-                if bool(own.any()):
-                    x = torch.cat(vectors.blocks(batch, READ_OUTS[name]), dim=1)
-                    moments[name].add(x[own], labels[own])
+            for name, own, x in read_moments(vectors, batch):
+                moments[name].add(x, labels[own])
             if course is not None:
                 course.add(batch)
-        for modality in MODALITIES:
-            shared = vectors.columns(modality)
-            moments[modality] = moments["both"].plus(moments[modality], shared)
+        share_moments(vectors, moments)
         # Of one clip a class the scatter is rounding, which must not be taken for one.
         enough = {
             name: own
@@ -322,4 +359,4 @@ class TextLDAFit:
                 "textlda learns from clips of two classes or more, at least two of one class, got "
                 "fewer"
             )
-        return {n: Scatter(own, vectors.sizes(READ_OUTS[n])) for n, own in enough.items()}
+        return {name: self.scatter(name, vectors, own) for name, own in enough.items()}

@@ -36,6 +36,7 @@ from tcaf.systems.interface import Reduces, Together, ZeroShotModel
 from tcaf.systems.registry import configure, find_system, modalities
 from tcaf.systems.stages import Stage, TrainingPart
 from tcaf.text.spaces import ClassText, SpaceVectors
+from tcaf.training.auxiliary import AuxiliaryVideos, find_auxiliary
 from tcaf.training.observers import EpochRecord, Observer, Silence
 
 
@@ -189,6 +190,9 @@ class TwoStages:
         self._check_clips()
         self.windows = self.system.windows(experiment, training=False)
         self.validation = self.evaluation_part("val", self.split.stage_1)
+        self.auxiliary: AuxiliaryVideos | None = None
+        if self.system.auxiliary_fit is not None:
+            self.auxiliary = find_auxiliary(experiment, store)
         self._kept: list[Any] | None = None
 
     def _check_clips(self) -> None:
@@ -251,7 +255,13 @@ class TwoStages:
             )
         model = model.to(self.device)
         windows = self.system.windows(self.experiment, training=True)
-        own = TrainingPart(self.store, rows, labels, text.to(self.device), windows, self.device)
+        further = None
+        if self.auxiliary is not None:
+            size = self.experiment.evaluation.batch_size
+            further = self.auxiliary.part(windows, self.device, size)
+        own = TrainingPart(
+            self.store, rows, labels, text.to(self.device), windows, self.device, further
+        )
         return self.system.stage(model, own, self.experiment, number)
 
     def evaluate(

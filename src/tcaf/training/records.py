@@ -73,6 +73,18 @@ class DataContent(_Content):
     split: str
 
 
+class AuxiliaryContent(_Content):
+    """The further labelled videos that a run learnt from."""
+
+    store: str
+    content: str
+    videos: int
+    labels: int
+    videos_dropped: int
+    videos_known: int
+    labels_dropped: dict[str, str]
+
+
 class ResumedContent(_Content):
     """What a run was carried on with."""
 
@@ -91,6 +103,7 @@ class ProvenanceContent(_Content):
     gpu: str | None
     seed: int
     data: DataContent
+    auxiliary: AuxiliaryContent | None = None
     cpu: str | None = None
     cores: int | None = None
     plugin: str | None = None

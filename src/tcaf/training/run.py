@@ -43,6 +43,7 @@ from tcaf.systems.reads import flattened, read_settings
 from tcaf.systems.registry import SYSTEMS, find_system
 from tcaf.text.class_text import embed_in_spaces
 from tcaf.text.spaces import in_space, read_class_text, write_class_text
+from tcaf.training.auxiliary import auxiliary_content
 from tcaf.training.model_file import TrainedModel, load_model, save_model
 from tcaf.training.model_file import load_tensors as load_tensors
 from tcaf.training.model_file import save_tensors as save_tensors
@@ -182,10 +183,14 @@ class Run:
         text_settings = find_system(experiment.system).text_settings(experiment)
         text = embed_in_spaces(text_settings, names, store)
         # Whatever is wrong with settings or data is said before anything is written.
-        TwoStages(experiment, store, text.by_name(names)).new_stage(1)
+        protocol = TwoStages(experiment, store, text.by_name(names))
+        protocol.new_stage(1)
+        origin = provenance(experiment, store)
+        if protocol.auxiliary is not None:
+            origin["auxiliary"] = protocol.auxiliary.to_json()
         with new_folder(self.path) as folder:
             write_class_text(Run(folder).text_file, text, names)
-            write_json(folder / "provenance.json", provenance(experiment, store))
+            write_json(folder / "provenance.json", origin)
             write_json(folder / "config.json", experiment.to_json())
         return Progress()
 
@@ -216,6 +221,12 @@ class Run:
             )
         if data.get("fingerprint") != store.fingerprint or not same_split:
             raise TCAFError(f"cannot resume {self.path}: store {store.path} holds other data")
+        further = started.get("auxiliary")
+        if further and further["content"] != auxiliary_content(experiment):
+            raise TCAFError(
+                f"cannot resume {self.path}: store {experiment.data.auxiliary} holds other videos "
+                "than those that it was started with"
+            )
         text_settings = find_system(experiment.system).text_settings(experiment)
         hashes = class_text_sha256(experiment, store)
         for space, settings in text_settings.items():

@@ -1,0 +1,178 @@
+"""TextLDA fitted with further labelled videos, each under any number of labels.
+
+Owns how those enter the fit. The classes that are seen and the labels of the further videos are the
+*sources*: each has a text, a mean of clips and a number of clips n. A class's mean is predicted
+from the sources by regression with a Gaussian kernel k of centred unit texts,
+
+    p(text) = m + k(text)' (K + lambda diag(1 + 10 / n))^(-1) (M - m),    k = exp((cos - 1) / 0.36),
+
+m the mean of the whitened source means M. The scatter within classes is mixed from that of the
+classes and that of the further videos around the mean of their rarest frequent label.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tcaf.data.batches import FeatureBatch
+from tcaf.systems.stages import AuxiliaryPart
+from tcaf.systems.textlda import READ_OUTS, ClipVectors, ReadOut, TextLDA, text_kernel
+from tcaf.systems.textlda_fit import (
+    Choice,
+    Course,
+    Moments,
+    Scatter,
+    TextLDAFit,
+    read_moments,
+    share_moments,
+)
+
+OWN_SHARE = 0.2
+"""Share of the classes' own scatter in the one that whitens."""
+
+CLIPS_OF_NOISE = 10.0
+"""A source's noise is that of its mean's: 1 + this / its clips."""
+
+
+class _Sums(Moments):
+    """Counts and sums alone, of clips that have several labels."""
+
+    def add(self, x: Float[Tensor, "clips dim"], labels: Int[Tensor, " clips"]) -> None:
+        """Adds clips."""
+        self.counts += torch.bincount(labels, minlength=len(self.counts))
+        self.sums.index_add_(0, labels, x.double())
+
+
+class AuxiliaryScatter(Scatter):
+    """What a read-out learns from its clips and from further ones.
+
+    Args:
+        moments: of the clips, by class.
+        sizes: of the blocks of a vector.
+        around: moments of the further clips, by rarest frequent label.
+        labels: counts and sums of the further clips, by label.
+        label_phi: centred unit text of the labels.
+    """
+
+    def __init__(
+        self,
+        moments: Moments,
+        sizes: Sequence[int],
+        around: Moments,
+        labels: Moments,
+        label_phi: Float[Tensor, "num_labels text_dim"],
+    ) -> None:
+        self.around = around
+        super().__init__(moments, sizes)
+        there = labels.counts > 0
+        self.label_counts = labels.counts[there]
+        self.label_means = labels.sums[there] / self.label_counts[:, None]
+        self.label_phi = label_phi[there]
+        self.solutions: dict[float, Float[Tensor, "num_sources dim"]] = {}
+
+    def within(self, moments: Moments) -> Float[Tensor, "dim dim"]:
+        """Returns the mixed scatter; that of the clips alone if no further one has a group."""
+        own = super().within(moments)
+        if not bool(self.around.counts.any()):
+            return own
+        return OWN_SHARE * own + (1 - OWN_SHARE) * self.around.within()
+
+    def fill(
+        self,
+        read_out: ReadOut,
+        phi: Float[Tensor, "num_seen text_dim"],
+        choice: Choice,
+        kappa: float,
+    ) -> float:
+        """Sets a read-out to the solution of a choice: see `Scatter.fill`."""
+        text = torch.cat([phi[self.own], self.label_phi])
+        counts = torch.cat([self.counts, self.label_counts])
+        means = torch.cat([self.class_means, self.label_means])
+        centre = means.mean(dim=0)
+        kernel = text_kernel(text, text)
+        if choice.lambda_ not in self.solutions:
+            # Whitening is linear: it is put behind the solution, which all shrinkages share.
+            noise = choice.lambda_ * (1 + CLIPS_OF_NOISE / counts)
+            solved = torch.linalg.solve(kernel + noise.diag(), means - centre)
+            self.solutions[choice.lambda_] = solved
+        whiten = self.whiten(choice.rho)
+        source_map = self.solutions[choice.lambda_] @ whiten
+        source_mean = (centre - self.mean) @ whiten
+        num_seen = len(self.counts)
+        whitened = (self.class_means - self.mean) @ whiten
+        predicted = source_mean + kernel[:num_seen] @ source_map
+        weight = (self.counts / (self.counts + kappa))[:, None]
+        for name, value in {
+            "mean": self.mean,
+            "whiten": whiten,
+            "text_map": source_map.new_zeros(text.shape[1], 0),
+            "source_text": text,
+            "source_map": source_map,
+            "source_mean": source_mean,
+            "seen_text": text[:num_seen],
+            "seen_shift": weight * (whitened - predicted),
+            "seen_counts": self.counts,
+        }.items():
+            setattr(read_out, name, value.to(read_out.mean.dtype).contiguous())
+        return float(1 - F.cosine_similarity(predicted, whitened).mean())
+
+
+class AuxiliaryFit(TextLDAFit):
+    """All clips of a stage and all further ones reduced to moments: see `TextLDAFit`.
+
+    Args:
+        auxiliary: the further videos.
+        model: whose weights are set.
+        batches: all clips with labels, each time anew.
+        text_embedding: of the seen classes, by label.
+    """
+
+    def __init__(
+        self,
+        auxiliary: AuxiliaryPart,
+        model: TextLDA,
+        batches: Iterable[FeatureBatch],
+        text_embedding: Float[Tensor, "num_seen text_dim"],
+    ) -> None:
+        self.auxiliary = auxiliary
+        self.label_text = auxiliary.class_text.model_input.double()
+        super().__init__(model, batches, text_embedding)
+
+    def source_text(
+        self, text: Float[Tensor, "num_seen text_dim"]
+    ) -> Float[Tensor, "num_sources text_dim"]:
+        """Returns the text of classes and labels."""
+        return torch.cat([text, self.label_text])
+
+    def scatter(self, name: str, vectors: ClipVectors, moments: Moments) -> Scatter:
+        """Returns what a read-out learns from its clips and the further ones."""
+        around, labels = self.further[name]
+        phi = F.normalize(self.label_text - self.text_mean, dim=1)
+        return AuxiliaryScatter(moments, vectors.sizes(READ_OUTS[name]), around, labels, phi)
+
+    def _read_outs(self, vectors: ClipVectors, course: Course | None) -> dict[str, Scatter]:
+        self.further = self._further(vectors)
+        return super()._read_outs(vectors, course)
+
+    def _further(self, vectors: ClipVectors) -> dict[str, tuple[Moments, Moments]]:
+        """Reads the further clips once: their moments around groups, and the sums of labels."""
+        around, labels = (
+            {
+                name: kind(sum(vectors.sizes(read)), len(self.label_text), self.label_text)
+                for name, read in READ_OUTS.items()
+            }
+            for kind in (Moments, _Sums)
+        )
+        for batch, clip, label in self.auxiliary.batches():
+            groups = batch.known_labels
+            for name, own, x in read_moments(vectors, batch):
+                grouped = groups[own] >= 0
+                around[name].add(x[grouped], groups[own][grouped])
+                place, here = own.cumsum(dim=0) - 1, own[clip]
+                labels[name].add(x[place[clip[here]]], label[here])
+        share_moments(vectors, around)
+        share_moments(vectors, labels)
+        return {name: (around[name], labels[name]) for name in READ_OUTS}
