@@ -6,7 +6,7 @@ for it on validation: a gamma and a temperature of its own. How classes move is 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -142,9 +142,7 @@ class PartTogether:
         place = gammas.index(best())
         near = gammas[max(0, place - STRIDE + 1) : place + STRIDE]
         tried |= {gamma: self.evaluate(gamma) for gamma in near if gamma not in tried}
-        found = best()
-        on_edge = len(gammas) > 1 and found in (gammas[0], gammas[-1])
-        return replace(tried[found], gamma_on_edge=on_edge)
+        return tried[best()]
 
     def choose(self) -> TogetherChoice:
         """Returns what these clips choose, being those of validation.

@@ -99,6 +99,8 @@ def group(runs: Sequence[Run]) -> list[Series]:
         experiment = replace(experiments[key], seed=min(by_seed))
         system = SYSTEMS.get(experiment.system)
         title = system.title if system else experiment.system
+        if experiment.data.auxiliary:
+            title += " (auxiliary)"
         series.append(Series(title, {s: by_seed[s] for s in sorted(by_seed)}, experiment))
     return _told_apart(series)
 

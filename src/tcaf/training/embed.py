@@ -87,6 +87,14 @@ def embed_store(
         silence = np.zeros((0, 1), np.float32)
         for chosen in track(list(in_order(rows, batch_size)), "Embedding clips"):
             for row, visual in zip(chosen.tolist(), embedded(chosen), strict=True):
-                class_name, part = opened.class_names[row], opened.parts[row]
-                writer.add(VideoFeatures(opened.ids[row], silence, visual[None], class_name, part))
+                writer.add(
+                    VideoFeatures(
+                        opened.ids[row],
+                        silence,
+                        visual[None],
+                        opened.class_names[row],
+                        opened.parts[row],
+                        labels=opened.labels[row],
+                    )
+                )
     return FeatureStore.open(out)
