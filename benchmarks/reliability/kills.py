@@ -185,6 +185,7 @@ def jobs(folder: Path, quick: bool) -> list[Job]:
         Job(
             "store to-parquet", ("store", "to-parquet", str(big), "--out", "copy"), 8, (), ("copy",)
         ),
+        Job("store embed", ("store", "embed", run, *store_at(store), "--out", "store"), 8, (), st),
         Job(
             "prepare youtube8m",
             ("prepare", "youtube8m", str(youtube / "shards"), *tables, "--out", "store"),
