@@ -239,6 +239,6 @@ def test_the_report_of_real_runs_in_a_browser(folder, tmp_path, scheme):
         assert tab.locator("table").first.is_visible()
         assert "TCaF" in tab.locator("table").first.inner_text()
         assert tab.evaluate("document.scrollingElement.scrollWidth") <= 400
-        assert tab.locator("figure").count() == 6
+        assert tab.locator("figure").count() == 7
         browser.close()
     assert wrong == []
