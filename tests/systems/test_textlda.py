@@ -256,6 +256,34 @@ def test_clips_of_one_token_have_no_time():
     assert fit.solve(1)["loss"] == fit.solve(25)["loss"]
 
 
+def test_clips_in_which_time_stands_still_have_no_time():
+    batch = clips()
+    still = FeatureBatch(
+        *(
+            Packed(packed.tokens, packed.lens, torch.zeros_like(packed.times))
+            for packed in (batch.audio, batch.visual)
+        ),
+        labels=batch.known_labels,
+    )
+    model = build()
+    fit = TextLDAFit(model, [still], TEXT)
+    assert fit.solve(1)["time"] == 0.0
+    assert scores(model, still).isfinite().all()
+
+
+def test_weights_that_do_not_belong_together_are_refused():
+    model = build()
+    TextLDAFit(model, [clips()], TEXT).solve(1)
+    kept = model.state_dict()
+    build().load_state_dict(kept)
+    for name in ("mean", "whiten", "text_map", "seen_shift"):
+        # As of vectors without the products, which come last.
+        one = kept[f"read_outs.both.{name}"]
+        kept[f"read_outs.both.{name}"] = one[..., :-5]
+    with pytest.raises(RuntimeError, match=r"'both' takes vectors of \d+ numbers and is given"):
+        build().load_state_dict(kept)
+
+
 def test_choices_have_the_defaults_first():
     config = build().config
     assert choices(config)[0] == Choice(0.5, 1.0, True)

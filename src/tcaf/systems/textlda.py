@@ -325,6 +325,17 @@ class ReadOut(_Sized):
         return (alike > 1 - SAME_TEXT)[:, None] * values[nearest]
 
 
+def _check_fit(model: "TextLDA", _: object) -> None:
+    """Refuses weights that are not of one model, or of a release whose vectors held less."""
+    for name, read in READ_OUTS.items():
+        dim, wanted = model.read_out(name).dim, sum(model.vectors.sizes(read))
+        if dim not in (0, wanted):
+            raise RuntimeError(
+                f"the read-out {name!r} takes vectors of {dim} numbers and is given {wanted}; "
+                "models of before TextLDA read products of changes are to be trained again"
+            )
+
+
 class TextLDA(nn.Module):
     """Discriminant analysis with class means predicted from text.
 
@@ -341,6 +352,7 @@ class TextLDA(nn.Module):
         self.vectors = ClipVectors(config)
         self.register_buffer("text_mean", torch.zeros(config.text_dim))
         self.read_outs = nn.ModuleDict({name: ReadOut(config.text_dim) for name in READ_OUTS})
+        self.register_load_state_dict_post_hook(_check_fit)
 
     def read_out(self, name: str) -> ReadOut:
         """Returns the read-out of both modalities, or of one."""

@@ -140,8 +140,8 @@ class Course:
 
     @property
     def found(self) -> bool:
-        """Whether any clip has a course."""
-        return any(
+        """Whether any clip has a course, and time goes on in one."""
+        return self.longest_s > 0 and any(
             bool((packed.lens >= clip_vectors.LEAST_TOKENS).any())
             for pair in self.changes
             for packed in pair
