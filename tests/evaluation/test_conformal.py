@@ -82,6 +82,7 @@ def sets_of(known, distances, allowed, temperature=0.3):
     return answer_sets(strange, SEEN, known.thresholds(allowed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("allowed", [0.06, 0.2])
 def test_exchangeable_clips_are_covered_exactly_as_promised(allowed):
     """Over validations and tests: k / (n + 1) of each half, to 5 standard errors.

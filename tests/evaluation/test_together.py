@@ -179,6 +179,7 @@ def test_numbers_that_cannot_be_are_damage(run, tmp_path):
         load_model(tmp_path / "temperature")
 
 
+@pytest.mark.slow
 def test_a_run_that_is_taken_up_again_keeps_the_same(
     run, experiment, tiny_store, tmp_path, monkeypatch
 ):

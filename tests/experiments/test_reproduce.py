@@ -352,6 +352,7 @@ def test_a_system_of_ones_own_that_breaks(planned, tiny_store, tmp_path):
     assert outcome("works").error is None
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_core")
 def test_a_killed_run_is_said_so_and_taken_up(planned, tiny_store, tmp_path):
     (job,) = planned(models=["tcaf"], options=small(epochs=13))
@@ -569,6 +570,7 @@ def test_a_table_from_the_command_line(tcaf, tiny_store, config, tmp_path):
     assert alone[0]["stds"]["seen"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_core")
 def test_random_partitions_from_the_command_line(tcaf, tiny_store, config, tmp_path):
     arguments = (

@@ -57,6 +57,7 @@ def test_equal_names_are_told_apart_by_what_differs(folder, tmp_path, tiny_store
     assert [one.name for one in series] == ["TCaF (attention cross)", "TCaF (attention self)"]
 
 
+@pytest.mark.slow
 def test_everything_is_on_the_page(folder):
     page = build_report(finished(folder))
     assert [row.model for row in page.results] == ["TCaF", "Ridge"]
