@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ended import still_running
 from pool_work import (
     open_badly,
     open_double,
@@ -258,7 +259,7 @@ def test_workers_end_with_their_parent(tmp_path, system):
     workers = [psutil.Process(int(path.name.split()[1])) for path in tmp_path.glob("asleep *")]
     assert all(worker.is_running() for worker in workers)
     parent.kill()
-    _, alive = psutil.wait_procs(workers, timeout=2)
+    alive = still_running(workers, timeout=2)
     for worker in alive:
         worker.kill()
     assert not alive

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import pytest
 
+from ended import still_running
 from run_contents import RESULT
 from tcaf.commands import entry as cli
 from tcaf.data.splits import Split
@@ -687,7 +688,7 @@ def test_ctrl_c_leaves_nothing_that_runs_and_the_same_command_carries_on(
     assert process.returncode == 130
     assert "interrupted" in error
     assert "Traceback" not in error
-    _, alive = psutil.wait_procs(children, timeout=10)
+    alive = still_running(children, timeout=10)
     assert not alive
     kept = {
         path: path.read_text().splitlines()
@@ -721,4 +722,4 @@ def test_ctrl_c_while_processes_start(tiny_store, config, tmp_path):
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in error
-    assert not psutil.wait_procs(children, timeout=10)[1]
+    assert not still_running(children, timeout=10)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ended import still_running
 from pool_work import Obeying
 from tcaf.data.features import FeatureSpec, VideoFeatures
 from tcaf.errors import TCAFError
@@ -307,7 +308,7 @@ def test_the_end_of_all_processes_rejects_nothing(tmp_path, workers_first):
         os.killpg(run.pid, signal.SIGTERM)
     _, error = run.communicate(timeout=60)
     assert (run.returncode, error) == (143, "")
-    assert not psutil.wait_procs(children, timeout=10)[1]
+    assert not still_running(children, timeout=10)
     assert not list(work.rejects.iterdir())
 
 
@@ -354,7 +355,7 @@ def test_a_worker_on_an_endless_file_ends_with_its_parent(tmp_path, end):
         workers = [c for c in children if str(path) in [f.path for f in c.open_files()]]
         time.sleep(0.1)
     run.send_signal(end)
-    _, alive = psutil.wait_procs(workers, timeout=2)
+    alive = still_running(workers, timeout=2)
     for worker in alive:
         worker.kill()
     assert not alive

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ended import still_running
 from tcaf.commands.entry import main
 from tcaf.data.store import FeatureStore
 from tcaf.errors import MissingExtraError
@@ -248,7 +249,7 @@ def test_a_killed_run_is_taken_up_by_the_same_command(tmp_path, seven):
     children = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
-    assert not psutil.wait_procs(children, timeout=10)[1]
+    assert not still_running(children, timeout=10)
     first = states(clips)
     assert 2 <= len(first) < 7
     assert not (tmp_path / "out").exists()
@@ -263,7 +264,7 @@ def test_a_killed_run_is_taken_up_by_the_same_command(tmp_path, seven):
     assert process.returncode == 130
     assert error.endswith("\ninterrupted; the same command carries on\n")
     assert "Traceback" not in error
-    assert not psutil.wait_procs(children, timeout=10)[1]
+    assert not still_running(children, timeout=10)
     second = states(clips)
     assert len(first) < len(second) < 7
     assert {name: second[name] for name in first} == first
@@ -297,7 +298,7 @@ def test_ctrl_c_while_processes_start(tmp_path, seven, delay):
     os.killpg(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert (process.returncode, error) == (130, "\ninterrupted; the same command carries on\n")
-    assert not psutil.wait_procs(children, timeout=10)[1]
+    assert not still_running(children, timeout=10)
 
 
 @pytest.mark.slow
