@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tcaf.errors import TCAFError
-from tcaf.evaluation.gzsl import Ids, _ids
+from tcaf.evaluation.gzsl import Ids, class_ids
 
 HALVES = ("seen", "unseen")
 
@@ -107,7 +107,7 @@ def conformity(
         seen: columns of the seen classes.
         temperature: of probabilities.
     """
-    columns = torch.from_numpy(_ids(seen, distances.shape[1], "seen"))
+    columns = torch.from_numpy(class_ids(seen, distances.shape[1], "seen"))
     found = strangeness(distances, distances[:, columns], temperature)
     own = found.gather(1, labels[:, None]).squeeze(dim=1)
     is_seen = torch.isin(labels, columns)
@@ -126,7 +126,7 @@ def answer_sets(
         thresholds: from `Conformity.thresholds`.
     """
     most = strange.new_full((strange.shape[1],), thresholds[1])
-    most[torch.from_numpy(_ids(seen, strange.shape[1], "seen"))] = thresholds[0]
+    most[torch.from_numpy(class_ids(seen, strange.shape[1], "seen"))] = thresholds[0]
     return strange <= most
 
 
@@ -166,7 +166,7 @@ def coverage(
         allowed: what the sets were made for.
     """
     hit = sets.gather(1, labels[:, None]).squeeze(dim=1).double()
-    is_seen = torch.isin(labels, torch.from_numpy(_ids(seen, sets.shape[1], "seen")))
+    is_seen = torch.isin(labels, torch.from_numpy(class_ids(seen, sets.shape[1], "seen")))
     sizes = sets.sum(dim=1)
     return Coverage(
         allowed,

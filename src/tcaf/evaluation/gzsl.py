@@ -194,7 +194,12 @@ def harmonic_mean(
     return np.divide(2 * seen * unseen, total, out=np.zeros_like(total), where=total != 0)
 
 
-def _ids(ids: Ids, num_classes: int, what: str) -> Int[np.ndarray, " num_ids"]:
+def class_ids(ids: Ids, num_classes: int, what: str) -> Int[np.ndarray, " num_ids"]:
+    """Returns indices of classes as an array.
+
+    Raises:
+        TCAFError: one is no index of a class.
+    """
     # A copy: torch takes no reversed or read-only view.
     array = np.asarray(ids.cpu() if isinstance(ids, Tensor) else ids, np.int64).copy()
     if array.ndim != 1 or (len(array) and not (array.min() >= 0 and array.max() < num_classes)):
@@ -222,7 +227,7 @@ def decide(
             clip whose class is in neither half.
     """
     num_classes = distances.shape[1]
-    seen, unseen = _ids(seen, num_classes, "seen"), _ids(unseen, num_classes, "unseen")
+    seen, unseen = class_ids(seen, num_classes, "seen"), class_ids(unseen, num_classes, "unseen")
     if not len(distances):
         raise TCAFError("nothing to evaluate: there are no clips")
     if not len(seen) or not len(unseen):
@@ -239,7 +244,7 @@ def decide(
             f"clip {clip} has a NaN or infinite distance: the model has diverged, or its input is "
             "not finite"
         )
-    true = _ids(labels, num_classes, "labels")
+    true = class_ids(labels, num_classes, "labels")
     is_seen = np.isin(true, seen)
     strangers = ~is_seen & ~np.isin(true, unseen)
     if strangers.any():

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tcaf.errors import TCAFError
-from tcaf.evaluation.gzsl import Ids, _ids
+from tcaf.evaluation.gzsl import Ids, class_ids
 
 SHARPEST = 1e3
 """A temperature lies within this factor of the distances' own scale, both ways: where every clip is
@@ -20,7 +20,7 @@ def calibrated(
 ) -> Float[Tensor, "clips num_classes"]:
     """Returns distances as doubles, with gamma added to those of seen classes."""
     added = distances.new_zeros(distances.shape[1], dtype=torch.float64)
-    added[torch.from_numpy(_ids(seen, distances.shape[1], "seen"))] = gamma
+    added[torch.from_numpy(class_ids(seen, distances.shape[1], "seen"))] = gamma
     return distances.double() + added
 
 
@@ -59,7 +59,7 @@ def fit_temperature(
     """
     if not len(distances) or not bool(distances.isfinite().all()):
         raise TCAFError("a temperature is fitted to finite distances of at least one clip")
-    true = torch.from_numpy(_ids(labels, distances.shape[1], "labels"))
+    true = torch.from_numpy(class_ids(labels, distances.shape[1], "labels"))
     added = calibrated(distances.cpu(), seen=seen, gamma=gamma)
     span = float((added.amax(dim=1) - added.amin(dim=1)).mean())
     if span == 0:

@@ -104,20 +104,13 @@ class AuxiliaryScatter(Scatter):
         num_seen = len(self.counts)
         whitened = (self.class_means - self.mean) @ whiten
         predicted = source_mean + kernel[:num_seen] @ source_map
-        weight = (self.counts / (self.counts + kappa))[:, None]
-        for name, value in {
-            "mean": self.mean,
-            "whiten": whiten,
+        maps = {
             "text_map": source_map.new_zeros(text.shape[1], 0),
             "source_text": text,
             "source_map": source_map,
             "source_mean": source_mean,
-            "seen_text": text[:num_seen],
-            "seen_shift": weight * (whitened - predicted),
-            "seen_counts": self.counts,
-        }.items():
-            setattr(read_out, name, value.to(read_out.mean.dtype).contiguous())
-        return float(1 - F.cosine_similarity(predicted, whitened).mean())
+        }
+        return self.keep(read_out, whiten, text[:num_seen], whitened, predicted, kappa, maps)
 
 
 class AuxiliaryFit(TextLDAFit):

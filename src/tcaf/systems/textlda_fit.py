@@ -4,7 +4,7 @@ Owns the moments of clips' vectors, the scatter that follows from them, what the
 read along, and the choices of regularisers among which validation decides.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -242,14 +242,40 @@ class Scatter:
         kernel.diagonal().add_(choice.lambda_)
         text_map = text.T @ torch.linalg.solve(kernel, whitened)
         predicted = text @ text_map
+        return self.keep(read_out, whiten, text, whitened, predicted, kappa, {"text_map": text_map})
+
+    def keep(
+        self,
+        read_out: ReadOut,
+        whiten: Float[Tensor, "dim dim"],
+        text: Float[Tensor, "num_seen text_dim"],
+        whitened: Float[Tensor, "num_seen dim"],
+        predicted: Float[Tensor, "num_seen dim"],
+        kappa: float,
+        maps: Mapping[str, Tensor],
+    ) -> float:
+        """Sets a read-out's weights; `maps` are those that predict means from text.
+
+        Args:
+            read_out: to be set.
+            whiten: from `whiten`.
+            text: centred unit text of the seen classes that have clips.
+            whitened: their means.
+            predicted: their means as text predicts them.
+            kappa: see `fill`.
+            maps: by the name of the weight.
+
+        Returns:
+            What `fill` does.
+        """
         weight = (self.counts / (self.counts + kappa))[:, None]
         for name, value in {
             "mean": self.mean,
             "whiten": whiten,
-            "text_map": text_map,
             "seen_text": text,
             "seen_shift": weight * (whitened - predicted),
             "seen_counts": self.counts,
+            **maps,
         }.items():
             setattr(read_out, name, value.to(read_out.mean.dtype).contiguous())
         return float(1 - F.cosine_similarity(predicted, whitened).mean())
