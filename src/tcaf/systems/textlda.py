@@ -53,7 +53,7 @@ SAME_TEXT = 1e-5
 KERNEL_WIDTH = 0.36
 """How far the cosine of two texts falls until their kernel is 1 / e."""
 
-LATER = ("seen_counts", "source_text", "source_map", "source_mean", "kernel_width")
+LATER = ("seen_counts", "source_text", "source_map", "source_mean")
 """Weights that files of older models lack, and which are empty there."""
 
 READ_OUTS: Mapping[str, tuple[Modality, ...]] = {
@@ -255,12 +255,10 @@ class ClipVectors(_Sized):
 
 
 def text_kernel(
-    phi: Float[Tensor, "n text_dim"],
-    other: Float[Tensor, "m text_dim"],
-    width: float = KERNEL_WIDTH,
+    phi: Float[Tensor, "n text_dim"], other: Float[Tensor, "m text_dim"]
 ) -> Float[Tensor, "n m"]:
-    """Returns the Gaussian kernel of unit texts: exp((cos - 1) / width)."""
-    return torch.exp((phi @ other.T - 1) / width)
+    """Returns the Gaussian kernel of unit texts."""
+    return torch.exp((phi @ other.T - 1) / KERNEL_WIDTH)
 
 
 class ReadOut(_Sized):
@@ -268,7 +266,6 @@ class ReadOut(_Sized):
 
     Empty until it is fitted, and where no clip to learn from has its modalities. Has sources where
     further labelled videos were learnt from (`textlda_auxiliary`), and is linear in text without.
-    `kernel_width` is empty where the kernel of sources has the width `KERNEL_WIDTH`.
     """
 
     mean: Float[Tensor, " dim"]
@@ -280,7 +277,6 @@ class ReadOut(_Sized):
     source_text: Float[Tensor, "num_sources text_dim"]
     source_map: Float[Tensor, "num_sources dim"]
     source_mean: Float[Tensor, " dim"]
-    kernel_width: Float[Tensor, " widths"]
 
     def __init__(self, text_dim: int) -> None:
         super().__init__()
@@ -293,7 +289,6 @@ class ReadOut(_Sized):
         self.register_buffer("source_text", torch.zeros(0, text_dim))
         self.register_buffer("source_map", torch.zeros(0, 0))
         self.register_buffer("source_mean", torch.zeros(0))
-        self.register_buffer("kernel_width", torch.zeros(0))
 
     @property
     def dim(self) -> int:
@@ -311,9 +306,7 @@ class ReadOut(_Sized):
             phi: centred text at unit length; a seen class is known by it.
         """
         if len(self.source_text):
-            width = float(self.kernel_width[0]) if len(self.kernel_width) else KERNEL_WIDTH
-            kernel = text_kernel(phi, self.source_text, width)
-            vectors = self.source_mean + kernel @ self.source_map
+            vectors = self.source_mean + text_kernel(phi, self.source_text) @ self.source_map
         else:
             vectors = phi @ self.text_map
         return F.normalize(vectors + self._of_seen(phi, self.seen_shift), dim=1)
