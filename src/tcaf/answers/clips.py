@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from tcaf.answers.classifier import Ranking, ZeroShotClassifier
 from tcaf.answers.files import features_of_files
+from tcaf.answers.interface import Classifier
+from tcaf.answers.ranking import Ranking
 from tcaf.data.features import VideoFeatures
 from tcaf.data.splits import PARTS, UNIONS
 from tcaf.data.store import FeatureStore
@@ -61,7 +62,7 @@ class Unanswered:
 
 
 def choose_classes(
-    classifier: ZeroShotClassifier, classes: str = "", classes_file: Path | None = None
+    classifier: Classifier, classes: str = "", classes_file: Path | None = None
 ) -> None:
     """Sets the classes to choose from as people name them; without names they stay as they are.
 
@@ -72,7 +73,7 @@ def choose_classes(
         classes_file: a file of names, one a line (`candidates.read_names`), in their place.
 
     Raises:
-        TCAFError: names both in a line and in a file, or see `ZeroShotClassifier.set_classes`.
+        TCAFError: names both in a line and in a file, or see `Classifier.set_classes`.
     """
     if classes and classes_file is not None:
         raise TCAFError("--classes and --classes_file exclude each other; give one of them")
@@ -134,7 +135,7 @@ def select_rows(store: FeatureStore, words: Sequence[str], split: str) -> Int[np
 
 
 def answer_store(
-    classifier: ZeroShotClassifier,
+    classifier: Classifier,
     store: FeatureStore,
     rows: Int[np.ndarray, " clips"],
     top_k: int,
@@ -151,7 +152,7 @@ def answer_store(
         classifier: that answers.
         store: of the clips.
         rows: which of them.
-        top_k: see `ZeroShotClassifier.classify`.
+        top_k: see `Classifier.classify`.
         seen_bias: see there.
         together: see there.
         abstain: see there.
@@ -159,7 +160,7 @@ def answer_store(
         keep_features: what `draw_timelines` needs, and much memory for many clips.
 
     Raises:
-        TCAFError: see `ZeroShotClassifier.classify_store`.
+        TCAFError: see `Classifier.classify_store`.
     """
     found = classifier.classify_store(
         store, rows, top_k, seen_bias, together=together, abstain=abstain, why=why
@@ -171,7 +172,7 @@ def answer_store(
 
 
 def answer_files(
-    classifier: ZeroShotClassifier,
+    classifier: Classifier,
     files: Sequence[Path],
     top_k: int,
     seen_bias: float,
@@ -190,7 +191,7 @@ def answer_files(
     Args:
         classifier: that answers.
         files: in the order of the answers.
-        top_k: see `ZeroShotClassifier.classify`.
+        top_k: see `Classifier.classify`.
         seen_bias: see there.
         together: see there.
         abstain: see there.
@@ -201,7 +202,7 @@ def answer_files(
 
     Raises:
         TCAFError: what concerns all files: backbones that cannot be opened, a missing package, or
-            what `ZeroShotClassifier.classify` refuses.
+            what `Classifier.classify` refuses.
     """
     asked: dict[str, Any] = {"together": together, "abstain": abstain, "why": why}
     classifier.classify([], top_k, seen_bias, **asked)
@@ -228,7 +229,7 @@ def answer_files(
                     yield Answered(next(rankings), video if keep_features else None, file)
 
 
-def _video(classifier: ZeroShotClassifier, features: VideoFeatures | str) -> VideoFeatures | str:
+def _video(classifier: Classifier, features: VideoFeatures | str) -> VideoFeatures | str:
     """Returns features as the model takes them, or what is wrong with them."""
     try:
         return features if isinstance(features, str) else classifier.features(features)
@@ -237,7 +238,7 @@ def _video(classifier: ZeroShotClassifier, features: VideoFeatures | str) -> Vid
 
 
 def answer_clips(
-    classifier: ZeroShotClassifier,
+    classifier: Classifier,
     words: Sequence[str],
     *,
     store: Path | None = None,
@@ -256,7 +257,7 @@ def answer_clips(
         classifier: that answers.
         words: see `find_media`; with a store see `select_rows`, in the split of the run.
         store: folder of the feature store that holds the clips, in place of files.
-        top_k: see `ZeroShotClassifier.classify`.
+        top_k: see `Classifier.classify`.
         seen_bias: see there.
         together: see there.
         abstain: see there.
@@ -286,7 +287,7 @@ def answer_clips(
         )
     opened = FeatureStore.open(store)
     opened.verify_once(track)
-    rows = select_rows(opened, words, classifier.experiment.data.split)
+    rows = select_rows(opened, words, classifier.split)
     return answer_store(
         classifier,
         opened,
@@ -315,7 +316,7 @@ def check_answered(found: Sequence[Answered | Unanswered]) -> None:
 
 
 def answers_json(
-    classifier: ZeroShotClassifier,
+    classifier: Classifier,
     found: Sequence[Answered | Unanswered],
     seen_bias: float,
     *,

@@ -12,7 +12,7 @@ from tcaf.progress import silent
 
 
 def predict(
-    run: Path,
+    run: str,
     clips: list[str],
     *,
     classes: str = "",
@@ -40,7 +40,8 @@ def predict(
     cannot be read is reported and the others are answered; the exit status is then 2.
 
     Args:
-        run: folder of a run, or a model file.
+        run: folder of a run, a model file, or a ready model (`tcaf models`), as in imagenet;
+            several with + between them answer together.
         clips: media files, or folders of them; with --store ids of clips, parts such as test, or
             the word all.
         classes: names to choose from, seen in training or not, by default those of the run, as in
@@ -70,7 +71,6 @@ def predict(
         json: print all answers as JSON.
         csv: print all answers as CSV, those of each file as soon as they are found.
     """
-    from tcaf.answers.classifier import ZeroShotClassifier
     from tcaf.answers.clips import (
         Answered,
         Unanswered,
@@ -79,6 +79,7 @@ def predict(
         check_answered,
         choose_classes,
     )
+    from tcaf.answers.mixture import open_classifier
     from tcaf.reports.answer_timeline import check_timeline, draw_timelines
 
     if json and csv:
@@ -91,12 +92,12 @@ def predict(
     if store is not None and any(of_files.values()):
         given = next(option for option, is_given in of_files.items() if is_given)
         raise TCAFError(f"{given} is about files, and with --store none is read; leave one out")
-    classifier = ZeroShotClassifier.load(run, plugin, device, audio_weights, visual_weights)
+    classifier = open_classifier(run, plugin, device, audio_weights, visual_weights)
     choose_classes(classifier, classes, classes_file)
     for each in classifier.notes:
         note(each)
     if why and not classifier.tells_apart:
-        note(f"{classifier.trained.system} does not tell apart what sound and picture say alone")
+        note(f"{classifier.title} does not tell apart what sound and picture say alone")
     if timeline is not None:
         check_timeline(timeline)
     # A bar and rows on one terminal would overwrite each other.

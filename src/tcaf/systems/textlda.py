@@ -371,7 +371,7 @@ class TextLDA(nn.Module):
         Raises:
             TCAFError: features of other dimensions than the model's.
         """
-        check_dims(batch, self.config)
+        check_dims(batch, self.config, self.modalities)
         there = {m: (batch.modality(m).lens > 0).to(self.text_mean.device) for m in MODALITIES}
         left = there["audio"] | there["visual"]
         answers, blocks = {}, {}
