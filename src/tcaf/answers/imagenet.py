@@ -43,8 +43,8 @@ SETTINGS = {
 }
 
 LAMBDA = 1.0
-GAMMA = 0.1
-TEMPERATURE = 0.05
+GAMMA = 0.08
+TEMPERATURE = 0.03
 IMAGES_A_CLASS = 1000.0
 """About what the network has learnt a class from: the row counts for much more than its text."""
 
@@ -97,6 +97,7 @@ def predicting_read_out(
     read_out.text_map = rows.new_zeros(text.shape[1], 0)
     read_out.source_text, read_out.source_map = phi, solved
     read_out.source_mean = rows.new_zeros(rows.shape[1])
+    read_out.seen_shift = rows.new_zeros(0, rows.shape[1])
     return read_out, mean
 
 
