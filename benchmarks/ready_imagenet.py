@@ -50,6 +50,9 @@ PHOTOGRAPHS = {
 }
 """Files, without their suffix, and what they were called before any answer was seen."""
 
+BENCHMARKS = ("activitynet.csv", "ucf.csv", "vggsound.csv")
+"""Whose names stand beside those of the photographs."""
+
 FOLDS = 5
 CANDIDATES = (5, 10, 20, 50, 100)
 DRAWS = 40
@@ -124,14 +127,11 @@ def features(picture: UInt8[np.ndarray, "height width 3"], network: Any) -> Vide
     return VideoFeatures("", np.zeros((0, 1), np.float32), network.embed(frames[:, None]))
 
 
-def other_names() -> list[str]:
-    """Returns the names of the classes of the paper's three benchmarks."""
-    folder = resources.files("tcaf") / "benchmarks"
-    names = set()
-    for file in ("ucf.csv", "vggsound.csv", "activitynet.csv"):
-        with Path(str(folder / file)).open(encoding="utf-8", newline="") as opened:
-            names |= {row["words"].lower() for row in csv.DictReader(opened)}
-    return sorted(names)
+def benchmark_names(file: str) -> set[str]:
+    """Returns the names of a benchmark's classes, in words and small letters."""
+    path = Path(str(resources.files("tcaf") / "benchmarks" / file))
+    with path.open(encoding="utf-8", newline="") as opened:
+        return {row["words"].lower() for row in csv.DictReader(opened)}
 
 
 def likelihood(distances: Sequence[Float[np.ndarray, " names"]], temperature: float) -> float:
@@ -177,7 +177,7 @@ def main() -> None:
     videos = {name: features(picture, network) for name, picture in photographs().items()}
     classifier = ZeroShotClassifier.load("imagenet")
     own_names = list(PHOTOGRAPHS.values())
-    names = list(dict.fromkeys([*own_names, *other_names()]))
+    names = list(dict.fromkeys([*own_names, *sorted(set().union(*map(benchmark_names, BENCHMARKS)))]))
     classifier.set_classes(names)
     found, ranks = {}, []
     for name, right in PHOTOGRAPHS.items():
