@@ -177,7 +177,9 @@ def main() -> None:
     videos = {name: features(picture, network) for name, picture in photographs().items()}
     classifier = ZeroShotClassifier.load("imagenet")
     own_names = list(PHOTOGRAPHS.values())
-    names = list(dict.fromkeys([*own_names, *sorted(set().union(*map(benchmark_names, BENCHMARKS)))]))
+    names = list(
+        dict.fromkeys([*own_names, *sorted(set().union(*map(benchmark_names, BENCHMARKS)))])
+    )
     classifier.set_classes(names)
     found, ranks = {}, []
     for name, right in PHOTOGRAPHS.items():

@@ -17,10 +17,11 @@ from torch import Tensor
 from tcaf.answers.evidence import nearest
 from tcaf.answers.interface import Classifier, Surroundings
 from tcaf.answers.ranking import Scores
-from tcaf.answers.ready import is_ready, open_ready
+from tcaf.answers.ready import READY, is_ready, open_ready
 from tcaf.data.batches import Clips, FeatureBatch, LoadedClips, load_batch
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.data.sampler import in_order
+from tcaf.errors import TCAFError, did_you_mean
 from tcaf.evaluation.conformal import answer_sets, strangeness
 from tcaf.evaluation.temperature import calibrated, probabilities
 from tcaf.evaluation.together import distances_together
@@ -137,7 +138,14 @@ class ZeroShotClassifier(Classifier):
             "visual_weights": visual_weights,
         }
         if is_ready(run):
-            return cls(open_ready(str(run)), **given)
+            found = cls(open_ready(str(run)), **given)
+            found.title = str(run)
+            return found
+        if not Path(run).exists():
+            raise TCAFError(
+                f"expected a trained model at {run}, found nothing; ready models are "
+                f"{', '.join(READY)}{did_you_mean(str(run), READY)}"
+            )
         trained = load_model(run)
         kept = Run(run if Path(run).is_dir() else Path(run).parent)
         store, why = None, NO_STORE

@@ -8,11 +8,13 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tcaf.data.features import Modality
 from tcaf.errors import TCAFError, did_you_mean
-from tcaf.training.model_file import TrainedModel
+
+if TYPE_CHECKING:
+    from tcaf.training.model_file import TrainedModel  # would bring torch to whoever lists them
 
 FOLDER = Path(__file__).parent / "ready_models"
 """Where the models' files are."""
@@ -71,7 +73,7 @@ def is_ready(name: str | Path) -> bool:
     return str(name) in READY and not Path(name).exists()
 
 
-def open_ready(name: str) -> TrainedModel:
+def open_ready(name: str) -> "TrainedModel":
     """Opens a ready model.
 
     Raises:

@@ -174,6 +174,22 @@ def print_rendered(value: dict[str, Any]) -> None:
     )
 
 
+def print_models(value: dict[str, Any]) -> None:
+    """Prints `answers.ready.READY`."""
+    for name, info in value.items():
+        reads = " and ".join(info["modalities"])
+        _print(
+            f"[bold]{name}[/]  {reads}, {escape(info['classes'])}; {escape(info['size'])}",
+            f"    fetched on first use: {escape(info['fetched'])}; licence: "
+            f"{escape(info['licence'])}",
+            f"    {escape(info['known'])}",
+        )
+    _print(
+        'Ask one: [bold]tcaf predict imagenet clip.mp4 --classes "cat purring, dog barking"[/]; '
+        "with + between them, several answer together, runs of your own too."
+    )
+
+
 def print_backbones(value: dict[str, Any]) -> None:
     """Prints `extract.backbones.BACKBONES`."""
     for name, info in value.items():
@@ -257,7 +273,9 @@ def print_answers(value: dict[str, Any]) -> None:
     reasons = not several and bool(clips) and "nearest_training" in clips[0]
     with_sets = bool(clips) and "set" in clips[0]
     columns = ["class", "probability", "distance", ""]
-    columns += ["sound alone", "picture alone"] if reasons else []
+    # Of a clip or a model with one of both there is nothing apart.
+    apart = reasons and bool(clips[0]["answers"][0]["alone"])
+    columns += ["sound alone", "picture alone"] if apart else []
     columns += ["not ruled out"] if with_sets and several else []
     table = _table("clip" if several else "rank", *columns)
     for column in (table.columns[1], *(table.columns[-1:] if with_sets and several else ())):
@@ -271,7 +289,7 @@ def print_answers(value: dict[str, Any]) -> None:
                 "" if chance is None else f"{100 * chance:.1f} %",
                 f"{answer['distance']:.3f}",
                 kind,
-                *(_alone(answer, modality) for modality in ("audio", "visual") if reasons),
+                *(_alone(answer, modality) for modality in ("audio", "visual") if apart),
                 *([escape(_set(clip["set"]))] if with_sets and several else []),
             )
     if not clips:
@@ -293,6 +311,7 @@ def print_answers(value: dict[str, Any]) -> None:
     if reasons:
         near = (f"{each['class']} {each['distance']:.3f}" for each in clips[0]["nearest_training"])
         _print(f"nearest classes of the training: {escape(', '.join(near))}")
+    if apart:
         _print("[dim]alone: the distance, and the rank that the class has by it[/]")
 
 
