@@ -26,7 +26,8 @@ MODULES = {m.name.removeprefix("tcaf.") for m in pkgutil.walk_packages(tcaf.__pa
 RUNS = ("train", "settings", "reproduce")
 TEXT = (*RUNS, "import-checkpoint")
 STORES = (
-    *("prepare official", "prepare youtube8m", "prepare videos", "prepare synthetic"),
+    *("prepare official", "prepare youtube8m", "prepare audioset", "prepare videos"),
+    "prepare synthetic",
     "store from-parquet",
 )
 FILES = ("prepare videos", "predict")

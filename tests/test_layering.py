@@ -43,7 +43,7 @@ ROOMS = {
         *("registry", "reads", "release_checkpoint"),
     ),
     "sources": (
-        *("tfrecord", "youtube8m", "official_lists", "official"),
+        *("id_parts", "tfrecord", "youtube8m", "audioset", "official_lists", "official"),
         *("media_files", "annotations", "labels", "partition", "videos"),
         *("world", "scenes", "rendered", "hidden", "synthetic"),
     ),

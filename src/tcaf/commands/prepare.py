@@ -6,6 +6,7 @@ from typing import Any
 from tcaf.commands import printing
 from tcaf.commands.options import as_command
 from tcaf.commands.terminal import show, track
+from tcaf.sources.audioset import prepare_audioset
 from tcaf.sources.official import prepare_official
 from tcaf.sources.rendered import render_synthetic
 from tcaf.sources.synthetic import prepare_synthetic
@@ -32,6 +33,7 @@ def _making(
 
 official = _making(prepare_official, printing.print_store, "root")
 youtube8m = _making(prepare_youtube8m, printing.print_store, "shards")
+audioset = _making(prepare_audioset, printing.print_store, "shards")
 videos = _making(prepare_videos, printing.print_store, "folder")
 synthetic = _making(prepare_synthetic, printing.print_store)
 render = _making(render_synthetic, printing.print_rendered)

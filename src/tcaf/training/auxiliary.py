@@ -136,7 +136,7 @@ def find_auxiliary(experiment: Experiment, store: FeatureStore) -> AuxiliaryVide
     if not any(other.labels):
         raise TCAFError(
             f"data.auxiliary: the clips of store {path} have no labels; `tcaf prepare youtube8m` "
-            "makes a store that has, if no table of classes is named"
+            "and `tcaf prepare audioset` make stores that have, if no table of classes is named"
         )
     settings = text_settings(experiment)
     if settings.source in BY_CLASS_NAME or settings.phrases_file:
