@@ -32,7 +32,7 @@ ROOMS = {
     "extract": (
         *("backbones", "containers", "tracks", "conversion", "media", "waveform"),
         *("vggish", "logmel", "c3d", "efficientnet", "clip", "clap"),
-        *("extractor", "corpus"),
+        *("extractor", "stretches", "corpus"),
     ),
     "systems": (
         *("losses", "optimisers", "stages", "interface", "blocks"),
@@ -55,7 +55,19 @@ ROOMS = {
         *("numbers", "observers", "auxiliary", "protocol", "model_file", "provenance", "records"),
         *("run", "evaluate", "release", "embed"),
     ),
-    "answers": ("files", "evidence", "classifier", "clips"),
+    "answers": (
+        *(
+            "files",
+            "evidence",
+            "ranking",
+            "interface",
+            "ready",
+            "imagenet",
+            "classifier",
+            "mixture",
+        ),
+        "clips",
+    ),
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),
     "reports": (
         *("theme", "answer_timeline", "results", "partitions", "projection", "plots"),

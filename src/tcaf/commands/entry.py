@@ -139,6 +139,10 @@ COMMANDS: dict[tuple[str, ...], Command] = {
         "store:store_embed",
         ("run",),
     ),
+    ("models",): Command(
+        "Lists the ready models, which name what clips show before anything is trained.",
+        "about:models",
+    ),
     ("backbones",): Command(
         "Lists the backbones that turn sound and picture into features, with weights and licences.",
         "about:backbones",

@@ -12,7 +12,7 @@ from tcaf.progress import silent
 
 
 def predict(
-    run: Path,
+    run: str,
     clips: list[str],
     *,
     classes: str = "",
@@ -30,7 +30,9 @@ def predict(
     plugin: Path | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     json: bool = False,
+    jsonl: bool = False,
     csv: bool = False,
+    workers: int | None = None,
 ) -> None:
     """Names what clips show: the best of the run's classes, or of any others that you name.
 
@@ -40,7 +42,8 @@ def predict(
     cannot be read is reported and the others are answered; the exit status is then 2.
 
     Args:
-        run: folder of a run, or a model file.
+        run: folder of a run, a model file, or a ready model (`tcaf models`), as in imagenet;
+            several with + between them answer together.
         clips: media files, or folders of them; with --store ids of clips, parts such as test, or
             the word all.
         classes: names to choose from, seen in training or not, by default those of the run, as in
@@ -67,36 +70,41 @@ def predict(
         visual_weights: the same for the visual backbone.
         plugin: the Python file that registers the run's system, if that is one of your own.
         device: where to compute; `auto` takes a GPU where there is one.
-        json: print all answers as JSON.
+        json: print all answers as one JSON value, at the end.
+        jsonl: print all answers as JSON lines, one for each clip as soon as it is found; one
+            without answers has an `error`.
         csv: print all answers as CSV, those of each file as soon as they are found.
+        workers: processes that read files; by default one for each core.
     """
-    from tcaf.answers.classifier import ZeroShotClassifier
     from tcaf.answers.clips import (
         Answered,
         Unanswered,
         answer_clips,
+        answer_json,
         answers_json,
         check_answered,
         choose_classes,
     )
+    from tcaf.answers.mixture import open_classifier
     from tcaf.reports.answer_timeline import check_timeline, draw_timelines
 
-    if json and csv:
-        raise TCAFError("--json and --csv exclude each other; give one of them")
+    if sum((json, jsonl, csv)) > 1:
+        raise TCAFError("--json, --jsonl and --csv exclude each other; give one of them")
     of_files = {
         "--audio_weights": audio_weights is not None,
         "--visual_weights": visual_weights is not None,
         "--file_timeout_s": file_timeout_s != FILE_TIMEOUT_S,
+        "--workers": workers is not None,
     }
     if store is not None and any(of_files.values()):
         given = next(option for option, is_given in of_files.items() if is_given)
         raise TCAFError(f"{given} is about files, and with --store none is read; leave one out")
-    classifier = ZeroShotClassifier.load(run, plugin, device, audio_weights, visual_weights)
+    classifier = open_classifier(run, plugin, device, audio_weights, visual_weights)
     choose_classes(classifier, classes, classes_file)
     for each in classifier.notes:
         note(each)
     if why and not classifier.tells_apart:
-        note(f"{classifier.trained.system} does not tell apart what sound and picture say alone")
+        note(f"{classifier.title} does not tell apart what sound and picture say alone")
     if timeline is not None:
         check_timeline(timeline)
     # A bar and rows on one terminal would overwrite each other.
@@ -111,8 +119,10 @@ def predict(
         why=why,
         keep_features=timeline is not None,
         file_timeout_s=file_timeout_s,
-        track=silent if csv and sys.stdout.isatty() else track,
+        workers=workers,
+        track=silent if (csv or jsonl) and sys.stdout.isatty() else track,
     )
+    lines = printing.JsonLines()
     table = printing.AnswersCsv(sets=abstain is not None, reasons=why)
     found: list[Answered | Unanswered] = []
     for one in answers:
@@ -120,10 +130,12 @@ def predict(
             table.print_header()
         if csv and isinstance(one, Answered):
             table.print_clip(one.ranking.to_json())
+        if jsonl:
+            lines.print(answer_json(one))
         found.append(one)
     if len(found) == 1:
         check_answered(found)  # of the only clip nothing is printed but the reason
-    if not csv:
+    if not csv and not jsonl:
         value = answers_json(classifier, found, seen_bias, together=together, abstain=abstain)
         show(value, printing.print_answers, json)
     for one in found:

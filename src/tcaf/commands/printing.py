@@ -46,6 +46,27 @@ def print_json(value: Any) -> None:
     print(STEERING.sub(lambda match: json.dumps(match[0])[1:-1], text))
 
 
+class JsonLines:
+    """Prints values as JSON, each on a line of its own as soon as it is there.
+
+    Holds on to the standard output, which a bar on the standard error takes over while it is drawn.
+    """
+
+    def __init__(self) -> None:
+        self._file = sys.stdout
+
+    def print(self, value: Any) -> None:
+        """Prints a value; nothing waits in a buffer, so that no stop loses it."""
+        self._file.write(json_line(value) + "\n")
+        self._file.flush()
+
+
+def json_line(value: Any) -> str:
+    """Returns a value as JSON in one line, with the characters escaped that steer a terminal."""
+    text = json.dumps(value, ensure_ascii=False)
+    return STEERING.sub(lambda match: json.dumps(match[0])[1:-1], text)
+
+
 def _table(*columns: str, title: str = "") -> Table:
     """Returns an empty table: the first column is text, the others are numbers."""
     title = printable(title)
@@ -174,6 +195,22 @@ def print_rendered(value: dict[str, Any]) -> None:
     )
 
 
+def print_models(value: dict[str, Any]) -> None:
+    """Prints `answers.ready.READY`."""
+    for name, info in value.items():
+        reads = " and ".join(info["modalities"])
+        _print(
+            f"[bold]{name}[/]  {reads}, {escape(info['classes'])}; {escape(info['size'])}",
+            f"    fetched on first use: {escape(info['fetched'])}; licence: "
+            f"{escape(info['licence'])}",
+            f"    {escape(info['known'])}",
+        )
+    _print(
+        'Ask one: [bold]tcaf predict imagenet clip.mp4 --classes "cat purring, dog barking"[/]; '
+        "with + between them, several answer together, runs of your own too."
+    )
+
+
 def print_backbones(value: dict[str, Any]) -> None:
     """Prints `extract.backbones.BACKBONES`."""
     for name, info in value.items():
@@ -257,7 +294,9 @@ def print_answers(value: dict[str, Any]) -> None:
     reasons = not several and bool(clips) and "nearest_training" in clips[0]
     with_sets = bool(clips) and "set" in clips[0]
     columns = ["class", "probability", "distance", ""]
-    columns += ["sound alone", "picture alone"] if reasons else []
+    # Of a clip or a model with one of both there is nothing apart.
+    apart = reasons and bool(clips[0]["answers"][0]["alone"])
+    columns += ["sound alone", "picture alone"] if apart else []
     columns += ["not ruled out"] if with_sets and several else []
     table = _table("clip" if several else "rank", *columns)
     for column in (table.columns[1], *(table.columns[-1:] if with_sets and several else ())):
@@ -271,7 +310,7 @@ def print_answers(value: dict[str, Any]) -> None:
                 "" if chance is None else f"{100 * chance:.1f} %",
                 f"{answer['distance']:.3f}",
                 kind,
-                *(_alone(answer, modality) for modality in ("audio", "visual") if reasons),
+                *(_alone(answer, modality) for modality in ("audio", "visual") if apart),
                 *([escape(_set(clip["set"]))] if with_sets and several else []),
             )
     if not clips:
@@ -293,6 +332,7 @@ def print_answers(value: dict[str, Any]) -> None:
     if reasons:
         near = (f"{each['class']} {each['distance']:.3f}" for each in clips[0]["nearest_training"])
         _print(f"nearest classes of the training: {escape(', '.join(near))}")
+    if apart:
         _print("[dim]alone: the distance, and the rank that the class has by it[/]")
 
 

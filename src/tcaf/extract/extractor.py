@@ -153,11 +153,17 @@ def audio_tokens(
         backbone: what makes them.
         blocks: the samples in order, in blocks of any length.
     """
+    return _joined(backbone, stream_audio_tokens(backbone, blocks))
+
+
+def stream_audio_tokens(
+    backbone: AudioBackbone, blocks: Iterable[Float[np.ndarray, " _"]]
+) -> Iterator[Float[np.ndarray, "_ dim"]]:
+    """Yields the tokens of a stream of samples, some at a time, as soon as they can be had."""
     size, hop = backbone.window_samples, backbone.hop_samples
-    tokens = [np.empty((0, backbone.dim), np.float32)]
     held = np.empty(0, np.float32)
     waiting: list[Float[np.ndarray, " _"]] = []
-    num_waiting = 0
+    num_waiting = num_tokens = 0
     for block in blocks:
         waiting.append(block)
         num_waiting += len(block)
@@ -165,51 +171,70 @@ def audio_tokens(
         if len(held) + num_waiting >= size + (WINDOWS - 1) * hop:
             held = np.concatenate([held, *waiting])
             waiting, num_waiting = [], 0
-            held = _embed_whole_windows(backbone, held, tokens)
+            for tokens in _embed_whole_windows(backbone, held):
+                num_tokens += len(tokens)
+                yield tokens
+            held = held[_num_windows(backbone, held) * hop :]
     held = np.concatenate([held, *waiting])
-    held = _embed_whole_windows(backbone, held, tokens)
-    if len(held) and len(tokens) == 1:
-        tokens.append(backbone.embed(np.pad(held, (0, size - len(held)))[None]))
-    return np.concatenate(tokens)
+    for tokens in _embed_whole_windows(backbone, held):
+        num_tokens += len(tokens)
+        yield tokens
+    if not num_tokens and len(held):
+        yield backbone.embed(np.pad(held, (0, size - len(held)))[None])
+
+
+def _joined(
+    backbone: AudioBackbone | VisualBackbone, tokens: Iterable[Float[np.ndarray, "_ dim"]]
+) -> Float[np.ndarray, "len dim"]:
+    return np.concatenate([np.empty((0, backbone.dim), np.float32), *tokens])
+
+
+def _num_windows(backbone: AudioBackbone, samples: Float[np.ndarray, " samples"]) -> int:
+    """Returns how many whole windows there are in samples."""
+    size, hop = backbone.window_samples, backbone.hop_samples
+    return (len(samples) - size) // hop + 1 if len(samples) >= size else 0
 
 
 def _embed_whole_windows(
-    backbone: AudioBackbone,
-    samples: Float[np.ndarray, " samples"],
-    tokens: list[Float[np.ndarray, "_ dim"]],
-) -> Float[np.ndarray, " rest"]:
-    """Adds the tokens of all whole windows; returns the samples from the next window's start on."""
-    size, hop = backbone.window_samples, backbone.hop_samples
-    count = (len(samples) - size) // hop + 1 if len(samples) >= size else 0
-    windows = np.lib.stride_tricks.sliding_window_view(samples, size)[::hop] if count else ()
+    backbone: AudioBackbone, samples: Float[np.ndarray, " samples"]
+) -> Iterator[Float[np.ndarray, "_ dim"]]:
+    """Yields the tokens of all whole windows."""
+    count = _num_windows(backbone, samples)
+    if not count:
+        return
+    every = np.lib.stride_tricks.sliding_window_view(samples, backbone.window_samples)
+    windows = every[:: backbone.hop_samples]
     for start in range(0, count, WINDOWS):
-        batch = np.ascontiguousarray(windows[start : start + WINDOWS])
-        tokens.append(backbone.embed(batch))
-    return samples[count * hop :]
+        yield backbone.embed(np.ascontiguousarray(windows[start : start + WINDOWS]))
 
 
 def visual_tokens(
     backbone: VisualBackbone, frames: Iterable[UInt8[np.ndarray, "height width 3"]]
 ) -> Float[np.ndarray, "len dim"]:
     """Returns the tokens of a stream of frames at the backbone's frames per second."""
+    return _joined(backbone, stream_visual_tokens(backbone, frames))
+
+
+def stream_visual_tokens(
+    backbone: VisualBackbone, frames: Iterable[UInt8[np.ndarray, "height width 3"]]
+) -> Iterator[Float[np.ndarray, "_ dim"]]:
+    """Yields the tokens of a stream of frames, some at a time, as soon as they can be had."""
     size, shape = backbone.window_frames, (backbone.frame_size.height, backbone.frame_size.width)
-    tokens = [np.empty((0, backbone.dim), np.float32)]
     batch = np.empty((WINDOWS, size, *shape, 3), np.uint8)
     flat = batch.reshape(-1, *shape, 3)
-    count = 0
+    count, is_first = 0, True
     for frame in frames:
         flat[count] = frame
         count += 1
         if count == len(flat):
-            tokens.append(backbone.embed(batch))
-            count = 0
+            yield backbone.embed(batch)
+            count, is_first = 0, False
     whole, rest = divmod(count, size)
     if whole:
-        tokens.append(backbone.embed(batch[:whole]))
+        yield backbone.embed(batch[:whole])
     last = batch[whole : whole + 1]
     if rest and backbone.takes_incomplete_windows:
-        tokens.append(backbone.embed(last[:, :rest]))
-    elif rest and len(tokens) == 1:
+        yield backbone.embed(last[:, :rest])
+    elif rest and is_first and not whole:
         last[:, rest:] = last[:, rest - 1 : rest]
-        tokens.append(backbone.embed(last))
-    return np.concatenate(tokens)
+        yield backbone.embed(last)
