@@ -144,7 +144,8 @@ class AuxiliaryFit(TextLDAFit):
         """Returns what a read-out learns from its clips and the further ones."""
         around, labels = self.further[name]
         phi = F.normalize(self.label_text - self.text_mean, dim=1)
-        return AuxiliaryScatter(moments, vectors.sizes(READ_OUTS[name]), around, labels, phi)
+        sizes = [*vectors.sizes(READ_OUTS[name]).values()]
+        return AuxiliaryScatter(moments, sizes, around, labels, phi)
 
     def _read_outs(self, vectors: ClipVectors, course: Course | None) -> dict[str, Scatter]:
         self.further = self._further(vectors)
@@ -154,7 +155,7 @@ class AuxiliaryFit(TextLDAFit):
         """Reads the further clips once: their moments around groups, and the sums of labels."""
         around, labels = (
             {
-                name: kind(sum(vectors.sizes(read)), len(self.label_text), self.label_text)
+                name: kind(vectors.dim(read), len(self.label_text), self.label_text)
                 for name, read in READ_OUTS.items()
             }
             for kind in (Moments, _Sums)
