@@ -416,7 +416,7 @@ def test_seconds_matter_to_models_that_read_them(whole):
     ):
         model = TextLDA(TextLDAConfig(audio_dim=5, visual_dim=7, text_dim=3, **options))
         model.vectors.lags = torch.zeros(31 if options["time"] == "on" else 0)
-        model.vectors.spread = torch.ones(options["spread"] == "on")
+        model.vectors.spread = torch.ones(int(options["spread"] == "on"))
         own = replace(trained, system="textlda", model=model)
         for step, told in steps.items():
             other = replace(own.spec, audio_step_s=step)
