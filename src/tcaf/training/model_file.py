@@ -215,8 +215,18 @@ def load_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], Any]:
         ) from None
 
 
-def save_model(path: Path, trained: TrainedModel) -> None:
-    """Writes a model and all that is needed to predict with it into one file."""
+def save_model(path: Path, trained: TrainedModel, *, compact: bool = False) -> None:
+    """Writes a model and all that is needed to predict with it into one file.
+
+    Args:
+        path: of the file.
+        trained: the model.
+        compact: write matrices in float16, which is half as large; they are read back in the type
+            that they had, with three digits.
+
+    Raises:
+        TCAFError: compact, and a number is beyond float16.
+    """
     header = {
         "format": MODEL_FORMAT,
         "version": VERSION,
@@ -232,9 +242,22 @@ def save_model(path: Path, trained: TrainedModel) -> None:
     }
     weights = {f"model.{name}": value for name, value in trained.model.state_dict().items()}
     text = {in_space("text_embedding", space): t for space, t in trained.class_text.items()}
+    if compact:
+        weights, text = ({n: _halved(n, t) for n, t in each.items()} for each in (weights, text))
     kept = trained.conformity
     scores = {f"conformity.{h}": from_numpy(getattr(kept, h)) for h in HALVES} if kept else {}
     save_tensors(path, {**weights, **text, **scores}, header)
+
+
+def _halved(name: str, tensor: Tensor) -> Tensor:
+    """Returns a matrix in float16; vectors and numbers, among them counts, as they are."""
+    if tensor.ndim < 2 or not tensor.is_floating_point():
+        return tensor
+    found = tensor.half()
+    if not bool(found.isfinite().all()):
+        peak = float(tensor.abs().max())
+        raise TCAFError(f"a compact model holds numbers up to 65504; {name} has {peak:g}")
+    return found
 
 
 def load_model(path: str | Path) -> TrainedModel:
