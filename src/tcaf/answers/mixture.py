@@ -176,7 +176,7 @@ class Mixture(Classifier):
         near: list[tuple] = [()] * len(rows)
         for member, there in self._there(clips, rows, None):
             places = there.nonzero()[:, 0].tolist()
-            part = replace(scores, distances=scores.distances[there])
+            part = Scores(scores.distances[there], scores.added[there], None)
             found = member.surroundings(clips, rows[there.numpy()], part, None)
             for place, own in zip(places, found.nearest, strict=True):
                 near[place] += own
