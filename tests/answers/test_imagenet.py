@@ -1,7 +1,10 @@
 """The ready model of ImageNet's classes: rows of a classifier, and what text makes of them."""
 
 import csv
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,7 @@ from tcaf.answers.imagenet import (
     open_imagenet,
     predicting_read_out,
 )
+from tcaf.commands import entry as cli
 from tcaf.data.features import VideoFeatures
 from tcaf.errors import TCAFError
 from tcaf.text.class_text import average_phrases
@@ -127,3 +131,19 @@ def test_what_it_cannot_do_is_said(classifier):
         classifier.classify(clip, abstain=0.1)
     with pytest.raises(TCAFError, match="holds no gamma for clips together"):
         classifier.classify([clip], together=True)
+
+
+@pytest.mark.slow
+def test_clips_over_photographs_are_named(tmp_path, capsys):
+    """The first thing that `make demo` shows."""
+    pytest.importorskip("av")
+    pytest.importorskip("sklearn")
+    script = Path(__file__).parents[2] / "examples" / "pan_photographs.py"
+    subprocess.run([sys.executable, str(script), str(tmp_path / "clips")], check=True)
+    names = ["temple", "flower blooming", "cat purring", "playing guitar", "motorcycle racing"]
+    arguments = ["predict", "imagenet", str(tmp_path / "clips"), "--classes", ", ".join(names)]
+    assert cli.main([*arguments, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["predictions"]
+    first = {Path(each["id"]).stem: each["answers"][0] for each in found}
+    assert (first["temple"]["class"], first["flower"]["class"]) == ("temple", "flower blooming")
+    assert all(answer["probability"] > 0.5 for answer in first.values())

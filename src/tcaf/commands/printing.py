@@ -320,7 +320,7 @@ def print_answers(value: dict[str, Any]) -> None:
     told = f"of {len(value['classes'])} classes"
     if clips[0]["answers"][0]["probability"] is not None:
         told += ", if one of them is right"
-    if value["gamma"]:
+    if value["gamma"] and any(answer["seen"] for clip in clips for answer in clip["answers"]):
         told += f"; ranked with {value['gamma']:+g} on the distances of seen classes"
     if value.get("transductive"):
         told += "; all clips together"
