@@ -182,6 +182,8 @@ class System:
         spaces: the text spaces that it reads: `text` is the section text, others are those of
             `Experiment.text_spaces`. Of a single one, model, objective and fit are given the matrix
             of text embeddings; of several a `ClassText`, the matrices by space.
+        needs_both: it learns from sound beside picture, so that data with one of them is nothing to
+            it.
         averages: the model sees nothing but the mean over time of whole clips, so that windows and
             sequences need not be read.
         ignores: settings that it does not read though systems of its kind do, as `model.attention`,
@@ -203,6 +205,7 @@ class System:
     fit: NewFit | None = None
     auxiliary_fit: NewAuxiliaryFit | None = None
     training_free: bool = False
+    needs_both: bool = False
     averages: bool = False
     spaces: tuple[str, ...] = (TEXT,)
     ignores: frozenset[str] = frozenset()
