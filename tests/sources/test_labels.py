@@ -286,7 +286,7 @@ def test_segments_of_a_table(tmp_path):
     head = "file,class,start,end\n"
     table.write_text(f"{head}a.mp4,ant,0,1.5\na.mp4,bee,1.5,3\nb.mp4,ant,,\n")
     found = find_clips(tmp_path, table)
-    assert [(c.id, c.class_name, c.segment, c.group) for c in found.clips] == [
+    assert [(c.id, c.class_name, c.file.segment, c.group) for c in found.clips] == [
         ("a.mp4@0-1.5", "ant", (0, 1.5), "a.mp4"),
         ("a.mp4@1.5-3", "bee", (1.5, 3), "a.mp4"),
         ("b.mp4", "ant", None, ""),

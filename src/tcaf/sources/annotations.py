@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tcaf.errors import TCAFError, shorten
+from tcaf.extract.media import Segment
 from tcaf.files.atomic import read_json
-
-Segment = tuple[float, float]
-"""Start and end of a stretch of a video, in seconds."""
 
 
 def segment_of(start: Any, end: Any) -> Segment | None:

@@ -14,7 +14,7 @@ from tcaf.data.splits import PARTS
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.extract.corpus import MediaFile, Reject
 from tcaf.files.csv_tables import csv_rows
-from tcaf.sources.annotations import AnnotatedVideo, Segment, read_annotations, segment_of
+from tcaf.sources.annotations import AnnotatedVideo, read_annotations, segment_of
 from tcaf.sources.media_files import SUFFIXES, media_folder
 from tcaf.text.words import foldings
 
@@ -36,15 +36,14 @@ UCF_GROUP = r"(?:^|/)v_(\w+_g\d+)_c\d+\.\w+$"
 
 @dataclass(frozen=True)
 class Clip:
-    """A media file with its class and part.
+    """A media file, or a segment of one, with its class and part.
 
     Args:
-        file: the file.
+        file: which.
         class_name: its class; empty if not known.
         part: one of `splits.PARTS`; empty if not known.
         use: `train`, `val` or `test`, where no more is known than that; empty otherwise.
         group: of clips that have to stay in one part; empty for a clip that is alone.
-        segment: the stretch of the file that the clip is; None for all of it.
     """
 
     file: MediaFile
@@ -52,15 +51,11 @@ class Clip:
     part: str
     use: str = ""
     group: str = ""
-    segment: Segment | None = None
 
     @property
     def id(self) -> str:
-        """The file's, and of a segment `FILE@START-END` too, in seconds."""
-        if self.segment is None:
-            return self.file.id
-        start, end = self.segment
-        return f"{self.file.id}@{start:.10g}-{end:.10g}"
+        """The file's name, of a segment `FILE@START-END`, in seconds."""
+        return self.file.id
 
 
 @dataclass(frozen=True)
@@ -111,8 +106,8 @@ def find_clips(
             raise TCAFError(f"{labels} has a column group; leave --group out, or the column")
         return replace(listing, clips=_segments_grouped(listing.clips))
     find = group_finder(group)
-    clips = [replace(clip, group=find(clip.file.id)) for clip in listing.clips]
-    alone = [clip.file.id for clip in clips if not clip.group]
+    clips = [replace(clip, group=find(clip.file.name)) for clip in listing.clips]
+    alone = [clip.file.name for clip in clips if not clip.group]
     if group and len(alone) == len(clips):
         raise TCAFError(f"--group {group!r} fits no file's name; the first is {alone[0]!r}")
     remark = f"--group fits {len(clips) - len(alone)} of {len(clips)} files, not {shorten(alone)}"
@@ -122,9 +117,9 @@ def find_clips(
 
 def _segments_grouped(clips: Sequence[Clip]) -> list[Clip]:
     """Returns clips, those of a file that is cut into segments in one group if they have none."""
-    cut = {clip.file.id for clip in clips if clip.segment}
+    cut = {clip.file.name for clip in clips if clip.file.segment}
     return [
-        replace(clip, group=clip.file.id) if clip.file.id in cut and not clip.group else clip
+        replace(clip, group=clip.file.name) if clip.file.name in cut and not clip.group else clip
         for clip in clips
     ]
 
@@ -251,8 +246,8 @@ def _listed(folder: Path, labels: Path, allow_outside: bool) -> Listing:
                     f"{row.where}: expected start and end in seconds, the end after the start, "
                     f"found {row['start']!r} and {row['end']!r}"
                 )
-        file = MediaFile(name, folder / name)
-        clip = Clip(file, row["class"], part, use, row["group"], segment)
+        file = MediaFile(name, folder / name, segment)
+        clip = Clip(file, row["class"], part, use, row["group"])
         if clip.id in clips:
             raise TCAFError(f"{row.where}: {clip.id!r} is listed twice")
         clips[clip.id] = clip
@@ -322,7 +317,7 @@ def _annotated(folder: Path, path: Path) -> Listing:
         part, use = _part_or_use(video.subset, f"{path}, {video.id}")
         name = readable(at[0].relative_to(folder))
         for segment, labels in video.labels.items():
-            clip = Clip(MediaFile(name, at[0]), labels[0], part, use, segment=segment)
+            clip = Clip(MediaFile(name, at[0], segment), labels[0], part, use)
             if len(labels) > 1:
                 told = f"{clip.id}: expected one label, found {shorten(labels)}"
                 rejects.append(Reject(clip.id, "several labels", told))

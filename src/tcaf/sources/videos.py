@@ -9,11 +9,11 @@ import io
 import shutil
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tcaf.data.features import MODALITIES, FeatureSpec, Modality
+from tcaf.data.features import MODALITIES, Modality
 from tcaf.data.shards import Dtype
 from tcaf.data.splits import PARTS, Split
 from tcaf.data.store import FeatureStore
@@ -156,7 +156,7 @@ def prepare_videos(
             warnings.warn(remark, stacklevel=2)
         backbones = Backbones(audio, visual, audio_weights, visual_weights, plugin)
         spec, found = extract_files(
-            list({clip.file.id: clip.file for clip in clips}.values()),
+            [clip.file for clip in clips],
             backbones,
             work,
             workers=workers or usable_cores(),
@@ -165,8 +165,7 @@ def prepare_videos(
             track=track,
         )
         required = {"audio": require_audio, "visual": require_visual}
-        of_clips = _cut_out(clips, found, spec)
-        outcome = _sort_out(of_clips, [m for m in MODALITIES if required[m]])
+        outcome = _sort_out(found, [m for m in MODALITIES if required[m]])
         outcome.rejects.extend(listing.rejects)
         done = f"the features of all {len(clips)} files are kept in {work}"
         with needing_room(work, lambda: done):
@@ -395,30 +394,6 @@ def _table_rows(path: Path) -> list[list[str]]:
     """Returns the rows of a table that `_Outcome` wrote, which may have none."""
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.reader(file))[1:]
-
-
-def _cut_out(
-    clips: Sequence[Clip], found: Sequence[Extracted | Reject], spec: FeatureSpec
-) -> list[Extracted | Reject]:
-    """Returns what became of each clip, of what became of the files: segments are cut out."""
-    of_files = {one.id: one for one in found}
-    return [_of_clip(clip, of_files[clip.file.id], spec) for clip in clips]
-
-
-def _of_clip(clip: Clip, one: Extracted | Reject, spec: FeatureSpec) -> Extracted | Reject:
-    if clip.segment is None or isinstance(one, Reject):
-        return replace(one, id=clip.id)
-    from tcaf.data.windows import tokens_within  # imports torch, which help need not wait for
-
-    audio, visual = (tokens_within(clip.segment, spec.step_s(m)) for m in MODALITIES)
-    one = replace(one, id=clip.id, tokens=(audio, visual))
-    features = one.features()
-    missing = tuple(m for m in MODALITIES if not len(features.tokens(m)))
-    if len(missing) == len(MODALITIES):
-        told = f"{clip.id}: neither sound nor picture lasts as long"
-        return Reject(clip.id, "nothing in the segment", told)
-    notes = [f"no {m} in the segment" for m in missing if m not in one.missing]
-    return replace(one, missing=missing, notes=(*one.notes, *notes))
 
 
 def _sort_out(found: Sequence[Extracted | Reject], required: Sequence[Modality]) -> _Outcome:
