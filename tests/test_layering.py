@@ -32,7 +32,7 @@ ROOMS = {
     "extract": (
         *("backbones", "containers", "tracks", "conversion", "media", "waveform"),
         *("vggish", "logmel", "c3d", "efficientnet", "clip", "clap"),
-        *("extractor", "corpus"),
+        *("extractor", "stretches", "corpus"),
     ),
     "systems": (
         *("losses", "optimisers", "stages", "interface", "blocks"),

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -181,11 +182,13 @@ def answer_files(
     why: bool = False,
     keep_features: bool = False,
     file_timeout_s: float = FILE_TIMEOUT_S,
+    workers: int | None = None,
     track: Track = silent,
 ) -> Iterator[Answered | Unanswered]:
     """Yields what became of each file, as soon as it is known; one that fails stops no other.
 
-    Of files that are answered together nothing is known before all are read.
+    They are in the order of the files, which several processes read at a time. Of files that are
+    answered together nothing is known before all are read.
 
     Args:
         classifier: that answers.
@@ -197,6 +200,7 @@ def answer_files(
         why: see there.
         keep_features: what `draw_timelines` needs, and much memory for many files.
         file_timeout_s: see `features_of_files`.
+        workers: see there.
         track: shows how many files are done.
 
     Raises:
@@ -206,26 +210,47 @@ def answer_files(
     asked: dict[str, Any] = {"together": together, "abstain": abstain, "why": why}
     classifier.classify([], top_k, seen_bias, **asked)
     require_decoder()
+
+    def answered(
+        group: Sequence[tuple[int, VideoFeatures | str]],
+    ) -> Iterator[tuple[int, Answered | Unanswered]]:
+        videos = [video for _, video in group if not isinstance(video, str)]
+        try:
+            rankings = iter(classifier.classify(videos, top_k, seen_bias, **asked))
+        except TCAFError as error:
+            if together:
+                raise
+            group = [(number, str(error)) for number, _ in group]
+        for number, video in group:
+            file = files[number]
+            if isinstance(video, str):
+                yield number, Unanswered(str(file), " ".join(video.split()))
+            else:
+                yield number, Answered(next(rankings), video if keep_features else None, file)
+
     # Opened here first: what is wrong with weights is said before any process starts.
-    with closing(features_of_files(files, classifier.backbones, file_timeout_s)) as found:
+    found = features_of_files(files, classifier.backbones, file_timeout_s, workers)
+    with closing(found):
         read = (
-            (file, _video(classifier, features))
-            for file, features in zip(track(files, "predicting"), found, strict=True)
+            (number, _video(classifier, features))
+            for _, (number, features) in zip(track(files, "predicting"), found, strict=True)
         )
         # One at a time: next to the decoding, a larger batch would gain nothing.
-        for group in [list(read)] if together else ([one] for one in read):
-            videos = [video for _, video in group if not isinstance(video, str)]
-            try:
-                rankings = iter(classifier.classify(videos, top_k, seen_bias, **asked))
-            except TCAFError as error:
-                if together:
-                    raise
-                group = [(file, str(error)) for file, _ in group]
-            for file, video in group:
-                if isinstance(video, str):
-                    yield Unanswered(str(file), " ".join(video.split()))
-                else:
-                    yield Answered(next(rankings), video if keep_features else None, file)
+        groups = [sorted(read, key=itemgetter(0))] if together else ([one] for one in read)
+        yield from _by_number(one for group in groups for one in answered(group))
+
+
+def _by_number(
+    found: Iterable[tuple[int, Answered | Unanswered]],
+) -> Iterator[Answered | Unanswered]:
+    """Yields what comes with the numbers from 0 on in their order, each as soon as it may."""
+    waiting: dict[int, Answered | Unanswered] = {}
+    wanted = 0
+    for number, one in found:
+        waiting[number] = one
+        while wanted in waiting:
+            yield waiting.pop(wanted)
+            wanted += 1
 
 
 def _video(classifier: ZeroShotClassifier, features: VideoFeatures | str) -> VideoFeatures | str:
@@ -248,6 +273,7 @@ def answer_clips(
     why: bool = False,
     keep_features: bool = False,
     file_timeout_s: float = FILE_TIMEOUT_S,
+    workers: int | None = None,
     track: Track = silent,
 ) -> Iterable[Answered | Unanswered]:
     """Answers the clips that words name: files and folders, or clips of a store.
@@ -263,6 +289,7 @@ def answer_clips(
         why: see there.
         keep_features: what `draw_timelines` needs, and much memory for many clips.
         file_timeout_s: see `features_of_files`.
+        workers: see there.
         track: shows how many files are done.
 
     Returns:
@@ -282,6 +309,7 @@ def answer_clips(
             why=why,
             keep_features=keep_features,
             file_timeout_s=file_timeout_s,
+            workers=workers,
             track=track,
         )
     opened = FeatureStore.open(store)
@@ -312,6 +340,13 @@ def check_answered(found: Sequence[Answered | Unanswered]) -> None:
         raise TCAFError(failed[0].reason)
     if failed:
         raise TCAFError(f"{len(failed)} of {len(found)} clips have no answer")
+
+
+def answer_json(one: Answered | Unanswered) -> dict[str, Any]:
+    """Returns what became of a clip as JSON values."""
+    if isinstance(one, Unanswered):
+        return {"id": one.id, "error": one.reason}
+    return one.ranking.to_json()
 
 
 def answers_json(

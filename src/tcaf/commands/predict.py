@@ -30,7 +30,9 @@ def predict(
     plugin: Path | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     json: bool = False,
+    jsonl: bool = False,
     csv: bool = False,
+    workers: int | None = None,
 ) -> None:
     """Names what clips show: the best of the run's classes, or of any others that you name.
 
@@ -67,26 +69,31 @@ def predict(
         visual_weights: the same for the visual backbone.
         plugin: the Python file that registers the run's system, if that is one of your own.
         device: where to compute; `auto` takes a GPU where there is one.
-        json: print all answers as JSON.
+        json: print all answers as one JSON value, at the end.
+        jsonl: print all answers as JSON lines, one for each clip as soon as it is found; one
+            without answers has an `error`.
         csv: print all answers as CSV, those of each file as soon as they are found.
+        workers: processes that read files; by default one for each core.
     """
     from tcaf.answers.classifier import ZeroShotClassifier
     from tcaf.answers.clips import (
         Answered,
         Unanswered,
         answer_clips,
+        answer_json,
         answers_json,
         check_answered,
         choose_classes,
     )
     from tcaf.reports.answer_timeline import check_timeline, draw_timelines
 
-    if json and csv:
-        raise TCAFError("--json and --csv exclude each other; give one of them")
+    if sum((json, jsonl, csv)) > 1:
+        raise TCAFError("--json, --jsonl and --csv exclude each other; give one of them")
     of_files = {
         "--audio_weights": audio_weights is not None,
         "--visual_weights": visual_weights is not None,
         "--file_timeout_s": file_timeout_s != FILE_TIMEOUT_S,
+        "--workers": workers is not None,
     }
     if store is not None and any(of_files.values()):
         given = next(option for option, is_given in of_files.items() if is_given)
@@ -111,8 +118,10 @@ def predict(
         why=why,
         keep_features=timeline is not None,
         file_timeout_s=file_timeout_s,
-        track=silent if csv and sys.stdout.isatty() else track,
+        workers=workers,
+        track=silent if (csv or jsonl) and sys.stdout.isatty() else track,
     )
+    lines = printing.JsonLines()
     table = printing.AnswersCsv(sets=abstain is not None, reasons=why)
     found: list[Answered | Unanswered] = []
     for one in answers:
@@ -120,10 +129,12 @@ def predict(
             table.print_header()
         if csv and isinstance(one, Answered):
             table.print_clip(one.ranking.to_json())
+        if jsonl:
+            lines.print(answer_json(one))
         found.append(one)
     if len(found) == 1:
         check_answered(found)  # of the only clip nothing is printed but the reason
-    if not csv:
+    if not csv and not jsonl:
         value = answers_json(classifier, found, seen_bias, together=together, abstain=abstain)
         show(value, printing.print_answers, json)
     for one in found:

@@ -46,6 +46,27 @@ def print_json(value: Any) -> None:
     print(STEERING.sub(lambda match: json.dumps(match[0])[1:-1], text))
 
 
+class JsonLines:
+    """Prints values as JSON, each on a line of its own as soon as it is there.
+
+    Holds on to the standard output, which a bar on the standard error takes over while it is drawn.
+    """
+
+    def __init__(self) -> None:
+        self._file = sys.stdout
+
+    def print(self, value: Any) -> None:
+        """Prints a value; nothing waits in a buffer, so that no stop loses it."""
+        self._file.write(json_line(value) + "\n")
+        self._file.flush()
+
+
+def json_line(value: Any) -> str:
+    """Returns a value as JSON in one line, with the characters escaped that steer a terminal."""
+    text = json.dumps(value, ensure_ascii=False)
+    return STEERING.sub(lambda match: json.dumps(match[0])[1:-1], text)
+
+
 def _table(*columns: str, title: str = "") -> Table:
     """Returns an empty table: the first column is text, the others are numbers."""
     title = printable(title)
