@@ -44,7 +44,8 @@ ROOMS = {
     ),
     "sources": (
         *("tfrecord", "youtube8m", "official_lists", "official"),
-        *("media_files", "annotations", "labels", "partition", "videos"),
+        *("media_files", "annotations", "published", "found_files", "labels", "partition"),
+        "videos",
         *("world", "scenes", "rendered", "hidden", "synthetic"),
     ),
     "evaluation": (

@@ -441,6 +441,40 @@ def test_annotations_name_what_is_left_out(tmp_path, sounds):
     assert row[:2] == ("gone", "no such file")
 
 
+@pytest.mark.filterwarnings("ignore:3 clips for training are of classes that are unseen")
+def test_a_table_as_published_and_what_is_missing_of_it(tmp_path, sounds):
+    """VGGSound's, by the command line; a file that comes later is added under its own name."""
+    classes = ["playing harp", "dog barking", "rain", "wind, noise"]
+    rows = [
+        (f"id-{n:08}", 10 * n, classes[n % 4], "test" if n > 11 else "train") for n in range(20)
+    ]
+    table = write_csv(tmp_path / "vggsound.csv", *rows)
+    names = [f"id-{n:08}_{10 * n:06}.wav" for n in range(19)]
+    put(tmp_path / "clips", sounds, *names, "other.wav")
+    words = [
+        "prepare",
+        "videos",
+        tmp_path / "clips",
+        "--labels",
+        table,
+        "--out",
+        tmp_path / "store",
+    ]
+    told = r"1 media files of .* are listed nowhere, and are left out: 'other.wav'"
+    with pytest.warns(UserWarning, match=told):
+        store = prepare(tmp_path / "clips", tmp_path / "store", labels=[table])
+    assert store.left_out == {"no such file": ["id-00000019@190-200"]}
+    assert set(store.ids) == set(names)
+    assert set(store.class_names) == set(classes)
+    put(tmp_path / "clips", sounds, "id-00000019_000190.wav")
+    more = ["--append", "--visual", LIGHT, "--workers", "1"]
+    with pytest.warns(UserWarning, match=told):
+        assert main([*map(str, words), *more]) == 0
+    store = FeatureStore.open(tmp_path / "store")
+    assert store.left_out == {}
+    assert known(store)["id-00000019_000190.wav"][0] == "wind, noise"
+
+
 @pytest.mark.filterwarnings("ignore:.*the store has no split")
 def test_segments_are_cut_out_of_one_extraction(tmp_path, media_clip):
     folder = tmp_path / "clips"
