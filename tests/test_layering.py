@@ -44,7 +44,8 @@ ROOMS = {
     ),
     "sources": (
         *("id_parts", "tfrecord", "youtube8m", "audioset", "official_lists", "official"),
-        *("media_files", "annotations", "labels", "partition", "videos"),
+        *("media_files", "annotations", "published", "found_files", "labels", "partition"),
+        "videos",
         *("world", "scenes", "rendered", "hidden", "synthetic"),
     ),
     "evaluation": (
