@@ -72,7 +72,7 @@ UNDER = {
     "systems.stages.DescentStage.run_epoch": RUNS,
     "text.candidates": RUNS,
     "text.class_text": TEXT,
-    "training.auxiliary.find_auxiliary": RUNS,
+    "training.auxiliary": RUNS,
     "training.evaluate.evaluate_run": ("evaluate",),
     "training.model_file": ("evaluate", "predict", "report"),
     "training.protocol.TwoStages": RUNS,

@@ -406,10 +406,14 @@ class AnswersCsv:
 def auxiliary_note(further: dict[str, Any]) -> str:
     """Returns what to say of the further videos that a run learnt from."""
     dropped = ", ".join(f"{label} ({near})" for label, near in further["labels_dropped"].items())
+    missing = further.get("videos_missing", [])
+    gone = f", {len(missing):,} that the store has not: {shorten(missing)}" if missing else ""
     return (
         f"auxiliary: {further['videos']:,} videos with {further['labels']:,} labels; not used: "
-        f"{further['videos_known']:,} that the store has too, {further['videos_dropped']:,} with a "
-        f"label near an unseen class, which are {dropped or 'none'}"
+        f"{further['videos_known']:,} that the split has too{gone}, "
+        f"{further.get('labels_rare', 0):,} labels of a single video, "
+        f"{further['videos_dropped']:,} videos with a label near an unseen class, which are "
+        f"{dropped or 'none'}"
     )
 
 

@@ -31,9 +31,10 @@ class DataSettings:
         clips_per_class: train on at most so many clips of each class, drawn by the seed; validation
             and test keep all of theirs. Of two numbers the smaller one's clips are among the larger
             one's. None takes all.
-        auxiliary: folder of a store of further videos with labels of any kind, to learn from beside
-            the clips. Labels that are names of unseen classes are dropped, with the videos that
-            carry them.
+        auxiliary: further videos with labels of any kind, to learn from beside the clips: folder of
+            a store of such, or a CSV of id and labels (`cat|meowing`) that gives labels to clips of
+            the run's own store that are in no part. Labels that are names of unseen classes are
+            dropped, with the videos that carry them.
         auxiliary_similarity: labels are dropped like those whose name is as similar to that of an
             unseen class, as a cosine of text embeddings; 1 drops the names alone.
     """
