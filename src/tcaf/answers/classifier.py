@@ -62,7 +62,6 @@ class ZeroShotClassifier(Classifier):
 
     Attributes:
         trained: the model.
-        classes: the candidates; everything that is by class has their order.
         gamma: added to the distance of seen classes; 0 where the model holds none.
         temperature: of probabilities, or None.
         notes: what somebody who reads the answers should know, in words.
@@ -105,7 +104,6 @@ class ZeroShotClassifier(Classifier):
         own = trained.class_text.by_name(trained.classes.names)
         known = {space: {**(text or {}).get(space, {}), **own[space]} for space in own}
         self._text = RunClasses(system.text_settings(self.experiment), known, store, no_store)
-        self.classes: tuple[str, ...] = ()
         self.set_classes(trained.classes.names)
 
     @classmethod
@@ -169,8 +167,18 @@ class ZeroShotClassifier(Classifier):
         self._candidates = text
         self._class_embedding = self.model.embed_text(text).class_embedding
         seen = self.trained.classes.seen
-        self.seen_columns = [column for column, known in enumerate(found.known) if known in seen]
-        self.classes = found.names
+        self._seen = [column for column, known in enumerate(found.known) if known in seen]
+        self._classes = found.names
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The candidates; everything that is by class has their order."""
+        return self._classes
+
+    @property
+    def seen_columns(self) -> Sequence[int]:
+        """Columns of the candidates that the model was trained on."""
+        return self._seen
 
     @property
     def known(self) -> tuple[str, ...]:
