@@ -93,7 +93,7 @@ def reproduce(
         options=typed_options(settings, options),
         partitions=partitions,
     )
-    for name, why in rows_outside(found, opened).items():
+    for name, why in () if models else rows_outside(found, opened).items():
         note(f"left out: {name}, since {why}")
     splits = {job.experiment.data.split for job in planned}
     # Beside rows of two splits the paper's numbers would be those of one.

@@ -137,6 +137,24 @@ class Reduces(Protocol):
 
 
 @runtime_checkable
+class ReadsTime(Protocol):
+    """A model that says itself how much of a clip's time it reads, after its fit.
+
+    Of others their system says it (`System.reads_time`).
+    """
+
+    @property
+    def reads_seconds(self) -> bool:
+        """Whether it matters when tokens are."""
+        ...
+
+    @property
+    def reads_many(self) -> bool:
+        """Whether it matters if a clip is one token or many with the same mean."""
+        ...
+
+
+@runtime_checkable
 class Together(Protocol):
     """A model that can answer many clips at once, each in the light of all others (transductive).
 
