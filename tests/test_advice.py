@@ -35,6 +35,7 @@ FILES = ("prepare videos", "predict")
 UNDER = {
     "answers.clips.choose_classes": ("predict",),
     "commands.entry": ("train",),
+    "answers.recordings": ("predict",),
     "commands.predict.predict": ("predict",),
     "commands.printing.print_store": ("inspect", *STORES, "store embed"),
     "commands.train.evaluate": ("evaluate",),
@@ -59,6 +60,7 @@ UNDER = {
     "extract.stretches": ("predict",),
     "files.atomic.check_place": (*STORES, "store embed", "render", "store to-parquet"),
     "pretrained.fetch._fetch": FILES,
+    "reports.captions": ("predict",),
     "reports.report": ("report",),
     "settings.experiment.text_settings": RUNS,
     "settings.sections": RUNS,
