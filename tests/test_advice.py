@@ -36,6 +36,7 @@ FILES = ("prepare videos", "predict")
 UNDER = {
     "answers.clips.choose_classes": ("predict",),
     "commands.entry": ("train",),
+    "answers.recordings": ("predict",),
     "commands.predict.predict": ("predict",),
     "commands.printing.print_store": ("inspect", *STORES, "store embed"),
     "commands.train.evaluate": ("evaluate",),
@@ -60,6 +61,7 @@ UNDER = {
     "extract.stretches": ("predict",),
     "files.atomic.check_place": (*STORES, "store embed", "render", "store to-parquet"),
     "pretrained.fetch._fetch": FILES,
+    "reports.captions": ("predict",),
     "reports.report": ("report",),
     "settings.experiment.text_settings": RUNS,
     "settings.sections": RUNS,

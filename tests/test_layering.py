@@ -58,27 +58,19 @@ ROOMS = {
         *("run", "evaluate", "release", "embed"),
     ),
     "answers": (
-        *(
-            "files",
-            "evidence",
-            "ranking",
-            "interface",
-            "ready",
-            "imagenet",
-            "classifier",
-            "mixture",
-        ),
-        "clips",
+        *("files", "evidence", "ranking", "interface", "ready", "imagenet"),
+        *("classifier", "mixture", "clips", "recordings"),
     ),
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),
     "reports": (
-        *("theme", "answer_timeline", "results", "partitions", "projection", "plots"),
+        *("theme", "answer_timeline", "recording_timeline", "captions"),
+        *("results", "partitions", "projection", "plots"),
         "reliability",
         *("embedding_map", "timelines", "contents", "detail", "report", "page"),
     ),
     "commands": (
         *("options", "printing", "terminal"),
-        *("prepare", "store", "train", "predict", "reproduce", "about", "entry"),
+        *("prepare", "store", "train", "recordings", "predict", "reproduce", "about", "entry"),
     ),
     "__main__": (),
 }
