@@ -65,6 +65,8 @@ UNDER = {
     "reports.report": ("report",),
     "settings.experiment.text_settings": RUNS,
     "settings.sections": RUNS,
+    "text.encoders": RUNS,
+    "text.of_backbone": RUNS,
     "sources.official_lists": ("prepare official",),
     "sources.found_files.check_reach": ("prepare videos",),
     "sources.labels": ("prepare videos",),

@@ -29,6 +29,7 @@ from tcaf.execution.devices import pick_device
 from tcaf.plugins import load_plugin
 from tcaf.systems.registry import find_system
 from tcaf.text.candidates import NO_STORE, RunClasses
+from tcaf.text.of_backbone import resolved
 from tcaf.text.spaces import ClassText, SpaceVectors
 from tcaf.training.model_file import TrainedModel, load_model
 from tcaf.training.run import Run
@@ -103,7 +104,13 @@ class ZeroShotClassifier(Classifier):
         self.weights = {m: None if w is None else Path(w) for m, w in weights.items()}
         own = trained.class_text.by_name(trained.classes.names)
         known = {space: {**(text or {}).get(space, {}), **own[space]} for space in own}
-        self._text = RunClasses(system.text_settings(self.experiment), known, store, no_store)
+        settings = system.text_settings(self.experiment)
+        self._text = RunClasses(
+            {space: resolved(each, trained.spec) for space, each in settings.items()},
+            known,
+            store,
+            no_store,
+        )
         self.set_classes(trained.classes.names)
 
     @classmethod
@@ -199,6 +206,16 @@ class ZeroShotClassifier(Classifier):
         """
         averages = find_system(self.trained.system).averages
         return set(self.modalities) == set(MODALITIES) and not averages
+
+    @property
+    def window_s(self) -> float | None:
+        """Longest stretch from the middle of a clip that is looked at, in seconds; None: all."""
+        return self.windows.window_s
+
+    @property
+    def vouches_for_sets(self) -> bool:
+        """Whether the model holds what sets of names follow from."""
+        return self.trained.conformity is not None and self.temperature is not None
 
     @property
     def _training_names(self) -> list[str]:

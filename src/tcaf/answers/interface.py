@@ -107,6 +107,16 @@ class Classifier(ABC):
     def tells_apart(self) -> bool:
         """Whether it can say what sound and picture tell apart."""
 
+    @property
+    @abstractmethod
+    def window_s(self) -> float | None:
+        """Longest stretch from the middle of a clip that is looked at, in seconds; None: all."""
+
+    @property
+    @abstractmethod
+    def vouches_for_sets(self) -> bool:
+        """Whether there are validation clips that sets of names can follow from."""
+
     @abstractmethod
     def calibration(self, together: int | None = None) -> tuple[float, float | None]:
         """Returns gamma and temperature.

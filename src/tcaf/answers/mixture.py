@@ -125,6 +125,17 @@ class Mixture(Classifier):
             member.tells_apart or len(member.modalities) == 1 for member in self.members.values()
         )
 
+    @property
+    def window_s(self) -> float | None:
+        """Longest stretch that all models look at, in seconds; None: all of a clip."""
+        given = [m.window_s for m in self.members.values() if m.window_s is not None]
+        return min(given, default=None)
+
+    @property
+    def vouches_for_sets(self) -> bool:
+        """Whether sets of names follow from validation clips: not of a mixture."""
+        return False
+
     def calibration(self, together: int | None = None) -> tuple[float, float | None]:
         """Returns gamma 0 and temperature 1: those of the models are in the probabilities.
 
