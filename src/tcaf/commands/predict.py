@@ -1,10 +1,12 @@
 """`tcaf predict`: answers for clips."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 from tcaf.commands import printing
+from tcaf.commands.recordings import Wanted, predict_recordings
 from tcaf.commands.terminal import note, show, track
 from tcaf.errors import TCAFError
 from tcaf.extract.containers import FILE_TIMEOUT_S
@@ -22,6 +24,12 @@ def predict(
     together: bool = False,
     abstain: float | None = None,
     why: bool = False,
+    every: float | None = None,
+    hop: float | None = None,
+    apart: bool = False,
+    keep_all: bool = False,
+    out: Path | None = None,
+    format: Literal["csv", "jsonl", "vtt", "srt", "audacity", "elan"] | None = None,
     store: Path | None = None,
     file_timeout_s: float = FILE_TIMEOUT_S,
     timeline: Path | None = None,
@@ -61,11 +69,25 @@ def predict(
             validation that show one of the names, at most this share loses it.
         why: also say how far sound and picture alone are from each answer, with the rank that the
             answer has by them, and which classes of the training the clip is nearest to.
+        every: answer recordings of any length: an answer for each stretch of so many seconds;
+            neighbouring stretches with the same answer are joined. Stretches in which there is
+            nothing to hear and nothing to see are left out, and with --abstain those that are none
+            of the names.
+        hop: with --every: seconds from the start of one stretch to the next, where they are to
+            overlap; each then answers for the seconds in its middle.
+        apart: with --every: join nothing.
+        keep_all: with --every: keep what would be left out.
+        out: with --every: write the answers to this file, in the format that its suffix says:
+            .csv .jsonl .vtt (WebVTT) .srt (SubRip) .txt (labels of Audacity) .tsv (ELAN). Of
+            several recordings .csv and .jsonl hold all; for the others name a folder, which gets a
+            file for each, and --format.
+        format: of the files in the folder --out, or of one whose suffix does not say.
         store: folder of a feature store that holds the clips, in place of files.
         file_timeout_s: seconds that a file may take, and as many again for each MiB of it, up to
             144 times as many; one that takes longer has no answer.
         timeline: draw each clip over time, with its answers, into this PNG file (extra plot); of
-            several clips the n-th goes into NAME_n.png.
+            several clips the n-th goes into NAME_n.png. A recording is drawn in bands below each
+            other.
         audio_weights: file or folder of the audio backbone's weights, where it needs one.
         visual_weights: the same for the visual backbone.
         plugin: the Python file that registers the run's system, if that is one of your own.
@@ -86,6 +108,7 @@ def predict(
         choose_classes,
     )
     from tcaf.answers.mixture import open_classifier
+    from tcaf.extract.stretches import Cut
     from tcaf.reports.answer_timeline import check_timeline, draw_timelines
 
     if sum((json, jsonl, csv)) > 1:
@@ -96,13 +119,43 @@ def predict(
         "--file_timeout_s": file_timeout_s != FILE_TIMEOUT_S,
         "--workers": workers is not None,
     }
-    if store is not None and any(of_files.values()):
-        given = next(option for option, is_given in of_files.items() if is_given)
+    of_clips = {"--store": store is not None, "--together": together, "--why": why}
+    of_recordings = {
+        "--hop": hop is not None,
+        "--apart": apart,
+        "--keep_all": keep_all,
+        "--out": out is not None,
+        "--format": format is not None,
+    }
+    if store is not None and (given := _first(of_files)):
         raise TCAFError(f"{given} is about files, and with --store none is read; leave one out")
+    if every is not None and (given := _first(of_clips)):
+        raise TCAFError(f"{given} is about whole clips; leave it out, or --every")
+    if every is None and (given := _first(of_recordings)):
+        raise TCAFError(f"{given} is about recordings that are cut; add --every SECONDS")
+    if format is not None and out is None:
+        raise TCAFError(f"--format {format} says how files are written; add --out FILE or FOLDER")
+    cut = None if every is None else Cut(every, hop)
     classifier = open_classifier(run, plugin, device, audio_weights, visual_weights)
     choose_classes(classifier, classes, classes_file)
     for each in classifier.notes:
         note(each)
+    if cut is not None:
+        printed = "json" if json else "jsonl" if jsonl else "csv" if csv else "table"
+        predict_recordings(
+            classifier,
+            clips,
+            cut,
+            Wanted(printed, out, format, timeline),
+            top_k=top_k,
+            seen_bias=seen_bias,
+            abstain=abstain,
+            apart=apart,
+            keep_all=keep_all,
+            file_timeout_s=file_timeout_s,
+            workers=workers,
+        )
+        return
     if why and not classifier.tells_apart:
         note(f"{classifier.title} does not tell apart what sound and picture say alone")
     if timeline is not None:
@@ -145,3 +198,8 @@ def predict(
         for place in draw_timelines(timeline, classifier, found):
             note(str(place), "drawn")
     check_answered(found)
+
+
+def _first(options: Mapping[str, bool]) -> str:
+    """Returns the first option that is given; empty if none is."""
+    return next((option for option, is_given in options.items() if is_given), "")

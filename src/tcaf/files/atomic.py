@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tcaf.errors import TCAFError
+from tcaf.errors import STEERING, TCAFError
 
 
 def _sync_folder(folder: Path) -> None:
@@ -99,6 +99,12 @@ def write_json(path: Path, value: Any) -> None:
 def json_text(value: Any) -> str:
     """Returns what `write_json` writes; see there."""
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def json_line(value: Any) -> str:
+    """Returns a value as JSON in one line; what would steer a terminal is escaped."""
+    text = json.dumps(value, ensure_ascii=False)
+    return STEERING.sub(lambda match: json.dumps(match[0])[1:-1], text)
 
 
 def check_inside(names: Iterable[str]) -> None:

@@ -195,7 +195,8 @@ class System:
         optimiser: makes the model's optimiser and schedule; by default they follow from the section
             training (`new_optimiser`).
         fit: all clips of a stage, whole, to a `Fit`: one solution for each epoch's regulariser.
-        auxiliary_fit: the same with further labelled videos, where the system can learn from such.
+        auxiliary_fit: the same with further labelled videos, in place of what other systems do with
+            these: their labels are further classes (`TrainingPart.with_further_classes`).
         training_free: the model is ready as it is built; validation chooses gamma alone.
         spaces: the text spaces that it reads: `text` is the section text, others are those of
             `Experiment.text_spaces`. Of a single one, model, objective and fit are given the matrix
@@ -314,6 +315,8 @@ class System:
             TCAFError: there are no clips to learn from.
         """
         part.check(number)
+        if self.auxiliary_fit is None:
+            part = part.with_further_classes()
         if self.objective is not None:
             return DescentStage(
                 model,

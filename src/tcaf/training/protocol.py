@@ -193,7 +193,7 @@ class TwoStages:
         self.windows = self.system.windows(experiment, training=False)
         self.validation = self.evaluation_part("val", self.split.stage_1)
         self.auxiliary: AuxiliaryVideos | None = None
-        if self.system.auxiliary_fit is not None:
+        if not self.system.training_free:
             self.auxiliary = find_auxiliary(experiment, store)
         self._kept: list[Any] | None = None
 
