@@ -58,7 +58,7 @@ ROOMS = {
         *("run", "evaluate", "release", "embed"),
     ),
     "answers": (
-        *("files", "evidence", "ranking", "interface", "ready", "imagenet"),
+        *("files", "evidence", "ranking", "interface", "ready", "imagenet", "audioset"),
         *("classifier", "mixture", "clips", "recordings"),
     ),
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),
