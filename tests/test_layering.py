@@ -55,7 +55,7 @@ ROOMS = {
         *("numbers", "observers", "auxiliary", "protocol", "model_file", "provenance", "records"),
         *("run", "evaluate", "release", "embed"),
     ),
-    "answers": ("files", "evidence", "classifier", "clips", "recordings"),
+    "answers": ("files", "evidence", "classifier", "clips", "recordings", "watch"),
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),
     "reports": (
         *("theme", "answer_timeline", "recording_timeline", "captions"),
@@ -65,7 +65,17 @@ ROOMS = {
     ),
     "commands": (
         *("options", "printing", "terminal"),
-        *("prepare", "store", "train", "recordings", "predict", "reproduce", "about", "entry"),
+        *(
+            "prepare",
+            "store",
+            "train",
+            "recordings",
+            "watching",
+            "predict",
+            "reproduce",
+            "about",
+            "entry",
+        ),
     ),
     "__main__": (),
 }
