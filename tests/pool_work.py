@@ -106,6 +106,9 @@ class Obedient:
 
     spec = FeatureSpec(3, 5, 0.96, 0.64, "listen", "look")
 
+    def extract_segments(self, path, segments, note):
+        return [self.extract(path, id, lambda told: note(0, told)) for id, _ in segments]
+
     def extract(self, path, id, note):
         said = path.read_text()
         if said == "MemoryError":

@@ -26,7 +26,8 @@ MODULES = {m.name.removeprefix("tcaf.") for m in pkgutil.walk_packages(tcaf.__pa
 RUNS = ("train", "settings", "reproduce")
 TEXT = (*RUNS, "import-checkpoint")
 STORES = (
-    *("prepare official", "prepare youtube8m", "prepare videos", "prepare synthetic"),
+    *("prepare official", "prepare youtube8m", "prepare audioset", "prepare videos"),
+    "prepare synthetic",
     "store from-parquet",
 )
 FILES = ("prepare videos", "predict")
@@ -65,14 +66,18 @@ UNDER = {
     "reports.report": ("report",),
     "settings.experiment.text_settings": RUNS,
     "settings.sections": RUNS,
+    "text.encoders": RUNS,
+    "text.of_backbone": RUNS,
     "sources.official_lists": ("prepare official",),
+    "sources.found_files.check_reach": ("prepare videos",),
     "sources.labels": ("prepare videos",),
+    "sources.published.layout_of": ("prepare videos",),
     "sources.videos.prepare_videos": ("prepare videos",),
     "sources.youtube8m.prepare_youtube8m": ("prepare youtube8m",),
     "systems.stages.DescentStage.run_epoch": RUNS,
     "text.candidates": RUNS,
     "text.class_text": TEXT,
-    "training.auxiliary.find_auxiliary": RUNS,
+    "training.auxiliary": RUNS,
     "training.evaluate.evaluate_run": ("evaluate",),
     "training.model_file": ("evaluate", "predict", "report"),
     "training.protocol.TwoStages": RUNS,

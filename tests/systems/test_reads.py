@@ -93,6 +93,7 @@ OTHER_OPTIONS = {
     "cosine_from": "origin",
     "kappa": 3.0,
     "time": "off",
+    "spread": "on",
     "num_random": 7,
     "temperature": 0.5,
 }

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tcaf.answers.classifier import Ranking, ZeroShotClassifier
 from tcaf.answers.files import Begun, Ended, stretches_of_files
+from tcaf.answers.interface import Classifier
+from tcaf.answers.ranking import Ranking
 from tcaf.errors import TCAFError
 from tcaf.extract.containers import FILE_TIMEOUT_S
 from tcaf.extract.media import require_decoder
@@ -157,10 +158,10 @@ def _nearness(ranking: Ranking | None) -> float:
     return ranking.answers[0].distance if ranking is not None else 0.0
 
 
-def remarks(classifier: ZeroShotClassifier, cut: Cut, abstain: float | None) -> list[str]:
+def remarks(classifier: Classifier, cut: Cut, abstain: float | None) -> list[str]:
     """Returns what somebody should know who has recordings answered so, in words."""
     told = []
-    window_s = classifier.windows.window_s
+    window_s = classifier.window_s
     if window_s is not None and window_s < cut.every_s:
         told.append(
             f"the model looks at the middle {window_s:g} s of each stretch of {cut.every_s:g} s; "
@@ -170,7 +171,7 @@ def remarks(classifier: ZeroShotClassifier, cut: Cut, abstain: float | None) -> 
         told.append(
             "a stretch that is none of the names gets the nearest one all the same; --abstain 0.05 "
             "leaves it out"
-            if classifier.trained.conformity is not None
+            if classifier.vouches_for_sets
             else "a stretch that is none of the names gets the nearest one all the same: the model "
             "holds no scores of validation clips by which it could be told"
         )
@@ -178,7 +179,7 @@ def remarks(classifier: ZeroShotClassifier, cut: Cut, abstain: float | None) -> 
 
 
 def answer_recordings(
-    classifier: ZeroShotClassifier,
+    classifier: Classifier,
     files: Sequence[Path],
     cut: Cut,
     *,
@@ -201,7 +202,7 @@ def answer_recordings(
         classifier: that answers.
         files: in the order of the answers.
         cut: into which stretches.
-        top_k: see `ZeroShotClassifier.classify`.
+        top_k: see `Classifier.classify`.
         seen_bias: see there.
         abstain: see there; stretches whose set is empty are none of the names, and left out.
         apart: do not join neighbours with the same answer.
@@ -214,7 +215,7 @@ def answer_recordings(
 
     Raises:
         TCAFError: what concerns all files: backbones that cannot be opened, stretches shorter than
-            a token, a missing package, or what `ZeroShotClassifier.classify` refuses.
+            a token, a missing package, or what `Classifier.classify` refuses.
     """
     asked: dict[str, Any] = {"top_k": top_k, "seen_bias": seen_bias, "abstain": abstain}
     classifier.classify([], **asked)
@@ -245,7 +246,7 @@ def answer_recordings(
     bar.close()
 
 
-def _answer(classifier: ZeroShotClassifier, stretch: Stretch, asked: Mapping[str, Any]) -> Span:
+def _answer(classifier: Classifier, stretch: Stretch, asked: Mapping[str, Any]) -> Span:
     """Returns what is said of a stretch."""
     place = (stretch.video.id, stretch.start_s, stretch.end_s)
     if stretch.is_empty:
@@ -366,7 +367,7 @@ def _size(file: Path) -> int:
 
 
 def recordings_json(
-    classifier: ZeroShotClassifier,
+    classifier: Classifier,
     cut: Cut,
     found: Sequence[Span | Recording],
     seen_bias: float,
@@ -378,10 +379,11 @@ def recordings_json(
         if isinstance(one, Span):
             spans.setdefault(one.id, []).append(one.to_json())
     recordings = [one for one in found if isinstance(one, Recording)]
+    gamma, temperature = classifier.calibration()
     return {
         "classes": list(classifier.classes),
-        "gamma": classifier.gamma + seen_bias,
-        "temperature": classifier.temperature,
+        "gamma": gamma + seen_bias,
+        "temperature": temperature,
         "every": cut.every_s,
         "hop": cut.hop_s,
         **({} if abstain is None else {"abstain": abstain}),

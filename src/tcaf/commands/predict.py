@@ -14,14 +14,14 @@ from tcaf.extract.containers import FILE_TIMEOUT_S
 from tcaf.progress import silent
 
 if TYPE_CHECKING:
-    from tcaf.answers.classifier import ZeroShotClassifier
+    from tcaf.answers.interface import Classifier
 
 SETTLE_S = 3.0
 """Seconds for which a file of a watched folder must not have changed."""
 
 
 def predict(
-    run: Path,
+    run: str,
     clips: list[str] | None = None,
     *,
     classes: str = "",
@@ -60,7 +60,8 @@ def predict(
     cannot be read is reported and the others are answered; the exit status is then 2.
 
     Args:
-        run: folder of a run, or a model file.
+        run: folder of a run, a model file, or a ready model (`tcaf models`), as in imagenet;
+            several with + between them answer together.
         clips: media files, or folders of them; with --store ids of clips, parts such as test, or
             the word all.
         classes: names to choose from, seen in training or not, by default those of the run, as in
@@ -112,8 +113,8 @@ def predict(
         csv: print all answers as CSV, those of each file as soon as they are found.
         workers: processes that read files; by default one for each core.
     """
-    from tcaf.answers.classifier import ZeroShotClassifier
     from tcaf.answers.clips import choose_classes
+    from tcaf.answers.mixture import open_classifier
     from tcaf.extract.stretches import Cut
 
     if sum((json, jsonl, csv)) > 1:
@@ -155,7 +156,7 @@ def predict(
     if format is not None and out is None:
         raise TCAFError(f"--format {format} says how files are written; add --out FILE or FOLDER")
     cut = None if every is None else Cut(every, hop)
-    classifier = ZeroShotClassifier.load(run, plugin, device, audio_weights, visual_weights)
+    classifier = open_classifier(run, plugin, device, audio_weights, visual_weights)
     choose_classes(classifier, classes, classes_file)
     for each in classifier.notes:
         note(each)
@@ -175,7 +176,7 @@ def predict(
 
 
 def _predict_clips(
-    classifier: "ZeroShotClassifier",
+    classifier: "Classifier",
     words: Sequence[str],
     wanted: Wanted,
     *,
@@ -207,7 +208,7 @@ def _predict_clips(
     from tcaf.reports.answer_timeline import check_timeline, draw_timelines
 
     if asked["why"] and not classifier.tells_apart:
-        note(f"{classifier.trained.system} does not tell apart what sound and picture say alone")
+        note(f"{classifier.title} does not tell apart what sound and picture say alone")
     if wanted.timeline is not None:
         check_timeline(wanted.timeline)
     streams = wanted.printed in ("csv", "jsonl")

@@ -191,19 +191,38 @@ def print_rendered(value: dict[str, Any]) -> None:
     )
 
 
+def print_models(value: dict[str, Any]) -> None:
+    """Prints `answers.ready.READY`."""
+    for name, info in value.items():
+        reads = " and ".join(info["modalities"])
+        _print(
+            f"[bold]{name}[/]  {reads}, {escape(info['classes'])}; {escape(info['size'])}",
+            f"    fetched on first use: {escape(info['fetched'])}; licence: "
+            f"{escape(info['licence'])}",
+            f"    {escape(info['known'])}",
+        )
+    _print(
+        'Ask one: [bold]tcaf predict imagenet clip.mp4 --classes "cat purring, dog barking"[/]; '
+        "with + between them, several answer together, runs of your own too."
+    )
+
+
 def print_backbones(value: dict[str, Any]) -> None:
     """Prints `extract.backbones.BACKBONES`."""
     for name, info in value.items():
         options = "".join(f", {key}={default}" for key, default in info["options"].items())
         size = f"{info['dim']} numbers" if info["dim"].isdigit() else f"the size of {info['dim']}"
+        step = "a length" if info["step_s"] is None else _step(info["step_s"])
+        whose = " of the model's" if info["step_s"] is None else ""
         _print(
-            f"[bold]{name}[/]  {info['modality']}, {size} every {_step(info['step_s'])}"
+            f"[bold]{name}[/]  {info['modality'] or 'audio or visual'}, {size} every {step}{whose}"
             f"{escape(options)}",
             f"    weights: {escape(info['weights'])}; licence: {escape(info['licence'])}",
         )
     _print(
         "Options follow the name, as in [bold]efficientnet_lite0:frames=4[/] or "
-        "[bold]c3d:colours=release[/]; weights=random gives initial weights, for trying things out."
+        "[bold]c3d:colours=release[/]; weights=random gives initial weights, for trying things "
+        "out. A model stands before them, as in [bold]hf:openai/clip-vit-base-patch32,frames=4[/]."
     )
 
 
@@ -274,7 +293,9 @@ def print_answers(value: dict[str, Any]) -> None:
     reasons = not several and bool(clips) and "nearest_training" in clips[0]
     with_sets = bool(clips) and "set" in clips[0]
     columns = ["class", "probability", "distance", ""]
-    columns += ["sound alone", "picture alone"] if reasons else []
+    # Of a clip or a model with one of both there is nothing apart.
+    apart = reasons and bool(clips[0]["answers"][0]["alone"])
+    columns += ["sound alone", "picture alone"] if apart else []
     columns += ["not ruled out"] if with_sets and several else []
     table = _table("clip" if several else "rank", *columns)
     for column in (table.columns[1], *(table.columns[-1:] if with_sets and several else ())):
@@ -288,7 +309,7 @@ def print_answers(value: dict[str, Any]) -> None:
                 "" if chance is None else f"{100 * chance:.1f} %",
                 f"{answer['distance']:.3f}",
                 kind,
-                *(_alone(answer, modality) for modality in ("audio", "visual") if reasons),
+                *(_alone(answer, modality) for modality in ("audio", "visual") if apart),
                 *([escape(_set(clip["set"]))] if with_sets and several else []),
             )
     if not clips:
@@ -298,7 +319,7 @@ def print_answers(value: dict[str, Any]) -> None:
     told = f"of {len(value['classes'])} classes"
     if clips[0]["answers"][0]["probability"] is not None:
         told += ", if one of them is right"
-    if value["gamma"]:
+    if value["gamma"] and any(answer["seen"] for clip in clips for answer in clip["answers"]):
         told += f"; ranked with {value['gamma']:+g} on the distances of seen classes"
     if value.get("transductive"):
         told += "; all clips together"
@@ -310,6 +331,7 @@ def print_answers(value: dict[str, Any]) -> None:
     if reasons:
         near = (f"{each['class']} {each['distance']:.3f}" for each in clips[0]["nearest_training"])
         _print(f"nearest classes of the training: {escape(', '.join(near))}")
+    if apart:
         _print("[dim]alone: the distance, and the rank that the class has by it[/]")
 
 
@@ -464,10 +486,14 @@ class AnswersCsv:
 def auxiliary_note(further: dict[str, Any]) -> str:
     """Returns what to say of the further videos that a run learnt from."""
     dropped = ", ".join(f"{label} ({near})" for label, near in further["labels_dropped"].items())
+    missing = further.get("videos_missing", [])
+    gone = f", {len(missing):,} that the store has not: {shorten(missing)}" if missing else ""
     return (
         f"auxiliary: {further['videos']:,} videos with {further['labels']:,} labels; not used: "
-        f"{further['videos_known']:,} that the store has too, {further['videos_dropped']:,} with a "
-        f"label near an unseen class, which are {dropped or 'none'}"
+        f"{further['videos_known']:,} that the split has too{gone}, "
+        f"{further.get('labels_rare', 0):,} labels of a single video, "
+        f"{further['videos_dropped']:,} videos with a label near an unseen class, which are "
+        f"{dropped or 'none'}"
     )
 
 

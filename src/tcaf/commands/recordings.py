@@ -15,7 +15,7 @@ from tcaf.errors import TCAFError
 from tcaf.progress import describe_time, silent
 
 if TYPE_CHECKING:
-    from tcaf.answers.classifier import ZeroShotClassifier
+    from tcaf.answers.interface import Classifier
     from tcaf.answers.recordings import Recording, Span
     from tcaf.extract.stretches import Cut
     from tcaf.reports.captions import Destination, FormatName
@@ -39,7 +39,7 @@ class Wanted:
 
 
 def predict_recordings(
-    classifier: "ZeroShotClassifier",
+    classifier: "Classifier",
     words: Sequence[str],
     cut: "Cut",
     wanted: Wanted,

@@ -44,7 +44,8 @@ def reproduce(
         table: number of the table in the paper.
         store: folder of a feature store.
         seeds: of the runs of each row.
-        models: rows wanted, by name, such as tcaf or avca; all by default.
+        models: rows wanted, by name, such as tcaf or avca; by default all that can be run on the
+            data, of sound alone without those that need a picture.
         partitions: how many random partitions to run on in place of the store's own split.
         config: presets or TOML files, in order, over those that data and systems have.
         options: settings that single systems have, for the rows that have them, as in
@@ -60,7 +61,13 @@ def reproduce(
     from tcaf.data.random_partitions import base_split
     from tcaf.data.store import FeatureStore
     from tcaf.experiments.layers import dataset_of
-    from tcaf.experiments.reproduce import collect, collect_by_partition, plan, run_jobs
+    from tcaf.experiments.reproduce import (
+        collect,
+        collect_by_partition,
+        plan,
+        rows_outside,
+        run_jobs,
+    )
     from tcaf.experiments.tables import paper_table
     from tcaf.files.atomic import check_folder, only_writer
     from tcaf.plugins import load_plugin
@@ -86,6 +93,8 @@ def reproduce(
         options=typed_options(settings, options),
         partitions=partitions,
     )
+    for name, why in () if models else rows_outside(found, opened).items():
+        note(f"left out: {name}, since {why}")
     splits = {job.experiment.data.split for job in planned}
     # Beside rows of two splits the paper's numbers would be those of one.
     dataset = f"{dataset_of(opened)}_{splits.pop()}" if len(splits) == 1 else ""

@@ -13,17 +13,17 @@ from tcaf.commands.recordings import Outlet, Wanted
 from tcaf.commands.terminal import note
 
 if TYPE_CHECKING:
-    from tcaf.answers.classifier import ZeroShotClassifier
+    from tcaf.answers.interface import Classifier
     from tcaf.answers.watch import Arrived, Record
     from tcaf.extract.stretches import Cut
 
 
 def watch(
-    classifier: "ZeroShotClassifier",
+    classifier: "Classifier",
     folder: Path,
     record: Path | None,
     settle_s: float,
-    run: Path,
+    run: str,
     cut: "Cut | None",
     wanted: Wanted,
     asked: Mapping[str, Any],
@@ -50,7 +50,7 @@ def watch(
     decisive = {key: value for key, value in asked.items() if key not in _INDIFFERENT}
     if cut is not None:
         decisive |= {"every": cut.every_s, "hop": cut.hop_s}
-    model = str(run.resolve() if run.exists() else run)
+    model = str(Path(run).resolve()) if Path(run).exists() else run
     decisive = {"model": model, "classes": list(classifier.classes), **decisive}
     with Record.open(place, folder, decisive) as kept:
         told = f"; {len(kept)} are answered already" if len(kept) else ""
@@ -73,7 +73,7 @@ class _Watcher:
 
     def __init__(
         self,
-        classifier: "ZeroShotClassifier",
+        classifier: "Classifier",
         folder: Path,
         record: "Record",
         cut: "Cut | None",

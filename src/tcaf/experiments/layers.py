@@ -24,7 +24,12 @@ from tcaf.systems.registry import SYSTEMS, find_system
 OVERLAYS = ("official",)
 """Presets that are for no data and no system: they are laid where they are named."""
 
-_KINDS = {"youtube8m": "yt8m", "synthetic": "synthetic", "videos": "videos"}
+_KINDS = {
+    "youtube8m": "yt8m",
+    "audioset": "audioset",
+    "synthetic": "synthetic",
+    "videos": "videos",
+}
 """Data sets by the kind of a store's source."""
 
 

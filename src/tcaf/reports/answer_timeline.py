@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from tcaf.answers.classifier import Ranking, ZeroShotClassifier
+from tcaf.answers.classifier import ZeroShotClassifier
 from tcaf.answers.clips import Answered, Unanswered
+from tcaf.answers.interface import Classifier
+from tcaf.answers.ranking import Ranking
 from tcaf.data.batches import LoadedClips, load_batch
 from tcaf.data.features import FeatureSpec, VideoFeatures
 from tcaf.errors import TCAFError
@@ -162,8 +164,10 @@ def _waveform(
     return low, high, count / SAMPLE_RATE
 
 
-def clip_attention(classifier: ZeroShotClassifier, video: VideoFeatures) -> ClipAttention | None:
+def clip_attention(classifier: Classifier, video: VideoFeatures) -> ClipAttention | None:
     """Returns where a model looks in a clip; None for a model without a class token."""
+    if not isinstance(classifier, ZeroShotClassifier):
+        return None
     model = classifier.model
     if not isinstance(model, HasAttentionMap):
         return None
@@ -172,7 +176,7 @@ def clip_attention(classifier: ZeroShotClassifier, video: VideoFeatures) -> Clip
         return None
     # The model's times may be token numbers, or seconds since the window's start.
     windows = replace(classifier.windows, times="seconds", restart=False)
-    spec = classifier.trained.spec
+    spec = classifier.spec
     timed = load_batch(LoadedClips([video], spec), np.arange(1), windows)
     weights = replace(
         found,
@@ -400,7 +404,7 @@ def save_timeline(path: Path, figure: Figure) -> None:
 
 
 def draw_timelines(
-    path: Path, classifier: ZeroShotClassifier, found: Sequence[Answered | Unanswered]
+    path: Path, classifier: Classifier, found: Sequence[Answered | Unanswered]
 ) -> list[Path]:
     """Draws each answered clip over time and returns the files written.
 

@@ -8,8 +8,8 @@ import csv
 import io
 import shutil
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,13 @@ from tcaf.files.atomic import needing_room, only_writer, write_text
 from tcaf.progress import Track, silent
 from tcaf.sources.labels import (
     Clip,
+    Listing,
     check_class_names,
     file_of,
     find_clips,
     group_finder,
-    readable,
 )
+from tcaf.sources.media_files import readable
 from tcaf.sources.partition import (
     SUBSETS,
     check_parts,
@@ -57,7 +58,9 @@ def prepare_videos(
     *,
     audio: str = "logmel",
     visual: str = "efficientnet_lite0",
-    labels: Path | None = None,
+    labels: Path | Sequence[Path] | None = None,
+    layout: str = "",
+    trimmed: bool = False,
     classes: Path | None = None,
     group: str = "",
     unseen: float = UNSEEN,
@@ -100,8 +103,11 @@ def prepare_videos(
         visual: backbone for frames: VISUAL_BACKBONES.
         labels: a CSV with the columns file (as seen from the folder), class, and perhaps part or
             split (train, val, test; or stage_1_train, val_seen, val_unseen, test_seen, test_unseen)
-            and group; with start and end, in seconds, a clip is that segment of its file; or
-            ActivityNet's annotations (JSON). Only what it lists is taken.
+            and group; with start and end, in seconds, a clip is that segment of its file. Or one or
+            several tables as data sets publish them: LAYOUTS. Only what they list is taken.
+        layout: how the tables in `labels` are laid out, where that does not show: own, LAYOUTS.
+        trimmed: files that are called by the id of a video alone hold the stretch alone that a
+            published table lists, and are no whole videos.
         classes: a CSV with the columns class and subset (train, val_unseen, test_unseen) that names
             every class; with `append` the new ones are enough.
         group: a regular expression that finds in a file's name what clips of one take share, as in
@@ -110,8 +116,7 @@ def prepare_videos(
         seed: of the rule.
         require_audio: leave out clips without sound, in place of an empty sequence.
         require_visual: leave out clips without picture.
-        audio_weights: a file or folder in place of the audio backbone's known weights; `clap` and
-            `clip` have none, and need it.
+        audio_weights: a file or folder in place of the audio backbone's known weights.
         visual_weights: the same for the visual backbone.
         plugin: a Python file that registers backbones of your own.
         workers: processes that extract; by default one for each core.
@@ -138,7 +143,9 @@ def prepare_videos(
         raise TCAFError(
             "a store is replaced or added to, not both; leave out --overwrite or --append"
         )
-    listing = find_clips(folder, labels, group, allow_outside=allow_outside)
+    listing = find_clips(
+        folder, labels, group, layout=layout, trimmed=trimmed, allow_outside=allow_outside
+    )
     work = out.with_name(f"{out.name}.extracted")
     with only_writer(out, whole=True):
         store = FeatureStore.open(out) if append else None
@@ -154,9 +161,10 @@ def prepare_videos(
         split = _read_partition(clips, classes, store)
         for remark in listing.remarks:
             warnings.warn(remark, stacklevel=2)
+        _warn_of_unlisted(listing, folder, store)
         backbones = Backbones(audio, visual, audio_weights, visual_weights, plugin)
         spec, found = extract_files(
-            list({clip.file.id: clip.file for clip in clips}.values()),
+            [clip.file for clip in clips],
             backbones,
             work,
             workers=workers or usable_cores(),
@@ -165,8 +173,7 @@ def prepare_videos(
             track=track,
         )
         required = {"audio": require_audio, "visual": require_visual}
-        of_clips = _cut_out(clips, found, spec)
-        outcome = _sort_out(of_clips, [m for m in MODALITIES if required[m]])
+        outcome = _sort_out(found, [m for m in MODALITIES if required[m]])
         outcome.rejects.extend(listing.rejects)
         done = f"the features of all {len(clips)} files are kept in {work}"
         with needing_room(work, lambda: done):
@@ -187,6 +194,7 @@ def prepare_videos(
         call = {"folder": readable(folder.resolve()), "seed": seed}
         call |= {"group": group} if group else {}
         call |= {"plugin_sha256": backbones.run_plugin()} if plugin else {}
+        call |= _models(spec, {"audio": audio_weights, "visual": visual_weights})
         opened = (
             append_store(out) if store else new_store(out, spec, dtype=dtype, overwrite=overwrite)
         )
@@ -212,6 +220,17 @@ def _groups_of(store: FeatureStore, clips: Sequence[Clip], pattern: str) -> list
 def _file_cut(id: str) -> str:
     """Returns the file of which a clip of a store is a segment; empty if it is a whole file."""
     return "" if file_of(id) == id else file_of(id)
+
+
+def _warn_of_unlisted(listing: Listing, folder: Path, store: FeatureStore | None) -> None:
+    """Warns of files that no table lists; those that the store has are not left out."""
+    known = {file_of(name) for name in store.ids} if store else set()
+    if names := [name for name in listing.unlisted if name not in known]:
+        warnings.warn(
+            f"{len(names)} media files of {folder} are listed nowhere, and are left out: "
+            f"{shorten(names)}",
+            stacklevel=3,
+        )
 
 
 def _warn_of_parts(
@@ -315,6 +334,15 @@ def _joined(store: FeatureStore | None, split: Split | None) -> Split | None:
     )
 
 
+def _models(spec: FeatureSpec, weights: Mapping[Modality, Path | None]) -> dict[str, Any]:
+    """Returns which models of a hub made the features, at which commit and under which licence."""
+    from tcaf.extract.hub_models import origin_of
+
+    found = {m: origin_of(spec.backbone(m), weights[m]) for m in MODALITIES}
+    told = {modality: origin for modality, origin in found.items() if origin is not None}
+    return {"models": told} if told else {}
+
+
 def _note_source(writer: StoreWriter, call: dict[str, Any]) -> None:
     """Notes where the clips come from; of a store that is added to, beside what it says already."""
     if not writer.known:
@@ -348,7 +376,7 @@ def _add(
         if clip.class_name:
             writer.phrases.setdefault(clip.class_name, {"name": [as_words(clip.class_name)]})
     # What was left out before and is tried again has a new outcome.
-    tried = outcome.ids
+    tried = outcome.ids | {clip.listed for clip in clips}
     left = ((r, [n for n in names if n not in tried]) for r, names in writer.left_out.items())
     writer.left_out = {reason: names for reason, names in left if names}
     for reject in outcome.rejects:
@@ -395,30 +423,6 @@ def _table_rows(path: Path) -> list[list[str]]:
     """Returns the rows of a table that `_Outcome` wrote, which may have none."""
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.reader(file))[1:]
-
-
-def _cut_out(
-    clips: Sequence[Clip], found: Sequence[Extracted | Reject], spec: FeatureSpec
-) -> list[Extracted | Reject]:
-    """Returns what became of each clip, of what became of the files: segments are cut out."""
-    of_files = {one.id: one for one in found}
-    return [_of_clip(clip, of_files[clip.file.id], spec) for clip in clips]
-
-
-def _of_clip(clip: Clip, one: Extracted | Reject, spec: FeatureSpec) -> Extracted | Reject:
-    if clip.segment is None or isinstance(one, Reject):
-        return replace(one, id=clip.id)
-    from tcaf.data.windows import tokens_within  # imports torch, which help need not wait for
-
-    audio, visual = (tokens_within(clip.segment, spec.step_s(m)) for m in MODALITIES)
-    one = replace(one, id=clip.id, tokens=(audio, visual))
-    features = one.features()
-    missing = tuple(m for m in MODALITIES if not len(features.tokens(m)))
-    if len(missing) == len(MODALITIES):
-        told = f"{clip.id}: neither sound nor picture lasts as long"
-        return Reject(clip.id, "nothing in the segment", told)
-    notes = [f"no {m} in the segment" for m in missing if m not in one.missing]
-    return replace(one, missing=missing, notes=(*one.notes, *notes))
 
 
 def _sort_out(found: Sequence[Extracted | Reject], required: Sequence[Modality]) -> _Outcome:

@@ -57,7 +57,7 @@ def reads_setting(system: System, name: str) -> bool:
     """
     section, _, field = name.partition(".")
     if name.startswith("data.auxiliary"):
-        return system.auxiliary_fit is not None
+        return not system.training_free
     if section == "options":
         return field in own_options(system)
     if name in system.ignores or section in system.ignores:

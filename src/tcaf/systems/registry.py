@@ -129,7 +129,12 @@ _UNSCALED = frozenset(
     {"fidelity.audio_scaling", "fidelity.visual_scaling", "fidelity.batch_norm_momentum"}
 )
 
-_AVERAGED: dict[str, Any] = {"averages": True, "negatives": True, "ignores": _TRIPLETS}
+_AVERAGED: dict[str, Any] = {
+    "averages": True,
+    "negatives": True,
+    "needs_both": True,
+    "ignores": _TRIPLETS,
+}
 
 for _system in (
     System("tcaf", "TCaF", TCAFConfig, TCAF, tcaf_objective),

@@ -19,6 +19,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from tcaf.data.classes import ClassSet
+from tcaf.data.features import MODALITIES
 from tcaf.data.sampler import few_of_each
 from tcaf.data.splits import NAMED_PARTS
 from tcaf.data.store import FeatureStore
@@ -33,6 +34,7 @@ from tcaf.execution.devices import pick_device
 from tcaf.seeding import generator, seeded
 from tcaf.settings.experiment import Experiment
 from tcaf.systems.interface import Reduces, Together, ZeroShotModel
+from tcaf.systems.reads import reads_setting
 from tcaf.systems.registry import configure, find_system, modalities
 from tcaf.systems.stages import Stage, TrainingPart
 from tcaf.text.spaces import ClassText, SpaceVectors
@@ -191,7 +193,7 @@ class TwoStages:
         self.windows = self.system.windows(experiment, training=False)
         self.validation = self.evaluation_part("val", self.split.stage_1)
         self.auxiliary: AuxiliaryVideos | None = None
-        if self.system.auxiliary_fit is not None:
+        if not self.system.training_free:
             self.auxiliary = find_auxiliary(experiment, store)
         self._kept: list[Any] | None = None
 
@@ -199,6 +201,17 @@ class TwoStages:
         store, name = self.store, self.experiment.data.split
         self.split.check_clips(store.ids, store.class_names, store.parts_of(name))
         used = modalities(self.experiment)
+        for missing in set(MODALITIES) - set(store.spec.modalities):
+            if self.system.needs_both:
+                raise TCAFError(
+                    f"system {self.system.name!r} learns from sound beside picture, and store "
+                    f"{store.path} has no {missing} features; train another one, such as textlda"
+                )
+            if missing in used and reads_setting(self.system, "model.modalities"):
+                raise TCAFError(
+                    f"store {store.path} has no {missing} features; set model.modalities to "
+                    f"{' '.join(store.spec.modalities)!r}"
+                )
         for part in NAMED_PARTS:
             rows = store.rows(name, part)
             if not len(rows):
