@@ -37,6 +37,7 @@ UNDER = {
     "answers.clips.choose_classes": ("predict",),
     "commands.entry": ("train",),
     "answers.recordings": ("predict",),
+    "answers.watch": ("predict",),
     "commands.predict.predict": ("predict",),
     "commands.printing.print_store": ("inspect", *STORES, "store embed"),
     "commands.train.evaluate": ("evaluate",),

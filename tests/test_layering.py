@@ -59,7 +59,7 @@ ROOMS = {
     ),
     "answers": (
         *("files", "evidence", "ranking", "interface", "ready", "imagenet"),
-        *("classifier", "mixture", "clips", "recordings"),
+        *("classifier", "mixture", "clips", "recordings", "watch"),
     ),
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),
     "reports": (
@@ -70,7 +70,17 @@ ROOMS = {
     ),
     "commands": (
         *("options", "printing", "terminal"),
-        *("prepare", "store", "train", "recordings", "predict", "reproduce", "about", "entry"),
+        *(
+            "prepare",
+            "store",
+            "train",
+            "recordings",
+            "watching",
+            "predict",
+            "reproduce",
+            "about",
+            "entry",
+        ),
     ),
     "__main__": (),
 }

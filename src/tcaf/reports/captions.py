@@ -172,7 +172,13 @@ class Destination:
 
     @classmethod
     def plan(
-        cls, out: Path, format: FormatName | None, recordings: Sequence[Path], roots: Sequence[Path]
+        cls,
+        out: Path,
+        format: FormatName | None,
+        recordings: Sequence[Path],
+        roots: Sequence[Path],
+        *,
+        full_names: bool = False,
     ) -> "Destination":
         """Finds a place for each recording, before anything long is begun.
 
@@ -182,16 +188,19 @@ class Destination:
             format: how files are written; None to go by the suffix of `out`.
             recordings: the files that are answered.
             roots: folders among which those inside keep their sub-folders.
+            full_names: further recordings will come: `out` is a folder, in which files keep the
+                recording's suffix before their own, so that none ever has another's name.
 
         Raises:
             TCAFError: no format, or a suffix of another; several recordings for one file that can
                 hold one; two recordings of one name; or something else is at one of the places.
         """
-        if not out.suffix or out.is_dir():
+        if full_names or not out.suffix or out.is_dir():
             if format is None:
                 known = ", ".join(get_args(FormatName))
                 raise TCAFError(f"say how the files in {out} are to be written: --format {known}")
-            found = cls(format, _in_folder(out, FORMATS[format].suffix, recordings, roots))
+            suffix = FORMATS[format].suffix
+            found = cls(format, _in_folder(out, suffix, recordings, roots, full_names))
         else:
             by_suffix = {each.suffix: name for name, each in FORMATS.items()}
             suffix = out.suffix.lower()
@@ -231,7 +240,7 @@ class Destination:
 
 
 def _in_folder(
-    out: Path, suffix: str, recordings: Sequence[Path], roots: Sequence[Path]
+    out: Path, suffix: str, recordings: Sequence[Path], roots: Sequence[Path], full_names: bool
 ) -> dict[Path, Path]:
     """Returns a file for each recording: called as it is, with its suffix where two differ in it.
 
