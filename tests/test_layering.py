@@ -40,6 +40,7 @@ ROOMS = {
         "tcaf_cosine",
         *("averaging", "cjme", "avgzslnet", "avca", "ridge"),
         *("clip_vectors", "textlda_together", "textlda", "textlda_fit", "textlda_auxiliary"),
+        "aligned",
         *("registry", "reads", "release_checkpoint"),
     ),
     "sources": (
