@@ -41,6 +41,7 @@ ROOMS = {
         *("averaging", "cjme", "avgzslnet", "avca", "ridge"),
         *("clip_vectors", "textlda_together", "textlda", "textlda_fit", "textlda_auxiliary"),
         "textlda_labels",
+        "aligned",
         *("registry", "reads", "release_checkpoint"),
     ),
     "sources": (

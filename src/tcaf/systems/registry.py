@@ -18,6 +18,7 @@ from tcaf.plugins import Registry
 from tcaf.settings.experiment import Experiment
 from tcaf.settings.sections import ModelSettings
 from tcaf.settings.validation import check_values
+from tcaf.systems.aligned import SPACES, Aligned, AlignedConfig, num_choices
 from tcaf.systems.attention_fusion import AttentionFusion
 from tcaf.systems.avca import AVCA, AVCAConfig, avca_objective
 from tcaf.systems.avgzslnet import AVGZSLNet, AVGZSLNetConfig, avgzslnet_objective
@@ -169,6 +170,16 @@ for _system in (
         fit=TextLDAFit,
         auxiliary_fit=AuxiliaryFit,
         ignores=_UNSCALED,
+    ),
+    System(
+        "aligned",
+        "Aligned",
+        AlignedConfig,
+        Aligned,
+        training_free=True,
+        choices=num_choices,
+        spaces=SPACES,
+        ignores=_UNSCALED | _NO_TIME | {"data.average"},
     ),
 ):
     register(_system)

@@ -299,8 +299,8 @@ class TwoStages:
         )
 
     def _validation_clips(self, model: nn.Module) -> list[Any] | None:
-        """Returns what a closed form needs of the validation clips, read once for all choices."""
-        if self.system.fit is None or not isinstance(model, Reduces):
+        """Returns what a model needs of the validation clips, read once for all choices."""
+        if self.system.objective is not None or not isinstance(model, Reduces):
             return None
         if self._kept is None:
             assert isinstance(model, ZeroShotModel), "`new_stage` refuses others"
