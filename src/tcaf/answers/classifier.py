@@ -156,7 +156,7 @@ class ZeroShotClassifier:
         self.experiment = trained.settings
         self.trained = trained
         self.device = pick_device(device)
-        self.model = trained.model.to(self.device).eval()
+        self.model = trained.answering.to(self.device).eval()
         system = find_system(trained.system)
         self.windows = system.windows(self.experiment, training=False)
         self.gamma = 0.0 if trained.gamma is None else trained.gamma

@@ -60,7 +60,7 @@ def reproduce(
     from tcaf.data.random_partitions import base_split
     from tcaf.data.store import FeatureStore
     from tcaf.experiments.layers import dataset_of
-    from tcaf.experiments.reproduce import collect, collect_by_partition, plan, run_jobs
+    from tcaf.experiments.reproduce import collect, collect_by_partition, left_out, plan, run_jobs
     from tcaf.experiments.tables import paper_table
     from tcaf.files.atomic import check_folder, only_writer
     from tcaf.plugins import load_plugin
@@ -86,6 +86,12 @@ def reproduce(
         options=typed_options(settings, options),
         partitions=partitions,
     )
+    if absent := left_out(found, planned, models or []):
+        names = ", ".join(row.name for row in absent)
+        note(
+            f"left out: {names}, which read text spaces of their own; a --config file with "
+            "sections such as [text_spaces.visual] says where these come from"
+        )
     splits = {job.experiment.data.split for job in planned}
     # Beside rows of two splits the paper's numbers would be those of one.
     dataset = f"{dataset_of(opened)}_{splits.pop()}" if len(splits) == 1 else ""

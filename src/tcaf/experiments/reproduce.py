@@ -28,7 +28,7 @@ from tcaf.experiments.layers import Layer, experiment_layers, resolve
 from tcaf.experiments.tables import Row, Table, row_settings
 from tcaf.files.atomic import write_json, write_text
 from tcaf.plugins import load_plugin
-from tcaf.settings.experiment import Experiment
+from tcaf.settings.experiment import TEXT, Experiment
 from tcaf.systems.reads import read_changes, unread_settings, without
 from tcaf.systems.registry import SYSTEMS, configure, find_system
 from tcaf.training.auxiliary import auxiliary_content
@@ -119,7 +119,7 @@ def plan(
         config: presets or TOML files, in order (`experiments.layers`).
         seeds: of the runs of each row.
         runs: folder of the run directories.
-        models: names of the rows wanted; none for all.
+        models: names of the rows wanted; none for all but `left_out`.
         options: further settings for all rows that read them, nested as TOML files are.
         partitions: random partitions of the split's classes to run on in place of the split itself.
 
@@ -144,10 +144,16 @@ def plan(
         )
         for row in table.rows
     }
+    # What some rows alone read is theirs: no learning rate is asked of a closed form.
+    experiments = {
+        name: resolve([replace(layer, by_hand=False) for layer in layers])
+        for name, layers in layers_of.items()
+    }
+    if not models:
+        rows = [row for row in rows if not _lacks_text(experiments[row.name])]
     jobs = []
     for row in rows:
-        # What some rows alone read is theirs: no learning rate is asked of a closed form.
-        experiment = resolve([replace(layer, by_hand=False) for layer in layers_of[row.name]])
+        experiment = experiments[row.name]
         _check_row_is_kept(row, experiment)
         # An option that the system does not have is an error now, not after hours of other rows.
         dims = {"audio_dim": store.spec.audio_dim, "visual_dim": store.spec.visual_dim}
@@ -165,6 +171,24 @@ def plan(
     _check_some_row_reads(table.rows, layers_of, typed=False)
     _check_some_row_reads(rows, layers_of, typed=True)
     return jobs
+
+
+def _lacks_text(experiment: Experiment) -> bool:
+    """Returns whether a system reads text spaces that nobody said anything of."""
+    spaces = find_system(experiment.system).spaces
+    return any(space != TEXT and space not in experiment.text_spaces for space in spaces)
+
+
+def left_out(table: Table, jobs: Sequence[Job], models: Sequence[str] = ()) -> list[Row]:
+    """Returns the rows that a plan has left out: their systems' text spaces are not to be had.
+
+    Args:
+        table: what is compared.
+        jobs: from `plan`.
+        models: as they were given to it.
+    """
+    planned = {job.row.name for job in jobs}
+    return [] if models else [row for row in table.rows if row.name not in planned]
 
 
 def _on_partitions(experiment: Experiment, partitions: int) -> list[Experiment]:

@@ -157,7 +157,7 @@ def _waveform(path: Path) -> tuple[Float[np.ndarray, " bins"], Float[np.ndarray,
 
 def clip_attention(classifier: ZeroShotClassifier, video: VideoFeatures) -> ClipAttention | None:
     """Returns where a model looks in a clip; None for a model without a class token."""
-    model = classifier.model
+    model = classifier.trained.model
     if not isinstance(model, HasAttentionMap):
         return None
     found = model.attention_map(classifier.batch(video))

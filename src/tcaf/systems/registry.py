@@ -22,6 +22,7 @@ from tcaf.systems.attention_fusion import AttentionFusion
 from tcaf.systems.avca import AVCA, AVCAConfig, avca_objective
 from tcaf.systems.avgzslnet import AVGZSLNet, AVGZSLNetConfig, avgzslnet_objective
 from tcaf.systems.cjme import CJME, CJMEConfig, cjme_objective
+from tcaf.systems.clipclap import SPACES, ClipClap, ClipClapConfig, clipclap_objective
 from tcaf.systems.interface import FeatureConfig, System, TextSpacesConfig
 from tcaf.systems.joint_space import TCAFConfig, used_modalities
 from tcaf.systems.perceiver import Perceiver, PerceiverConfig
@@ -147,6 +148,16 @@ for _system in (
     System("cjme", "CJME", CJMEConfig, CJME, cjme_objective, **_AVERAGED),
     System("avgzslnet", "AVGZSLNet", AVGZSLNetConfig, AVGZSLNet, avgzslnet_objective, **_AVERAGED),
     System("avca", "AVCA", AVCAConfig, AVCA, avca_objective, **_AVERAGED),
+    System(
+        "clipclap",
+        "ClipClap",
+        ClipClapConfig,
+        ClipClap,
+        clipclap_objective,
+        averages=True,
+        spaces=SPACES,
+        ignores=frozenset({"fidelity.text_statistics"}),
+    ),
     System("ridge", "Ridge", RidgeConfig, Ridge, fit=RidgeFit, averages=True, ignores=_UNSCALED),
     System(
         "tcaf_cosine",
