@@ -61,6 +61,8 @@ UNDER = {
     "reports.report": ("report",),
     "settings.experiment.text_settings": RUNS,
     "settings.sections": RUNS,
+    "text.encoders": RUNS,
+    "text.of_backbone": RUNS,
     "sources.official_lists": ("prepare official",),
     "sources.labels": ("prepare videos",),
     "sources.videos.prepare_videos": ("prepare videos",),

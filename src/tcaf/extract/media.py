@@ -165,7 +165,7 @@ def read_audio(
 
 
 def read_frames(
-    path: str | Path, fps: float, size: FrameSize, *, threads: int = DECODE_THREADS
+    path: str | Path, fps: float, size: FrameSize | None, *, threads: int = DECODE_THREADS
 ) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
     """Yields a file's frames, RGB: frame k is the one that is shown at k / fps.
 
@@ -177,8 +177,8 @@ def read_frames(
     Args:
         path: of the file.
         fps: wanted frames per second.
-        size: how frames are scaled. What `keep_aspect` cuts off is cut before scaling, at whole
-            pixels of the file's frame.
+        size: how frames are scaled; None leaves them as large as the first is shown. What
+            `keep_aspect` cuts off is cut before scaling, at whole pixels of the file's frame.
         threads: of the decoder.
 
     Raises:
