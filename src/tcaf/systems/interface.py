@@ -32,6 +32,9 @@ from tcaf.systems.stages import (
     TrainingPart,
 )
 
+ALIGNED_SPACES: tuple[Modality, ...] = ("visual", "audio")
+"""The text spaces of features as they are, which are named after the modalities."""
+
 
 @settings("model", kw_only=True)
 class FeatureConfig:
@@ -268,12 +271,31 @@ class System:
             )
 
     def text_settings(self, experiment: Experiment) -> dict[str, TextSettings]:
-        """Returns where class vectors come from, for each text space that the system reads.
+        """Returns where class vectors come from, for each text space that a run reads.
 
         Raises:
-            TCAFError: the experiment does not have one of them.
+            TCAFError: the experiment does not have one of them, or says of a modality's space where
+                it comes from though nothing reads it.
         """
-        return {space: text_settings(experiment, space) for space in self.spaces}
+        spaces, anchored = self.all_spaces(experiment), experiment.evaluation.anchored
+        for modality in ALIGNED_SPACES:
+            if anchored and modality not in experiment.text_spaces:
+                raise TCAFError(
+                    f"evaluation.anchored compares {modality} features with class text of the "
+                    f"model that made them; say which in a section [text_spaces.{modality}] of a "
+                    "--config file"
+                )
+            if modality in experiment.text_spaces and modality not in spaces:
+                raise TCAFError(
+                    f"system {self.name!r} does not read text_spaces.{modality}; leave it out, or "
+                    "set evaluation.anchored, which does"
+                )
+        return {space: text_settings(experiment, space) for space in spaces}
+
+    def all_spaces(self, experiment: Experiment) -> tuple[str, ...]:
+        """Returns the text spaces that a run reads: the system's own, then those of anchors."""
+        anchors = ALIGNED_SPACES if experiment.evaluation.anchored else ()
+        return tuple(dict.fromkeys([*self.spaces, *anchors]))
 
     def reads_time(self, experiment: Experiment) -> bool:
         """Returns whether the model sees more of a clip than the mean over time."""
