@@ -15,6 +15,7 @@ from tcaf.data.features import VideoFeatures
 from tcaf.errors import TCAFError
 from tcaf.evaluation.decisions import read_decisions
 from tcaf.extract.backbones import BACKBONES
+from tcaf.settings.sections import TextSettings
 from tcaf.systems.registry import SYSTEMS
 from tcaf.text.spaces import ClassText
 from tcaf.training.model_file import TrainedModel, load_model, save_model
@@ -182,10 +183,14 @@ def test_every_system_answers_clips_without_a_modality(
 
     experiment = tiny_experiment(system=system)
     text = tiny_store.text("attributes")
-    stage = TwoStages(experiment, tiny_store, {"text": text}).new_stage(2)
+    spaces = dict.fromkeys(SYSTEMS[system].spaces, text)
+    kept = TextSettings(source="stored", name="attributes")
+    further = {space: kept for space in spaces if space != "text"}
+    experiment = replace(experiment, text_spaces=further)
+    stage = TwoStages(experiment, tiny_store, spaces).new_stage(2)
     names = tuple(text)
     classes = ClassSet(names, frozenset(names[:7]))
-    own = ClassText.of({"text": text}, names)
+    own = ClassText.of(spaces, names)
     made = TrainedModel(system, stage.model, tiny_store.spec, classes, own, 0.1, experiment, 0.5)
     classifier = ZeroShotClassifier(made)
     together = classifier.classify(clips, top_k=12)

@@ -223,7 +223,7 @@ def test_fidelity_reaches_the_systems(name, field, fidelity, other):
 def test_every_field_of_a_configuration_is_reached(name):
     """Each comes from data, fidelity, model or options, and can be set there."""
     system = SYSTEMS[name]
-    own = {f.name for f in fields(system.config)} - set(DIMS) - set(vars(Fidelity()))
+    own = {f.name for f in fields(system.config)} - {*DIMS, "text_dims"} - set(vars(Fidelity()))
     if issubclass(system.config, ModelSettings):
         own -= set(vars(ModelSettings()))
     default = configure(Experiment(system=name), **DIMS)

@@ -86,12 +86,6 @@ def reproduce(
         options=typed_options(settings, options),
         partitions=partitions,
     )
-    if absent := left_out(found, planned, models or []):
-        names = ", ".join(row.name for row in absent)
-        note(
-            f"left out: {names}, which read text spaces of their own; a --config file with "
-            "sections such as [text_spaces.visual] says where these come from"
-        )
     splits = {job.experiment.data.split for job in planned}
     # Beside rows of two splits the paper's numbers would be those of one.
     dataset = f"{dataset_of(opened)}_{splits.pop()}" if len(splits) == 1 else ""
@@ -111,6 +105,12 @@ def reproduce(
         lambda value: printing.print_table(value, out, files),
         json,
     )
+    if absent := left_out(found, planned, models or []):
+        names = ", ".join(row.name for row in absent)
+        note(
+            f"left out: {names}, which read text spaces of their own; a --config file with "
+            "sections such as [text_spaces.visual] says where these come from"
+        )
     if failed := sum(outcome.error is not None for outcome in outcomes):
         raise TCAFError(f"{failed} of {len(outcomes)} runs failed; {out / files[0]} says why")
 
