@@ -33,6 +33,7 @@ from tcaf.experiments.reproduce import (
 from tcaf.experiments.tables import Row, paper_table
 from tcaf.plugins import load_plugin
 from tcaf.settings.experiment import Experiment
+from tcaf.settings.sections import TextSettings
 from tcaf.systems.registry import SYSTEMS
 from tcaf.training.run import Run, train
 
@@ -124,9 +125,11 @@ def test_all_rows_by_default(planned, table):
 def test_a_row_whose_text_spaces_are_named(planned, tmp_path):
     spaces = '[text_spaces.visual]\nsource = "sentence"\n[text_spaces.audio]\nsource = "sentence"\n'
     (tmp_path / "spaces.toml").write_text(spaces)
-    jobs = planned(1, config=[str(tmp_path / "spaces.toml")])
-    assert "clipclap" in {job.row.name for job in jobs}
-    with pytest.raises(TCAFError, match="reads the text space 'visual'; say where it comes from"):
+    jobs = planned(1, config=[str(tmp_path / "spaces.toml")], seeds=[0])
+    (own,) = {id(j.experiment): j.experiment for j in jobs if j.row.name == "clipclap"}.values()
+    # The preset's prompts and modality are of the source that was left.
+    assert own.text_spaces["visual"] == TextSettings(source="sentence")
+    with pytest.raises(TCAFError, match=r"visual features are of .*, which embeds no text"):
         planned(1, models=["clipclap"])
 
 

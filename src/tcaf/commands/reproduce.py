@@ -108,8 +108,8 @@ def reproduce(
     if absent := left_out(found, planned, models or []):
         names = ", ".join(row.name for row in absent)
         note(
-            f"left out: {names}, which read text spaces of their own; a --config file with "
-            "sections such as [text_spaces.visual] says where these come from"
+            f"left out: {names}: the features are of no model that embeds text too; a --config "
+            "file may say of [text_spaces.visual] and [text_spaces.audio] where they come from"
         )
     if failed := sum(outcome.error is not None for outcome in outcomes):
         raise TCAFError(f"{failed} of {len(outcomes)} runs failed; {out / files[0]} says why")
