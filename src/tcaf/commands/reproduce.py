@@ -87,8 +87,6 @@ def reproduce(
         options=typed_options(settings, options),
         partitions=partitions,
     )
-    for name, why in left_out(found, opened, planned, models or []).items():
-        note(f"left out: {name}, since {why}")
     splits = {job.experiment.data.split for job in planned}
     # Beside rows of two splits the paper's numbers would be those of one.
     dataset = f"{dataset_of(opened)}_{splits.pop()}" if len(splits) == 1 else ""
@@ -108,6 +106,8 @@ def reproduce(
         lambda value: printing.print_table(value, out, files),
         json,
     )
+    for name, why in left_out(found, opened, planned, models or []).items():
+        note(f"left out: {name}, since {why}")
     if failed := sum(outcome.error is not None for outcome in outcomes):
         raise TCAFError(f"{failed} of {len(outcomes)} runs failed; {out / files[0]} says why")
 

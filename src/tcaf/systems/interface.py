@@ -277,19 +277,18 @@ class System:
             TCAFError: the experiment does not have one of them, or says of a modality's space where
                 it comes from though nothing reads it.
         """
-        spaces, anchored = self.all_spaces(experiment), experiment.evaluation.anchored
+        spaces = self.all_spaces(experiment)
         for modality in ALIGNED_SPACES:
-            if anchored and modality not in experiment.text_spaces:
-                raise TCAFError(
-                    f"evaluation.anchored compares {modality} features with class text of the "
-                    f"model that made them; say which in a section [text_spaces.{modality}] of a "
-                    "--config file"
-                )
             if modality in experiment.text_spaces and modality not in spaces:
                 raise TCAFError(
                     f"system {self.name!r} does not read text_spaces.{modality}; leave it out, or "
                     "set evaluation.anchored, which does"
                 )
+        # What an anchor is compared with need not be named: it is the text of the features' model.
+        known: dict[str, TextSettings] = {
+            m: TextSettings(source="backbone", modality=m) for m in ALIGNED_SPACES if m in spaces
+        }
+        experiment = replace(experiment, text_spaces={**known, **experiment.text_spaces})
         return {space: text_settings(experiment, space) for space in spaces}
 
     def all_spaces(self, experiment: Experiment) -> tuple[str, ...]:

@@ -138,8 +138,7 @@ class TrainedModel:
         """
         if self.anchor is not None:
             raise TCAFError(
-                f"{where} has anchored distances (evaluation.anchored), and clips are not answered "
-                "together by these"
+                f"{where} has anchored distances, and clips are not answered together by these"
             )
         if not isinstance(self.model, Together):
             raise TCAFError(
