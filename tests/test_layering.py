@@ -45,7 +45,7 @@ ROOMS = {
     "sources": (
         *("tfrecord", "youtube8m", "official_lists", "official"),
         *("media_files", "annotations", "published", "found_files", "labels", "partition"),
-        "videos",
+        *("benchmark_videos", "videos"),
         *("world", "scenes", "rendered", "hidden", "synthetic"),
     ),
     "evaluation": (
