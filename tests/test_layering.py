@@ -45,7 +45,7 @@ ROOMS = {
     "sources": (
         *("tfrecord", "youtube8m", "official_lists", "official"),
         *("media_files", "annotations", "published", "found_files", "labels", "partition"),
-        *("benchmark_videos", "videos"),
+        *("benchmark_videos", "outcome", "videos"),
         *("world", "scenes", "rendered", "hidden", "synthetic"),
     ),
     "evaluation": (

@@ -119,8 +119,8 @@ def test_what_is_not_there_is_named(tmp_path, few):
     assert len(found.rejects) == len(few["ucf"]) - 2
     assert {reject.reason for reject in found.rejects} == {"no such file"}
     assert found.remarks == (
-        f"2 of the {len(few['ucf'])} clips in the lists of ucf are there: stage_1_train 2 of 208, "
-        "val_seen 0 of 24, test_seen 0 of 37",
+        f"2 of the {len(few['ucf'])} clips in the lists of ucf are there: stage_1_train 2 of 218, "
+        "val_seen 0 of 24, test_seen 0 of 27",
     )
     assert "v_Archery_g01_c02" in {reject.id for reject in found.rejects}
 

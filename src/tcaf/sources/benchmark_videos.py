@@ -144,6 +144,7 @@ class _Found:
         self.taken: list[Clip] = []
         self.rejects: list[Reject] = []
         self._group_of = group_finder()
+        self._by_file: dict[str, str] = {}
 
     def take(self, clip: PublishedClip, listed: Listed, group: str = "") -> None:
         """Takes a clip, or notes why there is none; its group is that of UCF101's names if any."""
@@ -169,6 +170,10 @@ class _Found:
         ]
 
     def _add(self, clip: PublishedClip, file: MediaFile, group: str = "") -> None:
+        if (other := self._by_file.setdefault(file.id, clip.name)) != clip.name:
+            told = f"{clip.name}: {file.id} is {other} already"
+            self.rejects.append(Reject(clip.name, "the same stretch as another clip", told))
+            return
         group = group or self._group_of(file.name)
         self.taken.append(Clip(file, clip.class_name, clip.part, "", group, clip.name))
 

@@ -4,16 +4,13 @@ Owns making such a store and adding to one. Which files are clips and what is sa
 `labels`, the part of each `partition`.
 """
 
-import csv
-import io
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tcaf.data.features import MODALITIES, Modality
+from tcaf.data.features import MODALITIES
 from tcaf.data.shards import Dtype
 from tcaf.data.splits import PARTS, Split, load_benchmark
 from tcaf.data.store import FeatureStore
@@ -21,8 +18,8 @@ from tcaf.data.writer import StoreWriter, append_store, check_store_place, new_s
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.execution.processes import usable_cores
 from tcaf.extract.containers import FILE_TIMEOUT_S
-from tcaf.extract.corpus import Backbones, Extracted, Reject, extract_files
-from tcaf.files.atomic import needing_room, only_writer, write_text
+from tcaf.extract.corpus import Backbones, Reject, extract_files
+from tcaf.files.atomic import needing_room, only_writer
 from tcaf.progress import Track, silent
 from tcaf.sources.benchmark_videos import (
     Vectors,
@@ -39,6 +36,7 @@ from tcaf.sources.labels import (
     group_finder,
 )
 from tcaf.sources.media_files import readable
+from tcaf.sources.outcome import Outcome, sort_out
 from tcaf.sources.partition import (
     SUBSETS,
     check_parts,
@@ -159,13 +157,12 @@ def prepare_videos(
         )
     vectors: Vectors = {}
     if benchmark is not None:
-        given = {"classes": classes, "group": group, "layout": layout}
-        if named := [name for name, value in given.items() if value] or (
-            ["unseen"] if unseen != UNSEEN else []
-        ):
+        given = {"classes": classes, "group": group, "layout": layout, "seed": seed}
+        given |= {"unseen": unseen != UNSEEN, "allow_outside": allow_outside}
+        if named := next((name for name, value in given.items() if value), ""):
             raise TCAFError(
                 f"the published lists of {benchmark} say which classes are unseen and where each "
-                f"clip stands; leave --{named[0]} out"
+                f"clip stands; leave --{named} out"
             )
         if append and text is not None:
             raise TCAFError("a store keeps the vectors that it was made with; leave --text out")
@@ -212,7 +209,7 @@ def prepare_videos(
             track=track,
         )
         required = {"audio": require_audio, "visual": require_visual}
-        outcome = _sort_out(found, [m for m in MODALITIES if required[m]])
+        outcome = sort_out(found, [m for m in MODALITIES if required[m]])
         outcome.rejects.extend(listing.rejects)
         done = f"the features of all {len(clips)} files are kept in {work}"
         with needing_room(work, lambda: done):
@@ -397,7 +394,7 @@ def _keep_splits(writer: StoreWriter, splits: Mapping[str, Split], parts: set[st
 
 
 def _add(
-    writer: StoreWriter, outcome: "_Outcome", clips: Sequence[Clip], parts: Sequence[str]
+    writer: StoreWriter, outcome: Outcome, clips: Sequence[Clip], parts: Sequence[str]
 ) -> None:
     """Adds the clips of the files that are kept, and notes the others as left out."""
     for extracted, clip, part in zip(outcome.kept, clips, parts, strict=True):
@@ -414,59 +411,3 @@ def _add(
     writer.left_out = {reason: names for reason, names in left if names}
     for reject in outcome.rejects:
         writer.leave_out(reject.reason, reject.id)
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """What became of the files.
-
-    Args:
-        kept: those with features.
-        rejects: those without, or without what was required.
-    """
-
-    kept: list[Extracted]
-    rejects: list[Reject]
-
-    @property
-    def ids(self) -> set[str]:
-        """Every file's."""
-        return {one.id for one in self.kept} | {one.id for one in self.rejects}
-
-    def write(self, folder: Path) -> None:
-        """Writes rejects.csv, and notes.csv about files kept though something is amiss.
-
-        What such tables in the folder say of other files stays.
-        """
-        rejects = [(reject.id, reject.reason, reject.detail) for reject in self.rejects]
-        notes = [(extracted.id, note) for extracted in self.kept for note in extracted.notes]
-        tried = self.ids
-        for name, header, rows in (
-            ("rejects.csv", ("file", "reason", "detail"), rejects),
-            ("notes.csv", ("file", "note"), notes),
-        ):
-            before = _table_rows(folder / name) if (folder / name).is_file() else []
-            others = [row for row in before if row[0] not in tried]
-            text = io.StringIO()
-            csv.writer(text, lineterminator="\n").writerows([header, *others, *rows])
-            write_text(folder / name, text.getvalue())
-
-
-def _table_rows(path: Path) -> list[list[str]]:
-    """Returns the rows of a table that `_Outcome` wrote, which may have none."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.reader(file))[1:]
-
-
-def _sort_out(found: Sequence[Extracted | Reject], required: Sequence[Modality]) -> _Outcome:
-    kept: list[Extracted] = []
-    rejects: list[Reject] = []
-    for one in found:
-        if isinstance(one, Reject):
-            rejects.append(one)
-        elif missing := [m for m in one.missing if m in required]:
-            reason = f"no {missing[0]} track"
-            rejects.append(Reject(one.id, reason, f"{one.id} has no {missing[0]} track"))
-        else:
-            kept.append(one)
-    return _Outcome(kept, rejects)
