@@ -47,7 +47,7 @@ ROOMS = {
     "sources": (
         *("id_parts", "tfrecord", "youtube8m", "audioset", "official_lists", "official"),
         *("media_files", "annotations", "published", "found_files", "labels", "partition"),
-        "videos",
+        *("benchmark_videos", "outcome", "videos"),
         *("world", "scenes", "rendered", "hidden", "synthetic"),
     ),
     "evaluation": (
