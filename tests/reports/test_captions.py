@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tcaf.answers.classifier import Answer, Ranking
+from tcaf.answers.ranking import Answer, Ranking
 from tcaf.answers.recordings import Span
 from tcaf.errors import TCAFError
 from tcaf.reports.captions import COLUMNS, FORMATS, Destination
