@@ -1,12 +1,12 @@
 """Makes the ready model `audioset`, and says what it knows of labels that it was not made from.
 
     tcaf prepare audioset SHARDS --vocabulary vocabulary.csv --out STORE
-    python -m benchmarks.ready_audioset STORE --out src/tcaf/answers/ready_models/audioset.safetensors
+    python -m benchmarks.ready_audioset STORE --out audioset.safetensors
 
 *Held-out labels*: the labels are dealt into five parts. Of each part nothing is learnt: every clip
-that carries one of its labels is left out, and so is one clip in ten of the others. The rest makes a
-model, which is asked for the part's labels, by name alone, on all clips that carry one, and for all
-labels. Regularisers, whether deviations are read, gamma, temperature and the thresholds of sets
+that carries one of its labels is left out, and so is one clip in ten of the others. The rest makes
+a model, which is asked for the part's labels, by name alone, on all clips that carry one, and for
+all labels. Regularisers, whether deviations are read, gamma, temperature and the thresholds of sets
 follow from these five models; a last one is made of all clips and labels with the same settings.
 A clip has several labels; an answer is right if it is one of them.
 """
@@ -281,9 +281,8 @@ def main() -> None:
             f"{n} {100 * mean_of(own[best], n):.1f}"
             for n in ("harmonic mean", "known", "new", "top 1", "top 5")
         )
-        print(
-            f"  deviations {'on' if spread else 'off'}: rho {best.rho}, lambda {best.lambda_}: {told}"
-        )
+        switch = "on" if spread else "off"
+        print(f"  deviations {switch}: rho {best.rho}, lambda {best.lambda_}: {told}")
     choice = max(tried, key=lambda c: mean_of(tried[c], "harmonic mean"))
     gamma = mean_of(tried[choice], "gamma")
     print(f"chosen: {asdict(choice)}, gamma {gamma:.4f}")

@@ -35,12 +35,13 @@ ROOMS = {
         *("extractor", "stretches", "corpus"),
     ),
     "systems": (
-        *("losses", "optimisers", "stages", "interface", "blocks"),
+        *("losses", "optimisers", "stages", "interface", "anchored", "blocks"),
         *("attention", "attention_map", "joint_space", "tcaf", "attention_fusion", "perceiver"),
         "tcaf_cosine",
-        *("averaging", "cjme", "avgzslnet", "avca", "ridge"),
+        *("averaging", "cjme", "avgzslnet", "avca", "clipclap", "ridge"),
         *("clip_vectors", "textlda_together", "textlda", "textlda_fit", "textlda_auxiliary"),
         "textlda_labels",
+        "aligned",
         *("registry", "reads", "release_checkpoint"),
     ),
     "sources": (

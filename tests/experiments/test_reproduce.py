@@ -161,6 +161,23 @@ def test_a_row_stays_what_its_title_says(planned, change):
         planned(1, models=["tcaf"], options=change)
 
 
+def test_data_of_one_modality_leaves_rows_out(sound_store, config, tmp_path):
+    def names(table, **changes):
+        options = {**SMALL, "model": {"modalities": "audio"}}
+        given = {"config": config, "seeds": [0], "runs": tmp_path, "options": options}
+        return [
+            job.row.name for job in plan(paper_table(table), sound_store, **{**given, **changes})
+        ]
+
+    assert names(1) == ["attention_fusion", "perceiver", "ridge", "tcaf_cosine", "textlda", "tcaf"]
+    # Of one modality the row of both is the one of all that there is.
+    assert names(3) == ["no_class_token_self", "self", "tcaf"]
+    with pytest.raises(TCAFError, match=r"row 'avca' cannot be run .* learns from sound beside"):
+        names(1, models=["tcaf", "avca"])
+    with pytest.raises(TCAFError, match=r"row 'tcaf' is about model\.modalities = 'audio'"):
+        names(1, options={**SMALL, "model": {"modalities": "visual"}})
+
+
 def test_presets_of_systems_follow_the_data(planned, config):
     def dropout(*names):
         jobs = planned(models=["avca"], config=list(names), options={})

@@ -86,7 +86,7 @@ class ZeroShotClassifier(Classifier):
         self.trained = trained
         self.title = trained.system
         self.device = pick_device(device)
-        self.model = trained.model.to(self.device).eval()
+        self.model = trained.answering.to(self.device).eval()
         system = find_system(trained.system)
         self.spec = trained.spec
         self.modalities = self.model.modalities
