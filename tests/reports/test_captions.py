@@ -163,6 +163,14 @@ def test_a_folder_has_a_file_for_each(tmp_path):
         Destination.plan(tmp_path / "out", "vtt", [Path("x/a.mkv"), Path("y/a.mkv")], [])
 
 
+def test_more_may_come(tmp_path):
+    how = {"roots": [Path("in")], "full_names": True}
+    found = Destination.plan(tmp_path / "out.d", "vtt", [Path("in/deep/a.mkv")], **how)
+    assert found.files == {Path("in/deep/a.mkv"): tmp_path / "out.d" / "deep" / "a.mkv.vtt"}
+    with pytest.raises(TCAFError, match="say how the files in"):
+        Destination.plan(tmp_path / "x.vtt", None, [Path("in/a.mkv")], **how)
+
+
 def test_other_files_are_not_replaced(tmp_path):
     (tmp_path / "notes.txt").write_text("my notes\n")
     (tmp_path / "a.csv").write_text("name,age\n")
