@@ -10,8 +10,8 @@ import pytest
 
 from moody import MOODY
 from tcaf import ZeroShotClassifier
-from tcaf.answers.classifier import Answer, Ranking
 from tcaf.answers.files import Begun, Ended, FileBackbones, stretches_of_files
+from tcaf.answers.ranking import Answer, Ranking
 from tcaf.answers.recordings import (
     Joiner,
     Recording,
@@ -257,4 +257,4 @@ def test_the_code_in_the_documentation(world, tmp_path, monkeypatch, capsys):
     *spans, end = capsys.readouterr().out.splitlines()
     assert spans
     assert spans[0].startswith("0.0 ")
-    assert end.startswith("12.")
+    assert end.startswith("13.")

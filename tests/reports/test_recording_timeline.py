@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tcaf.answers.classifier import Answer, Ranking
+from tcaf.answers.ranking import Answer, Ranking
 from tcaf.answers.recordings import Recording, Span
 from tcaf.reports.answer_timeline import ClipView
 from tcaf.reports.recording_timeline import (

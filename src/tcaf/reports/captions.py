@@ -16,6 +16,7 @@ spans (`answers.recordings`); files are written whole or not at all.
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -252,18 +253,14 @@ def _in_folder(
     for recording in recordings:
         root = next((r for r in roots if recording.is_relative_to(r)), recording.parent)
         inside[recording] = recording.relative_to(root)
-    stems = [place.with_suffix("") for place in inside.values()]
-    twice = (
-        {stem for stem in stems if stems.count(stem) > 1} if len(set(stems)) < len(stems) else ()
-    )
+    stems = Counter(place.with_suffix("") for place in inside.values())
     found: dict[Path, Path] = {}
     for recording, place in inside.items():
-        stem = place.with_suffix("")
-        name = f"{place.name}{suffix}" if stem in twice else f"{place.stem}{suffix}"
+        is_full = full_names or stems[place.with_suffix("")] > 1
+        name = f"{place.name}{suffix}" if is_full else f"{place.stem}{suffix}"
         found[recording] = out / place.with_name(name)
-    places = list(found.values())
-    if len(set(places)) < len(places):
-        same = [str(r) for r, place in found.items() if places.count(place) > 1]
+    counts = Counter(found.values())
+    if same := [str(recording) for recording, place in found.items() if counts[place] > 1]:
         raise TCAFError(
             f"{shorten(same)} would share {found[Path(same[0])]}; name the folder that they lie in"
         )
