@@ -53,7 +53,6 @@ UNDER = {
     "experiments.reproduce._on_partitions": ("reproduce",),
     "experiments.reproduce._check_row_is_kept": ("reproduce",),
     "experiments.reproduce.run_jobs": ("reproduce",),
-    "extract.backbones": FILES,
     "extract.corpus.WorkFolder.open": ("prepare videos",),
     "extract.corpus.too_long": ("prepare videos", "predict"),
     "files.atomic.check_place": (*STORES, "store embed", "render", "store to-parquet"),
