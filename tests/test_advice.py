@@ -59,7 +59,6 @@ UNDER = {
     "experiments.reproduce._on_partitions": ("reproduce",),
     "experiments.reproduce._check_row_is_kept": ("reproduce",),
     "experiments.reproduce.run_jobs": ("reproduce",),
-    "extract.backbones": FILES,
     "extract.corpus.WorkFolder.open": ("prepare videos",),
     "extract.corpus.too_long": ("prepare videos", "predict"),
     "extract.stretches": ("predict",),

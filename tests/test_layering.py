@@ -59,7 +59,7 @@ ROOMS = {
         *("run", "evaluate", "release", "embed"),
     ),
     "answers": (
-        *("files", "evidence", "ranking", "interface", "ready", "imagenet"),
+        *("files", "evidence", "ranking", "interface", "ready", "imagenet", "aligned_models"),
         *("classifier", "mixture", "clips", "recordings", "watch"),
     ),
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),
