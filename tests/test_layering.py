@@ -35,18 +35,19 @@ ROOMS = {
         *("extractor", "stretches", "corpus"),
     ),
     "systems": (
-        *("losses", "optimisers", "stages", "interface", "blocks"),
+        *("losses", "optimisers", "stages", "interface", "anchored", "blocks"),
         *("attention", "attention_map", "joint_space", "tcaf", "attention_fusion", "perceiver"),
         "tcaf_cosine",
-        *("averaging", "cjme", "avgzslnet", "avca", "ridge"),
+        *("averaging", "cjme", "avgzslnet", "avca", "clipclap", "ridge"),
         *("clip_vectors", "textlda_together", "textlda", "textlda_fit", "textlda_auxiliary"),
         "textlda_labels",
+        "aligned",
         *("registry", "reads", "release_checkpoint"),
     ),
     "sources": (
         *("id_parts", "tfrecord", "youtube8m", "audioset", "official_lists", "official"),
         *("media_files", "annotations", "published", "found_files", "labels", "partition"),
-        "videos",
+        *("benchmark_videos", "outcome", "videos"),
         *("world", "scenes", "rendered", "hidden", "synthetic"),
     ),
     "evaluation": (
@@ -59,7 +60,7 @@ ROOMS = {
     ),
     "answers": (
         *("files", "evidence", "ranking", "interface", "ready", "imagenet", "audioset"),
-        *("classifier", "mixture", "clips", "recordings"),
+        *("aligned_models", "classifier", "mixture", "clips", "recordings", "watch"),
     ),
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),
     "reports": (
@@ -70,7 +71,17 @@ ROOMS = {
     ),
     "commands": (
         *("options", "printing", "terminal"),
-        *("prepare", "store", "train", "recordings", "predict", "reproduce", "about", "entry"),
+        *(
+            "prepare",
+            "store",
+            "train",
+            "recordings",
+            "watching",
+            "predict",
+            "reproduce",
+            "about",
+            "entry",
+        ),
     ),
     "__main__": (),
 }

@@ -1,15 +1,17 @@
 """Recordings: joined answers, what is left out, order, failures on the way, the bar."""
 
 import json
+import re
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from moody import MOODY
 from tcaf import ZeroShotClassifier
-from tcaf.answers.classifier import Answer, Ranking
 from tcaf.answers.files import Begun, Ended, FileBackbones, stretches_of_files
+from tcaf.answers.ranking import Answer, Ranking
 from tcaf.answers.recordings import (
     Joiner,
     Recording,
@@ -243,3 +245,16 @@ def test_remarks(classifier, tiny_experiment):
 def test_what_concerns_all_files_is_said_at_once(world, classifier):
     with pytest.raises(TCAFError, match=r"--every 0\.5 is shorter"):
         list(answer_recordings(classifier, [world / "a.mkv"], Cut(0.5)))
+
+
+def test_the_code_in_the_documentation(world, tmp_path, monkeypatch, capsys):
+    document = Path(__file__).parents[2] / "docs" / "recordings.md"
+    (code,) = re.findall(r"```python\n(.*?)```", document.read_text(encoding="utf-8"), re.S)
+    (tmp_path / "run").symlink_to(world / "run")
+    (tmp_path / "lecture.mp4").symlink_to(world / "a.mkv")
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    *spans, end = capsys.readouterr().out.splitlines()
+    assert spans
+    assert spans[0].startswith("0.0 ")
+    assert end.startswith("13.")

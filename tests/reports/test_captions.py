@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tcaf.answers.classifier import Answer, Ranking
+from tcaf.answers.ranking import Answer, Ranking
 from tcaf.answers.recordings import Span
 from tcaf.errors import TCAFError
 from tcaf.reports.captions import COLUMNS, FORMATS, Destination
@@ -161,6 +161,14 @@ def test_a_folder_has_a_file_for_each(tmp_path):
     assert places == ["a.vtt", "deep/a.vtt", "b.mkv.vtt", "b.wav.vtt", "c.vtt"]
     with pytest.raises(TCAFError, match=r"'x/a.mkv', 'y/a.mkv' would share .*a.mkv.vtt; name the"):
         Destination.plan(tmp_path / "out", "vtt", [Path("x/a.mkv"), Path("y/a.mkv")], [])
+
+
+def test_more_may_come(tmp_path):
+    how = {"roots": [Path("in")], "full_names": True}
+    found = Destination.plan(tmp_path / "out.d", "vtt", [Path("in/deep/a.mkv")], **how)
+    assert found.files == {Path("in/deep/a.mkv"): tmp_path / "out.d" / "deep" / "a.mkv.vtt"}
+    with pytest.raises(TCAFError, match="say how the files in"):
+        Destination.plan(tmp_path / "x.vtt", None, [Path("in/a.mkv")], **how)
 
 
 def test_other_files_are_not_replaced(tmp_path):

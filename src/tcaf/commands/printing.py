@@ -335,6 +335,20 @@ def print_answers(value: dict[str, Any]) -> None:
         _print("[dim]alone: the distance, and the rank that the class has by it[/]")
 
 
+def print_arrived(time: str, value: dict[str, Any]) -> None:
+    """Prints the best answer of a file that has arrived, in a line.
+
+    Args:
+        time: of now.
+        value: of `Ranking.to_json`.
+    """
+    best = value["answers"][0]
+    chance = best["probability"]
+    said = best["class"] if chance is None else f"{best['class']}  {100 * chance:.1f} %"
+    print_line(f"{time}  {value['id']}  {_set(value['set']) if 'set' in value else said}")
+    sys.stdout.flush()
+
+
 def _alone(answer: dict[str, Any], modality: str) -> str:
     """Returns what a modality says of an answer; "-" for one that is not there."""
     found = answer["alone"].get(modality)
@@ -426,13 +440,16 @@ class AnswersCsv:
 
     def __init__(self, *, sets: bool = False, reasons: bool = False) -> None:
         self._more = (*(self.SETS if sets else ()), *(self.REASONS if reasons else ()))
+        self._has_header = False
         self._file = sys.stdout
         self._writer = csv.writer(self._file, lineterminator="\n")
 
     def print_header(self) -> None:
-        """Prints the names of the columns."""
-        self._writer.writerow(("file", *self.COLUMNS, *self._more))
-        self._file.flush()
+        """Prints the names of the columns, once."""
+        if not self._has_header:
+            self._has_header = True
+            self._writer.writerow(("file", *self.COLUMNS, *self._more))
+            self._file.flush()
 
     def print_clip(self, value: dict[str, Any]) -> None:
         """Prints `Ranking.to_json`; nothing waits in a buffer, so that no stop loses it."""

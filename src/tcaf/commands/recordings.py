@@ -76,7 +76,8 @@ def predict_recordings(
     keep = wanted.timeline is not None
     shown = silent if streams else track
     found = answer_recordings(classifier, files, cut, keep_stretches=keep, track=shown, **asked)
-    outlet = _Outlet(wanted, destination, len(files))
+    outlet = Outlet(wanted)
+    outlet.begin(destination, len(files))
     try:
         for one in found:
             outlet.take(one)
@@ -89,23 +90,30 @@ def predict_recordings(
     outlet.check()
 
 
-class _Outlet:
+class Outlet:
     """Prints and writes answers as they come.
 
     Args:
         wanted: what becomes of them.
-        destination: of files; None for none.
-        num_files: how many recordings there are.
     """
 
-    def __init__(self, wanted: Wanted, destination: "Destination | None", num_files: int) -> None:
+    def __init__(self, wanted: Wanted) -> None:
         self.found: list[Span | Recording] = []
-        self._wanted, self._destination = wanted, destination
-        self._num_files = num_files
-        # Of many recordings that go to files, the tables would only scroll by.
-        is_shown = wanted.printed == "table" and (destination is None or num_files == 1)
-        self._tables = printing.Recordings() if is_shown else None
+        self._wanted = wanted
         self._lines, self._csv = printing.JsonLines(), printing.SpansCsv()
+        self.begin(None, 0)
+
+    def begin(self, destination: "Destination | None", num_files: int) -> None:
+        """Makes ready for recordings.
+
+        Args:
+            destination: of files; None for none.
+            num_files: how many recordings there are.
+        """
+        self._destination, self._num_files = destination, num_files
+        # Of many recordings that go to files, the tables would only scroll by.
+        is_shown = self._wanted.printed == "table" and (destination is None or num_files == 1)
+        self._tables = printing.Recordings() if is_shown else None
         self._current: list[Span] = []
         self._shared: list[Span] = []
         self._ended: list[Recording] = []

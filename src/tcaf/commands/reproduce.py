@@ -61,13 +61,7 @@ def reproduce(
     from tcaf.data.random_partitions import base_split
     from tcaf.data.store import FeatureStore
     from tcaf.experiments.layers import dataset_of
-    from tcaf.experiments.reproduce import (
-        collect,
-        collect_by_partition,
-        plan,
-        rows_outside,
-        run_jobs,
-    )
+    from tcaf.experiments.reproduce import collect, collect_by_partition, left_out, plan, run_jobs
     from tcaf.experiments.tables import paper_table
     from tcaf.files.atomic import check_folder, only_writer
     from tcaf.plugins import load_plugin
@@ -93,8 +87,6 @@ def reproduce(
         options=typed_options(settings, options),
         partitions=partitions,
     )
-    for name, why in () if models else rows_outside(found, opened).items():
-        note(f"left out: {name}, since {why}")
     splits = {job.experiment.data.split for job in planned}
     # Beside rows of two splits the paper's numbers would be those of one.
     dataset = f"{dataset_of(opened)}_{splits.pop()}" if len(splits) == 1 else ""
@@ -114,6 +106,8 @@ def reproduce(
         lambda value: printing.print_table(value, out, files),
         json,
     )
+    for name, why in left_out(found, opened, planned, models or []).items():
+        note(f"left out: {name}, since {why}")
     if failed := sum(outcome.error is not None for outcome in outcomes):
         raise TCAFError(f"{failed} of {len(outcomes)} runs failed; {out / files[0]} says why")
 

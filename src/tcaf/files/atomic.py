@@ -180,7 +180,7 @@ thread's."""
 
 
 @contextmanager
-def only_writer(path: Path, *, whole: bool = False) -> Iterator[None]:
+def only_writer(path: Path, *, whole: bool = False, is_file: bool = False) -> Iterator[None]:
     """Keeps other processes from writing a folder, there or yet to come; readers are not kept out.
 
     The lock is a file beside it, `.NAME.lock`, which says who holds it and is gone afterwards. A
@@ -188,8 +188,9 @@ def only_writer(path: Path, *, whole: bool = False) -> Iterator[None]:
     nothing is kept out.
 
     Args:
-        path: of the folder.
+        path: of the folder, or of a file.
         whole: for a long work, steps of which take the lock too: this thread may take it again.
+        is_file: it is a file, not a folder.
 
     Raises:
         TCAFError: another process is at work there, or it can be no folder.
@@ -199,7 +200,8 @@ def only_writer(path: Path, *, whole: bool = False) -> Iterator[None]:
     if _WHOLE.get(path) == me:
         yield
         return
-    check_folder(path)
+    if not is_file:
+        check_folder(path)
     made = make_parents(path)
     lock = path.with_name(f".{path.name}.lock")
     handle = None

@@ -168,7 +168,7 @@ def clip_attention(classifier: Classifier, video: VideoFeatures) -> ClipAttentio
     """Returns where a model looks in a clip; None for a model without a class token."""
     if not isinstance(classifier, ZeroShotClassifier):
         return None
-    model = classifier.model
+    model = classifier.trained.model
     if not isinstance(model, HasAttentionMap):
         return None
     found = model.attention_map(classifier.batch(video))

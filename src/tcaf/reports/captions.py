@@ -16,6 +16,7 @@ spans (`answers.recordings`); files are written whole or not at all.
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,7 +173,13 @@ class Destination:
 
     @classmethod
     def plan(
-        cls, out: Path, format: FormatName | None, recordings: Sequence[Path], roots: Sequence[Path]
+        cls,
+        out: Path,
+        format: FormatName | None,
+        recordings: Sequence[Path],
+        roots: Sequence[Path],
+        *,
+        full_names: bool = False,
     ) -> "Destination":
         """Finds a place for each recording, before anything long is begun.
 
@@ -182,16 +189,19 @@ class Destination:
             format: how files are written; None to go by the suffix of `out`.
             recordings: the files that are answered.
             roots: folders among which those inside keep their sub-folders.
+            full_names: further recordings will come: `out` is a folder, in which files keep the
+                recording's suffix before their own, so that none ever has another's name.
 
         Raises:
             TCAFError: no format, or a suffix of another; several recordings for one file that can
                 hold one; two recordings of one name; or something else is at one of the places.
         """
-        if not out.suffix or out.is_dir():
+        if full_names or not out.suffix or out.is_dir():
             if format is None:
                 known = ", ".join(get_args(FormatName))
                 raise TCAFError(f"say how the files in {out} are to be written: --format {known}")
-            found = cls(format, _in_folder(out, FORMATS[format].suffix, recordings, roots))
+            suffix = FORMATS[format].suffix
+            found = cls(format, _in_folder(out, suffix, recordings, roots, full_names))
         else:
             by_suffix = {each.suffix: name for name, each in FORMATS.items()}
             suffix = out.suffix.lower()
@@ -231,7 +241,7 @@ class Destination:
 
 
 def _in_folder(
-    out: Path, suffix: str, recordings: Sequence[Path], roots: Sequence[Path]
+    out: Path, suffix: str, recordings: Sequence[Path], roots: Sequence[Path], full_names: bool
 ) -> dict[Path, Path]:
     """Returns a file for each recording: called as it is, with its suffix where two differ in it.
 
@@ -243,18 +253,14 @@ def _in_folder(
     for recording in recordings:
         root = next((r for r in roots if recording.is_relative_to(r)), recording.parent)
         inside[recording] = recording.relative_to(root)
-    stems = [place.with_suffix("") for place in inside.values()]
-    twice = (
-        {stem for stem in stems if stems.count(stem) > 1} if len(set(stems)) < len(stems) else ()
-    )
+    stems = Counter(place.with_suffix("") for place in inside.values())
     found: dict[Path, Path] = {}
     for recording, place in inside.items():
-        stem = place.with_suffix("")
-        name = f"{place.name}{suffix}" if stem in twice else f"{place.stem}{suffix}"
+        is_full = full_names or stems[place.with_suffix("")] > 1
+        name = f"{place.name}{suffix}" if is_full else f"{place.stem}{suffix}"
         found[recording] = out / place.with_name(name)
-    places = list(found.values())
-    if len(set(places)) < len(places):
-        same = [str(r) for r, place in found.items() if places.count(place) > 1]
+    counts = Counter(found.values())
+    if same := [str(recording) for recording, place in found.items() if counts[place] > 1]:
         raise TCAFError(
             f"{shorten(same)} would share {found[Path(same[0])]}; name the folder that they lie in"
         )

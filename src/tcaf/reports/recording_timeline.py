@@ -24,7 +24,7 @@ from tcaf.reports.answer_timeline import (
 )
 from tcaf.reports.theme import Figure, extra, light, new_figure, shortened, styled
 
-BAND_S = (600, 1200, 1800, 3600, 7200, 14_400, 28_800, 86_400)
+BAND_S = (600.0, 1200.0, 1800.0, 3600.0, 7200.0, 14_400.0, 28_800.0, 86_400.0)
 """Seconds that a band may stand for; what fits into the first is drawn in one band."""
 
 MAX_BANDS = 6
@@ -41,7 +41,7 @@ STROKES = 900
 ROWS = {"frames": 0.62, "sound": 0.42}
 """Inches of the rows of a band above the classes."""
 
-CLASS_INCHES = 0.2
+CLASS_INCHES = 0.17
 
 LABEL = 30
 """Characters of a class name that fit beside its row."""

@@ -236,6 +236,10 @@ class EvaluationSettings:
             systems whose distances are of another scale than TCaF's.
         gamma_max: largest gamma of the fixed grid.
         gamma_step: distance between the gammas of the fixed grid.
+        anchored: take half of a system's distance and half of the cosine distance of the features
+            from class text in their own space, brought to the same mean, in validation, test and
+            answers; for features of models that embed text too, whose text is in the sections
+            `[text_spaces.visual]` and `[text_spaces.audio]`.
     """
 
     window_s: Positive | None = None
@@ -243,6 +247,7 @@ class EvaluationSettings:
     gamma_grid: Literal["fixed", "margins"] = "fixed"
     gamma_max: NotNegative = 3.0
     gamma_step: Positive = 0.2
+    anchored: bool = False
 
     def __post_init__(self) -> None:
         if self.gamma_grid == "margins" and (self.gamma_max, self.gamma_step) != (3.0, 0.2):

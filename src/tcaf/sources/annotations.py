@@ -33,12 +33,15 @@ class AnnotatedVideo:
         labels: those of each segment, by its start and end in seconds, each once, sorted; those of
             the video as a whole by None.
         impossible: segments that are no stretch of time, as the file has them.
+        in_order: segment and label of each annotation as the file has them; None for the segment
+            of one that has none or an impossible one.
     """
 
     id: str
     subset: str
     labels: dict[Segment | None, list[str]]
     impossible: tuple[str, ...] = ()
+    in_order: tuple[tuple[Segment | None, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,11 +99,12 @@ def _video(path: Path, name: str, entry: Any, unread: set[str]) -> AnnotatedVide
         annotations = entry.get("annotations") or []
         annotations = [annotations] if isinstance(annotations, dict) else annotations
         unread |= set(entry) - {"annotations", "subset"}
-        said, impossible = set(), []
+        said, impossible, in_order = set(), [], []
         for each in annotations:
             unread |= set(each) - {"label", "segment"}
             label, given = str(each["label"]).strip(), each.get("segment")
             segment = segment_of(*given) if given else ()
+            in_order.append((segment or None, label))
             if segment is None:
                 impossible.append(json.dumps(given))
             else:
@@ -114,4 +118,4 @@ def _video(path: Path, name: str, entry: Any, unread: set[str]) -> AnnotatedVide
     labels: dict[Segment | None, list[str]] = {}
     for segment, label in sorted((s, name) for s, name in said if name):
         labels.setdefault(segment or None, []).append(label)
-    return AnnotatedVideo(name, subset, labels, tuple(impossible))
+    return AnnotatedVideo(name, subset, labels, tuple(impossible), tuple(in_order))

@@ -223,7 +223,7 @@ def find_auxiliary(experiment: Experiment, store: FeatureStore) -> AuxiliaryVide
     if not path:
         return None
     further = _open(path, store)
-    spaces = find_system(experiment.system).text_settings(experiment)
+    spaces = _spaces(experiment)
     for space, settings in spaces.items():
         with naming_space(space, spaces):
             if settings.source in BY_CLASS_NAME:
@@ -272,6 +272,13 @@ def find_auxiliary(experiment: Experiment, store: FeatureStore) -> AuxiliaryVide
     )
 
 
+def _spaces(experiment: Experiment) -> dict[str, TextSettings]:
+    """Returns where text comes from in the spaces that are learnt from, which anchors' are not."""
+    system = find_system(experiment.system)
+    settings = system.text_settings(experiment)
+    return {space: settings[space] for space in system.spaces}
+
+
 def _label_text(
     settings: TextSettings, labels: Sequence[str], other: FeatureStore
 ) -> Float[np.ndarray, "num_labels text_dim"]:
@@ -306,7 +313,7 @@ def _near_unseen(
     labels = sorted(set().union(*further.said))
     unseen = [*split.val_unseen, *split.test_unseen]
     alike = np.full((len(labels), len(unseen)), -1.0)
-    spaces = find_system(experiment.system).text_settings(experiment)
+    spaces = _spaces(experiment)
     for space, settings in spaces.items():
         with naming_space(space, spaces):
             by_name = _names_alone(settings)

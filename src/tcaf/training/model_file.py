@@ -20,7 +20,8 @@ from tcaf.evaluation.together import TogetherChoice
 from tcaf.files.atomic import check_content, parse_json
 from tcaf.files.sealed import read_sealed, write_sealed
 from tcaf.settings.experiment import Experiment
-from tcaf.systems.interface import ReadsTime, Together
+from tcaf.systems.anchored import Anchored
+from tcaf.systems.interface import ALIGNED_SPACES, ReadsTime, Together
 from tcaf.systems.registry import SYSTEMS, find_system
 from tcaf.text.spaces import ClassText, in_space
 from tcaf.training.numbers import check_numbers
@@ -52,6 +53,7 @@ class HeaderContent(BaseModel):
     seen: list[str]
     gamma: float | None
     experiment: dict[str, Any] | None
+    anchor: float | None = None
     together: TogetherContent | None = None
 
 
@@ -73,6 +75,7 @@ class TrainedModel:
             likewise.
         together: gamma and temperature of clips that are answered together; None for systems that
             cannot, and models of older releases.
+        anchor: scale of raw distances (`systems.anchored`); None where distances are not anchored.
     """
 
     system: str
@@ -85,6 +88,19 @@ class TrainedModel:
     temperature: float | None = None
     conformity: Conformity | None = None
     together: TogetherChoice | None = None
+    anchor: float | None = None
+
+    @property
+    def answering(self) -> Any:
+        """What gives distances: the model, or the model with anchors."""
+        if self.anchor is None:
+            return self.model
+        return Anchored(self.model, find_system(self.system).spaces, self.anchor)
+
+    @property
+    def own_text(self) -> ClassText:
+        """The class text that the model itself reads."""
+        return self.class_text.only(find_system(self.system).spaces)
 
     @property
     def settings(self) -> Experiment:
@@ -120,6 +136,10 @@ class TrainedModel:
         Raises:
             TCAFError: the system cannot answer so, or the model is of an older release.
         """
+        if self.anchor is not None:
+            raise TCAFError(
+                f"{where} has anchored distances, and clips are not answered together by these"
+            )
         if not isinstance(self.model, Together):
             raise TCAFError(
                 f"the system {self.system!r} answers each clip by itself and has no way to answer "
@@ -237,6 +257,7 @@ def save_model(path: Path, trained: TrainedModel, *, compact: bool = False) -> N
         "seen": sorted(trained.classes.seen),
         "gamma": trained.gamma,
         "temperature": trained.temperature,
+        "anchor": trained.anchor,
         "together": asdict(trained.together) if trained.together else None,
         "experiment": trained.experiment.to_json() if trained.experiment else None,
     }
@@ -287,7 +308,8 @@ def load_model(path: str | Path) -> TrainedModel:
             "the file that registers it with --plugin"
         )
     together = header.get("together")
-    numbers = {"gamma": header["gamma"], "temperature": header.get("temperature")}
+    names = ("gamma", "temperature", "anchor")
+    numbers = {name: header.get(name) for name in names}
     check_numbers({**numbers, "together": together}, f"model {path}")
     system = find_system(header["system"])
     prefix = "model."
@@ -299,7 +321,9 @@ def load_model(path: str | Path) -> TrainedModel:
         told = one_line(str(error))
         raise TCAFError(f"model {path} does not fit the system {system.name!r}: {told}") from None
     model.eval()
-    keys = {space: in_space("text_embedding", space) for space in system.spaces}
+    anchors = () if header.get("anchor") is None else ALIGNED_SPACES
+    spaces = dict.fromkeys([*system.spaces, *anchors])
+    keys = {space: in_space("text_embedding", space) for space in spaces}
     if missing := [space for space, key in keys.items() if key not in tensors]:
         raise TCAFError(
             f"model {path} holds no class text in the space {missing[0]!r}, which the system "
@@ -324,6 +348,7 @@ def load_model(path: str | Path) -> TrainedModel:
         temperature=_real(header.get("temperature")),
         conformity=_conformity(tensors, path),
         together=_together(together) if together else None,
+        anchor=_real(header.get("anchor")),
     )
 
 
