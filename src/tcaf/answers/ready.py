@@ -31,7 +31,8 @@ class ReadyModel:
         fetched: what is fetched on first use, or `nothing`.
         licence: of weights and data.
         known: what is known of its accuracy, and where that stands.
-        open: module and function that makes the model, as `tcaf.answers.imagenet:open_imagenet`.
+        open: module and function that makes the model, as `tcaf.answers.imagenet:open_imagenet`;
+            or its file in `FOLDER`.
     """
 
     modalities: tuple[Modality, ...]
@@ -64,6 +65,15 @@ READY: dict[str, ReadyModel] = {
         "46 % of 200 names it never saw (chance 0.5 %): results/ready.md",
         "tcaf.answers.imagenet:open_imagenet",
     ),
+    "audioset": ReadyModel(
+        ("audio",),
+        "527 of AudioSet",
+        "1.6 MB beside the extras video and text",
+        "VGGish's weights (289 MB)",
+        "CC BY 4.0 (features it was fitted on), Apache-2.0 (VGGish)",
+        "results/ready.md",
+        "audioset.safetensors",
+    ),
 }
 """The ready models by name."""
 
@@ -82,6 +92,10 @@ def open_ready(name: str) -> "TrainedModel":
     if name not in READY:
         told = ", ".join(READY)
         raise TCAFError(f"no ready model {name!r}; there are {told}{did_you_mean(name, READY)}")
+    if (FOLDER / READY[name].open).is_file():
+        from tcaf.training.model_file import load_model
+
+        return load_model(FOLDER / READY[name].open)
     module, _, function = READY[name].open.partition(":")
     make: Callable[[], TrainedModel] = getattr(importlib.import_module(module), function)
     return make()
