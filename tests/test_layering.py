@@ -59,8 +59,8 @@ ROOMS = {
         *("run", "evaluate", "release", "embed"),
     ),
     "answers": (
-        *("files", "evidence", "ranking", "interface", "ready", "imagenet", "aligned_models"),
-        *("classifier", "mixture", "clips", "recordings", "watch"),
+        *("files", "evidence", "ranking", "interface", "ready", "imagenet", "audioset"),
+        *("aligned_models", "classifier", "mixture", "clips", "recordings", "watch"),
     ),
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),
     "reports": (
