@@ -63,6 +63,7 @@ UNDER = {
     "settings.experiment.text_settings": RUNS,
     "settings.sections": RUNS,
     "sources.official_lists": ("prepare official",),
+    "sources.benchmark_videos": ("prepare videos",),
     "sources.found_files.check_reach": ("prepare videos",),
     "sources.labels": ("prepare videos",),
     "sources.published.layout_of": ("prepare videos",),
