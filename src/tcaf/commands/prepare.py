@@ -8,6 +8,7 @@ from tcaf.commands import printing
 from tcaf.commands.options import as_command
 from tcaf.commands.terminal import show, track
 from tcaf.extract.backbones import BACKBONES
+from tcaf.sources.audioset import prepare_audioset
 from tcaf.sources.official import prepare_official
 from tcaf.sources.published import LAYOUTS
 from tcaf.sources.rendered import render_synthetic
@@ -45,6 +46,7 @@ def _backbones(modality: str) -> str:
 
 official = _making(prepare_official, printing.print_store, "root")
 youtube8m = _making(prepare_youtube8m, printing.print_store, "shards")
+audioset = _making(prepare_audioset, printing.print_store, "shards")
 videos = _making(
     prepare_videos,
     printing.print_store,

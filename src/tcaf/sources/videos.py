@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from tcaf.data.features import MODALITIES
+from tcaf.data.features import MODALITIES, FeatureSpec, Modality
 from tcaf.data.shards import Dtype
 from tcaf.data.splits import PARTS, Split, load_benchmark
 from tcaf.data.store import FeatureStore
@@ -127,8 +127,7 @@ def prepare_videos(
         seed: of the rule.
         require_audio: leave out clips without sound, in place of an empty sequence.
         require_visual: leave out clips without picture.
-        audio_weights: a file or folder in place of the audio backbone's known weights; `clap` and
-            `clip` have none, and need it.
+        audio_weights: a file or folder in place of the audio backbone's known weights.
         visual_weights: the same for the visual backbone.
         plugin: a Python file that registers backbones of your own.
         workers: processes that extract; by default one for each core.
@@ -231,6 +230,7 @@ def prepare_videos(
         call |= {"group": group} if group else {}
         call |= {"benchmark": benchmark} if benchmark else {}
         call |= {"plugin_sha256": backbones.run_plugin()} if plugin else {}
+        call |= _models(spec, {"audio": audio_weights, "visual": visual_weights})
         opened = (
             append_store(out) if store else new_store(out, spec, dtype=dtype, overwrite=overwrite)
         )
@@ -371,6 +371,15 @@ def _joined(store: FeatureStore | None, split: Split | None) -> Split | None:
             for subset in SUBSETS
         }
     )
+
+
+def _models(spec: FeatureSpec, weights: Mapping[Modality, Path | None]) -> dict[str, Any]:
+    """Returns which models of a hub made the features, at which commit and under which licence."""
+    from tcaf.extract.hub_models import origin_of
+
+    found = {m: origin_of(spec.backbone(m), weights[m]) for m in MODALITIES}
+    told = {modality: origin for modality, origin in found.items() if origin is not None}
+    return {"models": told} if told else {}
 
 
 def _note_source(writer: StoreWriter, call: dict[str, Any]) -> None:
