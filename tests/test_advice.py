@@ -71,6 +71,7 @@ UNDER = {
     "text.encoders": RUNS,
     "text.of_backbone": RUNS,
     "sources.official_lists": ("prepare official",),
+    "sources.benchmark_videos": ("prepare videos",),
     "sources.found_files.check_reach": ("prepare videos",),
     "sources.labels": ("prepare videos",),
     "sources.published.layout_of": ("prepare videos",),
