@@ -34,6 +34,7 @@ FILES = ("prepare videos", "predict")
 # Under which commands a function's messages appear: what they advise exists for all of these.
 UNDER = {
     "answers.clips.choose_classes": ("predict",),
+    "commands.about": ("doctor",),
     "commands.entry": ("train",),
     "commands.predict.predict": ("predict",),
     "commands.printing.print_store": ("inspect", *STORES, "store embed"),

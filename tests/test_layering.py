@@ -56,7 +56,7 @@ ROOMS = {
         *("numbers", "observers", "auxiliary", "protocol", "model_file", "provenance", "records"),
         *("run", "evaluate", "release", "embed"),
     ),
-    "answers": ("aligned_models", "files", "evidence", "classifier", "clips"),
+    "answers": ("aligned_models", "files", "known_weights", "evidence", "classifier", "clips"),
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),
     "reports": (
         *("theme", "answer_timeline", "results", "partitions", "projection", "plots"),

@@ -125,11 +125,9 @@ def open_aligned(name: str) -> TrainedModel:
         space: torch.from_numpy(_embedded(resolved(each, spec), classes.names))
         for space, each in settings.items()
     }
+    text = ClassText(matrices)
     config = configure(
-        experiment,
-        audio_dim=spec.audio_dim,
-        visual_dim=spec.visual_dim,
-        text_dim=ClassText(text).dims,
+        experiment, audio_dim=spec.audio_dim, visual_dim=spec.visual_dim, text_dim=text.dims
     )
     return TrainedModel(
         system="aligned",
