@@ -79,6 +79,7 @@ OTHER_VALUES: dict[str, tuple[Any, dict[str, Any]]] = {
     "evaluation.gamma_grid": ("margins", {}),
     "evaluation.gamma_max": (2.0, {}),
     "evaluation.gamma_step": (0.5, {}),
+    "evaluation.anchored": (True, {}),
 }
 """Of every field of a section. The other value may be a few that only go together; what stands
 beside it stands in its section. Sizes are those of `tiny_experiment`; the files of `text.path` and

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tcaf.data.batches import FeatureBatch, LoadedClips, load_batch
+from tcaf.data.batches import FeatureBatch, JoinedClips, LoadedClips, load_batch
 from tcaf.data.features import FeatureSpec, VideoFeatures
 from tcaf.data.packed import Packed
 from tcaf.data.sampler import Sampler, few_of_each, in_order
@@ -356,3 +356,18 @@ def packed(lens):
 def test_errors(make, message):
     with pytest.raises(TCAFError, match=message):
         make()
+
+
+@given(st.lists(st.integers(0, 8), min_size=1, max_size=13))
+@settings(max_examples=20, deadline=None)
+def test_clips_of_two_origins_are_those_of_one(store, rows):
+    """The first six rows are a store's, three more are clips in memory."""
+    lens = [*LENS, (2, 1), (0, 5), (4, 0)]
+    other = LoadedClips(make_videos(lens)[6:], SPEC)
+    joined, whole = JoinedClips(store, other), LoadedClips(make_videos(lens), SPEC)
+    windows = Windows(window_s=7.0)
+    one, all_ = (load_batch(clips, np.array(rows), windows) for clips in (joined, whole))
+    for modality in ("audio", "visual"):
+        assert joined.lens(modality).tolist() == whole.lens(modality).tolist()
+        for part in ("tokens", "lens", "times"):
+            torch.testing.assert_close(*(getattr(b.modality(modality), part) for b in (one, all_)))

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -72,6 +74,27 @@ def test_an_epoch_chosen_by_nobody():
     axes = titled(training_curves(two_stages(), chosen_epoch=4))
     assert "chosen: 4" in drawn(axes["stage 1: losses"])
     assert "chosen: 4" not in drawn(axes["stage 2: losses"])
+
+
+@pytest.mark.parametrize("width", ["wide", "narrow"])
+def test_an_epoch_of_a_closed_form_is_a_choice(width):
+    """Its record has regularisers beside the loss: they name the choice and are no losses."""
+    tried = [(0.5, 3.0), (0.5, 1.0), (0.2, 3.0), (0.2, 1.0)]
+    records = [
+        replace(
+            record(1 + (number == 5), min(number, 3), number < 5, rate=0.0),
+            epoch=number if number < 5 else 3,
+            losses={"loss": 0.1 * number, "rho": rho, "lambda": lambda_},
+        )
+        for number, (rho, lambda_) in enumerate([*tried, tried[2]], start=1)
+    ]
+    axes = titled(training_curves(records, chosen_epoch=3, width=width))
+    assert set(axes) == {"stage 1: losses", "stage 1: validation (%)", "stage 2: losses"}
+    assert set(drawn(axes["stage 1: losses"])) == {"total", "chosen: rho 0.2,\nlambda 3"}
+    # Named once a stage, below its lowest row.
+    labels = [axis.get_xlabel() for axis in axes.values()]
+    assert labels == ["", "choice of rho, lambda", "choice of rho, lambda"]
+    assert axes["stage 2: losses"].lines[0].get_xdata().tolist() == [3]
 
 
 def test_some_epochs_are_not_validated():

@@ -42,6 +42,7 @@ from tcaf.training.observers import EpochRecord
 from tcaf.training.protocol import EpochDone, TwoStages, choose
 from tcaf.training.run import Run
 from two_spaces import SYSTEM
+from write_aligned_text import aligned_text
 from write_labelled import labelled_store
 from write_world import world_of_two_splits
 
@@ -132,6 +133,15 @@ def gammas(world, experiment):
     with patch("tcaf.evaluation.parts.score", wraps=score) as spy:
         protocol.evaluate(protocol.new_stage(1).model, protocol.validation, None)
     return spy.call_args.kwargs["gammas"]
+
+
+def anchored(world, experiment):
+    """The margins of validation clips, where every modality has class text of its own size."""
+    text = {"text": world.store.text("attributes"), **aligned_text(world.store)}
+    protocol = TwoStages(experiment, world.store, text)
+    model = protocol.new_stage(1).model
+    answering = protocol.answering(model, protocol.anchor(model))
+    return protocol.evaluate(answering, protocol.validation, 0.0).decisions.margin.tolist()
 
 
 def num_epochs(world, experiment):
@@ -317,6 +327,7 @@ TABLE = {
     "evaluation.gamma_grid": gammas,
     "evaluation.gamma_max": gammas,
     "evaluation.gamma_step": gammas,
+    "evaluation.anchored": anchored,
 }
 PLAIN = {
     "seed": (weights, 1),

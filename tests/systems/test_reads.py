@@ -5,7 +5,6 @@ from dataclasses import fields, replace
 from functools import cache
 from unittest.mock import patch
 
-import numpy as np
 import pytest
 import torch
 
@@ -13,7 +12,7 @@ from other_values import OTHER_VALUES, STORED, replace_in, with_other_values
 from tcaf.evaluation.gzsl import score
 from tcaf.evaluation.parts import EvaluationPart
 from tcaf.execution.devices import pick_device
-from tcaf.settings.experiment import TEXT, text_settings
+from tcaf.settings.experiment import text_settings
 from tcaf.settings.sections import ModelSettings
 from tcaf.systems.interface import System
 from tcaf.systems.joint_space import TCAFConfig
@@ -24,6 +23,7 @@ from tcaf.systems.tcaf import TCAF
 from tcaf.text.class_text import embed_classes
 from tcaf.training.observers import EpochRecord
 from tcaf.training.protocol import TwoStages
+from write_aligned_text import aligned_text
 from write_world import world_of_two_splits
 
 # Shapes are checked by the tests of what is called here.
@@ -94,6 +94,7 @@ OTHER_OPTIONS = {
     "cosine_from": "origin",
     "kappa": 3.0,
     "time": "off",
+    "spread": "on",
     "num_random": 7,
     "temperature": 0.5,
     "visual_weight": 0.1,
@@ -133,27 +134,15 @@ def run(store):
         yield remembered
 
 
-def spaces(experiment):
-    return ENTRIES[experiment.system].spaces
-
-
-def class_text(space, experiment, names, store):
-    """Returns class text of a space; that of a modality has the size of its features."""
-    if space == TEXT:
-        return embed_classes(text_settings(experiment), names, store)
-    draw = np.random.default_rng(len(space))
-    return draw.normal(size=(len(names), store.spec.dim(space))).astype(np.float32)
-
-
 def short_run(experiment, store):
     names = store.split(experiment.data.split).classes
-    texts = {space: class_text(space, experiment, names, store) for space in spaces(experiment)}
-    by_name = {space: dict(zip(names, text, strict=True)) for space, text in texts.items()}
+    text = embed_classes(text_settings(experiment), names, store)
     with patch("torch.cuda.is_available", return_value=True):
         # Where the model would go if there were a GPU.
         device = pick_device(experiment.training.device)
     with patch("tcaf.training.protocol.pick_device", return_value=torch.device("cpu")) as asked:
-        protocol = TwoStages(experiment, store, by_name)
+        spaces = {"text": dict(zip(names, text, strict=True)), **aligned_text(store, names)}
+        protocol = TwoStages(experiment, store, spaces)
     asked.assert_called_once_with(experiment.training.device)
     stage = protocol.new_stage(1)
     sizes = []
@@ -162,7 +151,8 @@ def short_run(experiment, store):
     some = protocol.validation
     some = EvaluationPart(store, some.rows[::3], some.classes, some.class_text)
     with patch("tcaf.evaluation.parts.score", wraps=score) as spy:
-        result = protocol.evaluate(stage.model, some, None)
+        model = protocol.answering(stage.model, protocol.anchor(stage.model))
+        result = protocol.evaluate(model, some, None)
     decided = result.decisions
     return {
         "classes": protocol.split,

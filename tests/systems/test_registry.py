@@ -66,6 +66,7 @@ def test_order_and_what_each_is_given():
         "cjme": "CJME",
         "avgzslnet": "AVGZSLNet",
         "avca": "AVCA",
+        "clipclap": "ClipClap",
         "ridge": "Ridge",
         "tcaf_cosine": "TCaF (cosine head)",
         "textlda": "TextLDA",
@@ -73,7 +74,13 @@ def test_order_and_what_each_is_given():
     }
     assert next(iter(SYSTEMS)) == "tcaf"
     # The methods before TCaF see time averages; three of them are trained with triplets.
-    assert [n for n, s in SYSTEMS.items() if s.averages] == ["cjme", "avgzslnet", "avca", "ridge"]
+    assert [n for n, s in SYSTEMS.items() if s.averages] == [
+        "cjme",
+        "avgzslnet",
+        "avca",
+        "clipclap",
+        "ridge",
+    ]
     assert [n for n, s in SYSTEMS.items() if s.negatives] == ["cjme", "avgzslnet", "avca"]
     assert [n for n, s in SYSTEMS.items() if s.fit] == ["ridge", "textlda"]
     for name in ("tcaf", "attention_fusion", "perceiver"):

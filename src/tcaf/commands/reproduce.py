@@ -44,7 +44,8 @@ def reproduce(
         table: number of the table in the paper.
         store: folder of a feature store.
         seeds: of the runs of each row.
-        models: rows wanted, by name, such as tcaf or avca; all by default.
+        models: rows wanted, by name, such as tcaf or avca; by default all that can be run on the
+            data, of sound alone without those that need a picture.
         partitions: how many random partitions to run on in place of the store's own split.
         config: presets or TOML files, in order, over those that data and systems have.
         options: settings that single systems have, for the rows that have them, as in
@@ -60,7 +61,7 @@ def reproduce(
     from tcaf.data.random_partitions import base_split
     from tcaf.data.store import FeatureStore
     from tcaf.experiments.layers import dataset_of
-    from tcaf.experiments.reproduce import collect, collect_by_partition, plan, run_jobs
+    from tcaf.experiments.reproduce import collect, collect_by_partition, left_out, plan, run_jobs
     from tcaf.experiments.tables import paper_table
     from tcaf.files.atomic import check_folder, only_writer
     from tcaf.plugins import load_plugin
@@ -105,6 +106,8 @@ def reproduce(
         lambda value: printing.print_table(value, out, files),
         json,
     )
+    for name, why in left_out(found, opened, planned, models or []).items():
+        note(f"left out: {name}, since {why}")
     if failed := sum(outcome.error is not None for outcome in outcomes):
         raise TCAFError(f"{failed} of {len(outcomes)} runs failed; {out / files[0]} says why")
 

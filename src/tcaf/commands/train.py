@@ -41,12 +41,19 @@ def train(
     Args:
         store: folder of a feature store, from `tcaf prepare`.
         out: folder of the run.
+<<<<<<< HEAD
         system: what to train: tcaf, attention_fusion, perceiver, cjme, avgzslnet, avca, ridge,
             tcaf_cosine, textlda, aligned or your own; by default textlda for videos, else tcaf.
+=======
+        system: what to train: tcaf, attention_fusion, perceiver, cjme, avgzslnet, avca,
+            clipclap, ridge, tcaf_cosine, textlda, or one of your own; textlda by default for
+            videos, else tcaf.
+>>>>>>> main
         config: presets or TOML files in order: PRESETS.
         seed: all randomness follows from it; 0 by default.
         options: settings of the system alone, as in `--options.dropout 0.2`.
-        auxiliary: store of further labelled videos, for textlda; the setting data.auxiliary.
+        auxiliary: further labelled videos: a store, or a CSV of id and labels of clips of `store`
+            that are in no part; the setting data.auxiliary.
         plugin: a Python file that registers a system of your own (docs/your-own-model.md).
         resume: carry on with the run in `out`.
         tensorboard: also write curves for TensorBoard into `out` (extra `track`).
@@ -101,8 +108,14 @@ def show_settings(
 
     Args:
         store: folder of a feature store, whose data may have a preset.
+<<<<<<< HEAD
         system: what to train: tcaf, attention_fusion, perceiver, cjme, avgzslnet, avca, ridge,
             tcaf_cosine, textlda, aligned or your own; by default textlda for videos, else tcaf.
+=======
+        system: what to train: tcaf, attention_fusion, perceiver, cjme, avgzslnet, avca,
+            clipclap, ridge, tcaf_cosine, textlda, or one of your own; textlda by default for
+            videos, else tcaf.
+>>>>>>> main
         config: presets or TOML files in order: PRESETS.
         seed: all randomness follows from it; 0 by default.
         options: settings of the system alone, as in `--options.dropout 0.2`.

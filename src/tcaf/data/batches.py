@@ -6,6 +6,7 @@ nothing of models.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -142,6 +143,52 @@ class LoadedClips:
         cuts = zip(rows.tolist(), first.tolist(), lens.tolist(), strict=True)
         parts = [self.videos[row].tokens(modality)[at : at + length] for row, at, length in cuts]
         return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class JoinedClips:
+    """Clips of two origins as one: the rows of the second go on where those of the first end.
+
+    Args:
+        first: some clips.
+        second: others, whose tokens are of the same sizes and steps.
+    """
+
+    first: Clips
+    second: Clips
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """What the numbers of both mean."""
+        return self.first.spec
+
+    @cached_property
+    def _lens(self) -> dict[Modality, Int[np.ndarray, " num_clips"]]:
+        both = (self.first, self.second)
+        return {m: np.concatenate([clips.lens(m) for clips in both]) for m in MODALITIES}
+
+    def lens(self, modality: Modality) -> Int[np.ndarray, " num_clips"]:
+        """Returns the number of tokens of each clip."""
+        return self._lens[modality]
+
+    def gather(
+        self,
+        rows: Int[np.ndarray, " batch"],
+        modality: Modality,
+        first: Int[np.ndarray, " batch"],
+        lens: Int[np.ndarray, " batch"],
+    ) -> Float[np.ndarray, "total dim"]:
+        """Returns `lens` tokens of each row from its `first` on, clip after clip."""
+        tokens = np.empty((int(lens.sum()), self.spec.dim(modality)), np.float32)
+        ends = len(self.first.lens(modality))
+        for clips, own, before in (
+            (self.first, rows < ends, 0),
+            (self.second, rows >= ends, ends),
+        ):
+            if own.any():
+                found = clips.gather(rows[own] - before, modality, first[own], lens[own])
+                tokens[np.repeat(own, lens)] = found
+        return tokens
 
 
 def load_batch(

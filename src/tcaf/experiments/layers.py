@@ -24,7 +24,12 @@ from tcaf.systems.registry import SYSTEMS, find_system
 OVERLAYS = ("official",)
 """Presets that are for no data and no system: they are laid where they are named."""
 
-_KINDS = {"youtube8m": "yt8m", "synthetic": "synthetic", "videos": "videos"}
+_KINDS = {
+    "youtube8m": "yt8m",
+    "audioset": "audioset",
+    "synthetic": "synthetic",
+    "videos": "videos",
+}
 """Data sets by the kind of a store's source."""
 
 
@@ -46,9 +51,12 @@ class Layer:
 def dataset_of(store: FeatureStore) -> str | None:
     """Returns the benchmark that a store holds, as presets and tables call it; None for others.
 
-    The authors' features are known by their classes, all of which have to be published ones.
+    The authors' features are known by their classes, all of which have to be published ones; videos
+    of a benchmark count as it where their features are those of the paper's two networks.
     """
     kind = store.source.get("kind")
+    if kind == "videos" and store.source.get("benchmark") in BENCHMARKS and _is_as_paper(store):
+        return str(store.source["benchmark"])
     if kind != "official":
         return _KINDS.get(str(kind))
     names = set(store.class_names.tolist())
@@ -56,6 +64,11 @@ def dataset_of(store: FeatureStore) -> str | None:
         if names <= set(load_benchmark(benchmark).words):
             return benchmark
     return None
+
+
+def _is_as_paper(store: FeatureStore) -> bool:
+    names = store.spec.audio_backbone, store.spec.visual_backbone
+    return tuple(name.partition(":")[0] for name in names) == ("vggish", "c3d")
 
 
 def dataset_preset(store: FeatureStore, split: str = "cls") -> str | None:
@@ -117,16 +130,33 @@ def experiment_layers(
 def _of_one_source(layers: Sequence[Layer]) -> list[Layer]:
     """Returns the layers without what presets say of another text source than the one in force.
 
-    A file of vectors or a word list of one source is nothing to another; what a person wrote stays.
+    A file of vectors, a word list or prompts of one source are nothing to another; what a person
+    wrote stays. Each text space has a source of its own.
     """
-    sources = [layer.settings.get("text", {}).get("source") for layer in layers]
-    last = next((source for source in reversed(sources) if source), None)
-    return [
-        layer
-        if layer.by_hand or source in (None, last)
-        else replace(layer, settings={n: v for n, v in layer.settings.items() if n != "text"})
-        for layer, source in zip(layers, sources, strict=True)
-    ]
+    spaces = {space for layer in layers for space in layer.settings.get("text_spaces", {})}
+    for path in (("text",), *(("text_spaces", space) for space in sorted(spaces))):
+        said = [_section(layer.settings, path) for layer in layers]
+        sources = [section.get("source") for section in said]
+        last = next((source for source in reversed(sources) if source), None)
+        layers = [
+            layer
+            if layer.by_hand or source in (None, last)
+            else replace(layer, settings=without(layer.settings, _named(section, path)))
+            for layer, source, section in zip(layers, sources, said, strict=True)
+        ]
+    return list(layers)
+
+
+def _section(settings: Mapping[str, Any], path: Sequence[str]) -> Mapping[str, Any]:
+    """Returns a section, or a section within one; nothing where it is not one."""
+    for name in path:
+        inner = settings.get(name, {})
+        settings = inner if isinstance(inner, Mapping) else {}
+    return settings
+
+
+def _named(section: Mapping[str, Any], path: Sequence[str]) -> list[str]:
+    return [".".join((*path, name)) for name in section]
 
 
 def system_layers(data: str | None, name: str) -> list[Layer]:

@@ -304,18 +304,14 @@ def _reliability(one: Series, notes: list[str]) -> list[PageFigure]:
 
 def _training(detail: Detail) -> PageFigure:
     """Returns the training of the run that is shown in detail."""
-    # Ridge records its regulariser beside its losses; that is no loss.
-    records = [
-        replace(r, losses={k: v for k, v in r.losses.items() if k != "lambda"})
-        for r in detail.run.records()
-    ]
+    records = detail.run.records()
     chosen = (detail.run.result or {})["choice"]["epoch"]
     return PageFigure.of(
         "training",
         lambda width: training_curves(records, chosen_epoch=chosen, width=width),
         title="Training",
         caption=f"Losses, validation scores and learning rate of {detail.name}; the line marks "
-        "the epoch that validation chose.",
+        "what validation chose: an epoch or, of a closed form, the regularisers.",
         alt="Losses and validation scores over epochs.",
     )
 

@@ -30,7 +30,8 @@ def training_curves(
 
     Stages stand side by side, or one below the other where it is narrow; what a stage does not
     have, such as validation in stage 2 or the learning rate of a closed form, is left out. The
-    chosen epoch is marked in all of them.
+    chosen epoch is marked in all of them. An epoch of a closed form is a choice of regularisers,
+    which its record has beside the loss: the axis says which.
 
     Args:
         records: of one run, in any order.
@@ -59,7 +60,7 @@ def training_curves(
             figure = new_figure(width, sum(tall) + 0.5 * len(parts))
             axes = list(figure.subplots(len(parts), squeeze=False, height_ratios=tall).flat)
         for axis, part in zip(axes, parts, strict=True):
-            _draw_epochs(axis, part.what, part.epochs, chosen_epoch)
+            _draw_epochs(axis, part, chosen_epoch)
         for row in rows:
             beside = [a for a, part in zip(axes, parts, strict=True) if part.what == row]
             _finish_row(beside, row, wide)
@@ -68,11 +69,24 @@ def training_curves(
 
 @dataclass(frozen=True)
 class _Part:
-    """One row of one stage; stages are columns."""
+    """One row of one stage; stages are columns.
+
+    Args:
+        what: one of `ROWS`.
+        column: of the stage.
+        epochs: of the stage, in order.
+        last: it is the lowest row of its stage.
+    """
 
     what: str
     column: int
     epochs: list[EpochRecord]
+    last: bool
+
+    @property
+    def solved(self) -> bool:
+        """Whether epochs are choices of a closed form, in which nothing moves by steps."""
+        return not any(record.learning_rate for record in self.epochs)
 
 
 def _parts(records: Sequence[EpochRecord]) -> list[_Part]:
@@ -85,7 +99,8 @@ def _parts(records: Sequence[EpochRecord]) -> list[_Part]:
             "validation": any(record.validation for record in epochs),
             "learning rate": any(record.learning_rate for record in epochs),
         }
-        parts += [_Part(what, column, epochs) for what in ROWS if there[what]]
+        rows = [what for what in ROWS if there[what]]
+        parts += [_Part(what, column, epochs, what == rows[-1]) for what in rows]
     return parts
 
 
@@ -104,16 +119,31 @@ def _finish_row(axes: list[Any], what: str, wide: bool) -> None:
         axes[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), **style)
     else:
         for axis in axes:
-            axis.legend(loc="upper left", bbox_to_anchor=(-0.05, -0.12), ncols=3, **style)
+            below = -0.3 if axis.get_xlabel() else -0.12
+            axis.legend(loc="upper left", bbox_to_anchor=(-0.05, below), ncols=3, **style)
 
 
-def _draw_epochs(axis: Any, what: str, epochs: list[EpochRecord], chosen: int | None) -> None:
+def _chosen(record: EpochRecord) -> dict[str, float]:
+    """Returns the regularisers of an epoch of a closed form."""
+    return {name: value for name, value in record.losses.items() if name != "loss"}
+
+
+def _across(part: _Part) -> str:
+    """Returns what the horizontal axis counts."""
+    if not part.solved:
+        return "epoch"
+    names = ", ".join(_chosen(part.epochs[0]))
+    return f"choice of {names}" if names else "choice"
+
+
+def _draw_epochs(axis: Any, part: _Part, chosen: int | None) -> None:
     """Draws one row of one stage."""
+    what, epochs = part.what, part.epochs
     numbers = np.array([record.epoch for record in epochs])
     many = len(numbers) > 1
     style = {"marker": None if many else "o", "ms": 4}
     if what == "losses":
-        for place, name in enumerate(epochs[0].losses):
+        for place, name in enumerate(["loss"] if part.solved else epochs[0].losses):
             values = [record.losses.get(name, np.nan) for record in epochs]
             label = LOSSES.get(name, name.replace("_", " "))
             colour = light("ink") if name == "loss" else SERIES[(place - 1) % len(SERIES)]
@@ -135,14 +165,21 @@ def _draw_epochs(axis: Any, what: str, epochs: list[EpochRecord], chosen: int | 
             ticker.FuncFormatter(lambda rate, _: f"{rate:.3g}".replace("e-0", "e-"))
         )
         axis.yaxis.set_minor_locator(ticker.NullLocator())
-        axis.set_xlabel("epoch")
     titles = {"validation": "validation (%)"}
     axis.set_title(f"stage {epochs[0].stage}: {titles.get(what, what)}")
     axis.grid(axis="y")
     axis.margins(x=0.02)
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    if many:
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    else:
+        axis.set_xticks(numbers)
+    if part.last:
+        axis.set_xlabel(_across(part))
     if chosen is not None and numbers[0] <= chosen <= numbers[-1]:
-        axis.axvline(chosen, color=light("ink"), lw=0.9, ls=(0, (4, 3)), label=f"chosen: {chosen}")
+        record = epochs[int(np.searchsorted(numbers, chosen))]
+        names = [f"{name} {value:.3g}" for name, value in _chosen(record).items()]
+        what = ",\n".join(names) if part.solved and names else str(chosen)
+        axis.axvline(chosen, color=light("ink"), lw=0.9, ls=(0, (4, 3)), label=f"chosen: {what}")
 
 
 def _edges(times: Float[np.ndarray, " tokens"]) -> tuple[float, float, float]:

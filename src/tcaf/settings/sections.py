@@ -31,9 +31,10 @@ class DataSettings:
         clips_per_class: train on at most so many clips of each class, drawn by the seed; validation
             and test keep all of theirs. Of two numbers the smaller one's clips are among the larger
             one's. None takes all.
-        auxiliary: folder of a store of further videos with labels of any kind, to learn from beside
-            the clips. Labels that are names of unseen classes are dropped, with the videos that
-            carry them.
+        auxiliary: further videos with labels of any kind, to learn from beside the clips: folder of
+            a store of such, or a CSV of id and labels (`cat|meowing`) that gives labels to clips of
+            the run's own store that are in no part. Labels that are names of unseen classes are
+            dropped, with the videos that carry them.
         auxiliary_similarity: labels are dropped like those whose name is as similar to that of an
             unseen class, as a cosine of text embeddings; 1 drops the names alone.
     """
@@ -235,6 +236,10 @@ class EvaluationSettings:
             systems whose distances are of another scale than TCaF's.
         gamma_max: largest gamma of the fixed grid.
         gamma_step: distance between the gammas of the fixed grid.
+        anchored: take half of a system's distance and half of the cosine distance of the features
+            from class text in their own space, brought to the same mean, in validation, test and
+            answers; for features of models that embed text too, whose text is in the sections
+            `[text_spaces.visual]` and `[text_spaces.audio]`.
     """
 
     window_s: Positive | None = None
@@ -242,6 +247,7 @@ class EvaluationSettings:
     gamma_grid: Literal["fixed", "margins"] = "fixed"
     gamma_max: NotNegative = 3.0
     gamma_step: Positive = 0.2
+    anchored: bool = False
 
     def __post_init__(self) -> None:
         if self.gamma_grid == "margins" and (self.gamma_max, self.gamma_step) != (3.0, 0.2):

@@ -30,9 +30,6 @@ from tcaf.settings.validation import Positive, settings
 from tcaf.systems.blocks import check_dims
 from tcaf.systems.interface import ClassEmbeddings, TextSpacesConfig
 
-SPACES: tuple[Modality, ...] = ("visual", "audio")
-"""The text spaces, called as the modality that each is the space of."""
-
 WEIGHTS = (0.5, 0.6, 0.4, 0.7, 0.3, 0.8, 0.2, 0.9, 0.1, 1.0, 0.0)
 """The weights of the picture that validation chooses from; of equals the first."""
 

@@ -32,6 +32,9 @@ from tcaf.systems.stages import (
     TrainingPart,
 )
 
+ALIGNED_SPACES: tuple[Modality, ...] = ("visual", "audio")
+"""The text spaces of features as they are, which are named after the modalities."""
+
 
 @settings("model", kw_only=True)
 class FeatureConfig:
@@ -137,6 +140,24 @@ class Reduces(Protocol):
 
 
 @runtime_checkable
+class ReadsTime(Protocol):
+    """A model that says itself how much of a clip's time it reads, after its fit.
+
+    Of others their system says it (`System.reads_time`).
+    """
+
+    @property
+    def reads_seconds(self) -> bool:
+        """Whether it matters when tokens are."""
+        ...
+
+    @property
+    def reads_many(self) -> bool:
+        """Whether it matters if a clip is one token or many with the same mean."""
+        ...
+
+
+@runtime_checkable
 class Together(Protocol):
     """A model that can answer many clips at once, each in the light of all others (transductive).
 
@@ -177,13 +198,16 @@ class System:
         optimiser: makes the model's optimiser and schedule; by default they follow from the section
             training (`new_optimiser`).
         fit: all clips of a stage, whole, to a `Fit`: one solution for each epoch's regulariser.
-        auxiliary_fit: the same with further labelled videos, where the system can learn from such.
+        auxiliary_fit: the same with further labelled videos, in place of what other systems do with
+            these: their labels are further classes (`TrainingPart.with_further_classes`).
         training_free: the model is ready as it is built; validation chooses gamma.
         choices: of a training-free system whose model can be one of several (`Chooses`), how many;
             validation chooses an epoch, as it chooses a fit's regulariser.
         spaces: the text spaces that it reads: `text` is the section text, others are those of
             `Experiment.text_spaces`. Of a single one, model, objective and fit are given the matrix
             of text embeddings; of several a `ClassText`, the matrices by space.
+        needs_both: it learns from sound beside picture, so that data with one of them is nothing to
+            it.
         averages: the model sees nothing but the mean over time of whole clips, so that windows and
             sequences need not be read.
         ignores: settings that it does not read though systems of its kind do, as `model.attention`,
@@ -205,6 +229,7 @@ class System:
     fit: NewFit | None = None
     auxiliary_fit: NewAuxiliaryFit | None = None
     training_free: bool = False
+    needs_both: bool = False
     choices: Callable[[Experiment], int] | None = None
     averages: bool = False
     spaces: tuple[str, ...] = (TEXT,)
@@ -246,12 +271,30 @@ class System:
             )
 
     def text_settings(self, experiment: Experiment) -> dict[str, TextSettings]:
-        """Returns where class vectors come from, for each text space that the system reads.
+        """Returns where class vectors come from, for each text space that a run reads.
 
         Raises:
-            TCAFError: the experiment does not have one of them.
+            TCAFError: the experiment does not have one of them, or says of a modality's space where
+                it comes from though nothing reads it.
         """
-        return {space: text_settings(experiment, space) for space in self.spaces}
+        spaces = self.all_spaces(experiment)
+        for modality in ALIGNED_SPACES:
+            if modality in experiment.text_spaces and modality not in spaces:
+                raise TCAFError(
+                    f"system {self.name!r} does not read text_spaces.{modality}; leave it out, or "
+                    "set evaluation.anchored, which does"
+                )
+        # What an anchor is compared with need not be named: it is the text of the features' model.
+        known: dict[str, TextSettings] = {
+            m: TextSettings(source="backbone", modality=m) for m in ALIGNED_SPACES if m in spaces
+        }
+        experiment = replace(experiment, text_spaces={**known, **experiment.text_spaces})
+        return {space: text_settings(experiment, space) for space in spaces}
+
+    def all_spaces(self, experiment: Experiment) -> tuple[str, ...]:
+        """Returns the text spaces that a run reads: the system's own, then those of anchors."""
+        anchors = ALIGNED_SPACES if experiment.evaluation.anchored else ()
+        return tuple(dict.fromkeys([*self.spaces, *anchors]))
 
     def reads_time(self, experiment: Experiment) -> bool:
         """Returns whether the model sees more of a clip than the mean over time."""
@@ -298,6 +341,8 @@ class System:
             TCAFError: there are no clips to learn from.
         """
         part.check(number)
+        if self.auxiliary_fit is None:
+            part = part.with_further_classes()
         if self.objective is not None:
             return DescentStage(
                 model,

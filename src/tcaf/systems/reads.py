@@ -10,7 +10,7 @@ from typing import Any
 from tcaf.settings.experiment import TEXT, Experiment
 from tcaf.settings.fidelity import Fidelity
 from tcaf.settings.sections import ModelSettings
-from tcaf.systems.interface import InputConfig, System, TextSpacesConfig
+from tcaf.systems.interface import ALIGNED_SPACES, InputConfig, System, TextSpacesConfig
 from tcaf.systems.registry import find_system
 
 _WINDOWS = frozenset(
@@ -57,13 +57,14 @@ def reads_setting(system: System, name: str) -> bool:
     """
     section, _, field = name.partition(".")
     if name.startswith("data.auxiliary"):
-        return system.auxiliary_fit is not None
+        return not system.training_free
     if section == "options":
         return field in own_options(system)
     if name in system.ignores or section in system.ignores:
         return False
     if section == "text_spaces":
-        return field.partition(".")[0] in system.spaces
+        # Those of modalities serve any system once its distances are anchored.
+        return field.partition(".")[0] in (*system.spaces, *ALIGNED_SPACES)
     if section == TEXT or name == "fidelity.class_vectors":
         return TEXT in system.spaces
     own = {each.name for each in fields(system.config)}

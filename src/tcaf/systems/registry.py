@@ -18,12 +18,13 @@ from tcaf.plugins import Registry
 from tcaf.settings.experiment import Experiment
 from tcaf.settings.sections import ModelSettings
 from tcaf.settings.validation import check_values
-from tcaf.systems.aligned import SPACES, Aligned, AlignedConfig, num_choices
+from tcaf.systems.aligned import Aligned, AlignedConfig, num_choices
 from tcaf.systems.attention_fusion import AttentionFusion
 from tcaf.systems.avca import AVCA, AVCAConfig, avca_objective
 from tcaf.systems.avgzslnet import AVGZSLNet, AVGZSLNetConfig, avgzslnet_objective
 from tcaf.systems.cjme import CJME, CJMEConfig, cjme_objective
-from tcaf.systems.interface import FeatureConfig, System, TextSpacesConfig
+from tcaf.systems.clipclap import ClipClap, ClipClapConfig, clipclap_objective
+from tcaf.systems.interface import ALIGNED_SPACES, FeatureConfig, System, TextSpacesConfig
 from tcaf.systems.joint_space import TCAFConfig, used_modalities
 from tcaf.systems.perceiver import Perceiver, PerceiverConfig
 from tcaf.systems.ridge import Ridge, RidgeConfig, RidgeFit
@@ -130,7 +131,12 @@ _UNSCALED = frozenset(
     {"fidelity.audio_scaling", "fidelity.visual_scaling", "fidelity.batch_norm_momentum"}
 )
 
-_AVERAGED: dict[str, Any] = {"averages": True, "negatives": True, "ignores": _TRIPLETS}
+_AVERAGED: dict[str, Any] = {
+    "averages": True,
+    "negatives": True,
+    "needs_both": True,
+    "ignores": _TRIPLETS,
+}
 
 for _system in (
     System("tcaf", "TCaF", TCAFConfig, TCAF, tcaf_objective),
@@ -148,6 +154,17 @@ for _system in (
     System("cjme", "CJME", CJMEConfig, CJME, cjme_objective, **_AVERAGED),
     System("avgzslnet", "AVGZSLNet", AVGZSLNetConfig, AVGZSLNet, avgzslnet_objective, **_AVERAGED),
     System("avca", "AVCA", AVCAConfig, AVCA, avca_objective, **_AVERAGED),
+    System(
+        "clipclap",
+        "ClipClap",
+        ClipClapConfig,
+        ClipClap,
+        clipclap_objective,
+        averages=True,
+        needs_both=True,
+        spaces=ALIGNED_SPACES,
+        ignores=frozenset({"fidelity.text_statistics"}),
+    ),
     System("ridge", "Ridge", RidgeConfig, Ridge, fit=RidgeFit, averages=True, ignores=_UNSCALED),
     System(
         "tcaf_cosine",
@@ -173,7 +190,7 @@ for _system in (
         Aligned,
         training_free=True,
         choices=num_choices,
-        spaces=SPACES,
+        spaces=ALIGNED_SPACES,
         ignores=_UNSCALED | _NO_TIME | {"data.average"},
     ),
 ):

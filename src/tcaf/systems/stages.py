@@ -8,7 +8,7 @@ Knows nothing of files, of validation or of the second stage.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from tcaf.data.batches import FeatureBatch, load_batch
+from tcaf.data.batches import Clips, FeatureBatch, JoinedClips, load_batch
 from tcaf.data.sampler import Sampler, in_order
 from tcaf.data.store import FeatureStore
 from tcaf.data.windows import Windows
@@ -73,6 +73,7 @@ class AuxiliaryPart:
         store: where the videos are.
         rows: which of them.
         labels: of each video, indices into the rows of `class_text`.
+        rarest: of each video its rarest label.
         groups: of each video its rarest label among the frequent ones; -1 where it has none.
         class_text: text embeddings of the labels, on `device`.
         windows: how videos are cut.
@@ -83,6 +84,7 @@ class AuxiliaryPart:
     store: FeatureStore
     rows: Int[np.ndarray, " videos"]
     labels: Sequence[Sequence[int]]
+    rarest: Int[np.ndarray, " videos"]
     groups: Int[np.ndarray, " videos"]
     class_text: ClassText
     windows: Windows
@@ -113,10 +115,10 @@ class TrainingPart:
         class_text: text embeddings of the seen classes of the stage, on `device`.
         windows: how clips are cut.
         device: where to compute.
-        auxiliary: further videos, for systems that can learn from such.
+        auxiliary: further videos to learn from.
     """
 
-    store: FeatureStore
+    store: Clips
     rows: Int[np.ndarray, " clips"]
     labels: Int[np.ndarray, " clips"]
     class_text: ClassText
@@ -131,7 +133,28 @@ class TrainingPart:
             TCAFError: there are no clips.
         """
         if not len(self.rows):
-            raise TCAFError(f"store {self.store.path} has no clips to train stage {number} on")
+            raise TCAFError(f"stage {number} has no clips to train on")
+
+    def with_further_classes(self) -> "TrainingPart":
+        """Returns a part with the labels of further videos as classes behind its own.
+
+        Each video is a clip of its rarest label, which says most of it.
+        """
+        further = self.auxiliary
+        if further is None:
+            return self
+        before = len(self.store.lens("audio"))
+        own, theirs = self.class_text, further.class_text
+        text = {space: torch.cat([matrix, theirs[space]]) for space, matrix in own.items()}
+        num_own = len(next(iter(own.values())))
+        return replace(
+            self,
+            store=JoinedClips(self.store, further.store),
+            rows=np.concatenate([self.rows, further.rows + before]),
+            labels=np.concatenate([self.labels, further.rarest + num_own]),
+            class_text=ClassText(text),
+            auxiliary=None,
+        )
 
     def load(
         self, chosen: Int[np.ndarray, " batch"], starts: torch.Generator | None = None

@@ -7,7 +7,7 @@ store. Reading files and running encoders is `text_sources` and `word_vectors`.
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -240,7 +240,11 @@ def _embed(
 
 
 def embed_in_spaces(
-    settings: Mapping[str, TextSettings], class_names: Sequence[str], store: FeatureStore
+    settings: Mapping[str, TextSettings],
+    class_names: Sequence[str],
+    store: FeatureStore,
+    *,
+    others: Collection[str] = (),
 ) -> ClassText:
     """Returns the text embeddings of classes in each of some text spaces.
 
@@ -248,6 +252,7 @@ def embed_in_spaces(
         settings: of each space.
         class_names: the classes.
         store: where stored embeddings and phrases lie.
+        others: who else a file of phrases may have rows for.
 
     Raises:
         TCAFError: see `embed_classes`; of several spaces it says which.
@@ -255,19 +260,19 @@ def embed_in_spaces(
     matrices = {}
     for space, own in settings.items():
         with naming_space(space, settings):
-            _warn_of_unused_rows(own, class_names)
+            _warn_of_unused_rows(own, {*class_names, *others})
             matrices[space] = torch.from_numpy(embed_classes(own, class_names, store))
     return ClassText(matrices)
 
 
-def _warn_of_unused_rows(settings: TextSettings, class_names: Sequence[str]) -> None:
+def _warn_of_unused_rows(settings: TextSettings, names: Collection[str]) -> None:
     """Warns of classes in a file of phrases which nobody asks for, as misspelt ones.
 
     Of tables of vectors such rows may be asked for later, by name.
     """
     if not settings.phrases_file:
         return
-    unused = sorted(set(read_phrases(Path(settings.phrases_file))) - set(class_names))
+    unused = sorted(set(read_phrases(Path(settings.phrases_file))) - set(names))
     if unused:
         warnings.warn(
             f"{settings.phrases_file} has rows of {len(unused)} classes that are not among those "

@@ -1,29 +1,37 @@
 """Further labelled videos for a run: which of them may be learnt from, and which labels are kept.
 
-Owns the rule that keeps unseen classes unseen. A label that is the name of one, in validation or
-test, or by its text nearly so, is dropped with every video that carries it; so is a video that the
-split's store has too. What was dropped is named in the run's provenance.
+They are those of another store, or clips of the run's own that a table gives labels to and no part
+of a split has. Owns the rule that keeps unseen classes unseen: a label that is the name of one, in
+validation or test, or by its text nearly so, is dropped with every video that carries it; so is a
+video that the split has too. What was dropped is named in the run's provenance.
 """
 
 import hashlib
 import json
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from tcaf.data.splits import Split
 from tcaf.data.store import FeatureStore
 from tcaf.data.windows import Windows
 from tcaf.errors import TCAFError
-from tcaf.settings.experiment import Experiment, text_settings
+from tcaf.files.csv_tables import csv_rows
+from tcaf.files.digests import file_digest
+from tcaf.settings.experiment import Experiment
+from tcaf.settings.sections import TextSettings
+from tcaf.systems.registry import find_system
 from tcaf.systems.stages import AuxiliaryPart
 from tcaf.text.class_text import BY_CLASS_NAME, embed_classes
-from tcaf.text.spaces import ClassText
+from tcaf.text.phrases import class_phrases, read_phrases
+from tcaf.text.spaces import ClassText, naming_space
 
 LEAST_VIDEOS = 2
 """Videos that a label needs to be learnt from."""
@@ -37,16 +45,22 @@ class AuxiliaryVideos:
     """The further videos that a run learns from.
 
     Args:
+        source: the store or the table of labels that was named.
+        content: a hash of it.
         store: where they are.
         rows: which of them.
         names: of the labels that are learnt from, sorted.
         labels: of each video, indices into `names`.
         dropped: labels that are too near to an unseen class, each with that class.
         num_dropped: videos that carry one of these.
-        num_known: videos that the split's store has too.
+        num_known: videos that the split has too.
+        num_rare: labels of too few videos.
+        missing: ids of a table that no clip of the store has.
         text: of the labels, by text space.
     """
 
+    source: Path
+    content: str
     store: FeatureStore
     rows: Int[np.ndarray, " videos"]
     names: tuple[str, ...]
@@ -54,20 +68,16 @@ class AuxiliaryVideos:
     dropped: Mapping[str, str]
     num_dropped: int
     num_known: int
-    text: Mapping[str, Float[np.ndarray, "num_labels text_dim"]]
+    num_rare: int
+    missing: tuple[str, ...]
+    text: Mapping[str, Float[np.ndarray, "num_labels _"]]
 
-    @property
-    def groups(self) -> Int[np.ndarray, " videos"]:
-        """Of each video its rarest label with `LEAST_IN_GROUP` videos; -1 where it has none."""
+    def rarest(self, least: int = 1) -> Int[np.ndarray, " videos"]:
+        """Returns of each video its rarest label with so many videos; -1 where it has none."""
         counts = Counter(label for own in self.labels for label in own)
+        frequent = ([n for n in own if counts[n] >= least] for own in self.labels)
         return np.array(
-            [
-                min((n for n in own if counts[n] >= LEAST_IN_GROUP), key=lambda n: (counts[n], n))
-                if any(counts[n] >= LEAST_IN_GROUP for n in own)
-                else -1
-                for own in self.labels
-            ],
-            np.int64,
+            [min(own, key=lambda n: (counts[n], n), default=-1) for own in frequent], np.int64
         )
 
     def part(self, windows: Windows, device: torch.device, batch_size: int) -> AuxiliaryPart:
@@ -77,7 +87,8 @@ class AuxiliaryVideos:
             self.store,
             self.rows,
             self.labels,
-            self.groups,
+            self.rarest(),
+            self.rarest(LEAST_IN_GROUP),
             text.to(device),
             windows,
             device,
@@ -87,46 +98,46 @@ class AuxiliaryVideos:
     def to_json(self) -> dict[str, Any]:
         """Returns what a run's provenance says of them."""
         return {
-            "store": str(self.store.path.resolve()),
-            "content": _content(self.store),
+            "store": str(self.source.resolve()),
+            "content": self.content,
             "videos": len(self.rows),
             "labels": len(self.names),
             "videos_dropped": self.num_dropped,
             "videos_known": self.num_known,
+            "videos_missing": list(self.missing),
+            "labels_rare": self.num_rare,
             "labels_dropped": dict(self.dropped),
         }
 
 
-def _content(store: FeatureStore) -> str:
-    """Returns a hash of a store's clips, labels and phrases."""
-    content = [store.fingerprint, store.phrases]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def auxiliary_content(experiment: Experiment) -> str | None:
-    """Returns a hash of the store of further videos that an experiment names; None without one.
-
-    Raises:
-        TCAFError: there is no such store.
-    """
-    path = experiment.data.auxiliary
-    return _content(FeatureStore.open(path)) if path else None
-
-
-def find_auxiliary(experiment: Experiment, store: FeatureStore) -> AuxiliaryVideos | None:
-    """Returns the further videos that an experiment learns from; None if it names no store.
+@dataclass(frozen=True)
+class _Labelled:
+    """Videos with labels, before any is left out.
 
     Args:
-        experiment: all settings.
-        store: of the split.
-
-    Raises:
-        TCAFError: no such store, one of other features or without labels, class text that labels
-            cannot have, or nothing is left to learn from.
+        store: where they are.
+        labels: of each clip of the store, none of most perhaps.
+        known: which clips the split has too.
+        missing: see `AuxiliaryVideos`.
     """
-    path = experiment.data.auxiliary
-    if not path:
-        return None
+
+    store: FeatureStore
+    labels: Sequence[tuple[str, ...]]
+    known: Bool[np.ndarray, " clips"]
+    missing: tuple[str, ...] = ()
+
+    @property
+    def said(self) -> list[set[str]]:
+        """All that is said of each clip that has labels: these, and its class where it has one."""
+        classes = self.store.class_names.tolist()
+        both = zip(self.labels, classes, strict=True)
+        return [{*own, *([name] if name else [])} if own else set() for own, name in both]
+
+
+def _open(path: str, store: FeatureStore) -> _Labelled:
+    """Opens what `data.auxiliary` names: a table of labels, or a store of videos with labels."""
+    if Path(path).is_file():
+        return _read_table(Path(path), store)
     other = FeatureStore.open(path)
     if other.spec != store.spec:
         raise TCAFError(
@@ -136,73 +147,187 @@ def find_auxiliary(experiment: Experiment, store: FeatureStore) -> AuxiliaryVide
     if not any(other.labels):
         raise TCAFError(
             f"data.auxiliary: the clips of store {path} have no labels; `tcaf prepare youtube8m` "
-            "makes a store that has, if no table of classes is named"
-        )
-    settings = text_settings(experiment)
-    if settings.source in BY_CLASS_NAME or settings.phrases_file:
-        raise TCAFError(
-            "data.auxiliary needs a text.source that embeds any label, such as sentence, and no "
-            f"text.phrases_file; got {settings.phrases_file or settings.source}"
+            "and `tcaf prepare audioset` make stores that have, if no table of classes is named"
         )
     other.verify_once()
+    return _Labelled(other, other.labels, np.isin(other.ids, store.ids))
+
+
+def _read_table(path: Path, store: FeatureStore) -> _Labelled:
+    """Reads a CSV with the columns `id` and `labels`, several labels with `|` or `;` between."""
+    given: dict[str, tuple[str, ...]] = {}
+    for row in csv_rows(path, ("id", "labels")):
+        labels = [label.strip() for label in re.split(r"[|;]", row["labels"])]
+        if not all(labels):
+            raise TCAFError(
+                f"{row.where}: expected labels with | or ; between them, got {row['labels']!r}"
+            )
+        if row["id"] in given:
+            raise TCAFError(f"{row.where}: clip {row['id']!r} is listed twice")
+        given[row["id"]] = tuple(dict.fromkeys(labels))
+    missing = tuple(sorted(given.keys() - set(store.ids)))
+    if len(missing) == len(given):
+        raise TCAFError(
+            f"data.auxiliary: {path} lists {len(given)} clips, the first {next(iter(given))!r}, "
+            f"and none of them is in store {store.path}"
+        )
+    # Whatever split a run is on: clips of another one's test are nobody's to learn from.
+    known = np.array([id_ in given for id_ in store.ids]) & (store.parts != "")
+    return _Labelled(store, [given.get(id_, ()) for id_ in store.ids], known, missing)
+
+
+def _content(store: FeatureStore) -> str:
+    """Returns a hash of a store's clips, labels and phrases."""
+    content = [store.fingerprint, store.phrases]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def auxiliary_content(experiment: Experiment) -> str | None:
+    """Returns a hash of the further videos that an experiment names; None where it names none.
+
+    Raises:
+        TCAFError: there is no such store or table.
+    """
+    path = experiment.data.auxiliary
+    if not path:
+        return None
+    return file_digest(Path(path)) if Path(path).is_file() else _content(FeatureStore.open(path))
+
+
+def auxiliary_labels(experiment: Experiment, store: FeatureStore) -> set[str]:
+    """Returns all labels of the further videos that an experiment names, those dropped too.
+
+    Args:
+        experiment: all settings.
+        store: of the split.
+
+    Raises:
+        TCAFError: see `find_auxiliary`.
+    """
+    path = experiment.data.auxiliary
+    return {label for own in _open(path, store).labels for label in own} if path else set()
+
+
+def find_auxiliary(experiment: Experiment, store: FeatureStore) -> AuxiliaryVideos | None:
+    """Returns the further videos that an experiment learns from; None if it names none.
+
+    Args:
+        experiment: all settings.
+        store: of the split.
+
+    Raises:
+        TCAFError: no such store or table, a store of other features or without labels, a damaged
+            table, class text that labels cannot have, or nothing is left to learn from.
+    """
+    path = experiment.data.auxiliary
+    if not path:
+        return None
+    further = _open(path, store)
+    spaces = _spaces(experiment)
+    for space, settings in spaces.items():
+        with naming_space(space, spaces):
+            if settings.source in BY_CLASS_NAME:
+                raise TCAFError(
+                    "data.auxiliary needs a text.source that embeds any label, such as sentence; "
+                    f"got {settings.source}, which holds vectors of classes alone"
+                )
     split = store.split(experiment.data.split)
-    dropped = _near_unseen(experiment, split, store, other)
-    known = set(store.ids)
-    carries = [any(label in dropped for label in labels) for labels in other.labels]
-    there = [id_ in known for id_ in other.ids]
-    rows = [r for r in range(len(other)) if other.labels[r] and not carries[r] and not there[r]]
-    counts = Counter(label for row in rows for label in set(other.labels[row]))
-    own = _said(split.classes, store)
-    names = sorted(
-        label
-        for label, count in counts.items()
-        # A seen class has clips of its own, so its label is no second source.
-        if count >= LEAST_VIDEOS and not _said([label], other) & own
-    )
+    other, said = further.store, further.said
+    dropped = _near_unseen(experiment, split, store, further)
+    carries = [bool(own & dropped.keys()) for own in said]
+    rows = [
+        row
+        for row, labels in enumerate(further.labels)
+        if labels and not carries[row] and not further.known[row]
+    ]
+    counts = Counter(label for row in rows for label in set(further.labels[row]))
+    own = _called(split.classes, store)
+    # A seen class has clips of its own, so its label is no second source.
+    others = [label for label in counts if not _called([label], other) & own]
+    names = sorted(label for label in others if counts[label] >= LEAST_VIDEOS)
     if not names:
         raise TCAFError(
-            f"data.auxiliary: no label of store {path} has {LEAST_VIDEOS} videos left, after "
+            f"data.auxiliary: no label of {path} has {LEAST_VIDEOS} videos left, after "
             f"{len(dropped)} labels were dropped that are near to unseen classes"
         )
     number = {name: n for n, name in enumerate(names)}
-    labels = [tuple(sorted({number[n] for n in other.labels[r] if n in number})) for r in rows]
-    kept = [i for i, found in enumerate(labels) if found]
+    found = [tuple(sorted(number[n] for n in further.labels[r] if n in number)) for r in rows]
+    text = {}
+    for space, settings in spaces.items():
+        with naming_space(space, spaces):
+            text[space] = _label_text(settings, names, other)
     return AuxiliaryVideos(
+        Path(path),
+        auxiliary_content(experiment) or "",
         other,
-        np.array([rows[i] for i in kept], np.int64),
+        np.array([row for row, labels in zip(rows, found, strict=True) if labels], np.int64),
         tuple(names),
-        tuple(labels[i] for i in kept),
+        tuple(labels for labels in found if labels),
         dropped,
         sum(carries),
-        sum(there),
-        {"text": embed_classes(settings, names, other)},
+        int(further.known.sum()),
+        len(others) - len(names),
+        further.missing,
+        text,
     )
 
 
-def _said(names: Any, store: FeatureStore) -> set[str]:
+def _spaces(experiment: Experiment) -> dict[str, TextSettings]:
+    """Returns where text comes from in the spaces that are learnt from, which anchors' are not."""
+    system = find_system(experiment.system)
+    settings = system.text_settings(experiment)
+    return {space: settings[space] for space in system.spaces}
+
+
+def _label_text(
+    settings: TextSettings, labels: Sequence[str], other: FeatureStore
+) -> Float[np.ndarray, "num_labels text_dim"]:
+    """Returns the text of labels; of one without a row in a file of phrases, that of its name."""
+    named: dict[str, list[str]] = {}
+    if settings.phrases_file:
+        listed = read_phrases(Path(settings.phrases_file))
+        if unlisted := [label for label in labels if label not in listed]:
+            named = class_phrases(_names_alone(settings), unlisted, other)
+    return embed_classes(settings, labels, other, named)
+
+
+def _names_alone(settings: TextSettings) -> TextSettings:
+    return replace(settings, phrases=("name",), phrases_file="", words="")
+
+
+def _called(names: Iterable[str], store: FeatureStore) -> set[str]:
     """Returns all that classes or labels are called, in small letters."""
     phrases = [p for n in names for p in (n, *store.phrases.get(n, {}).get("name", []))]
     return {phrase.casefold() for phrase in phrases}
 
 
 def _near_unseen(
-    experiment: Experiment, split: Split, store: FeatureStore, other: FeatureStore
+    experiment: Experiment, split: Split, store: FeatureStore, further: _Labelled
 ) -> dict[str, str]:
     """Returns the labels that may not be learnt from, each with the unseen class that it is near.
 
-    By name alone: descriptions and verticals make all music alike.
+    By name alone: descriptions and verticals make all music alike. Of several text spaces it is
+    enough to be near in one.
     """
-    labels = sorted({label for labels in other.labels for label in labels})
+    other = further.store
+    labels = sorted(set().union(*further.said))
     unseen = [*split.val_unseen, *split.test_unseen]
-    by_name = replace(text_settings(experiment), phrases=("name",), words="")
-    own, theirs = embed_classes(by_name, unseen, store), embed_classes(by_name, labels, other)
-    own, theirs = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (own, theirs))
-    alike = theirs @ own.T
+    alike = np.full((len(labels), len(unseen)), -1.0)
+    spaces = _spaces(experiment)
+    for space, settings in spaces.items():
+        with naming_space(space, spaces):
+            by_name = _names_alone(settings)
+            own, theirs = (
+                embed_classes(by_name, unseen, store),
+                embed_classes(by_name, labels, other),
+            )
+        own, theirs = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (own, theirs))
+        alike = np.maximum(alike, theirs @ own.T)
     nearest = alike.argmax(axis=1)
     least = experiment.data.auxiliary_similarity
     found = {}
     for row, label in enumerate(labels):
-        same = [name for name in unseen if _said([label], other) & _said([name], store)]
+        same = [name for name in unseen if _called([label], other) & _called([name], store)]
         if same or alike[row, nearest[row]] >= min(least, 1 - 1e-5):
             found[label] = same[0] if same else unseen[nearest[row]]
     return found

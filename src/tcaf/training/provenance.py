@@ -70,11 +70,11 @@ def split_sha256(store: FeatureStore, experiment: Experiment) -> str:
 
 
 def class_text_sha256(experiment: Experiment, store: FeatureStore) -> dict[str, str | None]:
-    """Returns `text_sha256` of each text space that the system reads, as records name them.
+    """Returns `text_sha256` of each text space that the run reads, as records name them.
 
     That of the space `text` is `class_text`, others are `class_text.clip`.
     """
-    spaces = find_system(experiment.system).spaces
+    spaces = find_system(experiment.system).all_spaces(experiment)
     return {in_space("class_text", s): text_sha256(experiment, store, s) for s in spaces}
 
 

@@ -82,6 +82,8 @@ class AuxiliaryContent(_Content):
     labels: int
     videos_dropped: int
     videos_known: int
+    videos_missing: list[str] = []
+    labels_rare: int = 0
     labels_dropped: dict[str, str]
 
 

@@ -43,7 +43,7 @@ from tcaf.systems.reads import flattened, read_settings
 from tcaf.systems.registry import SYSTEMS, find_system
 from tcaf.text.class_text import embed_in_spaces
 from tcaf.text.spaces import in_space, read_class_text, write_class_text
-from tcaf.training.auxiliary import auxiliary_content
+from tcaf.training.auxiliary import auxiliary_content, auxiliary_labels
 from tcaf.training.model_file import TrainedModel, load_model, save_model
 from tcaf.training.model_file import load_tensors as load_tensors
 from tcaf.training.model_file import save_tensors as save_tensors
@@ -181,7 +181,8 @@ class Run:
             )
         names = store.split(experiment.data.split).classes
         text_settings = find_system(experiment.system).text_settings(experiment)
-        text = embed_in_spaces(text_settings, names, store)
+        labels = auxiliary_labels(experiment, store)
+        text = embed_in_spaces(text_settings, names, store, others=labels)
         # Whatever is wrong with settings or data is said before anything is written.
         protocol = TwoStages(experiment, store, text.by_name(names))
         protocol.new_stage(1)
@@ -224,7 +225,7 @@ class Run:
         further = started.get("auxiliary")
         if further and further["content"] != auxiliary_content(experiment):
             raise TCAFError(
-                f"cannot resume {self.path}: store {experiment.data.auxiliary} holds other videos "
+                f"cannot resume {self.path}: {experiment.data.auxiliary} holds other videos "
                 "than those that it was started with"
             )
         text_settings = find_system(experiment.system).text_settings(experiment)
@@ -376,6 +377,7 @@ def _train(
             choice.temperature,
             conformity,
             choice.together,
+            choice.anchor,
         )
         save_model(run.path / name, trained)
 
