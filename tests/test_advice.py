@@ -35,6 +35,7 @@ FILES = ("prepare videos", "predict")
 # Under which commands a function's messages appear: what they advise exists for all of these.
 UNDER = {
     "answers.clips.choose_classes": ("predict",),
+    "commands.about": ("doctor",),
     "commands.entry": ("train",),
     "answers.recordings": ("predict",),
     "answers.watch": ("predict",),

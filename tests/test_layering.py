@@ -60,7 +60,8 @@ ROOMS = {
     ),
     "answers": (
         *("files", "evidence", "ranking", "interface", "ready", "imagenet", "audioset"),
-        *("aligned_models", "classifier", "mixture", "clips", "recordings", "watch"),
+        *("aligned_models", "known_weights", "classifier", "mixture", "clips"),
+        *("recordings", "watch"),
     ),
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),
     "reports": (

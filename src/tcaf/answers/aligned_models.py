@@ -122,17 +122,13 @@ def open_aligned(name: str) -> TrainedModel:
     experiment = Experiment(system="aligned", text_spaces=settings, options=options)
     spec = _spec(opened)
     classes = ClassSet.of((), CLASSES)
-    text = ClassText(
-        {
-            space: torch.from_numpy(_embedded(resolved(each, spec), classes.names))
-            for space, each in settings.items()
-        }
-    )
+    matrices = {
+        space: torch.from_numpy(_embedded(resolved(each, spec), classes.names))
+        for space, each in settings.items()
+    }
+    text = ClassText(matrices)
     config = configure(
-        experiment,
-        audio_dim=spec.audio_dim,
-        visual_dim=spec.visual_dim,
-        text_dim=text.dims,
+        experiment, audio_dim=spec.audio_dim, visual_dim=spec.visual_dim, text_dim=text.dims
     )
     return TrainedModel(
         system="aligned",
