@@ -58,7 +58,15 @@ ROOMS = {
     "answers": ("files", "evidence", "classifier", "clips"),
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),
     "reports": (
-        *("theme", "answer_timeline", "results", "partitions", "projection", "plots"),
+        *(
+            "theme",
+            "answer_timeline",
+            "results",
+            "partitions",
+            "transductive",
+            "projection",
+            "plots",
+        ),
         "reliability",
         *("embedding_map", "timelines", "contents", "detail", "report", "page"),
     ),
