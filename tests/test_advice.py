@@ -34,6 +34,7 @@ FILES = ("prepare videos", "predict")
 # Under which commands a function's messages appear: what they advise exists for all of these.
 UNDER = {
     "answers.clips.choose_classes": ("predict",),
+    "commands.about": ("doctor",),
     "commands.entry": ("train",),
     "commands.predict.predict": ("predict",),
     "commands.printing.print_store": ("inspect", *STORES, "store embed"),
@@ -44,7 +45,7 @@ UNDER = {
     "execution.devices.pick_device": RUNS,
     "execution.processes.answers": ("prepare videos",),
     "commands.reproduce.reproduce": ("reproduce",),
-    "systems.anchored.check_aligned": RUNS,
+    "systems.anchored.raw_model": RUNS,
     "systems.interface.System.text_settings": RUNS,
     "systems.textlda_fit.TextLDAFit.solve": RUNS,
     "experiments.layers._only": RUNS,
@@ -56,7 +57,6 @@ UNDER = {
     "experiments.reproduce._on_partitions": ("reproduce",),
     "experiments.reproduce._check_row_is_kept": ("reproduce",),
     "experiments.reproduce.run_jobs": ("reproduce",),
-    "extract.backbones": FILES,
     "extract.corpus.WorkFolder.open": ("prepare videos",),
     "extract.corpus.too_long": ("prepare videos", "predict"),
     "files.atomic.check_place": (*STORES, "store embed", "render", "store to-parquet"),

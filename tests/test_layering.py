@@ -35,11 +35,12 @@ ROOMS = {
         *("extractor", "corpus"),
     ),
     "systems": (
-        *("losses", "optimisers", "stages", "interface", "anchored", "blocks"),
+        *("losses", "optimisers", "stages", "interface", "blocks"),
         *("attention", "attention_map", "joint_space", "tcaf", "attention_fusion", "perceiver"),
         "tcaf_cosine",
         *("averaging", "cjme", "avgzslnet", "avca", "clipclap", "ridge"),
         *("clip_vectors", "textlda_together", "textlda", "textlda_fit", "textlda_auxiliary"),
+        *("aligned", "anchored"),
         *("registry", "reads", "release_checkpoint"),
     ),
     "sources": (
@@ -55,7 +56,7 @@ ROOMS = {
         *("numbers", "observers", "auxiliary", "protocol", "model_file", "provenance", "records"),
         *("run", "evaluate", "release", "embed"),
     ),
-    "answers": ("files", "evidence", "classifier", "clips"),
+    "answers": ("aligned_models", "files", "known_weights", "evidence", "classifier", "clips"),
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),
     "reports": (
         *(

@@ -181,16 +181,20 @@ def test_every_system_answers_clips_without_a_modality(
     """Without training: what matters is that nothing breaks, alone and in a batch."""
     from tcaf.training.protocol import TwoStages
 
-    experiment = tiny_experiment(system=system)
-    text = tiny_store.text("attributes")
-    spaces = dict.fromkeys(SYSTEMS[system].spaces, text)
-    kept = TextSettings(source="stored", name="attributes")
-    further = {space: kept for space in spaces if space != "text"}
-    experiment = replace(experiment, text_spaces=further)
-    stage = TwoStages(experiment, tiny_store, spaces).new_stage(2)
-    names = tuple(text)
+    spaces = SYSTEMS[system].spaces
+    further = {space: TextSettings() for space in spaces if space != "text"}
+    experiment = replace(tiny_experiment(system=system), text_spaces=further)
+    names = tuple(tiny_store.text("attributes"))
+    draw = np.random.default_rng(0)
+    # The text of a modality has the size of its features.
+    text = {
+        space: {n: draw.normal(size=tiny_store.spec.dim(space)).astype(np.float32) for n in names}
+        for space in further
+    }
+    text |= {"text": tiny_store.text("attributes")} if "text" in spaces else {}
+    stage = TwoStages(experiment, tiny_store, text).new_stage(2)
     classes = ClassSet(names, frozenset(names[:7]))
-    own = ClassText.of(spaces, names)
+    own = ClassText.of(text, names)
     made = TrainedModel(system, stage.model, tiny_store.spec, classes, own, 0.1, experiment, 0.5)
     classifier = ZeroShotClassifier(made)
     together = classifier.classify(clips, top_k=12)

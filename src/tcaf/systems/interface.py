@@ -32,8 +32,8 @@ from tcaf.systems.stages import (
     TrainingPart,
 )
 
-ANCHORS: tuple[Modality, ...] = ("visual", "audio")
-"""The text spaces of features as they are, which are named after the modalities."""
+FEATURE_SPACES: tuple[Modality, ...] = ("visual", "audio")
+"""The text spaces of features as they are, called as the modality that each is the space of."""
 
 
 @settings("model", kw_only=True)
@@ -182,7 +182,9 @@ class System:
         fit: all clips of a stage, whole, to a `Fit`: one solution for each epoch's regulariser.
         auxiliary_fit: the same with further labelled videos, in place of what other systems do with
             these: their labels are further classes (`TrainingPart.with_further_classes`).
-        training_free: the model is ready as it is built; validation chooses gamma alone.
+        training_free: the model is ready as it is built; validation chooses gamma.
+        choices: of a training-free system whose model can be one of several (`Chooses`), how many;
+            validation chooses an epoch, as it chooses a fit's regulariser.
         spaces: the text spaces that it reads: `text` is the section text, others are those of
             `Experiment.text_spaces`. Of a single one, model, objective and fit are given the matrix
             of text embeddings; of several a `ClassText`, the matrices by space.
@@ -207,6 +209,7 @@ class System:
     fit: NewFit | None = None
     auxiliary_fit: NewAuxiliaryFit | None = None
     training_free: bool = False
+    choices: Callable[[Experiment], int] | None = None
     averages: bool = False
     spaces: tuple[str, ...] = (TEXT,)
     ignores: frozenset[str] = frozenset()
@@ -227,6 +230,8 @@ class System:
         for name in ("negatives", "optimiser"):
             if getattr(self, name) and self.objective is None:
                 raise TCAFError(f"system {self.name!r} has {name} but no objective to go with")
+        if self.choices is not None and not self.training_free:
+            raise TCAFError(f"system {self.name!r} has choices but is not training_free")
         if not self.name.isidentifier():
             raise TCAFError(f"a system's name is one word like my_model, got {self.name!r}")
         given_spaces: Any = self.spaces
@@ -252,7 +257,7 @@ class System:
                 it comes from though nothing reads it.
         """
         spaces = self.all_spaces(experiment)
-        for modality in ANCHORS:
+        for modality in FEATURE_SPACES:
             if modality in experiment.text_spaces and modality not in spaces:
                 raise TCAFError(
                     f"system {self.name!r} does not read text_spaces.{modality}; leave it out, or "
@@ -260,14 +265,14 @@ class System:
                 )
         # What an anchor is compared with need not be named: it is the text of the features' model.
         known: dict[str, TextSettings] = {
-            m: TextSettings(source="backbone", modality=m) for m in ANCHORS if m in spaces
+            m: TextSettings(source="backbone", modality=m) for m in FEATURE_SPACES if m in spaces
         }
         experiment = replace(experiment, text_spaces={**known, **experiment.text_spaces})
         return {space: text_settings(experiment, space) for space in spaces}
 
     def all_spaces(self, experiment: Experiment) -> tuple[str, ...]:
         """Returns the text spaces that a run reads: the system's own, then those of anchors."""
-        anchors = ANCHORS if experiment.evaluation.anchored else ()
+        anchors = FEATURE_SPACES if experiment.evaluation.anchored else ()
         return tuple(dict.fromkeys([*self.spaces, *anchors]))
 
     def reads_time(self, experiment: Experiment) -> bool:
@@ -335,8 +340,10 @@ class System:
         return TrainingFreeStage(model, number, experiment)
 
     def stage_1_epochs(self, experiment: Experiment) -> int:
-        """Returns how long stage 1 lasts: without training, for the one epoch to be validated."""
-        return 1 if self.training_free else experiment.training.epochs
+        """Returns how long stage 1 lasts: without training, for as many epochs as are validated."""
+        if self.training_free:
+            return 1 if self.choices is None else self.choices(experiment)
+        return experiment.training.epochs
 
     def stage_2_epochs(self, experiment: Experiment, best: int) -> range:
         """Returns the epochs of stage 2: all up to the last, of a fit the chosen regulariser alone.

@@ -18,12 +18,13 @@ from tcaf.plugins import Registry
 from tcaf.settings.experiment import Experiment
 from tcaf.settings.sections import ModelSettings
 from tcaf.settings.validation import check_values
+from tcaf.systems.aligned import Aligned, AlignedConfig, num_choices
 from tcaf.systems.attention_fusion import AttentionFusion
 from tcaf.systems.avca import AVCA, AVCAConfig, avca_objective
 from tcaf.systems.avgzslnet import AVGZSLNet, AVGZSLNetConfig, avgzslnet_objective
 from tcaf.systems.cjme import CJME, CJMEConfig, cjme_objective
-from tcaf.systems.clipclap import SPACES, ClipClap, ClipClapConfig, clipclap_objective
-from tcaf.systems.interface import FeatureConfig, System, TextSpacesConfig
+from tcaf.systems.clipclap import ClipClap, ClipClapConfig, clipclap_objective
+from tcaf.systems.interface import FEATURE_SPACES, FeatureConfig, System, TextSpacesConfig
 from tcaf.systems.joint_space import TCAFConfig, used_modalities
 from tcaf.systems.perceiver import Perceiver, PerceiverConfig
 from tcaf.systems.ridge import Ridge, RidgeConfig, RidgeFit
@@ -155,7 +156,7 @@ for _system in (
         ClipClap,
         clipclap_objective,
         averages=True,
-        spaces=SPACES,
+        spaces=FEATURE_SPACES,
         ignores=frozenset({"fidelity.text_statistics"}),
     ),
     System("ridge", "Ridge", RidgeConfig, Ridge, fit=RidgeFit, averages=True, ignores=_UNSCALED),
@@ -175,6 +176,16 @@ for _system in (
         fit=TextLDAFit,
         auxiliary_fit=AuxiliaryFit,
         ignores=_UNSCALED,
+    ),
+    System(
+        "aligned",
+        "Aligned",
+        AlignedConfig,
+        Aligned,
+        training_free=True,
+        choices=num_choices,
+        spaces=FEATURE_SPACES,
+        ignores=_UNSCALED | _NO_TIME | {"data.average"},
     ),
 ):
     register(_system)
