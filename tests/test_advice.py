@@ -48,7 +48,7 @@ UNDER = {
     "execution.devices.pick_device": RUNS,
     "execution.processes.events": FILES,
     "experiments.reproduce.left_out": ("reproduce",),
-    "systems.anchored.check_aligned": RUNS,
+    "systems.anchored.raw_model": RUNS,
     "systems.interface.System.text_settings": RUNS,
     "systems.textlda_fit.TextLDAFit.solve": RUNS,
     "experiments.layers._only": RUNS,

@@ -29,36 +29,31 @@ def train(
 ) -> None:
     """Trains a system by the two-stage protocol and tests it once.
 
-        Stage 1 picks the epoch and gamma by validation; stage 2 retrains on training and validation
-        clips for as many epochs; then the test clips are looked at. A run that was interrupted, in
-        whatever way, is carried on by the same command with --resume and ends with the same weights.
+    Stage 1 picks the epoch and gamma by validation; stage 2 retrains on training and validation
+    clips for as many epochs; then the test clips are looked at. A run that was interrupted, in
+    whatever way, is carried on by the same command with --resume and ends with the same weights.
 
-        Settings come in layers, the later ones winning: defaults (the paper's for UCF), the preset of
-        the data in the store, that of the system, that of the system on this data, --config files in
-        order, options typed. `tcaf settings` shows the result. Text spaces beside the section text
-        (`[text_spaces.clip]`) come from --config files alone.
+    Settings come in layers, the later ones winning: defaults (the paper's for UCF), the preset of
+    the data in the store, that of the system, that of the system on this data, --config files in
+    order, options typed. `tcaf settings` shows the result. Text spaces beside the section text
+    (`[text_spaces.clip]`) come from --config files alone.
 
-        Args:
-            store: folder of a feature store, from `tcaf prepare`.
-            out: folder of the run.
-    <<<<<<< HEAD
-            system: what to train: tcaf, attention_fusion, perceiver, cjme, avgzslnet, avca, ridge,
-                tcaf_cosine, textlda, aligned or your own; by default textlda for videos, else tcaf.
-    =======
-            system: what to train: tcaf, attention_fusion, perceiver, cjme, avgzslnet, avca,
-                clipclap, ridge, tcaf_cosine, textlda, or one of your own; textlda by default for
-                videos, else tcaf.
-    >>>>>>> main
-            config: presets or TOML files in order: PRESETS.
-            seed: all randomness follows from it; 0 by default.
-            options: settings of the system alone, as in `--options.dropout 0.2`.
-            auxiliary: further labelled videos: a store, or a CSV of id and labels of clips of `store`
-                that are in no part; the setting data.auxiliary.
-            plugin: a Python file that registers a system of your own (docs/your-own-model.md).
-            resume: carry on with the run in `out`.
-            tensorboard: also write curves for TensorBoard into `out` (extra `track`).
-            json: print the result as JSON.
-            settings: typed ones.
+    Args:
+        store: folder of a feature store, from `tcaf prepare`.
+        out: folder of the run.
+        system: what to train: tcaf, attention_fusion, perceiver, cjme, avgzslnet, avca, clipclap,
+            ridge, tcaf_cosine, textlda, aligned or your own; by default textlda for videos, else
+            tcaf.
+        config: presets or TOML files in order: PRESETS.
+        seed: all randomness follows from it; 0 by default.
+        options: settings of the system alone, as in `--options.dropout 0.2`.
+        auxiliary: further labelled videos: a store, or a CSV of id and labels of clips of `store`
+            that are in no part; the setting data.auxiliary.
+        plugin: a Python file that registers a system of your own (docs/your-own-model.md).
+        resume: carry on with the run in `out`.
+        tensorboard: also write curves for TensorBoard into `out` (extra `track`).
+        json: print the result as JSON.
+        settings: typed ones.
     """
     from tcaf.commands.terminal import TerminalObserver, console
     from tcaf.data.store import FeatureStore
@@ -104,25 +99,20 @@ def show_settings(
 ) -> None:
     """Shows the settings that `tcaf train` would take, as a TOML file, and where each comes from.
 
-        Lists what any layer says, and not the defaults. The output is a file for --config.
+    Lists what any layer says, and not the defaults. The output is a file for --config.
 
-        Args:
-            store: folder of a feature store, whose data may have a preset.
-    <<<<<<< HEAD
-            system: what to train: tcaf, attention_fusion, perceiver, cjme, avgzslnet, avca, ridge,
-                tcaf_cosine, textlda, aligned or your own; by default textlda for videos, else tcaf.
-    =======
-            system: what to train: tcaf, attention_fusion, perceiver, cjme, avgzslnet, avca,
-                clipclap, ridge, tcaf_cosine, textlda, or one of your own; textlda by default for
-                videos, else tcaf.
-    >>>>>>> main
-            config: presets or TOML files in order: PRESETS.
-            seed: all randomness follows from it; 0 by default.
-            options: settings of the system alone, as in `--options.dropout 0.2`.
-            plugin: a Python file that registers a system of your own (docs/your-own-model.md).
-            all: also list settings that have their defaults, of those that the system reads.
-            json: print these as JSON.
-            settings: typed ones.
+    Args:
+        store: folder of a feature store, whose data may have a preset.
+        system: what to train: tcaf, attention_fusion, perceiver, cjme, avgzslnet, avca, clipclap,
+            ridge, tcaf_cosine, textlda, aligned or your own; by default textlda for videos, else
+            tcaf.
+        config: presets or TOML files in order: PRESETS.
+        seed: all randomness follows from it; 0 by default.
+        options: settings of the system alone, as in `--options.dropout 0.2`.
+        plugin: a Python file that registers a system of your own (docs/your-own-model.md).
+        all: also list settings that have their defaults, of those that the system reads.
+        json: print these as JSON.
+        settings: typed ones.
     """
     from tcaf.data.store import FeatureStore
     from tcaf.experiments.layers import experiment_layers, origins, resolve
