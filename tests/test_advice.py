@@ -35,6 +35,7 @@ FILES = ("prepare videos", "predict")
 # Under which commands a function's messages appear: what they advise exists for all of these.
 UNDER = {
     "answers.clips.choose_classes": ("predict",),
+    "commands.about": ("doctor",),
     "commands.entry": ("train",),
     "answers.recordings": ("predict",),
     "answers.watch": ("predict",),
@@ -47,7 +48,7 @@ UNDER = {
     "execution.devices.pick_device": RUNS,
     "execution.processes.events": FILES,
     "experiments.reproduce.left_out": ("reproduce",),
-    "systems.anchored.check_aligned": RUNS,
+    "systems.anchored.raw_model": RUNS,
     "systems.interface.System.text_settings": RUNS,
     "systems.textlda_fit.TextLDAFit.solve": RUNS,
     "experiments.layers._only": RUNS,
@@ -71,6 +72,7 @@ UNDER = {
     "text.encoders": RUNS,
     "text.of_backbone": RUNS,
     "sources.official_lists": ("prepare official",),
+    "sources.benchmark_videos": ("prepare videos",),
     "sources.found_files.check_reach": ("prepare videos",),
     "sources.labels": ("prepare videos",),
     "sources.published.layout_of": ("prepare videos",),

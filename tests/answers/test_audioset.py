@@ -1,4 +1,4 @@
-"""The ready model of AudioSet: what it is, and that files are answered as its clips are."""
+"""The ready model of AudioSet: what it holds, and that files and records are alike to it."""
 
 import wave
 from dataclasses import replace
