@@ -144,7 +144,9 @@ def _activitynet(path: Path, into: Published) -> None:
             told = f"{video.id}: expected a label, found none"
             into.rejects.append(Reject(video.id, "no label", told))
         for segment, labels in video.labels.items():
-            into.clips += [Listed(where, video.id, n, video.subset, segment) for n in labels]
+            for name in labels:
+                said = name, video.subset, segment, video.id if found.are_cut else ""
+                into.clips.append(Listed(where, video.id, *said, cut_names=found.are_cut))
 
 
 _UCF_LINE = re.compile(r"(?:\S+/)?[^/\s]+/[^/\s]+\.\w+(?: \d+)?")
