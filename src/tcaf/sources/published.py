@@ -18,6 +18,9 @@ from tcaf.sources.annotations import Annotations, is_json, read_annotations, seg
 OWN = "own"
 """The layout of tables that people write for tcaf, with the columns file and class."""
 
+BY_ID = ("vggsound", "kinetics", "activitynet", "ave")
+"""The layouts that name videos by their ids."""
+
 CLIP_S = 10
 """Seconds of a clip of VGGSound, whose table gives the start alone."""
 
