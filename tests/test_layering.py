@@ -70,7 +70,7 @@ ROOMS = {
         *("embedding_map", "timelines", "contents", "detail", "report", "page"),
     ),
     "commands": (
-        *("options", "printing", "terminal"),
+        *("options", "printing", "lines", "terminal"),
         *(
             "prepare",
             "store",
