@@ -31,7 +31,8 @@ from tcaf.pretrained.hub import find_model
 from tcaf.pretrained.sentence_model import load_sentence_model
 from tcaf.settings.experiment import Experiment
 from tcaf.settings.sections import TextSettings
-from tcaf.systems.aligned import SPACES, Aligned
+from tcaf.systems.aligned import Aligned
+from tcaf.systems.interface import ALIGNED_SPACES
 from tcaf.systems.registry import configure
 from tcaf.text.class_text import embed_classes, open_text_source
 from tcaf.text.of_backbone import NO_BACKBONE, resolved
@@ -114,7 +115,7 @@ def open_aligned(name: str) -> TrainedModel:
     scales = {m: _scale(backbone.name, m) for m, backbone in opened.items()}
     settings: dict[str, TextSettings] = {
         space: TextSettings(source="backbone", modality=space, prompts=PROMPTS[space])
-        for space in SPACES
+        for space in ALIGNED_SPACES
     }
     options: dict[str, Any] = {"visual_weight": VISUAL_WEIGHT}
     options |= {f"{m}_scale": scale for m, scale in scales.items() if scale is not None}
