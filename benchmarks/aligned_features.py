@@ -26,10 +26,7 @@ NOISE = {"plain": 0.9, "faint": 1.8}
 TILT = 0.8
 """How far the map that all clips share is from leaving them as they are."""
 
-SPACES = """[evaluation]
-gamma_grid = "margins"
-
-[text]
+SPACES = """[text]
 source = "stored"
 name = "visual_text"
 

@@ -35,13 +35,12 @@ ROOMS = {
         *("extractor", "stretches", "corpus"),
     ),
     "systems": (
-        *("losses", "optimisers", "stages", "interface", "anchored", "blocks"),
+        *("losses", "optimisers", "stages", "interface", "blocks"),
         *("attention", "attention_map", "joint_space", "tcaf", "attention_fusion", "perceiver"),
         "tcaf_cosine",
         *("averaging", "cjme", "avgzslnet", "avca", "clipclap", "ridge"),
         *("clip_vectors", "textlda_together", "textlda", "textlda_fit", "textlda_auxiliary"),
-        "textlda_labels",
-        "aligned",
+        *("textlda_labels", "aligned", "anchored"),
         *("registry", "reads", "release_checkpoint"),
     ),
     "sources": (
@@ -59,13 +58,14 @@ ROOMS = {
         *("run", "evaluate", "release", "embed"),
     ),
     "answers": (
-        *("files", "evidence", "ranking", "interface", "ready", "imagenet", "aligned_models"),
-        *("known_weights", "classifier", "mixture", "clips", "recordings", "watch"),
+        *("files", "evidence", "ranking", "interface", "ready", "imagenet", "audioset"),
+        *("aligned_models", "known_weights", "classifier", "mixture", "clips"),
+        *("recordings", "watch"),
     ),
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),
     "reports": (
         *("theme", "answer_timeline", "recording_timeline", "captions"),
-        *("results", "partitions", "projection", "plots"),
+        *("results", "partitions", "transductive", "projection", "plots"),
         "reliability",
         *("embedding_map", "timelines", "contents", "detail", "report", "page"),
     ),

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 
 from tcaf.data.classes import ClassSet
-from tcaf.data.features import MODALITIES, FeatureSpec, Modality
+from tcaf.data.features import MODALITIES, NO_BACKBONE, FeatureSpec, Modality
 from tcaf.errors import TCAFError, did_you_mean
 from tcaf.extract.backbones import Backbone, open_backbone, parse_name, takes_model
 from tcaf.pretrained.aligned import load_aligned
@@ -32,10 +32,10 @@ from tcaf.pretrained.sentence_model import load_sentence_model
 from tcaf.settings.experiment import Experiment
 from tcaf.settings.sections import TextSettings
 from tcaf.systems.aligned import Aligned
-from tcaf.systems.interface import ALIGNED_SPACES
+from tcaf.systems.interface import FEATURE_SPACES
 from tcaf.systems.registry import configure
 from tcaf.text.class_text import embed_classes, open_text_source
-from tcaf.text.of_backbone import NO_BACKBONE, resolved
+from tcaf.text.of_backbone import resolved
 from tcaf.text.spaces import ClassText
 from tcaf.training.model_file import TrainedModel
 
@@ -115,7 +115,7 @@ def open_aligned(name: str) -> TrainedModel:
     scales = {m: _scale(backbone.name, m) for m, backbone in opened.items()}
     settings: dict[str, TextSettings] = {
         space: TextSettings(source="backbone", modality=space, prompts=PROMPTS[space])
-        for space in ALIGNED_SPACES
+        for space in FEATURE_SPACES
     }
     options: dict[str, Any] = {"visual_weight": VISUAL_WEIGHT}
     options |= {f"{m}_scale": scale for m, scale in scales.items() if scale is not None}

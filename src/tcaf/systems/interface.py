@@ -32,8 +32,8 @@ from tcaf.systems.stages import (
     TrainingPart,
 )
 
-ALIGNED_SPACES: tuple[Modality, ...] = ("visual", "audio")
-"""The text spaces of features as they are, which are named after the modalities."""
+FEATURE_SPACES: tuple[Modality, ...] = ("visual", "audio")
+"""The text spaces of features as they are, called as the modality that each is the space of."""
 
 
 @settings("model", kw_only=True)
@@ -278,7 +278,7 @@ class System:
                 it comes from though nothing reads it.
         """
         spaces = self.all_spaces(experiment)
-        for modality in ALIGNED_SPACES:
+        for modality in FEATURE_SPACES:
             if modality in experiment.text_spaces and modality not in spaces:
                 raise TCAFError(
                     f"system {self.name!r} does not read text_spaces.{modality}; leave it out, or "
@@ -286,14 +286,14 @@ class System:
                 )
         # What an anchor is compared with need not be named: it is the text of the features' model.
         known: dict[str, TextSettings] = {
-            m: TextSettings(source="backbone", modality=m) for m in ALIGNED_SPACES if m in spaces
+            m: TextSettings(source="backbone", modality=m) for m in FEATURE_SPACES if m in spaces
         }
         experiment = replace(experiment, text_spaces={**known, **experiment.text_spaces})
         return {space: text_settings(experiment, space) for space in spaces}
 
     def all_spaces(self, experiment: Experiment) -> tuple[str, ...]:
         """Returns the text spaces that a run reads: the system's own, then those of anchors."""
-        anchors = ALIGNED_SPACES if experiment.evaluation.anchored else ()
+        anchors = FEATURE_SPACES if experiment.evaluation.anchored else ()
         return tuple(dict.fromkeys([*self.spaces, *anchors]))
 
     def reads_time(self, experiment: Experiment) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from tcaf.settings.experiment import TEXT, Experiment
 from tcaf.settings.fidelity import Fidelity
 from tcaf.settings.sections import ModelSettings
-from tcaf.systems.interface import ALIGNED_SPACES, InputConfig, System, TextSpacesConfig
+from tcaf.systems.interface import FEATURE_SPACES, InputConfig, System, TextSpacesConfig
 from tcaf.systems.registry import find_system
 
 _WINDOWS = frozenset(
@@ -64,7 +64,7 @@ def reads_setting(system: System, name: str) -> bool:
         return False
     if section == "text_spaces":
         # Those of modalities serve any system once its distances are anchored.
-        return field.partition(".")[0] in (*system.spaces, *ALIGNED_SPACES)
+        return field.partition(".")[0] in (*system.spaces, *FEATURE_SPACES)
     if section == TEXT or name == "fidelity.class_vectors":
         return TEXT in system.spaces
     own = {each.name for each in fields(system.config)}

@@ -24,7 +24,7 @@ from tcaf.systems.avca import AVCA, AVCAConfig, avca_objective
 from tcaf.systems.avgzslnet import AVGZSLNet, AVGZSLNetConfig, avgzslnet_objective
 from tcaf.systems.cjme import CJME, CJMEConfig, cjme_objective
 from tcaf.systems.clipclap import ClipClap, ClipClapConfig, clipclap_objective
-from tcaf.systems.interface import ALIGNED_SPACES, FeatureConfig, System, TextSpacesConfig
+from tcaf.systems.interface import FEATURE_SPACES, FeatureConfig, System, TextSpacesConfig
 from tcaf.systems.joint_space import TCAFConfig, used_modalities
 from tcaf.systems.perceiver import Perceiver, PerceiverConfig
 from tcaf.systems.ridge import Ridge, RidgeConfig, RidgeFit
@@ -162,7 +162,7 @@ for _system in (
         clipclap_objective,
         averages=True,
         needs_both=True,
-        spaces=ALIGNED_SPACES,
+        spaces=FEATURE_SPACES,
         ignores=frozenset({"fidelity.text_statistics"}),
     ),
     System("ridge", "Ridge", RidgeConfig, Ridge, fit=RidgeFit, averages=True, ignores=_UNSCALED),
@@ -190,7 +190,7 @@ for _system in (
         Aligned,
         training_free=True,
         choices=num_choices,
-        spaces=ALIGNED_SPACES,
+        spaces=FEATURE_SPACES,
         ignores=_UNSCALED | _NO_TIME | {"data.average"},
     ),
 ):
