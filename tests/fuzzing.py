@@ -136,6 +136,9 @@ KINDS = {
         TABLE,
         2,
     ),
+    "prompts": Kind(
+        "templates.txt", (text_of("glove", "words.txt", "--text.prompts", "templates.txt"),)
+    ),
     "GloVe": Kind("words.txt", (text_of("glove", "words.txt"),), share=2),
     "word2vec": Kind("words.bin", (text_of("word2vec", "words.bin"),), share=2),
     "npy": Kind("vectors.npy", (text_of("npy", "vectors.npy"),), (in_bytes, in_npy), 2),

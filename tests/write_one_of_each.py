@@ -113,6 +113,7 @@ def _write_text(folder):
     (folder / "attributes.csv").write_text("class,a,b\n" + "\n".join(rows) + "\n")
     phrases = [f'"{name}",{name.split()[0]}' for name in names]
     (folder / "phrases.csv").write_text("name,phrase\n" + "\n".join(phrases) + "\n")
+    (folder / "templates.txt").write_text(f"# mine\n{words[0]} {{}}\n{{}}\n")
     (folder / "names.txt").write_text("\n".join(names[:3]) + "\n")
     np.save(folder / "vectors.npy", np.array({n: np.ones(3) for n in names}, object))
 
