@@ -10,24 +10,28 @@ JOBS ?= 2
 
 .PHONY: demo test test-slow test-browser fuzz campaign lint clean
 
-# The demo needs the extras `video` and `plot`; the tests want everything.
+# The demo needs the extras `video`, `text` and `plot`; the tests want everything.
 $(VENV)/demo.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[video,plot]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[video,text,plot]'
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/demo.stamp
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[video,plot,tfrecord,text,track,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[video,text,plot,tfrecord,track,dev]'
 	touch $@
 
-# The main job on a world made on the spot: videos with sound, features, two stages, answers for
-# clips of classes that were never seen.
+# An answer before anything is trained: a ready model, on clips panned over two photographs. Then the
+# main job on a world made on the spot: videos with sound, features, two stages, answers for clips of
+# classes that were never seen.
+NAMES := "temple, flower blooming, cat purring, playing guitar, motorcycle racing, swimming"
 UNSEEN := "$(DEMO)/videos/blue triangle spinning, drum between two"/*_0000.mp4 \
 	"$(DEMO)/videos/green disc jumping, beep between two"/*_0000.mp4 \
 	"$(DEMO)/videos/white star spinning, drum between two"/*_0000.mp4
 
 demo: $(VENV)/demo.stamp
 	rm -rf $(DEMO)/run $(DEMO)/store.extracted
+	$(BIN)/python examples/pan_photographs.py $(DEMO)/photographs
+	$(BIN)/tcaf predict imagenet $(DEMO)/photographs --classes $(NAMES)
 	$(BIN)/tcaf render --looks 4 --sounds 3 --relations together alternating \
 		--clips_per_class 7 --out $(DEMO)/videos --overwrite
 	$(BIN)/tcaf prepare videos $(DEMO)/videos --labels $(DEMO)/videos/labels.csv \

@@ -84,6 +84,8 @@ OFFICIAL = ["prepare", "official", "official", "--out", "new"]
 TABLES = ["--vocabulary", "youtube8m/vocabulary.csv", "--classes", "youtube8m/classes.csv"]
 YOUTUBE8M = ["prepare", "youtube8m", "youtube8m/videos", "--out", "new", *TABLES]
 FRAMES = [*YOUTUBE8M[:2], "youtube8m/frames", *YOUTUBE8M[3:]]
+SOUNDS = ["--vocabulary", "audioset/vocabulary.csv", "--classes", "audioset/classes.csv"]
+AUDIOSET = ["prepare", "audioset", "audioset", "--out", "new", *SOUNDS]
 RELEASE = ["--store", "release/store", "--num_heads", "2", "--out", "new"]
 BACKBONES = ["--audio", AUDIO, "--visual", VISUAL, "--workers", "1", "--out", "new"]
 VIDEOS = ["prepare", "videos", "clips", *BACKBONES]
@@ -147,6 +149,11 @@ KINDS = {
     "tfrecord, frames": Kind(
         "youtube8m/frames/one.tfrecord", (FRAMES,), (in_bytes, in_records, in_records), 4
     ),
+    "tfrecord, sound": Kind(
+        "audioset/one.tfrecord", (AUDIOSET,), (in_bytes, in_records, in_records), 2
+    ),
+    "AudioSet's vocabulary": Kind("audioset/vocabulary.csv", (AUDIOSET,), TABLE),
+    "AudioSet's classes": Kind("audioset/classes.csv", (AUDIOSET,), TABLE),
     "vocabulary": Kind("youtube8m/vocabulary.csv", (YOUTUBE8M,), TABLE, 2),
     "YouTube-8M's classes": Kind("youtube8m/classes.csv", (YOUTUBE8M,), TABLE, 2),
     "pickle, sound": Kind(

@@ -32,7 +32,7 @@ ROOMS = {
     "extract": (
         *("backbones", "containers", "tracks", "conversion", "media", "waveform"),
         *("vggish", "logmel", "c3d", "efficientnet", "hub_models", "sentence_models"),
-        *("extractor", "corpus"),
+        *("extractor", "stretches", "corpus"),
     ),
     "systems": (
         *("losses", "optimisers", "stages", "interface", "blocks"),
@@ -40,12 +40,13 @@ ROOMS = {
         "tcaf_cosine",
         *("averaging", "cjme", "avgzslnet", "avca", "clipclap", "ridge"),
         *("clip_vectors", "textlda_together", "textlda", "textlda_fit", "textlda_auxiliary"),
-        *("aligned", "anchored"),
+        *("textlda_labels", "aligned", "anchored"),
         *("registry", "reads", "release_checkpoint"),
     ),
     "sources": (
-        *("tfrecord", "youtube8m", "official_lists", "official"),
-        *("media_files", "annotations", "labels", "partition", "videos"),
+        *("id_parts", "tfrecord", "youtube8m", "audioset", "official_lists", "official"),
+        *("media_files", "annotations", "published", "found_files", "labels", "partition"),
+        *("benchmark_videos", "outcome", "videos"),
         *("world", "scenes", "rendered", "hidden", "synthetic"),
     ),
     "evaluation": (
@@ -56,24 +57,31 @@ ROOMS = {
         *("numbers", "observers", "auxiliary", "protocol", "model_file", "provenance", "records"),
         *("run", "evaluate", "release", "embed"),
     ),
-    "answers": ("aligned_models", "files", "known_weights", "evidence", "classifier", "clips"),
+    "answers": (
+        *("files", "evidence", "ranking", "interface", "ready", "imagenet", "audioset"),
+        *("aligned_models", "known_weights", "classifier", "mixture", "clips"),
+        *("recordings", "watch"),
+    ),
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),
     "reports": (
-        *(
-            "theme",
-            "answer_timeline",
-            "results",
-            "partitions",
-            "transductive",
-            "projection",
-            "plots",
-        ),
+        *("theme", "answer_timeline", "recording_timeline", "captions"),
+        *("results", "partitions", "transductive", "projection", "plots"),
         "reliability",
         *("embedding_map", "timelines", "contents", "detail", "report", "page"),
     ),
     "commands": (
         *("options", "printing", "terminal"),
-        *("prepare", "store", "train", "predict", "reproduce", "about", "entry"),
+        *(
+            "prepare",
+            "store",
+            "train",
+            "recordings",
+            "watching",
+            "predict",
+            "reproduce",
+            "about",
+            "entry",
+        ),
     ),
     "__main__": (),
 }

@@ -1,4 +1,4 @@
-"""`docs/your-own-videos.md` and the backbones in `docs/fidelity.md`: what they show works."""
+"""The documents on videos of one's own: what they and `docs/fidelity.md` show works."""
 
 import inspect
 import re
@@ -22,7 +22,12 @@ from write_words import write_glove
 DOCS = Path(__file__).parents[1] / "docs"
 TEXT = (DOCS / "your-own-videos.md").read_text(encoding="utf-8")
 FIDELITY = (DOCS / "fidelity.md").read_text(encoding="utf-8")
-COMMANDS = [line.strip() for line in TEXT.splitlines() if line.startswith("    tcaf ")]
+RECORDINGS = (DOCS / "recordings.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line.partition("  #")[0].strip()
+    for line in (TEXT + RECORDINGS).splitlines()
+    if line.startswith("    tcaf ")
+]
 CODE = re.findall(r"```python\n(.*?)```", TEXT, flags=re.S)
 SETTINGS = re.search(r"```toml\n(.*?)```", TEXT, re.S)[1]
 

@@ -73,6 +73,7 @@ def write_one_of_each(folder: Path) -> Path:
     _write_text(folder)
     _write_official(folder / "official")
     _write_youtube8m(folder / "youtube8m")
+    _write_audioset(folder / "audioset")
     _write_release(folder / "release")
     _write_media(folder)
     return folder
@@ -155,6 +156,22 @@ def _write_youtube8m(folder):
         of_frames.append(sequence(values, steps))
     write_records(folder / "videos" / "one.tfrecord", of_videos)
     write_records(folder / "frames" / "one.tfrecord", of_frames)
+
+
+def _write_audioset(folder):
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    names = dict(enumerate(("Speech", "Harp", "Rain", '"Baby cry, infant cry"')))
+    rows = [f"{label},/m/{label},{name},Sound|Thing,A sound.\n" for label, name in names.items()]
+    (folder / "vocabulary.csv").write_text("index,mid,name,parents,description\n" + "".join(rows))
+    subsets = zip(names.items(), ("train", "val_unseen", "train", "test_unseen"), strict=True)
+    rows = [f"{label},/m/{label},{name},{subset}\n" for (label, name), subset in subsets]
+    (folder / "classes.csv").write_text("index,mid,name,subset\n" + "".join(rows))
+    clips = []
+    for number in range(12):
+        values = {"video_id": [b"v%02d" % number], "labels": [number % 4]}
+        clips.append(sequence(values, {"audio_embedding": [rng.bytes(128)] * 2}))
+    write_records(folder / "one.tfrecord", clips)
 
 
 def _write_release(folder):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tcaf.answers.classifier import ZeroShotClassifier
+    from tcaf.answers.mixture import open_classifier
     from tcaf.data.batches import FeatureBatch
     from tcaf.data.classes import ClassSet
     from tcaf.data.features import FeatureSpec, VideoFeatures
@@ -59,6 +60,7 @@ _HOMES = {
     "log_mel_examples": "extract.vggish",
     "model_from_state_dict": "systems.release_checkpoint",
     "new_store": "data.writer",
+    "open_classifier": "answers.mixture",
     "quantise": "extract.vggish",
     "register": "systems.registry",
     "register_backbone": "extract.backbones",
@@ -92,6 +94,7 @@ __all__ = [
     "log_mel_examples",
     "model_from_state_dict",
     "new_store",
+    "open_classifier",
     "quantise",
     "register",
     "register_backbone",

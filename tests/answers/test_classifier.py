@@ -329,3 +329,28 @@ def test_json(classifier, clips):
         "distance": first.distance,
         "seen": first.seen,
     }
+
+
+@pytest.mark.parametrize(
+    ("system", "settings"),
+    [
+        ("ridge", {}),
+        ("textlda", {}),
+        ("attention_fusion", {"model": {"modalities": "audio"}}),
+    ],
+)
+def test_a_model_of_sound_alone(
+    system, settings, sound_store, tiny_store, tiny_experiment, tmp_path
+):
+    """It answers clips of the store that it knows, and those of one with pictures alike."""
+    experiment = tiny_experiment(training={**TRAINING, "epochs": 2}, **settings)
+    train(replace(experiment, system=system), sound_store, tmp_path / "run")
+    classifier = ZeroShotClassifier.load(tmp_path / "run")
+    assert classifier.model.modalities == ("audio",)
+    rows = sound_store.rows("cls", "test")[::9]
+    found = classifier.classify_store(sound_store, rows)
+    clips = [tiny_store[row] for row in rows.tolist()]
+    assert classifier.classify(clips) == found
+    assert classifier.classify_store(tiny_store, rows) == found
+    with pytest.raises(TCAFError, match="has no audio token, which is all that the model reads"):
+        classifier.classify(replace(clips[0], audio=clips[0].audio[:0]))

@@ -74,7 +74,7 @@ def test_files_are_read_one_by_one_and_tracked(classifier, tmp_path):
             yield item
 
     good.with_name("c.wav").write_bytes(good.read_bytes())
-    answers = iter(answer_clips(classifier, [str(tmp_path)], seen_bias=1e6, track=track))
+    answers = iter(answer_clips(classifier, [str(tmp_path)], seen_bias=1e6, workers=1, track=track))
     assert next(answers).ranking.answers[0].name == "eel"
     assert read == [good]
     second, third = answers

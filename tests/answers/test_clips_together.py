@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tcaf import ZeroShotClassifier
-from tcaf.answers import classifier as module
+from tcaf.answers import interface as module
 from tcaf.commands import entry as cli
 from tcaf.extract.backbones import BACKBONES
 from tcaf.training.evaluate import evaluate_run

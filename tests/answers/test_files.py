@@ -31,13 +31,15 @@ def write_clips(folder, **colours):
     ]
 
 
-def test_a_bad_file_keeps_no_other_back(tmp_path):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_bad_file_keeps_no_other_back(tmp_path, workers):
     grey, blue, green = (200, 200, 200), (0, 0, 255), (0, 255, 0)
     files = write_clips(tmp_path, a=grey, sleeps=blue, b=grey, crashes=green, c=grey)
     (tmp_path / "text.mp4").write_text("no clip")
     files.insert(2, tmp_path / "text.mp4")
-    with closing(features_of_files(files, MOODY_ALONE, 1.0)) as found:
-        a, sleeps, text, b, crashes, c = found
+    with closing(features_of_files(files, MOODY_ALONE, 1.0, workers)) as found:
+        features = dict(found)
+    a, sleeps, text, b, crashes, c = (features[number] for number in range(6))
     for video, file in ((a, files[0]), (b, files[3]), (c, files[5])):
         assert isinstance(video, VideoFeatures)
         assert np.array_equal(video.visual, MOODY_ALONE.extract(file, "").visual)
@@ -56,7 +58,7 @@ def test_damage_is_warned_of_here(tmp_path):
     )
     whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     with pytest.warns(BrokenMediaWarning, match=r"x.webm: damaged picture from"):
-        (video,) = features_of_files([whole], MOODY_ALONE)
+        ((_, video),) = features_of_files([whole], MOODY_ALONE)
     assert len(video.visual) == 2
 
 
@@ -94,5 +96,5 @@ def test_backbones_of_a_plugin(tmp_path, monkeypatch):
     load_plugin(tmp_path / "mine.py")
     spec = FeatureSpec(128, 6, 0.96, 0.64, "logmel", "mine")
     backbones = FileBackbones(spec, ("visual",), {"visual": None})
-    (video,) = features_of_files(write_clips(tmp_path, a=(9, 9, 9)), backbones)
+    ((_, video),) = features_of_files(write_clips(tmp_path, a=(9, 9, 9)), backbones)
     assert video.visual.shape == (5, 6)

@@ -213,9 +213,38 @@ def test_rows_are_printed_before_the_next_file_is_read(predict, world, monkeypat
     # The third file has been read when Ctrl-C comes.
     clip = world / "media" / "both.mp4"
     files = [shutil.copy(clip, tmp_path / f"{n}.mp4") for n in range(4)]
-    status, output, _ = predict(*files, "--csv", "--top_k", 1)
+    status, output, _ = predict(*files, "--csv", "--top_k", 1, "--workers", 1)
     assert status == 130
     assert [row["file"] for row in csv.DictReader(io.StringIO(output))] == list(map(str, files[:2]))
+
+
+def test_lines_of_json(predict, world, tmp_path):
+    clip, bad = world / "media" / "both.mp4", tmp_path / "bad.mp4"
+    bad.write_bytes(b"no clip at all")
+    status, output, error = predict(bad, clip, "--jsonl", "--top_k", 2)
+    failed, answered = map(json.loads, output.splitlines())
+    assert status == 2
+    assert (failed["id"], answered["id"]) == (str(bad), str(clip))
+    assert failed["error"] in error
+    _, output, _ = predict(clip, "--json", "--top_k", 2)
+    assert json.loads(output)["predictions"] == [answered]
+    assert "--json, --jsonl and --csv exclude" in complaint(predict(clip, "--json", "--jsonl"))
+
+
+def test_files_are_read_by_several_processes_and_answered_in_order(predict, world, tmp_path):
+    # The first takes longest.
+    files = [
+        write_clip(tmp_path / f"{n}.wav", seconds=s, picture=False)
+        for n, s in enumerate((90, 1, 1))
+    ]
+    found = []
+    for workers in (1, 2):
+        status, output, _ = predict(*files, "--jsonl", "--workers", workers)
+        assert status == 0
+        found.append([json.loads(line) for line in output.splitlines()])
+    assert [one["id"] for one in found[1]] == list(map(str, files))
+    assert found[0] == found[1]
+    assert "--workers must be at least 1, got 0" in complaint(predict(files[1], "--workers", 0))
 
 
 def test_a_model_without_temperature_promises_nothing(predict, world, tmp_path, capsys):
@@ -264,7 +293,7 @@ def test_a_run_on_features_of_no_backbone_wants_a_store(world, tiny_store, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--json", "--csv"], "--json and --csv exclude each other"),
+        (["--json", "--csv"], "--json, --jsonl and --csv exclude"),
         (["--classes", "ant", "--classes_file", "x"], "--classes and --classes_file exclude"),
         (["--top_k", "0"], "expected top_k from 1 on"),
         (["--timeline", "out.jpg"], "expected a PNG file to draw into"),

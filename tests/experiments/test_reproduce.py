@@ -113,13 +113,13 @@ def test_jobs_are_row_by_row(planned, tmp_path):
 
 
 @pytest.mark.parametrize("table", [1, 2, 3, 4])
-def test_all_rows_by_default(planned, table):
+def test_all_rows_by_default(planned, tiny_store, table):
     """But for those whose systems read text spaces that nobody has named."""
     jobs, rows = planned(table), list(paper_table(table).rows)
     absent = ["clipclap", "aligned"] if table == 1 else []
     assert [job.row for job in jobs] == [row for row in rows if row.name not in absent]
-    assert [row.name for row in left_out(paper_table(table), jobs)] == absent
-    assert left_out(paper_table(table), jobs[:1], [jobs[0].row.name]) == []
+    assert list(left_out(paper_table(table), tiny_store, jobs)) == absent
+    assert left_out(paper_table(table), tiny_store, jobs[:1], [jobs[0].row.name]) == {}
 
 
 def test_a_row_whose_text_spaces_are_named(planned, tmp_path):
@@ -177,6 +177,23 @@ def test_a_setting_is_for_the_rows_that_read_it(planned):
 def test_a_row_stays_what_its_title_says(planned, change):
     with pytest.raises(TCAFError, match=r"row 'tcaf' is about .* which no option"):
         planned(1, models=["tcaf"], options=change)
+
+
+def test_data_of_one_modality_leaves_rows_out(sound_store, config, tmp_path):
+    def names(table, **changes):
+        options = {**SMALL, "model": {"modalities": "audio"}}
+        given = {"config": config, "seeds": [0], "runs": tmp_path, "options": options}
+        return [
+            job.row.name for job in plan(paper_table(table), sound_store, **{**given, **changes})
+        ]
+
+    assert names(1) == ["attention_fusion", "perceiver", "ridge", "tcaf_cosine", "textlda", "tcaf"]
+    # Of one modality the row of both is the one of all that there is.
+    assert names(3) == ["no_class_token_self", "self", "tcaf"]
+    with pytest.raises(TCAFError, match=r"row 'avca' cannot be run .* learns from sound beside"):
+        names(1, models=["tcaf", "avca"])
+    with pytest.raises(TCAFError, match=r"row 'tcaf' is about model\.modalities = 'audio'"):
+        names(1, options={**SMALL, "model": {"modalities": "visual"}})
 
 
 def test_presets_of_systems_follow_the_data(planned, config):

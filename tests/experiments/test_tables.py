@@ -7,7 +7,7 @@ from dataclasses import fields
 import pytest
 
 from tcaf.experiments.layers import Layer, resolve, system_layers
-from tcaf.experiments.tables import PAPER_DATASETS, TABLE_NUMBERS, paper_table
+from tcaf.experiments.tables import PAPER_DATASETS, TABLE_NUMBERS, no_meaning, paper_table
 from tcaf.settings.experiment import Experiment
 from tcaf.systems.interface import System
 from tcaf.systems.registry import SYSTEMS
@@ -169,3 +169,20 @@ def test_a_system_of_ones_own_is_a_row(monkeypatch):
     assert list(rows(1))[-3:] == ["aligned", "mine", "tcaf"]
     assert rows(1)["mine"].paper == {}
     assert "mine" not in rows(2)
+
+
+@pytest.mark.parametrize(
+    ("number", "there", "left_out"),
+    [
+        (1, ("audio",), {"cjme", "avgzslnet", "avca", "clipclap"}),
+        (2, ("audio",), set()),
+        (3, ("audio",), {"no_class_token_full", "no_class_token_cross", "full"}),
+        (4, ("audio",), {"tcaf_visual"}),
+        (4, ("visual",), {"tcaf_audio"}),
+        (1, ("audio", "visual"), set()),
+        (3, ("audio", "visual"), set()),
+    ],
+)
+def test_rows_that_data_of_one_modality_cannot_have(number, there, left_out):
+    found = {row.name for row in rows(number).values() if no_meaning(row, there) is not None}
+    assert found == left_out

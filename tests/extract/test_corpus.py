@@ -64,9 +64,9 @@ def test_features_come_back(tmp_path, work):
     assert np.array_equal(clip.visual, clip_of(file).visual)
 
 
-def test_a_missing_modality_is_noted(tmp_path, work):
+def test_a_missing_modality_comes_back(tmp_path, work):
     file = media_file(tmp_path)
-    work.keep(file, clip_of(file, audio_len=0), [])
+    work.keep(file, clip_of(file, audio_len=0), ["no audio track"])
     found = work.find(file)
     assert isinstance(found, Extracted)
     assert (found.missing, found.notes) == (("audio",), ("no audio track",))
@@ -123,7 +123,7 @@ def test_a_reject_is_of_the_file_before_it_was_read(tmp_path, work):
 )
 def test_what_fails_is_told_and_tried_again(tmp_path, work, said, told):
     file = media_file(tmp_path, content=said.encode())
-    answer = _open_worker(Obeying(), work.path)(file, print)
+    (answer,) = _open_worker(Obeying(), work.path)((file,), print)
     assert (answer.id, answer.reason) == (file.id, "failed")
     assert f"{file.path}: failed ({told}" in answer.detail
     assert "\n" not in answer.detail
@@ -132,7 +132,7 @@ def test_what_fails_is_told_and_tried_again(tmp_path, work, said, told):
 
 def test_notes_of_the_extractor_are_kept(tmp_path, work):
     file = media_file(tmp_path, content=b"silent")
-    assert _open_worker(Obeying(), work.path)(file, print) is None
+    assert _open_worker(Obeying(), work.path)((file,), print) == []
     assert work.find(file).notes == ("the sound is silent",)
 
 
@@ -178,6 +178,29 @@ def test_what_is_taken_up_again_is_computed_on_as_many_cores(tmp_path, monkeypat
     files[1].path.write_text("another")
     extract_files(files, Obeying(), tmp_path / "work", workers=5)
     assert given == [(3, 3), (1, 3)]
+
+
+def test_segments_of_a_file_are_one_job_and_are_taken_up_one_by_one(tmp_path, monkeypatch):
+    given = []
+
+    def spy(tasks, open_, arguments, workers, **rest):
+        given.append([[file.id for file in task] for task in tasks])
+        work = open_(*arguments)
+        for task in tasks:
+            yield task, work(task, print)
+
+    monkeypatch.setattr("tcaf.extract.corpus.answers", spy)
+    a, b = files_that_say(tmp_path, "a", "b")
+    files = [b, *(MediaFile(a.name, a.path, (start, start + 1.5)) for start in (0.0, 1.0, 2.0))]
+    names = ["a.mp4@0-1.5", "a.mp4@1-2.5", "a.mp4@2-3.5"]
+    assert [file.id for file in files] == ["b.mp4", *names]
+    _, first = extract_files(files, Obeying(), tmp_path / "work", workers=1)
+    # As a run leaves it that was killed before it had kept the last of them.
+    (tmp_path / "work" / "clips" / f"{files[2].key}.safetensors").unlink()
+    _, again = extract_files(files, Obeying(), tmp_path / "work", workers=1)
+    assert given == [[["b.mp4"], names], [["a.mp4@1-2.5"]]]
+    assert again == first
+    assert [found.features().id for found in again] == ["b.mp4", *names]
 
 
 @pytest.mark.usefixtures("quick")

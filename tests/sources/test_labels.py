@@ -183,7 +183,7 @@ def test_groups_by_column_by_pattern_and_as_ucf_has_them(tmp_path):
     rows = [(f"A/{name}", "A", f"take {n % 2}") for n, name in enumerate(names)]
     labels = write_csv(tmp_path / "labels.csv", ("file", "class", "Group"), *rows)
     assert groups(find_clips(tmp_path, labels)) == ["take 0", "take 1"] * 2
-    with pytest.raises(TCAFError, match="has a column group; leave --group out"):
+    with pytest.raises(TCAFError, match="has a column group, or names the recordings; leave"):
         find_clips(tmp_path, labels, "x")
     with pytest.raises(TCAFError, match=r"--group 'xyz' fits no file's name; the first is 'A/oth"):
         find_clips(tmp_path, group="xyz")
@@ -243,14 +243,15 @@ def test_activitynets_annotations(tmp_path):
         ("deep/two.mkv", "Cat", "val", ""),
     ]
     assert {reject.id: reject.reason for reject in found.rejects} == {
-        "both": "several files",
-        "gone": "no such file",
+        "both@0-1": "several files",
+        "gone@0-1": "no such file",
         "many.mp4@1-2.5": "several labels",
         "none": "no label",
         "unlisted@[3, 2]": "impossible segment",
         'unlisted@[0, "x"]': "impossible segment",
     }
-    assert not found.remarks
+    assert found.remarks == (f"{path}: not used are the keys duration, version",)
+    assert found.unlisted == ("v_twice.mp4",)
 
 
 @pytest.mark.parametrize(
@@ -264,9 +265,9 @@ def test_activitynets_annotations(tmp_path):
         ('{"database": {"x": {"annotations": [{}]}}}', "annotations with a label each, .* for 'x'"),
         (
             '{"database": {"x": {"annotations": [{"label": "a", "segment": [3, 2]}]}}}',
-            r"none of 1 videos can be used; the first: .* called x",
+            r"none of 1 clips can be used; the first: x: expected a segment .* found \[3, 2\]",
         ),
-        ('{"database": {"x": {}}}', "none of 1 videos can be used; the first: .* called x"),
+        ('{"database": {"x": {}}}', "none of 1 clips can be used; the first: x: expected a label"),
         (
             '{"database": {"1": {"annotations": [{"label": "a"}], "subset": "odd"}}}',
             "an.json, 1: no part 'odd'; there are train, val, test",
@@ -286,7 +287,7 @@ def test_segments_of_a_table(tmp_path):
     head = "file,class,start,end\n"
     table.write_text(f"{head}a.mp4,ant,0,1.5\na.mp4,bee,1.5,3\nb.mp4,ant,,\n")
     found = find_clips(tmp_path, table)
-    assert [(c.id, c.class_name, c.segment, c.group) for c in found.clips] == [
+    assert [(c.id, c.class_name, c.file.segment, c.group) for c in found.clips] == [
         ("a.mp4@0-1.5", "ant", (0, 1.5), "a.mp4"),
         ("a.mp4@1.5-3", "bee", (1.5, 3), "a.mp4"),
         ("b.mp4", "ant", None, ""),

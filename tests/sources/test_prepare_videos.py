@@ -372,10 +372,10 @@ def test_a_file_that_changes_while_it_is_read(tmp_path, media, monkeypatch):
         return np.zeros((len(windows), 128), np.float32)
 
     monkeypatch.setattr(embed, embed_and_touch)
-    extract(file, print)
+    extract((file,), print)
     assert work.find(file) is None
     monkeypatch.undo()
-    extract(file, print)
+    extract((file,), print)
     assert not isinstance(work.find(file), Reject | None)
 
 

@@ -313,7 +313,10 @@ def test_clips_without_a_modality_are_named(tmp_path, tables):
         ([video("aa", [4])], "none has exactly one of the listed labels"),
         ([video("aa", [2], rgb=0)], "none of the 1 videos has both audio and rgb"),
         ([video("aa", [2]), video("bb", [2], rgb=7)], "expected visual tokens of shape"),
-        ([frames("aa", [2], [b"ab"], [b"a", b"ab"])], "'aa' differ in size: 1 and 2 bytes"),
+        (
+            [frames("aa", [2], [b"ab"], [b"a", b"ab"])],
+            "byte 0: the steps of 'rgb' differ in size: 1 and 2 bytes",
+        ),
         ([video("aa", [2]), frames("bb", [2], [b"a"], [b"b"])], "one level at a time"),
         ([example({"video_id": [b"aa"]})], "one 'id', found 0 .it has 'video_id'"),
         ([example({"id": [b"\xff\xfe"], "labels": [2]})], "is no text"),

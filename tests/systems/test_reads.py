@@ -5,7 +5,6 @@ from dataclasses import fields, replace
 from functools import cache
 from unittest.mock import patch
 
-import numpy as np
 import pytest
 import torch
 
@@ -13,7 +12,7 @@ from other_values import OTHER_VALUES, STORED, replace_in, with_other_values
 from tcaf.evaluation.gzsl import score
 from tcaf.evaluation.parts import EvaluationPart
 from tcaf.execution.devices import pick_device
-from tcaf.settings.experiment import TEXT, text_settings
+from tcaf.settings.experiment import text_settings
 from tcaf.settings.sections import ModelSettings
 from tcaf.systems.interface import System
 from tcaf.systems.joint_space import TCAFConfig
@@ -95,6 +94,7 @@ OTHER_OPTIONS = {
     "cosine_from": "origin",
     "kappa": 3.0,
     "time": "off",
+    "spread": "on",
     "num_random": 7,
     "temperature": 0.5,
     "visual_weight": 0.1,
@@ -134,27 +134,15 @@ def run(store):
         yield remembered
 
 
-def spaces(experiment):
-    return ENTRIES[experiment.system].spaces
-
-
-def class_text(space, experiment, names, store):
-    """Returns class text of a space; that of a modality has the size of its features."""
-    if space == TEXT:
-        return embed_classes(text_settings(experiment), names, store)
-    draw = np.random.default_rng(len(space))
-    return draw.normal(size=(len(names), store.spec.dim(space))).astype(np.float32)
-
-
 def short_run(experiment, store):
     names = store.split(experiment.data.split).classes
-    texts = {space: class_text(space, experiment, names, store) for space in spaces(experiment)}
-    by_name = {space: dict(zip(names, text, strict=True)) for space, text in texts.items()}
+    text = embed_classes(text_settings(experiment), names, store)
     with patch("torch.cuda.is_available", return_value=True):
         # Where the model would go if there were a GPU.
         device = pick_device(experiment.training.device)
     with patch("tcaf.training.protocol.pick_device", return_value=torch.device("cpu")) as asked:
-        protocol = TwoStages(experiment, store, {**aligned_text(store, names), **by_name})
+        spaces = {"text": dict(zip(names, text, strict=True)), **aligned_text(store, names)}
+        protocol = TwoStages(experiment, store, spaces)
     asked.assert_called_once_with(experiment.training.device)
     stage = protocol.new_stage(1)
     sizes = []

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 
 from tcaf.data.classes import ClassSet
-from tcaf.data.features import MODALITIES, FeatureSpec, Modality
+from tcaf.data.features import MODALITIES, NO_BACKBONE, FeatureSpec, Modality
 from tcaf.errors import TCAFError, did_you_mean
 from tcaf.extract.backbones import Backbone, open_backbone, parse_name, takes_model
 from tcaf.pretrained.aligned import load_aligned
@@ -35,7 +35,7 @@ from tcaf.systems.aligned import Aligned
 from tcaf.systems.interface import FEATURE_SPACES
 from tcaf.systems.registry import configure
 from tcaf.text.class_text import embed_classes, open_text_source
-from tcaf.text.of_backbone import NO_BACKBONE, resolved
+from tcaf.text.of_backbone import resolved
 from tcaf.text.spaces import ClassText
 from tcaf.training.model_file import TrainedModel
 

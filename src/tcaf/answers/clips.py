@@ -8,14 +8,16 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
-from tcaf.answers.classifier import Ranking, ZeroShotClassifier
 from tcaf.answers.files import features_of_files
+from tcaf.answers.interface import Classifier
+from tcaf.answers.ranking import Ranking
 from tcaf.data.features import VideoFeatures
 from tcaf.data.splits import PARTS, UNIONS
 from tcaf.data.store import FeatureStore
@@ -61,7 +63,7 @@ class Unanswered:
 
 
 def choose_classes(
-    classifier: ZeroShotClassifier, classes: str = "", classes_file: Path | None = None
+    classifier: Classifier, classes: str = "", classes_file: Path | None = None
 ) -> None:
     """Sets the classes to choose from as people name them; without names they stay as they are.
 
@@ -72,7 +74,7 @@ def choose_classes(
         classes_file: a file of names, one a line (`candidates.read_names`), in their place.
 
     Raises:
-        TCAFError: names both in a line and in a file, or see `ZeroShotClassifier.set_classes`.
+        TCAFError: names both in a line and in a file, or see `Classifier.set_classes`.
     """
     if classes and classes_file is not None:
         raise TCAFError("--classes and --classes_file exclude each other; give one of them")
@@ -134,7 +136,7 @@ def select_rows(store: FeatureStore, words: Sequence[str], split: str) -> Int[np
 
 
 def answer_store(
-    classifier: ZeroShotClassifier,
+    classifier: Classifier,
     store: FeatureStore,
     rows: Int[np.ndarray, " clips"],
     top_k: int,
@@ -151,7 +153,7 @@ def answer_store(
         classifier: that answers.
         store: of the clips.
         rows: which of them.
-        top_k: see `ZeroShotClassifier.classify`.
+        top_k: see `Classifier.classify`.
         seen_bias: see there.
         together: see there.
         abstain: see there.
@@ -159,7 +161,7 @@ def answer_store(
         keep_features: what `draw_timelines` needs, and much memory for many clips.
 
     Raises:
-        TCAFError: see `ZeroShotClassifier.classify_store`.
+        TCAFError: see `Classifier.classify_store`.
     """
     found = classifier.classify_store(
         store, rows, top_k, seen_bias, together=together, abstain=abstain, why=why
@@ -171,7 +173,7 @@ def answer_store(
 
 
 def answer_files(
-    classifier: ZeroShotClassifier,
+    classifier: Classifier,
     files: Sequence[Path],
     top_k: int,
     seen_bias: float,
@@ -181,54 +183,78 @@ def answer_files(
     why: bool = False,
     keep_features: bool = False,
     file_timeout_s: float = FILE_TIMEOUT_S,
+    workers: int | None = None,
     track: Track = silent,
 ) -> Iterator[Answered | Unanswered]:
     """Yields what became of each file, as soon as it is known; one that fails stops no other.
 
-    Of files that are answered together nothing is known before all are read.
+    They are in the order of the files, which several processes read at a time. Of files that are
+    answered together nothing is known before all are read.
 
     Args:
         classifier: that answers.
         files: in the order of the answers.
-        top_k: see `ZeroShotClassifier.classify`.
+        top_k: see `Classifier.classify`.
         seen_bias: see there.
         together: see there.
         abstain: see there.
         why: see there.
         keep_features: what `draw_timelines` needs, and much memory for many files.
         file_timeout_s: see `features_of_files`.
+        workers: see there.
         track: shows how many files are done.
 
     Raises:
         TCAFError: what concerns all files: backbones that cannot be opened, a missing package, or
-            what `ZeroShotClassifier.classify` refuses.
+            what `Classifier.classify` refuses.
     """
     asked: dict[str, Any] = {"together": together, "abstain": abstain, "why": why}
     classifier.classify([], top_k, seen_bias, **asked)
     require_decoder()
+
+    def answered(
+        group: Sequence[tuple[int, VideoFeatures | str]],
+    ) -> Iterator[tuple[int, Answered | Unanswered]]:
+        videos = [video for _, video in group if not isinstance(video, str)]
+        try:
+            rankings = iter(classifier.classify(videos, top_k, seen_bias, **asked))
+        except TCAFError as error:
+            if together:
+                raise
+            group = [(number, str(error)) for number, _ in group]
+        for number, video in group:
+            file = files[number]
+            if isinstance(video, str):
+                yield number, Unanswered(str(file), " ".join(video.split()))
+            else:
+                yield number, Answered(next(rankings), video if keep_features else None, file)
+
     # Opened here first: what is wrong with weights is said before any process starts.
-    with closing(features_of_files(files, classifier.backbones, file_timeout_s)) as found:
+    found = features_of_files(files, classifier.backbones, file_timeout_s, workers)
+    with closing(found):
         read = (
-            (file, _video(classifier, features))
-            for file, features in zip(track(files, "predicting"), found, strict=True)
+            (number, _video(classifier, features))
+            for _, (number, features) in zip(track(files, "predicting"), found, strict=True)
         )
         # One at a time: next to the decoding, a larger batch would gain nothing.
-        for group in [list(read)] if together else ([one] for one in read):
-            videos = [video for _, video in group if not isinstance(video, str)]
-            try:
-                rankings = iter(classifier.classify(videos, top_k, seen_bias, **asked))
-            except TCAFError as error:
-                if together:
-                    raise
-                group = [(file, str(error)) for file, _ in group]
-            for file, video in group:
-                if isinstance(video, str):
-                    yield Unanswered(str(file), " ".join(video.split()))
-                else:
-                    yield Answered(next(rankings), video if keep_features else None, file)
+        groups = [sorted(read, key=itemgetter(0))] if together else ([one] for one in read)
+        yield from _by_number(one for group in groups for one in answered(group))
 
 
-def _video(classifier: ZeroShotClassifier, features: VideoFeatures | str) -> VideoFeatures | str:
+def _by_number(
+    found: Iterable[tuple[int, Answered | Unanswered]],
+) -> Iterator[Answered | Unanswered]:
+    """Yields what comes with the numbers from 0 on in their order, each as soon as it may."""
+    waiting: dict[int, Answered | Unanswered] = {}
+    wanted = 0
+    for number, one in found:
+        waiting[number] = one
+        while wanted in waiting:
+            yield waiting.pop(wanted)
+            wanted += 1
+
+
+def _video(classifier: Classifier, features: VideoFeatures | str) -> VideoFeatures | str:
     """Returns features as the model takes them, or what is wrong with them."""
     try:
         return features if isinstance(features, str) else classifier.features(features)
@@ -237,7 +263,7 @@ def _video(classifier: ZeroShotClassifier, features: VideoFeatures | str) -> Vid
 
 
 def answer_clips(
-    classifier: ZeroShotClassifier,
+    classifier: Classifier,
     words: Sequence[str],
     *,
     store: Path | None = None,
@@ -248,6 +274,7 @@ def answer_clips(
     why: bool = False,
     keep_features: bool = False,
     file_timeout_s: float = FILE_TIMEOUT_S,
+    workers: int | None = None,
     track: Track = silent,
 ) -> Iterable[Answered | Unanswered]:
     """Answers the clips that words name: files and folders, or clips of a store.
@@ -256,13 +283,14 @@ def answer_clips(
         classifier: that answers.
         words: see `find_media`; with a store see `select_rows`, in the split of the run.
         store: folder of the feature store that holds the clips, in place of files.
-        top_k: see `ZeroShotClassifier.classify`.
+        top_k: see `Classifier.classify`.
         seen_bias: see there.
         together: see there.
         abstain: see there.
         why: see there.
         keep_features: what `draw_timelines` needs, and much memory for many clips.
         file_timeout_s: see `features_of_files`.
+        workers: see there.
         track: shows how many files are done.
 
     Returns:
@@ -282,11 +310,12 @@ def answer_clips(
             why=why,
             keep_features=keep_features,
             file_timeout_s=file_timeout_s,
+            workers=workers,
             track=track,
         )
     opened = FeatureStore.open(store)
     opened.verify_once(track)
-    rows = select_rows(opened, words, classifier.experiment.data.split)
+    rows = select_rows(opened, words, classifier.split)
     return answer_store(
         classifier,
         opened,
@@ -314,8 +343,15 @@ def check_answered(found: Sequence[Answered | Unanswered]) -> None:
         raise TCAFError(f"{len(failed)} of {len(found)} clips have no answer")
 
 
+def answer_json(one: Answered | Unanswered) -> dict[str, Any]:
+    """Returns what became of a clip as JSON values."""
+    if isinstance(one, Unanswered):
+        return {"id": one.id, "error": one.reason}
+    return one.ranking.to_json()
+
+
 def answers_json(
-    classifier: ZeroShotClassifier,
+    classifier: Classifier,
     found: Sequence[Answered | Unanswered],
     seen_bias: float,
     *,

@@ -1,10 +1,10 @@
-"""Files to the features that a model takes, here or in a process that can be ended.
+"""Files to the features that a model takes, here or in processes that can be ended.
 
 Owns with which backbones that is done. What becomes of a file's features is `classifier`.
 """
 
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,11 +17,14 @@ from tcaf.errors import TCAFError
 from tcaf.execution.processes import (
     PATIENT,
     Crash,
+    Failure,
     Killed,
+    Moment,
     OutOfMemory,
     OutOfTime,
     Send,
-    answers,
+    events,
+    usable_cores,
 )
 from tcaf.extract.backbones import (
     BACKBONES,
@@ -34,7 +37,8 @@ from tcaf.extract.backbones import (
 from tcaf.extract.containers import FILE_MEMORY, FILE_TIMEOUT_S, BrokenMediaWarning, MediaError
 from tcaf.extract.corpus import MediaFile, too_long
 from tcaf.extract.extractor import Extractor, audio_tokens, visual_tokens
-from tcaf.extract.media import read_audio, read_frames
+from tcaf.extract.media import probe, read_audio, read_frames
+from tcaf.extract.stretches import Cut, Stretch, stretches
 from tcaf.plugins import load_plugin
 
 
@@ -91,6 +95,27 @@ class FileBackbones:
             tokens["visual"] = visual_tokens(visual, frames)
         return VideoFeatures(id, tokens["audio"], tokens["visual"])
 
+    def check(self, cut: Cut) -> None:
+        """Checks that each stretch has a token (`Cut.check_steps`).
+
+        Raises:
+            TCAFError: see there and `opened`.
+        """
+        cut.check_steps({m: backbone.step_s for m, backbone in self.opened.items()})
+
+    def stretches(self, path: Path, id: str, cut: Cut) -> Iterator[Stretch]:
+        """Yields the features of a recording, stretch by stretch, as `extract` makes them.
+
+        Raises:
+            TCAFError: see `opened`, `check` and `extract.stretches`.
+        """
+        self.check(cut)
+        audio, visual = self.opened.get("audio"), self.opened.get("visual")
+        assert audio is None or isinstance(audio, AudioBackbone), "as it was opened"
+        assert visual is None or isinstance(visual, VisualBackbone), "as it was opened"
+        dims = {modality: self.spec.dim(modality) for modality in MODALITIES}
+        return stretches(path, id, cut, audio, visual, dims)
+
     def known_here(self) -> tuple[list[Path], dict[str, BackboneInfo]]:
         """Returns how another process gets to know the backbones: plugins to run, and entries."""
         names = [self.spec.backbone(modality).partition(":")[0] for modality in self.modalities]
@@ -100,79 +125,184 @@ class FileBackbones:
 
 
 @dataclass(frozen=True)
-class _Unusable:
-    """Why a file has no features, in one line."""
+class Begun:
+    """The first sign of a recording.
 
-    reason: str
+    Args:
+        length_s: what its header says, in seconds; None if it does not.
+    """
+
+    length_s: float | None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The last sign of a recording.
+
+    Args:
+        reason: why it has no further stretches, in one line; empty if it is over.
+    """
+
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What became of a file in the process.
+
+    Args:
+        video: its features, where they were wanted as a whole.
+        reason: why there are none, or none any more, in one line.
+        broken: what is amiss with it though it is used, one line each.
+    """
+
+    video: VideoFeatures | None = None
+    reason: str = ""
+    broken: tuple[str, ...] = ()
+
+
+_File = tuple[int, Path]
+"""A file, and its number among those asked for: one may be asked for twice."""
 
 
 def _open_worker(
-    backbones: FileBackbones, plugins: Sequence[Path], infos: Mapping[str, BackboneInfo]
-) -> Callable[[Path, Send], tuple[VideoFeatures, list[str]] | _Unusable]:
-    """Returns what the process does with each file: its features, and what is amiss with it."""
+    backbones: FileBackbones,
+    plugins: Sequence[Path],
+    infos: Mapping[str, BackboneInfo],
+    cut: Cut | None,
+) -> Callable[[_File, Send], _Done]:
+    """Returns what the process does with each file.
+
+    Args:
+        backbones: with which.
+        plugins: files to run, which make backbones known.
+        infos: of backbones that are found by name of their module.
+        cut: sends the stretches of each file as they come, in place of all features at the end.
+    """
     for plugin in plugins:
         load_plugin(plugin)
     BACKBONES.update(infos)
     _ = backbones.opened
 
-    def extract(path: Path, send: Send) -> tuple[VideoFeatures, list[str]] | _Unusable:
-        try:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", BrokenMediaWarning)
-                video = backbones.extract(path, str(path))
-        except TCAFError as error:
-            return _Unusable(str(error))
-        except Exception as error:  # noqa: BLE001 - one file must not end the others' answers
-            return _Unusable(str(MediaError(path, "failed", f"{type(error).__name__}: {error}")))
-        broken = [w for w in caught if issubclass(w.category, BrokenMediaWarning)]
-        return video, [str(each.message) for each in broken]
+    def extract(file: _File, send: Send) -> _Done:
+        path, video, reason = file[1], None, ""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", BrokenMediaWarning)
+            try:
+                if cut is None:
+                    video = backbones.extract(path, str(path))
+                else:
+                    send(Begun(probe(path).duration_s))
+                    for stretch in backbones.stretches(path, str(path), cut):
+                        send(stretch)
+            except TCAFError as error:
+                reason = str(error)
+            except Exception as error:  # noqa: BLE001 - one file must not end the others' answers
+                reason = str(MediaError(path, "failed", f"{type(error).__name__}: {error}"))
+        broken = [str(w.message) for w in caught if issubclass(w.category, BrokenMediaWarning)]
+        return _Done(video, reason, tuple(broken))
 
     return extract
 
 
-def features_of_files(
-    files: Sequence[Path], backbones: FileBackbones, file_timeout_s: float = FILE_TIMEOUT_S
-) -> Generator[VideoFeatures | str, None, None]:
-    """Yields the features of each file, in order, or in one line why it has none.
+def _work_on(
+    files: Sequence[Path],
+    backbones: FileBackbones,
+    file_timeout_s: float,
+    workers: int | None,
+    cut: Cut | None,
+) -> Generator[tuple[int, Moment | _Done], None, None]:
+    """Yields by number of the file its moments and what became of it, as they come.
 
-    The files are read in another process, one after the other, a file ahead of whoever takes them:
-    one that crashes it or takes too long keeps no other back. Close it where it is left early.
+    Raises:
+        TCAFError: see `features_of_files`.
+    """
+    if not file_timeout_s > 0:
+        raise TCAFError(f"file_timeout_s must be above 0, got {file_timeout_s:g}")
+    limits = {path: MediaFile(str(path), path).limit_s(file_timeout_s) for path in files}
+    found = events(
+        list(enumerate(files)),
+        _open_worker,
+        (backbones, *backbones.known_here(), cut),
+        min(usable_cores() if workers is None else workers, max(len(files), 1)),
+        limit=lambda file: limits[file[1]],
+        limit_bytes=FILE_MEMORY,
+        environment=PATIENT,
+    )
+    with closing(found):
+        for (number, path), event in found:
+            if isinstance(event, Moment):
+                yield number, event
+                continue
+            done = event if isinstance(event, _Done) else _Done(reason=_failure(path, event))
+            for each in done.broken:
+                warnings.warn(each, BrokenMediaWarning, stacklevel=3)
+            yield number, done
+
+
+def _failure(path: Path, event: Failure) -> str:
+    """Returns in one line why a process has not come to the end of a file."""
+    if isinstance(event, OutOfTime):
+        return str(MediaError(path, *too_long(event)))
+    if isinstance(event, Killed):
+        return str(MediaError(path, f"killed{event.hint}", event.reason))
+    if isinstance(event, OutOfMemory):
+        return str(MediaError(path, "takes too much memory", str(event)))
+    assert isinstance(event, Crash), "what a worker raises is raised here too"
+    return str(MediaError(path, "decoder crashed", event.reason))
+
+
+def features_of_files(
+    files: Sequence[Path],
+    backbones: FileBackbones,
+    file_timeout_s: float = FILE_TIMEOUT_S,
+    workers: int | None = None,
+) -> Generator[tuple[int, VideoFeatures | str], None, None]:
+    """Yields each file's number with its features, or in one line why it has none, as they come.
+
+    The files are read in other processes, ahead of whoever takes their features: one that crashes
+    its process or takes too long keeps no other back. Close it where it is left early.
 
     Args:
         files: to read.
         backbones: with which; those of a plugin, or that are found by name of their module.
         file_timeout_s: seconds that a file may take, and as many again for each MiB of it.
+        workers: processes that read, each with its share of the cores; by default one for each
+            core, and no more than there are files.
 
     Raises:
-        TCAFError: the process cannot open the backbones, or the limit is not above 0.
+        TCAFError: the processes cannot open the backbones, or a limit is not above 0.
     """
-    if not file_timeout_s > 0:
-        raise TCAFError(f"file_timeout_s must be above 0, got {file_timeout_s:g}")
-    limits = {path: MediaFile(str(path), path).limit_s(file_timeout_s) for path in files}
-    arguments = (backbones, *backbones.known_here())
-    found = answers(
-        files,
-        _open_worker,
-        arguments,
-        1,
-        limit=limits.__getitem__,
-        limit_bytes=FILE_MEMORY,
-        environment=PATIENT,
-    )
-    with closing(found):
-        for path, answer in found:
-            if isinstance(answer, OutOfTime):
-                yield str(MediaError(path, *too_long(answer)))
-            elif isinstance(answer, Killed):
-                yield str(MediaError(path, f"killed{answer.hint}", answer.reason))
-            elif isinstance(answer, OutOfMemory):
-                yield str(MediaError(path, "takes too much memory", str(answer)))
-            elif isinstance(answer, Crash):
-                yield str(MediaError(path, "decoder crashed", answer.reason))
-            elif isinstance(answer, _Unusable):
-                yield answer.reason
-            elif isinstance(answer, tuple):
-                video, broken = answer
-                for each in broken:
-                    warnings.warn(each, BrokenMediaWarning, stacklevel=2)
-                yield video
+    with closing(_work_on(files, backbones, file_timeout_s, workers, None)) as found:
+        for number, done in found:
+            if isinstance(done, _Done):
+                yield number, done.reason if done.video is None else done.video
+
+
+def stretches_of_files(
+    files: Sequence[Path],
+    backbones: FileBackbones,
+    cut: Cut,
+    file_timeout_s: float = FILE_TIMEOUT_S,
+    workers: int | None = None,
+) -> Generator[tuple[int, Begun | Stretch | Ended], None, None]:
+    """Yields by number of the file its beginning, its stretches in order, and its end.
+
+    The processes wait for whoever takes the stretches, so that none gather. What came before a
+    failure is valid; see `features_of_files` for the rest.
+
+    Raises:
+        TCAFError: see there, or stretches are shorter than a token.
+    """
+    backbones.check(cut)
+    given = [0] * len(files)
+    with closing(_work_on(files, backbones, file_timeout_s, workers, cut)) as found:
+        for number, event in found:
+            if isinstance(event, _Done):
+                yield number, Ended(event.reason)
+            elif not isinstance(event.content, Stretch):
+                yield number, event.content
+            elif event.content.number == given[number]:
+                given[number] += 1
+                yield number, event.content
+            # Else the process before has crashed on the file, after it had sent this.

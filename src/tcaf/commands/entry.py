@@ -60,6 +60,11 @@ COMMANDS: dict[tuple[str, ...], Command] = {
         "prepare:youtube8m",
         ready=True,
     ),
+    ("prepare", "audioset"): Command(
+        "Prepares AudioSet's published features as a feature store with one split, `cls`.",
+        "prepare:audioset",
+        ready=True,
+    ),
     ("prepare", "videos"): Command(
         "Extracts features from your own videos into a feature store.",
         "prepare:videos",
@@ -134,6 +139,10 @@ COMMANDS: dict[tuple[str, ...], Command] = {
         "store:store_embed",
         ("run",),
     ),
+    ("models",): Command(
+        "Lists the ready models, which name what clips show before anything is trained.",
+        "about:models",
+    ),
     ("backbones",): Command(
         "Lists the backbones that turn sound and picture into features, with weights and licences.",
         "about:backbones",
@@ -147,8 +156,8 @@ COMMANDS: dict[tuple[str, ...], Command] = {
 """The commands in the order of the help, by their words."""
 
 GROUPS = {
-    "prepare": "Makes a feature store: from the authors' folders, YouTube-8M, your own videos, or "
-    "nothing at all.",
+    "prepare": "Makes a feature store: from the authors' folders, YouTube-8M, AudioSet, your own "
+    "videos, or nothing at all.",
     "store": "Turns feature stores into Parquet and back, or into what a run makes of them.",
 }
 """What is said of words that several commands begin with."""

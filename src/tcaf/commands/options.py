@@ -158,6 +158,7 @@ def as_command(
     more: Mapping[str, tuple[Any, Any, str]] | None = None,
     settings: type | None = None,
     names: Mapping[str, str] | None = None,
+    types: Mapping[str, Any] | None = None,
 ) -> Callable[..., Any]:
     """Returns a function whose signature is the command line's form of another's.
 
@@ -172,9 +173,10 @@ def as_command(
         more: further options: annotation, default and help by name.
         settings: of `typed_settings`, for a function with a parameter `settings`.
         names: what stands in help texts for a word in capitals.
+        types: of parameters that the command line takes in one form of several.
     """
     helps = _helps(_named(function.__doc__ or "", names or {}))
-    hints = get_type_hints(function, include_extras=True)
+    hints = {**get_type_hints(function, include_extras=True), **(types or {})}
     parameters = []
     for name, old in inspect.signature(function).parameters.items():
         if name == "settings" and settings is not None:

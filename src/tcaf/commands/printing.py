@@ -7,7 +7,7 @@ the same.
 import csv
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from rich.table import Table
 
 from tcaf.errors import STEERING, printable, shorten
 from tcaf.evaluation.scores import SCORES
+from tcaf.files.atomic import json_line
+from tcaf.progress import describe_time
 
 
 class SafeConsole(Console):
@@ -44,6 +46,21 @@ def print_json(value: Any) -> None:
     """Prints a value as JSON, with the characters escaped that would steer a terminal."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
     print(STEERING.sub(lambda match: json.dumps(match[0])[1:-1], text))
+
+
+class JsonLines:
+    """Prints values as JSON, each on a line of its own as soon as it is there.
+
+    Holds on to the standard output, which a bar on the standard error takes over while it is drawn.
+    """
+
+    def __init__(self) -> None:
+        self._file = sys.stdout
+
+    def print(self, value: Any) -> None:
+        """Prints a value; nothing waits in a buffer, so that no stop loses it."""
+        self._file.write(json_line(value) + "\n")
+        self._file.flush()
 
 
 def _table(*columns: str, title: str = "") -> Table:
@@ -174,6 +191,22 @@ def print_rendered(value: dict[str, Any]) -> None:
     )
 
 
+def print_models(value: dict[str, Any]) -> None:
+    """Prints `answers.ready.READY`."""
+    for name, info in value.items():
+        reads = " and ".join(info["modalities"])
+        _print(
+            f"[bold]{name}[/]  {reads}, {escape(info['classes'])}; {escape(info['size'])}",
+            f"    fetched on first use: {escape(info['fetched'])}; licence: "
+            f"{escape(info['licence'])}",
+            f"    {escape(info['known'])}",
+        )
+    _print(
+        'Ask one: [bold]tcaf predict imagenet clip.mp4 --classes "cat purring, dog barking"[/]; '
+        "with + between them, several answer together, runs of your own too."
+    )
+
+
 def print_backbones(value: dict[str, Any]) -> None:
     """Prints `extract.backbones.BACKBONES`."""
     for name, info in value.items():
@@ -259,7 +292,9 @@ def print_answers(value: dict[str, Any]) -> None:
     reasons = not several and bool(clips) and "nearest_training" in clips[0]
     with_sets = bool(clips) and "set" in clips[0]
     columns = ["class", "probability", "distance", ""]
-    columns += ["sound alone", "picture alone"] if reasons else []
+    # Of a clip or a model with one of both there is nothing apart.
+    apart = reasons and bool(clips[0]["answers"][0]["alone"])
+    columns += ["sound alone", "picture alone"] if apart else []
     columns += ["not ruled out"] if with_sets and several else []
     table = _table("clip" if several else "rank", *columns)
     for column in (table.columns[1], *(table.columns[-1:] if with_sets and several else ())):
@@ -273,7 +308,7 @@ def print_answers(value: dict[str, Any]) -> None:
                 "" if chance is None else f"{100 * chance:.1f} %",
                 f"{answer['distance']:.3f}",
                 kind,
-                *(_alone(answer, modality) for modality in ("audio", "visual") if reasons),
+                *(_alone(answer, modality) for modality in ("audio", "visual") if apart),
                 *([escape(_set(clip["set"]))] if with_sets and several else []),
             )
     if not clips:
@@ -283,7 +318,7 @@ def print_answers(value: dict[str, Any]) -> None:
     told = f"of {len(value['classes'])} classes"
     if clips[0]["answers"][0]["probability"] is not None:
         told += ", if one of them is right"
-    if value["gamma"]:
+    if value["gamma"] and any(answer["seen"] for clip in clips for answer in clip["answers"]):
         told += f"; ranked with {value['gamma']:+g} on the distances of seen classes"
     if value.get("transductive"):
         told += "; all clips together"
@@ -295,7 +330,22 @@ def print_answers(value: dict[str, Any]) -> None:
     if reasons:
         near = (f"{each['class']} {each['distance']:.3f}" for each in clips[0]["nearest_training"])
         _print(f"nearest classes of the training: {escape(', '.join(near))}")
+    if apart:
         _print("[dim]alone: the distance, and the rank that the class has by it[/]")
+
+
+def print_arrived(time: str, value: dict[str, Any]) -> None:
+    """Prints the best answer of a file that has arrived, in a line.
+
+    Args:
+        time: of now.
+        value: of `Ranking.to_json`.
+    """
+    best = value["answers"][0]
+    chance = best["probability"]
+    said = best["class"] if chance is None else f"{best['class']}  {100 * chance:.1f} %"
+    print_line(f"{time}  {value['id']}  {_set(value['set']) if 'set' in value else said}")
+    sys.stdout.flush()
 
 
 def _alone(answer: dict[str, Any], modality: str) -> str:
@@ -306,6 +356,70 @@ def _alone(answer: dict[str, Any], modality: str) -> str:
 
 def _set(names: list[str]) -> str:
     return ", ".join(names) if names else "none of these"
+
+
+class Recordings:
+    """Prints the answers of recordings, a table for each as soon as it is over."""
+
+    def __init__(self) -> None:
+        self._spans: list[dict[str, Any]] = []
+
+    def print_span(self, value: dict[str, Any]) -> None:
+        """Takes `Span.to_json`."""
+        self._spans.append(value)
+
+    def print_recording(self, value: dict[str, Any], names: Mapping[Any, str]) -> None:
+        """Prints the spans so far and `Recording.to_json`.
+
+        Args:
+            value: of the recording.
+            names: what kinds of spans without an answer are called.
+        """
+        table = _table("from", "to", "class", "probability", "distance", "", "stretches")
+        table.columns[2].justify = "left"
+        for span in self._spans:
+            chance, distance = span["probability"], span["distance"]
+            kind = {True: "seen", False: "[magenta]unseen[/]", None: ""}[span["seen"]]
+            said = f"[dim]{names[span['kind']]}[/]" if span["class"] is None else None
+            table.add_row(
+                describe_time(span["start"]),
+                describe_time(span["end"]),
+                said or escape(span["class"]),
+                "" if chance is None else f"{100 * chance:.1f} %",
+                "" if distance is None else f"{distance:.3f}",
+                kind,
+                str(span["stretches"]),
+            )
+        left = "; ".join(
+            f"{describe_time(seconds)} {names[kind]}" for kind, seconds in value["left_out"].items()
+        )
+        _print(f"[bold]{escape(value['id'])}[/]")
+        if self._spans:
+            _print(table)
+        told = f"{describe_time(value['length'])} in all"
+        _print(f"[dim]{told}{f'; of them {left}' if left else ''}[/]")
+        self._spans = []
+
+
+class SpansCsv:
+    """Prints spans of recordings as CSV, each as soon as it is known; see `AnswersCsv`."""
+
+    def __init__(self) -> None:
+        self._file = sys.stdout
+        self._writer = csv.writer(self._file, lineterminator="\n")
+        self._has_header = False
+
+    def print_header(self, columns: Sequence[str]) -> None:
+        """Prints the names of the columns, once."""
+        if not self._has_header:
+            self._has_header = True
+            self.print(columns)
+
+    def print(self, row: Sequence[object]) -> None:
+        """Prints a row."""
+        is_shown = self._file.isatty()
+        self._writer.writerow([printable(c) if isinstance(c, str) and is_shown else c for c in row])
+        self._file.flush()
 
 
 class AnswersCsv:
@@ -325,13 +439,16 @@ class AnswersCsv:
 
     def __init__(self, *, sets: bool = False, reasons: bool = False) -> None:
         self._more = (*(self.SETS if sets else ()), *(self.REASONS if reasons else ()))
+        self._has_header = False
         self._file = sys.stdout
         self._writer = csv.writer(self._file, lineterminator="\n")
 
     def print_header(self) -> None:
-        """Prints the names of the columns."""
-        self._writer.writerow(("file", *self.COLUMNS, *self._more))
-        self._file.flush()
+        """Prints the names of the columns, once."""
+        if not self._has_header:
+            self._has_header = True
+            self._writer.writerow(("file", *self.COLUMNS, *self._more))
+            self._file.flush()
 
     def print_clip(self, value: dict[str, Any]) -> None:
         """Prints `Ranking.to_json`; nothing waits in a buffer, so that no stop loses it."""

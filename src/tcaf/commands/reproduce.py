@@ -45,7 +45,8 @@ def reproduce(
         table: number of the table in the paper.
         store: folder of a feature store.
         seeds: of the runs of each row.
-        models: rows wanted, by name, such as tcaf or avca; all by default.
+        models: rows wanted, by name, such as tcaf or avca; by default all that can be run on the
+            data, of sound alone without those that need a picture.
         partitions: how many random partitions to run on in place of the store's own split.
         together: also answer the test clips of each run together (textlda), which is transductive:
             together.md, a table of its own about the runs of this call.
@@ -116,12 +117,8 @@ def reproduce(
         lambda value: printing.print_table(value, out, files),
         json,
     )
-    if absent := left_out(found, planned, models or []):
-        names = ", ".join(row.name for row in absent)
-        note(
-            f"left out: {names}: the features are of no model that embeds text too; a --config "
-            "file may say of [text_spaces.visual] and [text_spaces.audio] where they come from"
-        )
+    for name, why in left_out(found, opened, planned, models or []).items():
+        note(f"left out: {name}, since {why}")
     if failed := sum(outcome.error is not None for outcome in outcomes):
         raise TCAFError(f"{failed} of {len(outcomes)} runs failed; {out / files[0]} says why")
 

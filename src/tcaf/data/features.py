@@ -15,6 +15,9 @@ from tcaf.errors import TCAFError
 Modality = Literal["audio", "visual"]
 MODALITIES: tuple[Modality, Modality] = ("audio", "visual")
 
+NO_BACKBONE = "none"
+"""Backbone of a modality that no clip of a store has; its dimension is 1, and it has no step."""
+
 
 @dataclass(frozen=True)
 class FeatureSpec:
@@ -59,6 +62,11 @@ class FeatureSpec:
     def backbone(self, modality: Modality) -> str:
         """Returns the name of what made the tokens of a modality."""
         return self.audio_backbone if modality == "audio" else self.visual_backbone
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """The modalities that clips may have."""
+        return tuple(m for m in MODALITIES if self.backbone(m) != NO_BACKBONE)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -252,8 +252,12 @@ class _Ready:
 
 
 @dataclass(frozen=True)
-class _Moment:
-    """What a worker's function sends while it works."""
+class Moment:
+    """What a worker's function sends while it works.
+
+    Args:
+        content: what it sends.
+    """
 
     content: Any
 
@@ -283,7 +287,7 @@ def _serve(connection: Connection, pickled: bytes, threads: int, limit_bytes: fl
     torch.set_num_threads(threads)
 
     def send(moment: Any) -> None:
-        connection.send(_Moment(moment))
+        connection.send(Moment(moment))
 
     # A closed pipe: the parent is done.
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
@@ -358,7 +362,7 @@ class _Worker(Generic[Task]):
         with suppress(OSError):
             self.connection.send(job.task)
 
-    def receive(self) -> _Ready | _Moment | _Answer | Failed | Crash | Killed | OutOfMemory:
+    def receive(self) -> _Ready | Moment | _Answer | Failed | Crash | Killed | OutOfMemory:
         """Returns what the process has sent, or why it has ended without."""
         try:
             message = self.connection.recv()
@@ -402,7 +406,7 @@ def _ignore(task: Any, moment: Any) -> None:
     """Watches nothing."""
 
 
-def answers(
+def events(
     tasks: Sequence[Task],
     open_: Open[Task, Answer],
     arguments: tuple[Any, ...],
@@ -415,8 +419,11 @@ def answers(
     fresh: bool = False,
     tries: int = 2,
     raises: bool = True,
-) -> Generator[tuple[Task, Answer | Failure], None, None]:
-    """Yields each task with its answer, in the order in which they are ready.
+) -> Generator[tuple[Task, Answer | Failure | Moment], None, None]:
+    """Yields the moments of each task and then its answer, in the order in which they are ready.
+
+    Moments are for work that is long and made use of as it comes: a process waits until the one
+    before is taken, give or take what a pipe holds. A task that is tried again sends them again.
 
     Close it where it is left early, so that its processes end then.
 
@@ -463,9 +470,36 @@ def answers(
             worker.dismiss()
 
 
+def answers(
+    tasks: Sequence[Task],
+    open_: Open[Task, Answer],
+    arguments: tuple[Any, ...],
+    workers: int,
+    **how: Any,
+) -> Generator[tuple[Task, Answer | Failure], None, None]:
+    """Yields each task with its answer, in the order in which they are ready.
+
+    Close it where it is left early, so that its processes end then.
+
+    Args:
+        tasks: what is to be done; picklable.
+        open_: a function at the top of a module, called once in each process.
+        arguments: of `open_`.
+        workers: processes at a time; each has its share of the cores.
+        how: see `events`.
+
+    Raises:
+        Exception: see there.
+    """
+    with closing(events(tasks, open_, arguments, workers, **how)) as found:
+        for task, event in found:
+            if not isinstance(event, Moment):
+                yield task, event
+
+
 @dataclass
 class _Pool(Generic[Task, Answer]):
-    """The processes of one call of `answers`, whose arguments these are, and what waits for them.
+    """The processes of one call of `events`, whose arguments these are, and what waits for them.
 
     Args:
         waiting: what no process has been given, the first one last.
@@ -507,17 +541,18 @@ class _Pool(Generic[Task, Answer]):
         self.running.remove(worker)
         return worker.job.task, OutOfTime(self.limit(worker.job.task))
 
-    def hear(self, worker: _Worker[Task]) -> Iterator[tuple[Task, Answer | Failure]]:
-        """Takes a message, and yields the task and its answer where it is one.
+    def hear(self, worker: _Worker[Task]) -> Iterator[tuple[Task, Answer | Failure | Moment]]:
+        """Takes a message, and yields the task and its moment or answer where it is one.
 
         Raises:
-            Exception: see `answers`.
+            Exception: see `events`.
         """
         job, message = worker.job, worker.receive()
         if isinstance(message, _Ready):
             return
-        if isinstance(message, _Moment):
+        if isinstance(message, Moment):
             self.watch(job.task, message.content)
+            yield job.task, message
             return
         if self.raises:
             _raise(message, worker.ready)

@@ -24,7 +24,12 @@ from tcaf.systems.registry import SYSTEMS, find_system
 OVERLAYS = ("official",)
 """Presets that are for no data and no system: they are laid where they are named."""
 
-_KINDS = {"youtube8m": "yt8m", "synthetic": "synthetic", "videos": "videos"}
+_KINDS = {
+    "youtube8m": "yt8m",
+    "audioset": "audioset",
+    "synthetic": "synthetic",
+    "videos": "videos",
+}
 """Data sets by the kind of a store's source."""
 
 
@@ -46,9 +51,12 @@ class Layer:
 def dataset_of(store: FeatureStore) -> str | None:
     """Returns the benchmark that a store holds, as presets and tables call it; None for others.
 
-    The authors' features are known by their classes, all of which have to be published ones.
+    The authors' features are known by their classes, all of which have to be published ones; videos
+    of a benchmark count as it where their features are those of the paper's two networks.
     """
     kind = store.source.get("kind")
+    if kind == "videos" and store.source.get("benchmark") in BENCHMARKS and _is_as_paper(store):
+        return str(store.source["benchmark"])
     if kind != "official":
         return _KINDS.get(str(kind))
     names = set(store.class_names.tolist())
@@ -56,6 +64,11 @@ def dataset_of(store: FeatureStore) -> str | None:
         if names <= set(load_benchmark(benchmark).words):
             return benchmark
     return None
+
+
+def _is_as_paper(store: FeatureStore) -> bool:
+    names = store.spec.audio_backbone, store.spec.visual_backbone
+    return tuple(name.partition(":")[0] for name in names) == ("vggish", "c3d")
 
 
 def dataset_preset(store: FeatureStore, split: str = "cls") -> str | None:

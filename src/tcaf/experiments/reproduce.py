@@ -20,12 +20,13 @@ from typing import Any
 
 import torch
 
+from tcaf.data.features import Modality
 from tcaf.data.random_partitions import base_split, partition_name
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.execution.processes import Failed, Failure, Send, answers
 from tcaf.experiments.layers import Layer, are_anchored, experiment_layers, resolve
-from tcaf.experiments.tables import Row, Table, row_settings
+from tcaf.experiments.tables import Row, Table, no_meaning, row_settings
 from tcaf.files.atomic import write_json, write_text
 from tcaf.plugins import load_plugin
 from tcaf.settings.experiment import TEXT, Experiment
@@ -125,10 +126,16 @@ def plan(
         partitions: random partitions of the split's classes to run on in place of the split itself.
 
     Raises:
-        TCAFError: a row or setting that there is not, one that no row reads, a repeated seed, or a
-            value not allowed.
+        TCAFError: a row or setting that there is not, one that no row reads, a row that is named
+            and cannot be run on this data, a repeated seed, or a value not allowed.
     """
     rows = _chosen(table.rows, models)
+    if outside := rows_outside(table, store):
+        if named := [row.name for row in rows if models and row.name in outside]:
+            raise TCAFError(
+                f"row {named[0]!r} cannot be run on store {store.path}: {outside[named[0]]}"
+            )
+        rows = [row for row in rows if row.name not in outside]
     if "seed" in (options or {}) or "system" in (options or {}):
         raise TCAFError("a table's seeds are --seeds, and a row says what it trains")
     if partitions < 0:
@@ -155,7 +162,7 @@ def plan(
     jobs = []
     for row in rows:
         experiment = experiments[row.name]
-        _check_row_is_kept(row, experiment)
+        _check_row_is_kept(row, experiment, store.spec.modalities)
         # An option that the system does not have is an error now, not after hours of other rows.
         dims = {"audio_dim": store.spec.audio_dim, "visual_dim": store.spec.visual_dim}
         configure(experiment, **dims, text_dim=1)
@@ -174,6 +181,12 @@ def plan(
     return jobs
 
 
+_NO_TEXT = (
+    "the features are of no model that embeds text too; a --config file may say of "
+    "[text_spaces.visual] and [text_spaces.audio] where they come from"
+)
+
+
 def _lacks_text(experiment: Experiment, store: FeatureStore) -> bool:
     """Returns whether a system reads text spaces of its own which the features do not have."""
     system = find_system(experiment.system)
@@ -187,16 +200,21 @@ def _lacks_text(experiment: Experiment, store: FeatureStore) -> bool:
     return False
 
 
-def left_out(table: Table, jobs: Sequence[Job], models: Sequence[str] = ()) -> list[Row]:
-    """Returns the rows that a plan has left out: their systems' text spaces are not to be had.
+def left_out(
+    table: Table, store: FeatureStore, jobs: Sequence[Job], models: Sequence[str] = ()
+) -> dict[str, str]:
+    """Returns the rows that a plan has left out, and why.
 
     Args:
         table: what is compared.
+        store: the clips.
         jobs: from `plan`.
-        models: as they were given to it.
+        models: as they were given to it; of rows that were named none is left out.
     """
     planned = {job.row.name for job in jobs}
-    return [] if models else [row for row in table.rows if row.name not in planned]
+    absent = [row.name for row in table.rows if not models and row.name not in planned]
+    outside = rows_outside(table, store)
+    return {name: outside.get(name, _NO_TEXT) for name in absent}
 
 
 def _on_partitions(experiment: Experiment, partitions: int) -> list[Experiment]:
@@ -232,9 +250,23 @@ def run_folder(folder: Path, seed: int) -> Path:
     return folder / f"seed_{seed}"
 
 
-def _check_row_is_kept(row: Row, experiment: Experiment) -> None:
-    """Refuses settings that would make a row another than its title says."""
+def rows_outside(table: Table, store: FeatureStore) -> dict[str, str]:
+    """Returns the rows that cannot be run on a store, and why: those of a modality it lacks."""
+    reasons = {row.name: no_meaning(row, store.spec.modalities) for row in table.rows}
+    return {name: why for name, why in reasons.items() if why is not None}
+
+
+def _check_row_is_kept(row: Row, experiment: Experiment, there: Sequence[Modality]) -> None:
+    """Refuses settings that would make a row another than its title says.
+
+    Args:
+        row: of the table.
+        experiment: its settings.
+        there: modalities of the data; of one alone, `both` is that one.
+    """
     wanted = row_settings(row)
+    if len(there) == 1 and wanted.get("model", {}).get("modalities") == "both":
+        wanted["model"]["modalities"] = there[0]
     asked = experiment.to_json()
     for section, settings in wanted.items():
         for name, value in settings.items():

@@ -5,12 +5,13 @@ et al., ECCV 2022, Tables 1 to 4). Running rows is `reproduce.py`.
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files as package_files
 from typing import Any
 
+from tcaf.data.features import MODALITIES, Modality
 from tcaf.settings.experiment import Experiment
 
 PaperScores = tuple[float, float, float, float]
@@ -93,6 +94,31 @@ def paper_table(number: int) -> Table:
     names = {row.name for row in table.rows}
     others = [Row(n, system.title, n) for n, system in SYSTEMS.items() if n not in names]
     return replace(table, rows=(*published, *others, tcaf))
+
+
+def no_meaning(row: Row, modalities: Sequence[Modality]) -> str | None:
+    """Returns why a row cannot be run on data of some modalities; None if it can.
+
+    On data of one modality, a row of both is one of all that there is.
+
+    Args:
+        row: of a table.
+        modalities: that the data has.
+    """
+    from tcaf.systems.registry import find_system
+
+    if len(modalities) == len(MODALITIES):
+        return None
+    model = row.changes.get("model", {})
+    if find_system(row.system).needs_both:
+        return "it learns from sound beside picture"
+    if model.get("modalities", modalities[0]) != modalities[0]:
+        return f"there are no {model['modalities']} features"
+    if model.get("attention") == "full":
+        return "of one modality alone, attention to both is attention to itself"
+    if model.get("attention") == "cross" and not model.get("class_token", True):
+        return "one modality alone and no class token leave nothing to attend to"
+    return None
 
 
 def row_of(experiment: Experiment) -> Row | None:

@@ -1,19 +1,20 @@
 """Many files to features, over several processes, whatever happens on the way.
 
     OUT.extracted/job.json             what is extracted, with which backbones
-    OUT.extracted/clips/NAME.safetensors   the features of one file
+    OUT.extracted/clips/NAME.safetensors   the features of one file, or segment of it
     OUT.extracted/rejects/NAME.json        why there are none of another
 
 Owns this folder. A file is done when its name is there, whole: a run that was killed goes on where
 it was, does nothing twice and finds nothing half-written. A file that has changed since (size or
 time; of a rejected one permissions too) is done again, and so is one whose process was killed or
-failed for want of anything. What becomes of the features is `sources.videos`.
+failed for want of anything. Segments of a file that are not done are decoded together, and each
+has a name of its own there. What becomes of the features is `sources.videos`.
 """
 
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -41,7 +42,7 @@ from tcaf.extract.containers import (
     MediaError,
 )
 from tcaf.extract.extractor import Extractor
-from tcaf.extract.media import require_decoder
+from tcaf.extract.media import Segment, require_decoder
 from tcaf.files.atomic import needing_room, parse_json, read_json, write_json
 from tcaf.files.sealed import read_sealed, write_sealed
 from tcaf.plugins import load_plugin
@@ -97,15 +98,25 @@ class Backbones:
 
 @dataclass(frozen=True)
 class MediaFile:
-    """A file to extract.
+    """A file to extract, or a segment of it.
 
     Args:
-        id: of the clip that it becomes.
+        name: of the file.
         path: where it lies.
+        segment: the stretch that is meant; None for all of it.
     """
 
-    id: str
+    name: str
     path: Path
+    segment: Segment | None = None
+
+    @property
+    def id(self) -> str:
+        """Of the clip that it becomes: the file's name, of a segment `NAME@START-END`."""
+        if self.segment is None:
+            return self.name
+        start, end = self.segment
+        return f"{self.name}@{start:.10g}-{end:.10g}"
 
     @property
     def key(self) -> str:
@@ -157,7 +168,6 @@ class Extracted:
         missing: modalities that the file does not have.
         notes: what is amiss with a file that is kept all the same, one line each.
         backbones: names of what made the audio and the visual tokens.
-        tokens: which of the file's audio and visual tokens are the clip's.
     """
 
     id: str
@@ -165,7 +175,6 @@ class Extracted:
     missing: tuple[Modality, ...]
     notes: tuple[str, ...]
     backbones: tuple[str, str]
-    tokens: tuple[slice, slice] = (slice(None), slice(None))
 
     def features(self, class_name: str = "", part: str = "") -> VideoFeatures:
         """Reads the features.
@@ -180,7 +189,7 @@ class Extracted:
                 f"the features kept at {self.path} are damaged: {error}; run the command again, "
                 "and they are made anew"
             ) from None
-        audio, visual = (tensors[m][s] for m, s in zip(MODALITIES, self.tokens, strict=True))
+        audio, visual = (tensors[modality] for modality in MODALITIES)
         return VideoFeatures(self.id, audio, visual, class_name, part, *self.backbones)
 
 
@@ -271,8 +280,7 @@ class WorkFolder:
         """
         state = _content(file.state() if state is None else state)
         missing = [modality for modality in MODALITIES if not len(clip.tokens(modality))]
-        notes = [*notes, *(f"no {modality} track" for modality in missing)]
-        record = {"id": file.id, "state": state, "missing": missing, "notes": notes}
+        record = {"id": file.id, "state": state, "missing": missing, "notes": list(notes)}
         record["backbones"] = [clip.backbone(modality) for modality in MODALITIES]
         tensors: dict[str, np.ndarray] = {}
         for modality in MODALITIES:
@@ -298,27 +306,46 @@ class WorkFolder:
         write_json(self.rejects / f"{file.key}.json", record)
 
 
-def _open_worker(backbones: Backbones, folder: Path) -> Callable[[MediaFile, Send], Reject | None]:
-    """Returns what a process does with each file; a reject that comes back is of this run alone."""
+Job = tuple[MediaFile, ...]
+"""What is decoded at once: a file, or segments of one file."""
+
+
+def _jobs(files: Iterable[MediaFile]) -> list[Job]:
+    """Returns files with those that are of one path together, in the order of their first."""
+    by_path: dict[Path, list[MediaFile]] = {}
+    for file in files:
+        by_path.setdefault(file.path, []).append(file)
+    return [tuple(of_path) for of_path in by_path.values()]
+
+
+def _open_worker(backbones: Backbones, folder: Path) -> Callable[[Job, Send], list[Reject]]:
+    """Returns what a process does with each job; rejects that come back are of this run alone."""
     extractor, work = backbones.open(), WorkFolder(folder)
 
-    def extract(file: MediaFile, send: Send) -> Reject | None:
-        state = file.state()
-        notes: list[str] = []
+    def extract(job: Job, send: Send) -> list[Reject]:
+        path, state = job[0].path, job[0].state()
+        notes: list[list[str]] = [[] for _ in job]
+        found: Sequence[VideoFeatures | TCAFError]
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", BrokenMediaWarning)
-                clip = extractor.extract(file.path, file.id, notes.append)
-        except MediaError as error:
-            work.reject(file, error.reason, str(error), state)
+                found = extractor.extract_segments(
+                    path,
+                    [(file.id, file.segment) for file in job],
+                    lambda place, note: notes[place].append(note),
+                )
         except TCAFError as error:
-            work.reject(file, "unusable features", str(error), state)
+            found = [error] * len(job)
         except Exception as error:  # noqa: BLE001 - one file must not end the run
-            return _passing(file, "failed", f"{type(error).__name__}: {error}")
-        else:
-            broken = [str(w.message) for w in caught if issubclass(w.category, BrokenMediaWarning)]
-            work.keep(file, clip, [*broken, *notes], state)
-        return None
+            return [_passing(file, "failed", f"{type(error).__name__}: {error}") for file in job]
+        broken = [str(w.message) for w in caught if issubclass(w.category, BrokenMediaWarning)]
+        for file, one, noted in zip(job, found, notes, strict=True):
+            if isinstance(one, TCAFError):
+                reason = one.reason if isinstance(one, MediaError) else "unusable features"
+                work.reject(file, reason, str(one), state)
+            else:
+                work.keep(file, one, [*broken, *noted], state)
+        return []
 
     return extract
 
@@ -344,31 +371,34 @@ def _extract_waiting(
 ) -> dict[str, Reject]:
     """Extracts files into the folder; returns, by id, the rejects of this run alone."""
     passing: dict[str, Reject] = {}
+    jobs = _jobs(waiting)
     # Found once: on a disk that hangs, looking at a file would hang too.
-    limits = {file.id: file.limit_s(file_timeout_s) for file in waiting}
+    limits = {job: job[0].limit_s(file_timeout_s) for job in jobs}
     found = answers(
-        waiting,
+        jobs,
         _open_worker,
         (backbones, work.path),
         workers,
-        limit=lambda file: limits[file.id],
+        limit=limits.__getitem__,
         limit_bytes=FILE_MEMORY,
         environment=PATIENT,
     )
     with closing(found) as done:
-        for _, (file, answer) in zip(track(waiting, "extracting"), done, strict=True):
-            if isinstance(answer, Reject):
-                passing[file.id] = answer
-            elif isinstance(answer, OutOfTime):
-                passing[file.id] = _passing(file, *too_long(answer))
-            elif isinstance(answer, Killed):
-                passing[file.id] = _passing(file, f"killed{answer.hint}", answer.reason)
-            elif isinstance(answer, OutOfMemory):
-                error = MediaError(file.path, "takes too much memory", str(answer))
-                work.reject(file, error.reason, str(error))
-            elif isinstance(answer, Crash) and work.find(file) is None:
-                error = MediaError(file.path, "decoder crashed", answer.reason)
-                work.reject(file, error.reason, str(error))
+        for _, (job, answer) in zip(track(jobs, "extracting"), done, strict=True):
+            if isinstance(answer, list):
+                passing |= {reject.id: reject for reject in answer}
+                continue
+            for file in job:
+                if isinstance(answer, OutOfTime):
+                    passing[file.id] = _passing(file, *too_long(answer))
+                elif isinstance(answer, Killed):
+                    passing[file.id] = _passing(file, f"killed{answer.hint}", answer.reason)
+                elif isinstance(answer, OutOfMemory):
+                    error = MediaError(file.path, "takes too much memory", str(answer))
+                    work.reject(file, error.reason, str(error))
+                elif isinstance(answer, Crash) and work.find(file) is None:
+                    error = MediaError(file.path, "decoder crashed", answer.reason)
+                    work.reject(file, error.reason, str(error))
     return passing
 
 
@@ -434,7 +464,7 @@ def _extract_all(
     waiting = [file for file in files if found[file.id] is None]
     # By all files, not by those that wait: a process with more cores rounds otherwise, and a run
     # that is taken up again ends with the same bits.
-    workers = min(workers, len(files))
+    workers = min(workers, len(_jobs(files)))
     passing = {}
     if waiting:
         passing = _extract_waiting(waiting, backbones, work, workers, file_timeout_s, track)

@@ -8,7 +8,8 @@ length is ever in memory. Which files are read is `containers`, which time stamp
 `extractor`.
 """
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,9 @@ from tcaf.extract.conversion import (
     turns,
 )
 from tcaf.extract.tracks import MAX_FAILURES, Placed, Track
+
+Segment = tuple[float, float]
+"""Start and end of a stretch of a file, in seconds since the clip's start."""
 
 DECODE_THREADS = 2
 """Threads of a video decoder; more frames are in memory with more of them."""
@@ -137,7 +141,8 @@ def read_audio(
     Args:
         path: of the file.
         sample_rate: wanted samples per second.
-        note: called at the end if two channels cancel each other out in their mean.
+        note: called at the end, or where reading is left off, if two channels cancel each other out
+            in their mean.
 
     Raises:
         MediaError: when the first block is asked for: not a media file, or no sound decodes.
@@ -151,17 +156,19 @@ def read_audio(
         track = Track(Path(path), container, reader, audio, _origin_s(audio, video), slack_s=GAP_S)
         resampler = Resampler(Path(path), sample_rate, track.warn)
         num_out = 0
-        with closing(track.frames()) as frames:
-            for placed in frames:
-                for block in _filled(placed, resampler, num_out):
-                    num_out += len(block)
-                    yield block
-        yield from resampler.flush()
-        track.check_end("no sound decodes")
-        if not resampler.is_used:
-            raise TrackError(path, "no sound decodes", "its channels cannot be mixed")
-        if resampler.cancels:
-            note("the two channels of the sound cancel each other out in their mean")
+        try:
+            with closing(track.frames()) as frames:
+                for placed in frames:
+                    for block in _filled(placed, resampler, num_out):
+                        num_out += len(block)
+                        yield block
+            yield from resampler.flush()
+            track.check_end("no sound decodes")
+            if not resampler.is_used:
+                raise TrackError(path, "no sound decodes", "its channels cannot be mixed")
+        finally:
+            if resampler.cancels:
+                note("the two channels of the sound cancel each other out in their mean")
 
 
 def read_frames(
@@ -169,14 +176,39 @@ def read_frames(
 ) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
     """Yields a file's frames, RGB: frame k is the one that is shown at k / fps.
 
+    Args:
+        path: of the file.
+        fps: wanted frames per second.
+        size: how frames are scaled.
+        threads: of the decoder.
+
+    Raises:
+        MediaError: see `frames_at`.
+        MissingExtraError: PyAV is not installed.
+    """
+    if not fps > 0:
+        raise TCAFError(f"expected frames per second above 0, got {fps}")
+    yield from frames_at(path, (k / fps for k in itertools.count()), size, threads=threads)
+
+
+def frames_at(
+    path: str | Path,
+    times: Iterable[float],
+    size: FrameSize | None,
+    *,
+    threads: int = DECODE_THREADS,
+) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+    """Yields the frame of a file, RGB, that is shown at each of some times, until the file ends.
+
     Nothing is yielded for a file without a picture track. Before the first time stamp the first
     frame is shown, the last one as long as it says. A frame that is shown at several of these
     times is the same array each time, not to be written to. Frames are turned and mirrored as the
     file says, to the nearest right angle, and pixels that are not square count as wide as they are.
+    Behind the last of the times nothing is decoded.
 
     Args:
         path: of the file.
-        fps: wanted frames per second.
+        times: in seconds since the clip's start, none before the one before it; they may never end.
         size: how frames are scaled; None leaves them as large as the first is shown. What
             `keep_aspect` cuts off is cut before scaling, at whole pixels of the file's frame.
         threads: of the decoder.
@@ -186,28 +218,39 @@ def read_frames(
             too, as a `TrackError`: pixels of a format that cannot be scaled.
         MissingExtraError: PyAV is not installed.
     """
-    if not fps > 0:
-        raise TCAFError(f"expected frames per second above 0, got {fps}")
     with _opened(Path(path)) as (container, reader, audio, video):
         if video is None:
             return
+        wanted = iter(times)
+        time_s = next(wanted, None)
         if video.codec_context is not None:
             video.thread_type = "AUTO"
             video.thread_count = threads
         track = Track(Path(path), container, reader, video, _origin_s(audio, video))
         scaler = Scaler(Path(path), size, pixel_aspect(video))
-        shown, picture, num_out = None, None, 0
+        shown, picture = None, None
         with closing(track.frames()) as frames:
             for placed in frames:
-                while shown is not None and num_out / fps < placed.start_s - ROUNDING_S:
+                while (
+                    shown is not None
+                    and time_s is not None
+                    and time_s < placed.start_s - ROUNDING_S
+                ):
                     picture = scaler.scale(shown) if picture is None else picture
                     yield picture
-                    num_out += 1
+                    time_s = next(wanted, None)
+                if time_s is None:
+                    return
                 shown, picture = placed.frame, None
-        while shown is not None and (num_out / fps < track.position_s - ROUNDING_S or not num_out):
+        # A picture that lasts no time is shown at 0 all the same.
+        while (
+            shown is not None
+            and time_s is not None
+            and (time_s < track.position_s - ROUNDING_S or time_s <= 0)
+        ):
             picture = scaler.scale(shown) if picture is None else picture
             yield picture
-            num_out += 1
+            time_s = next(wanted, None)
         track.check_end("no frame decodes")
 
 

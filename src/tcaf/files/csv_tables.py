@@ -49,6 +49,8 @@ def csv_rows(
     aliases: Mapping[str, str] | None = None,
     others: Literal["refused", "allowed"] = "refused",
     filled: bool = True,
+    header: Sequence[str] = (),
+    delimiter: str = "",
 ) -> list[Row]:
     """Reads a table; blank rows are passed over.
 
@@ -60,13 +62,15 @@ def csv_rows(
         others: `allowed` for tables that have columns of no concern here, as those of others do; a
             column that is not read is an error otherwise.
         filled: whether the required columns must be filled in every row.
+        header: names of the columns of a table that has no row of them.
+        delimiter: what parts cells; by default commas, semicolons or tabs, as told by the names.
 
     Raises:
         TCAFError: no such file, not such a table, a row with another number of cells than there are
             columns, or no row at all.
     """
-    lines = _lines(path)
-    _, names = next(lines, (0, []))
+    lines = _lines(path, delimiter)
+    _, names = (0, list(header)) if header else next(lines, (0, []))
     known = {column: column for column in (*required, *optional)} | dict(aliases or {})
     columns = _columns(path, names, required, known, others)
     rows = []
@@ -87,18 +91,18 @@ def csv_rows(
     return rows
 
 
-def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _lines(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Yields each row that is not blank, and the line on which it begins."""
     line = 1
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             head = file.readline()
             is_separator = head.lower().startswith("sep=")
-            delimiter = head.strip()[4:5] if is_separator else max(",;\t", key=head.count)
+            told = head.strip()[4:5] if is_separator else max(",;\t", key=head.count)
             if not is_separator:
                 file.seek(0)
             # Without strict, a quote that is never closed would swallow the rest of the file.
-            reader = csv.reader(file, delimiter=delimiter or ",", strict=True)
+            reader = csv.reader(file, delimiter=delimiter or told or ",", strict=True)
             line += is_separator
             for row in reader:
                 cells = [cell.strip() for cell in row]

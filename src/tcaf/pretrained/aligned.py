@@ -86,6 +86,10 @@ class AlignedModel:
                 "and PE-AV do"
             )
 
+    def __reduce__(self) -> tuple[Callable[[Path], "AlignedModel"], tuple[Path]]:
+        """Lets another process load the model from its folder."""
+        return load_aligned, (self.folder,)
+
     def half(self, modality: Modality) -> Half:
         """Returns what embeds a modality.
 

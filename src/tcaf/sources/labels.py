@@ -1,21 +1,23 @@
 """Your own clips as files: which there are, and what is said of the class and part of each.
 
-Owns the tables that people write about them, and the folders in which they keep them. Which classes
+Owns the tables that people write about them, and the folders in which they keep them; how data sets
+publish theirs is `published`, which files are meant there `found_files`. Which classes
 are seen and unseen, and the part of clips of which nothing is said, is `partition`.
 """
 
-import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tcaf.data.splits import PARTS
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.extract.corpus import MediaFile, Reject
-from tcaf.files.csv_tables import csv_rows
-from tcaf.sources.annotations import AnnotatedVideo, Segment, read_annotations, segment_of
-from tcaf.sources.media_files import SUFFIXES, media_folder
+from tcaf.files.csv_tables import Row, csv_rows
+from tcaf.sources.annotations import segment_of
+from tcaf.sources.found_files import FoundFiles, check_reach
+from tcaf.sources.media_files import SUFFIXES, media_folder, readable
+from tcaf.sources.published import OWN, check_layout, layout_of, layouts_told, read_published
 from tcaf.text.words import foldings
 
 USES = {
@@ -36,15 +38,15 @@ UCF_GROUP = r"(?:^|/)v_(\w+_g\d+)_c\d+\.\w+$"
 
 @dataclass(frozen=True)
 class Clip:
-    """A media file with its class and part.
+    """A media file, or a segment of one, with its class and part.
 
     Args:
-        file: the file.
+        file: which.
         class_name: its class; empty if not known.
         part: one of `splits.PARTS`; empty if not known.
         use: `train`, `val` or `test`, where no more is known than that; empty otherwise.
         group: of clips that have to stay in one part; empty for a clip that is alone.
-        segment: the stretch of the file that the clip is; None for all of it.
+        listed: what it is called where a table lists it without a file; empty if as its file.
     """
 
     file: MediaFile
@@ -52,15 +54,12 @@ class Clip:
     part: str
     use: str = ""
     group: str = ""
-    segment: Segment | None = None
+    listed: str = ""
 
     @property
     def id(self) -> str:
-        """The file's, and of a segment `FILE@START-END` too, in seconds."""
-        if self.segment is None:
-            return self.file.id
-        start, end = self.segment
-        return f"{self.file.id}@{start:.10g}-{end:.10g}"
+        """The file's name, of a segment `FILE@START-END`, in seconds."""
+        return self.file.id
 
 
 @dataclass(frozen=True)
@@ -71,15 +70,23 @@ class Listing:
         clips: in the order of the table, or of their names.
         rejects: what is listed and no clip.
         remarks: what else is not as it may seem, a line each.
+        unlisted: names of media files in the folder that no table lists.
     """
 
     clips: list[Clip]
     rejects: tuple[Reject, ...] = ()
     remarks: tuple[str, ...] = ()
+    unlisted: tuple[str, ...] = ()
 
 
 def find_clips(
-    folder: Path, labels: Path | None = None, group: str = "", *, allow_outside: bool = False
+    folder: Path,
+    labels: Path | Sequence[Path] | None = None,
+    group: str = "",
+    *,
+    layout: str = "",
+    trimmed: bool = False,
+    allow_outside: bool = False,
 ) -> Listing:
     """Lists the media files of a folder; the class is the first sub-folder.
 
@@ -89,9 +96,13 @@ def find_clips(
     Args:
         folder: where they lie.
         labels: a table of the files wanted, with the columns file, class and perhaps part, group,
-            start and end; or ActivityNet's annotations as JSON.
+            start and end; or one or several tables as data sets publish them
+            (`published.LAYOUTS`).
         group: a regular expression that finds the group in a file's name as seen from the folder,
             as a whole or in parentheses; by default that of UCF101's files.
+        layout: of the tables, `own` or one of `published.LAYOUTS`; by default what they look like.
+        trimmed: whether files that are called by the id of a video alone hold the stretch alone
+            that a published table lists.
         allow_outside: whether the table may name files elsewhere.
 
     Raises:
@@ -100,19 +111,29 @@ def find_clips(
     """
     if not folder.is_dir():
         raise TCAFError(f"expected a folder with media files at {folder}, found none")
-    if labels is None:
+    tables = [labels] if isinstance(labels, Path) else list(labels or ())
+    layout = _layout(tables, layout)
+    if not tables:
         listing = _of_folders(folder)
-    elif _is_json(labels):
-        listing = _annotated(folder, labels)
+    elif layout == OWN:
+        listing = _listed(folder, tables, allow_outside)
     else:
-        listing = _listed(folder, labels, allow_outside)
+        listing = _published(folder, tables, layout, trimmed)
+    if trimmed and layout in ("", OWN):
+        raise TCAFError(
+            "--trimmed is of tables as data sets publish them, which list stretches of videos by "
+            "their ids; leave it out"
+        )
     if any(clip.group for clip in listing.clips):
         if group:
-            raise TCAFError(f"{labels} has a column group; leave --group out, or the column")
+            raise TCAFError(
+                f"{' and '.join(map(str, tables))} has a column group, or names the recordings; "
+                "leave --group out, or the column"
+            )
         return replace(listing, clips=_segments_grouped(listing.clips))
     find = group_finder(group)
-    clips = [replace(clip, group=find(clip.file.id)) for clip in listing.clips]
-    alone = [clip.file.id for clip in clips if not clip.group]
+    clips = [replace(clip, group=find(clip.file.name)) for clip in listing.clips]
+    alone = [clip.file.name for clip in clips if not clip.group]
     if group and len(alone) == len(clips):
         raise TCAFError(f"--group {group!r} fits no file's name; the first is {alone[0]!r}")
     remark = f"--group fits {len(clips) - len(alone)} of {len(clips)} files, not {shorten(alone)}"
@@ -120,11 +141,29 @@ def find_clips(
     return replace(listing, clips=_segments_grouped(clips), remarks=remarks)
 
 
+def _layout(tables: Sequence[Path], named: str) -> str:
+    """Returns the layout of tables; empty where there are none.
+
+    Raises:
+        TCAFError: no such layout, or tables of several; or a layout without tables.
+    """
+    if named:
+        check_layout(named)
+        if not tables:
+            raise TCAFError(f"--layout {named} says how tables are laid out; give --labels too")
+        return named
+    found = {table: layout_of(table) for table in tables}
+    if len(set(found.values())) > 1:
+        told = ", ".join(f"{table} ({layout})" for table, layout in found.items())
+        raise TCAFError(f"expected tables of one layout, found {told}")
+    return next(iter(found.values()), "")
+
+
 def _segments_grouped(clips: Sequence[Clip]) -> list[Clip]:
     """Returns clips, those of a file that is cut into segments in one group if they have none."""
-    cut = {clip.file.id for clip in clips if clip.segment}
+    cut = {clip.file.name for clip in clips if clip.file.segment}
     return [
-        replace(clip, group=clip.file.id) if clip.file.id in cut and not clip.group else clip
+        replace(clip, group=clip.file.name) if clip.file.name in cut and not clip.group else clip
         for clip in clips
     ]
 
@@ -153,11 +192,6 @@ def group_finder(pattern: str = "") -> Callable[[str], str]:
         return (match[min(1, compiled.groups)] or "") if match else ""
 
     return find
-
-
-def readable(path: Path) -> str:
-    """Returns a path as text; what is not UTF-8 in it, as in names of old archives, is escaped."""
-    return os.fsencode(path.as_posix()).decode(errors="backslashreplace")
 
 
 def check_class_names(names: Iterable[str]) -> None:
@@ -230,38 +264,57 @@ def _leads_out(name: str) -> bool:
     return bool(path.anchor) or ".." in path.parts
 
 
-def _listed(folder: Path, labels: Path, allow_outside: bool) -> Listing:
+def _listed(folder: Path, tables: Sequence[Path], allow_outside: bool) -> Listing:
     clips: dict[str, Clip] = {}
     aliases = dict.fromkeys(PART_COLUMNS, "part")
     optional = ("part", "group", "start", "end")
-    for row in csv_rows(labels, ("file", "class"), optional=optional, aliases=aliases):
-        name = row["file"]
-        if _leads_out(name) and not allow_outside:
-            # Tables are handed on, and features tell what is in a file.
-            raise TCAFError(
-                f"{row.where}: expected a file in {folder}, found {name!r}; with --allow_outside "
-                "tables may name files anywhere"
-            )
-        part, use = _part_or_use(row["part"], row.where)
-        segment = None
-        if row["start"] or row["end"]:
-            segment = segment_of(row["start"], row["end"])
-            if segment is None:
-                raise TCAFError(
-                    f"{row.where}: expected start and end in seconds, the end after the start, "
-                    f"found {row['start']!r} and {row['end']!r}"
-                )
-        file = MediaFile(name, folder / name)
-        clip = Clip(file, row["class"], part, use, row["group"], segment)
-        if clip.id in clips:
-            raise TCAFError(f"{row.where}: {clip.id!r} is listed twice")
-        clips[clip.id] = clip
-    _check_all_or_none(labels, list(clips.values()))
+    for table in tables:
+        for row in _own_rows(table, ("file", "class"), optional, aliases):
+            clip = _clip_of(row, folder, allow_outside)
+            if clip.id in clips:
+                raise TCAFError(f"{row.where}: {clip.id!r} is listed twice")
+            clips[clip.id] = clip
+    where = " and ".join(map(str, tables))
+    _check_all_or_none(where, list(clips.values()))
     present = [clip for clip in clips.values() if clip.file.path.exists()]
     if not present:
         first = next(iter(clips.values())).file.path
-        raise TCAFError(f"{labels}: none of {len(clips)} files is in {folder}; expected {first}")
-    return Listing(list(clips.values()))
+        raise TCAFError(f"{where}: none of {len(clips)} files is in {folder}; expected {first}")
+    paths = {clip.file.path for clip in clips.values()}
+    others = [path for path in media_folder(folder).files if path not in paths]
+    names = [readable(path.relative_to(folder)) for path in others]
+    return Listing(list(clips.values()), unlisted=tuple(names))
+
+
+def _own_rows(
+    table: Path, columns: Sequence[str], optional: Sequence[str], aliases: Mapping[str, str]
+) -> list[Row]:
+    try:
+        return csv_rows(table, columns, optional=optional, aliases=aliases)
+    except TCAFError as error:
+        if "expected the columns" not in str(error):
+            raise
+        raise TCAFError(f"{error}; or a table as published: {layouts_told()}") from None
+
+
+def _clip_of(row: Row, folder: Path, allow_outside: bool) -> Clip:
+    name = row["file"]
+    if _leads_out(name) and not allow_outside:
+        # Tables are handed on, and features tell what is in a file.
+        raise TCAFError(
+            f"{row.where}: expected a file in {folder}, found {name!r}; with --allow_outside "
+            "tables may name files anywhere"
+        )
+    part, use = _part_or_use(row["part"], row.where)
+    segment = None
+    if row["start"] or row["end"]:
+        segment = segment_of(row["start"], row["end"])
+        if segment is None:
+            raise TCAFError(
+                f"{row.where}: expected start and end in seconds, the end after the start, "
+                f"found {row['start']!r} and {row['end']!r}"
+            )
+    return Clip(MediaFile(name, folder / name, segment), row["class"], part, use, row["group"])
 
 
 def _part_or_use(word: str, where: str) -> tuple[str, str]:
@@ -277,7 +330,7 @@ def _part_or_use(word: str, where: str) -> tuple[str, str]:
     return "", _USE_OF[folded]
 
 
-def _check_all_or_none(labels: Path, clips: Sequence[Clip]) -> None:
+def _check_all_or_none(labels: str, clips: Sequence[Clip]) -> None:
     """Checks that all clips have a part, all a use, or none either."""
     by_part = [clip.id for clip in clips if clip.part]
     by_use = [clip.id for clip in clips if clip.use]
@@ -294,55 +347,47 @@ def _check_all_or_none(labels: Path, clips: Sequence[Clip]) -> None:
         )
 
 
-def _is_json(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[")
-    except OSError:
-        return False  # the reader of tables says what is wrong
-
-
-def _annotated(folder: Path, path: Path) -> Listing:
-    """Lists the segments of the videos that annotations name: `ID.mp4`, or `v_ID.mp4`."""
-    found = media_folder(folder)
-    files: dict[str, list[Path]] = {}
-    for file in found.files:
-        files.setdefault(file.stem, []).append(file)
-    clips: list[Clip] = []
-    rejects: list[Reject] = []
-    videos = read_annotations(path)
-    for video in videos:
-        at = files.get(video.id) or files.get(f"v_{video.id}") or []
-        if reject := _unusable(video, at, folder):
-            rejects.append(reject)
+def _published(folder: Path, tables: Sequence[Path], layout: str, trimmed: bool) -> Listing:
+    """Lists the clips of tables as data sets publish them, and finds the file of each."""
+    said = read_published(tables, layout)
+    files = FoundFiles(folder)
+    rejects = list(said.rejects)
+    for reject in rejects:
+        files.pass_by(reject.id.partition("@")[0])
+    by_id: dict[str, list[Clip]] = {}
+    for listed in said.clips:
+        part, use = _part_or_use(listed.use, listed.where)
+        file = files.find(listed, trimmed=trimmed)
+        if isinstance(file, Reject):
+            rejects.append(file)
             continue
-        for given in video.impossible:
-            told = f"{video.id}: expected a segment [start, end] in seconds, found {given}"
-            rejects.append(Reject(f"{video.id}@{given}", "impossible segment", told))
-        part, use = _part_or_use(video.subset, f"{path}, {video.id}")
-        name = readable(at[0].relative_to(folder))
-        for segment, labels in video.labels.items():
-            clip = Clip(MediaFile(name, at[0]), labels[0], part, use, segment=segment)
-            if len(labels) > 1:
-                told = f"{clip.id}: expected one label, found {shorten(labels)}"
-                rejects.append(Reject(clip.id, "several labels", told))
-            else:
-                clips.append(clip)
+        clip = Clip(file, listed.class_name, part, use, listed.group, listed.id)
+        by_id.setdefault(clip.id, []).append(clip)
+    clips: list[Clip] = []
+    for id, same in by_id.items():
+        clips.append(same[0])
+        for word, values in (
+            ("label", sorted({clip.class_name for clip in same})),
+            ("part", sorted({clip.part or clip.use for clip in same})),
+        ):
+            if len(values) > 1:
+                told = f"{id}: expected one {word}, found {shorten(values)}"
+                rejects.append(Reject(id, f"several {word}s", told))
+                clips.pop()
+                break
+    where = " and ".join(map(str, tables))
     if not clips:
+        told = rejects[0].detail if rejects else "there is none"
         raise TCAFError(
-            f"{path}: none of {len(videos)} videos can be used; the first: {rejects[0].detail}"
+            f"{where}: none of {len(said.clips) + len(said.rejects)} clips can be used; "
+            f"the first: {told}"
         )
-    _check_all_or_none(path, clips)
-    return Listing(clips, tuple(rejects))
-
-
-def _unusable(video: AnnotatedVideo, files: Sequence[Path], folder: Path) -> Reject | None:
-    """Returns why a video of the annotations is no clip; None if it is one."""
-    if not files:
-        return Reject(video.id, "no such file", f"{folder}: no media file is called {video.id}")
-    if len(files) > 1:
-        told = shorten(str(file.relative_to(folder)) for file in files)
-        return Reject(video.id, "several files", f"{video.id} may be each of {told}")
-    if not video.labels and not video.impossible:
-        return Reject(video.id, "no label", f"{video.id}: expected a label, found none")
-    return None
+    check_reach([clip.file for clip in clips], folder)
+    _check_all_or_none(where, clips)
+    twice = [id for id, same in by_id.items() if len(same) > 1 and len(set(same)) == 1]
+    remarks = said.remarks
+    if twice:
+        remarks.append(
+            f"{where}: {len(twice)} clips are listed twice, and count once: {shorten(twice)}"
+        )
+    return Listing(clips, tuple(rejects), tuple(remarks), tuple(files.unlisted()))

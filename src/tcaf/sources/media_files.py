@@ -23,6 +23,11 @@ SUFFIXES = frozenset({
 """What media files end with, in any letter case; other files in a folder are passed over."""
 
 
+def readable(path: Path) -> str:
+    """Returns a path as text; what is not UTF-8 in it, as in names of old archives, is escaped."""
+    return os.fsencode(path.as_posix()).decode(errors="backslashreplace")
+
+
 @dataclass
 class MediaFolder:
     """What lies in a folder, in any depth; what is hidden does not count.

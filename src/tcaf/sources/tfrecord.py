@@ -1,20 +1,21 @@
 """TFRecord files and the TensorFlow messages in them, without TensorFlow.
 
-Owns the framing (a length and a payload, each followed by a masked CRC-32C) and the parsing of
-`tf.Example` and `tf.SequenceExample`. Knows nothing of what a data set keeps in them. Needs the
-extra `tfrecord`, which is imported on first use.
+Owns the framing (a length and a payload, each followed by a masked CRC-32C), the parsing of
+`tf.Example` and `tf.SequenceExample`, and where in which file each lies. Knows nothing of what a
+data set keeps in them. Needs the extra `tfrecord`, which is imported on first use.
 """
 
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
-from tcaf.errors import TCAFError
+from tcaf.errors import TCAFError, shorten
 
 FRAME_BYTES = 16
 """What a record takes in a file beside its payload: a length and two checksums."""
@@ -219,3 +220,102 @@ class SequenceRecord:
         """Returns the byte string of each step of a list; empty where a step has none."""
         steps = self._lists[name].feature if name in self._lists else ()
         return [b"".join(step.bytes_list.value) for step in steps]
+
+
+@dataclass(frozen=True)
+class PlacedRecord:
+    """A sequence and where it lies, for messages and to read it again.
+
+    Args:
+        path: of the file.
+        offset: byte at which its record begins.
+        record: the sequence.
+    """
+
+    path: Path
+    offset: int
+    record: SequenceRecord
+
+    @property
+    def where(self) -> str:
+        """File and byte, for messages."""
+        return f"{self.path}, byte {self.offset}"
+
+    def id(self, name: str, what: str) -> str:
+        """Returns the one text that is kept under a name.
+
+        Args:
+            name: of the value.
+            what: whose records have it, for messages, as `YouTube-8M`.
+
+        Raises:
+            TCAFError: there is none, or more than one, or it is no text.
+        """
+        values = self.record.strings(name)
+        if len(values) != 1:
+            raise TCAFError(
+                f"{self.where}: expected a record of {what} with one {name!r}, found "
+                f"{len(values)} (it has {shorten(self.record.names) or 'nothing'})"
+            )
+        try:
+            return values[0].decode()
+        except UnicodeDecodeError:
+            raise TCAFError(f"{self.where}: the {name} {values[0]!r} is no text") from None
+
+    def codes(self, name: str) -> UInt8[np.ndarray, "len dim"]:
+        """Returns the bytes of each step of a list, a number each; (0, 0) where there are none.
+
+        Raises:
+            TCAFError: steps of different sizes.
+        """
+        steps = self.record.steps(name)
+        sizes = sorted({len(step) for step in steps}) or [0]
+        if len(sizes) > 1:
+            raise TCAFError(
+                f"{self.where}: the steps of {name!r} differ in size: {sizes[0]} and {sizes[-1]} "
+                "bytes"
+            )
+        count = len(steps) if sizes[0] else 0
+        return np.frombuffer(b"".join(steps), np.uint8).reshape(count, sizes[0])
+
+
+def shard_paths(shards: Path) -> list[Path]:
+    """Returns a .tfrecord file, or those of a folder in the order of their names.
+
+    Raises:
+        TCAFError: there is none.
+    """
+    if shards.is_file():
+        return [shards]
+    paths = sorted(shards.glob("*.tfrecord"))
+    if not paths:
+        raise TCAFError(f"expected a .tfrecord file or a folder of them at {shards}, found none")
+    return paths
+
+
+def read_sequences(path: Path) -> Iterator[PlacedRecord]:
+    """Yields each sequence of a file.
+
+    Raises:
+        TCAFError: see `read_records`, or a record is no sequence.
+    """
+    offset = 0
+    for payload in read_records(path):
+        yield _placed(payload, path, offset)
+        offset += FRAME_BYTES + len(payload)
+
+
+def sequence_at(path: Path, offset: int) -> PlacedRecord:
+    """Returns the sequence that begins at a byte, where `read_sequences` has found one.
+
+    Raises:
+        TCAFError: see there.
+    """
+    return _placed(next(read_records(path, offset)), path, offset)
+
+
+def _placed(payload: bytes, path: Path, offset: int) -> PlacedRecord:
+    try:
+        return PlacedRecord(path, offset, SequenceRecord(payload))
+    except TCAFError as error:
+        raise TCAFError(f"{path}, byte {offset}: {error}") from None

@@ -8,7 +8,7 @@ files of the same videos give the same benchmark.
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,16 @@ from jaxtyping import Float
 
 from tcaf.data.features import FeatureSpec, VideoFeatures
 from tcaf.data.shards import Dtype
-from tcaf.data.splits import Split
 from tcaf.data.store import FeatureStore
 from tcaf.data.writer import new_store
-from tcaf.errors import TCAFError, did_you_mean, shorten
+from tcaf.errors import TCAFError, did_you_mean
 from tcaf.files.csv_tables import Row, csv_rows
 from tcaf.progress import Track, silent
-from tcaf.sources.tfrecord import FRAME_BYTES, SequenceRecord, read_records
+from tcaf.sources.id_parts import check_partition, part_of_id, split_of
+from tcaf.sources.tfrecord import PlacedRecord, read_sequences, sequence_at, shard_paths
 
-PARTITIONS = ("train", "val_unseen", "test_unseen")
-"""What a class can belong to; each is a list of `splits.Split`."""
+NAME = "YouTube-8M"
+"""As messages call the data set."""
 
 FRAME_STEP_S = 1.0
 """Frame-level files have a token a second."""
@@ -73,11 +73,6 @@ class _Benchmark:
     """By name."""
     phrases: dict[str, dict[str, list[str]]]
     """By name and kind."""
-
-    @property
-    def split(self) -> Split:
-        lists = {p: [n for n, q in self.partitions.items() if q == p] for p in PARTITIONS}
-        return Split(**{partition: tuple(sorted(names)) for partition, names in lists.items()})
 
 
 def prepare_youtube8m(
@@ -129,7 +124,7 @@ def prepare_youtube8m(
         raise TCAFError(f"expected at least 1 video per class, got {videos_per_class}")
     if classes is None and excluded_labels:
         raise TCAFError("excluded labels are of a benchmark; name its --classes too")
-    paths = _shard_paths(shards)
+    paths = shard_paths(shards)
     benchmark, labels = None, {}
     if classes is None:
         labels = _read_labels(vocabulary)
@@ -145,7 +140,7 @@ def prepare_youtube8m(
         if benchmark is None:
             writer.phrases.update(dict(labels.values()))
         else:
-            writer.splits["cls"] = benchmark.split
+            writer.splits["cls"] = split_of(benchmark.partitions)
             writer.phrases.update(benchmark.phrases)
             writer.source.update(
                 videos_per_class=videos_per_class,
@@ -168,22 +163,13 @@ def prepare_youtube8m(
                 )
                 writer.leave_out(f"no {missing} features", clip.id)
                 continue
-            part = _part(clip.id, benchmark.partitions[class_name]) if benchmark else ""
+            part = part_of_id(clip.id, benchmark.partitions[class_name]) if benchmark else ""
             video = VideoFeatures(clip.id, audio, visual, class_name, part, labels=clip.labels)
             writer.add(video)
             with_clips.add(class_name)
         for class_name in sorted(set(kept) - with_clips):
             writer.leave_out("class without a video", class_name)
     return FeatureStore.open(out)
-
-
-def _shard_paths(shards: Path) -> list[Path]:
-    if shards.is_file():
-        return [shards]
-    paths = sorted(shards.glob("*.tfrecord"))
-    if not paths:
-        raise TCAFError(f"expected a .tfrecord file or a folder of them at {shards}, found none")
-    return paths
 
 
 def _label(row: Row, column: str) -> int:
@@ -212,11 +198,7 @@ def _read_benchmark(
                 f"{classes}: class {listed!r} has label {label}, under which {vocabulary} has "
                 f"{there}{nearest}"
             )
-        if partition not in PARTITIONS:
-            raise TCAFError(
-                f"{classes}: class {listed!r} has the partition {partition!r}; there are "
-                f"{', '.join(PARTITIONS)}{did_you_mean(partition, PARTITIONS)}"
-            )
+        check_partition(partition, f"{classes}: class {listed!r}")
         name = bare_name(listed)
         if label in names or name in partitions:
             raise TCAFError(f"{classes}: class {name!r} (label {label}) is listed twice")
@@ -259,12 +241,12 @@ def _all_videos(
     found = []
     empty = []
     for path in track(paths, "Reading labels"):
-        offset = -1
-        for offset, record in _records(path):
-            own = tuple(labels[n][0] for n in record.integers("labels") if n in labels)
+        placed = None
+        for placed in read_sequences(path):
+            own = tuple(labels[n][0] for n in placed.record.integers("labels") if n in labels)
             if own:
-                found.append(_Clip(0, _clip_id(record, path, offset), path, offset, own))
-        if offset < 0:
+                found.append(_Clip(0, placed.id("id", NAME), path, placed.offset, own))
+        if placed is None:
             empty.append(path)
     return {"": found}, empty
 
@@ -300,21 +282,6 @@ def first_sentence(text: str) -> str:
     return text
 
 
-def _records(path: Path) -> Iterator[tuple[int, SequenceRecord]]:
-    """Yields each record of a shard and the byte at which it begins."""
-    offset = 0
-    for payload in read_records(path):
-        yield offset, _parse(payload, path, offset)
-        offset += FRAME_BYTES + len(payload)
-
-
-def _parse(payload: bytes, path: Path, offset: int) -> SequenceRecord:
-    try:
-        return SequenceRecord(payload)
-    except TCAFError as error:
-        raise TCAFError(f"{path}, byte {offset}: {error}") from None
-
-
 def _choose(
     paths: list[Path], benchmark: _Benchmark, videos_per_class: int, track: Track
 ) -> tuple[dict[str, list[_Clip]], list[Path]]:
@@ -326,22 +293,23 @@ def _choose(
     ids: set[str] = set()
     empty = []
     for path in track(paths, "Reading labels"):
-        offset = -1
-        for offset, record in _records(path):
-            clip_id = _clip_id(record, path, offset)
-            labels = set(record.integers("labels"))
+        placed = None
+        for placed in read_sequences(path):
+            clip_id = placed.id("id", NAME)
+            labels = set(placed.record.integers("labels"))
             present = benchmark.names.keys() & labels
             if len(present) != 1 or benchmark.excluded.keys() & labels:
                 continue
             if clip_id in ids:
-                raise TCAFError(f"{path}, byte {offset}: video {clip_id!r} occurs twice")
+                raise TCAFError(f"{placed.where}: video {clip_id!r} occurs twice")
             ids.add(clip_id)
             of_class = kept[benchmark.names[present.pop()]]
-            of_class.append(_Clip(zlib.crc32(f"cap{clip_id}".encode()), clip_id, path, offset))
+            cap_crc = zlib.crc32(f"cap{clip_id}".encode())
+            of_class.append(_Clip(cap_crc, clip_id, path, placed.offset))
             if len(of_class) > 2 * videos_per_class:
                 of_class.sort(key=lambda clip: clip.order)
                 del of_class[videos_per_class:]
-        if offset < 0:
+        if placed is None:
             empty.append(path)
     for of_class in kept.values():
         of_class.sort(key=lambda clip: clip.order)
@@ -349,57 +317,23 @@ def _choose(
     return kept, empty
 
 
-def _clip_id(record: SequenceRecord, path: Path, offset: int) -> str:
-    values = record.strings("id")
-    if len(values) != 1:
-        raise TCAFError(
-            f"{path}, byte {offset}: expected a YouTube-8M record with one 'id', found "
-            f"{len(values)} (it has {shorten(record.names) or 'nothing'})"
-        )
-    try:
-        return values[0].decode()
-    except UnicodeDecodeError:
-        raise TCAFError(f"{path}, byte {offset}: the id {values[0]!r} is no text") from None
-
-
-def _part(clip_id: str, partition: str) -> str:
-    """Returns the part in which a video stands: its id decides within its class's partition."""
-    percent = zlib.crc32(clip_id.encode()) % 100
-    if partition == "train":
-        return "stage_1_train" if percent < 70 else "val_seen" if percent < 85 else "test_seen"
-    if partition == "val_unseen":
-        return "val_unseen" if percent < 85 else "test_seen"
-    return "test_unseen"
-
-
 def _features(
     clip: _Clip,
 ) -> tuple[str, Float[np.ndarray, "audio_len audio_dim"], Float[np.ndarray, "len visual_dim"]]:
     """Reads the level of a clip, and its audio and visual tokens; empty where it has none."""
-    payload = next(read_records(clip.shard, clip.offset))
-    record = _parse(payload, clip.shard, clip.offset)
-    level = "frame" if {"audio", "rgb"} & set(record.names) else "video"
+    placed = sequence_at(clip.shard, clip.offset)
+    level = "frame" if {"audio", "rgb"} & set(placed.record.names) else "video"
     read = _frames if level == "frame" else _mean
-    return level, read(record, "audio", clip), read(record, "rgb", clip)
+    return level, read(placed, "audio"), read(placed, "rgb")
 
 
-def _mean(record: SequenceRecord, modality: str, clip: _Clip) -> Float[np.ndarray, "len dim"]:
-    mean = record.floats(f"mean_{modality}")
+def _mean(placed: PlacedRecord, modality: str) -> Float[np.ndarray, "len dim"]:
+    mean = placed.record.floats(f"mean_{modality}")
     return mean.reshape(min(1, mean.size), mean.size)
 
 
-def _frames(record: SequenceRecord, modality: str, clip: _Clip) -> Float[np.ndarray, "len dim"]:
-    steps = record.steps(modality)
-    dims = sorted({len(step) for step in steps}) or [0]
-    if len(dims) > 1:
-        raise TCAFError(
-            f"{clip.shard}, byte {clip.offset}: the {modality} frames of video {clip.id!r} differ "
-            f"in size: {dims[0]} and {dims[-1]} bytes"
-        )
-    if dims == [0]:
-        return np.zeros((0, 0), np.float32)
-    codes = np.frombuffer(b"".join(steps), np.uint8).reshape(len(steps), dims[0])
-    tokens: np.ndarray = DEQUANTISED[codes]
+def _frames(placed: PlacedRecord, modality: str) -> Float[np.ndarray, "len dim"]:
+    tokens: np.ndarray = DEQUANTISED[placed.codes(modality)]
     return tokens
 
 

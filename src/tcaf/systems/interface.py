@@ -140,6 +140,24 @@ class Reduces(Protocol):
 
 
 @runtime_checkable
+class ReadsTime(Protocol):
+    """A model that says itself how much of a clip's time it reads, after its fit.
+
+    Of others their system says it (`System.reads_time`).
+    """
+
+    @property
+    def reads_seconds(self) -> bool:
+        """Whether it matters when tokens are."""
+        ...
+
+    @property
+    def reads_many(self) -> bool:
+        """Whether it matters if a clip is one token or many with the same mean."""
+        ...
+
+
+@runtime_checkable
 class Together(Protocol):
     """A model that can answer many clips at once, each in the light of all others (transductive).
 
@@ -188,6 +206,8 @@ class System:
         spaces: the text spaces that it reads: `text` is the section text, others are those of
             `Experiment.text_spaces`. Of a single one, model, objective and fit are given the matrix
             of text embeddings; of several a `ClassText`, the matrices by space.
+        needs_both: it learns from sound beside picture, so that data with one of them is nothing to
+            it.
         averages: the model sees nothing but the mean over time of whole clips, so that windows and
             sequences need not be read.
         ignores: settings that it does not read though systems of its kind do, as `model.attention`,
@@ -209,6 +229,7 @@ class System:
     fit: NewFit | None = None
     auxiliary_fit: NewAuxiliaryFit | None = None
     training_free: bool = False
+    needs_both: bool = False
     choices: Callable[[Experiment], int] | None = None
     averages: bool = False
     spaces: tuple[str, ...] = (TEXT,)

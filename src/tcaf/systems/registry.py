@@ -131,7 +131,12 @@ _UNSCALED = frozenset(
     {"fidelity.audio_scaling", "fidelity.visual_scaling", "fidelity.batch_norm_momentum"}
 )
 
-_AVERAGED: dict[str, Any] = {"averages": True, "negatives": True, "ignores": _TRIPLETS}
+_AVERAGED: dict[str, Any] = {
+    "averages": True,
+    "negatives": True,
+    "needs_both": True,
+    "ignores": _TRIPLETS,
+}
 
 for _system in (
     System("tcaf", "TCaF", TCAFConfig, TCAF, tcaf_objective),
@@ -156,6 +161,7 @@ for _system in (
         ClipClap,
         clipclap_objective,
         averages=True,
+        needs_both=True,
         spaces=FEATURE_SPACES,
         ignores=frozenset({"fidelity.text_statistics"}),
     ),

@@ -24,7 +24,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
-from tcaf.data.features import MODALITIES
+from tcaf.data.features import MODALITIES, Modality
 from tcaf.settings.validation import Positive, settings
 from tcaf.systems.blocks import check_dims, check_text
 from tcaf.systems.interface import ClassEmbeddings, InputConfig
@@ -71,21 +71,35 @@ class Ridge(nn.Module):
     def __init__(self, config: RidgeConfig) -> None:
         super().__init__()
         self.config = config
-        self.modalities = MODALITIES
         feature_dim = config.audio_dim + config.visual_dim
         self.register_buffer("weight", torch.zeros(feature_dim, config.text_dim))
         self.register_buffer("bias", torch.zeros(config.text_dim))
         self.register_buffer("centre", torch.zeros(config.text_dim))
 
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """The modalities that it was fitted on; before that, both."""
+        audio = self.config.audio_dim
+        parts = zip(MODALITIES, (self.weight[:audio], self.weight[audio:]), strict=True)
+        # What no clip had is 0 in all of them, and so is what is learnt of it.
+        return tuple(m for m, part in parts if bool(part.any())) or MODALITIES
+
     def features(self, batch: FeatureBatch) -> Float[Tensor, "batch feature_dim"]:
-        """Returns x: each modality's time average at unit length; 0 where a clip lacks it.
+        """Returns x: each modality's time average at unit length; 0 where it is not there.
 
         Raises:
             TCAFError: features of other dimensions than the model's.
         """
-        check_dims(batch, self.config)
+        read = self.modalities
+        check_dims(batch, self.config, read)
         # Unit length makes any other scaling of the features immaterial.
-        return torch.cat([F.normalize(batch.modality(m).mean(), dim=1) for m in MODALITIES], 1)
+        parts = [
+            F.normalize(batch.modality(m).mean(), dim=1)
+            if m in read
+            else self.weight.new_zeros(len(batch), self.config.dim(m))
+            for m in MODALITIES
+        ]
+        return torch.cat(parts, dim=1)
 
     def reduced(self, batch: FeatureBatch) -> Float[Tensor, "batch feature_dim"]:
         """Returns all that is needed of a batch: `features`."""

@@ -53,8 +53,11 @@ SAME_TEXT = 1e-5
 KERNEL_WIDTH = 0.36
 """How far the cosine of two texts falls until their kernel is 1 / e."""
 
-LATER = ("seen_counts", "source_text", "source_map", "source_mean", "kernel_width")
+LATER = ("seen_counts", "source_text", "source_map", "source_mean", "spread")
 """Weights that files of older models lack, and which are empty there."""
+
+_HALVES = ("mean", "spread")
+"""Blocks whose numbers are those of sound, then those of the picture."""
 
 READ_OUTS: Mapping[str, tuple[Modality, ...]] = {
     "both": MODALITIES,
@@ -72,11 +75,14 @@ class TextLDAConfig(InputConfig):
         kappa: how many clips a class's text is worth beside the clips that it has.
         time: whether a clip's course in time is read beside its means: `chosen` by validation, or
             `on`, or `off`. Clips of one token a modality have none.
+        spread: whether the deviation over time is read beside the mean: `chosen`, `on` or `off`.
+            It knows neither order nor seconds.
         num_random: random features of what changes together.
     """
 
     kappa: NotNegative = 50.0
     time: Literal["chosen", "on", "off"] = "chosen"
+    spread: Literal["chosen", "on", "off"] = "off"
     num_random: Count = 400
 
 
@@ -99,12 +105,13 @@ class Blocks:
     Args:
         clips: how many there are.
         answers: by read-out, the clips that it answers for; read-outs without any are left out.
-        blocks: of the vectors of all clips, by read-out.
+        blocks: of the vectors of all clips, by read-out and name; those that the vectors read, and
+            others that they may come to.
     """
 
     clips: int
     answers: Mapping[str, Bool[Tensor, " batch"]]
-    blocks: Mapping[str, Sequence[Float[Tensor, "batch _"]]]
+    blocks: Mapping[str, Mapping[str, Float[Tensor, "batch _"]]]
 
     def __len__(self) -> int:
         return self.clips
@@ -126,7 +133,7 @@ class _Sized(nn.Module):
 class ClipVectors(_Sized):
     """What turns clips into vectors, learnt from clips: lags, their statistics, directions.
 
-    Without lags, vectors are means alone.
+    Without lags, vectors are means alone, and deviations beside them where `spread` is not empty.
 
     Args:
         config: dimensions, and how many random features.
@@ -137,9 +144,11 @@ class ClipVectors(_Sized):
     together_scale: Float[Tensor, ""]
     frequencies: Float[Tensor, "num_lags num_random"]
     phases: Float[Tensor, " num_random"]
+    spread: Float[Tensor, " flags"]
 
     def __init__(self, config: TextLDAConfig) -> None:
         super().__init__()
+        self.offers_spread = config.spread != "off"
         self.register_buffer("lags", torch.zeros(0))
         self.register_buffer("together_mean", torch.zeros(0))
         self.register_buffer("together_scale", torch.zeros(()))
@@ -147,6 +156,7 @@ class ClipVectors(_Sized):
         self.register_buffer("phases", 2 * torch.pi * torch.rand(config.num_random))
         for modality in MODALITIES:
             self.register_buffer(f"{modality}_directions", torch.zeros(0, config.dim(modality)))
+        self.register_buffer("spread", torch.zeros(0))
 
     def directions(self, modality: Modality) -> Float[Tensor, "num_directions dim"]:
         """Returns the directions along which a modality's course is followed."""
@@ -155,28 +165,54 @@ class ClipVectors(_Sized):
 
     @property
     def reads_time(self) -> bool:
-        """Whether vectors hold more than means."""
+        """Whether vectors hold what depends on when something happens."""
         return len(self.lags) > 0
 
-    def without_time(self) -> "ClipVectors":
-        """Returns a copy whose vectors are means alone; it keeps the random numbers."""
+    @property
+    def reads_spread(self) -> bool:
+        """Whether vectors hold deviations over time."""
+        return len(self.spread) > 0
+
+    def with_spread(self, spread: bool) -> "ClipVectors":
+        """Returns a copy that reads deviations, or does not."""
         found = deepcopy(self)
+        found.spread = self.lags.new_ones(int(spread))
+        return found
+
+    def without_time(self, spread: bool) -> "ClipVectors":
+        """Returns a copy whose vectors are means alone; it keeps the random numbers.
+
+        Args:
+            spread: whether deviations stand beside the means.
+        """
+        found = self.with_spread(spread)
         found.lags = self.lags[:0]
         found.together_mean = self.together_mean[:0]
         for modality in MODALITIES:
             setattr(found, f"{modality}_directions", self.directions(modality)[:0])
         return found
 
-    def sizes(self, modalities: Sequence[Modality]) -> list[int]:
-        """Returns the sizes of `blocks`."""
-        means = sum(self.directions(modality).shape[1] for modality in modalities)
-        if not self.reads_time:
-            return [means]
-        courses = [
-            clip_vectors.POLYNOMIALS * len(self.directions(modality)) for modality in modalities
-        ]
-        between = [len(self.lags), len(self.phases)] if len(modalities) > 1 else []
-        return [means, *between, *courses, sum(self.product_sizes(modalities))]
+    def sizes(self, modalities: Sequence[Modality]) -> dict[str, int]:
+        """Returns the sizes of the blocks that a read-out's vectors are made of, by name.
+
+        In order: means, deviations, what changes together and its random features, courses and
+        products.
+        """
+        sizes = {"mean": sum(self.directions(modality).shape[1] for modality in modalities)}
+        if self.reads_spread:
+            sizes["spread"] = sizes["mean"]
+        if self.reads_time:
+            if len(modalities) > 1:
+                sizes |= {"together": len(self.lags), "shapes": len(self.phases)}
+            for modality in modalities:
+                numbers = clip_vectors.POLYNOMIALS * len(self.directions(modality))
+                sizes[f"{modality}_course"] = numbers
+            sizes["products"] = sum(self.product_sizes(modalities))
+        return sizes
+
+    def dim(self, modalities: Sequence[Modality]) -> int:
+        """Returns the size of a read-out's vectors."""
+        return sum(self.sizes(modalities).values())
 
     def product_sizes(self, modalities: Sequence[Modality]) -> list[int]:
         """Returns how many products there are: across modalities if there are two, then of each."""
@@ -188,47 +224,70 @@ class ClipVectors(_Sized):
     def columns(self, modality: Modality) -> Int[Tensor, " dim"]:
         """Returns which numbers of the vector of both modalities are those of one alone."""
         audio, visual = (self.directions(each).shape[1] for each in MODALITIES)
-        first = 0 if modality == "audio" else audio
-        found = [torch.arange(first, first + (audio if modality == "audio" else visual))]
+        is_audio = modality == "audio"
+        # Where the own part of a block begins in it, and how long it is.
+        own = dict.fromkeys(_HALVES, (0, audio) if is_audio else (audio, visual))
         if self.reads_time:
-            *sizes, _ = self.sizes(MODALITIES)
-            sizes += self.product_sizes(MODALITIES)
-            for place in (-5, -2) if modality == "audio" else (-4, -1):
-                start = sum(sizes[:place])
-                found.append(torch.arange(start, start + sizes[place]))
+            across, sound, picture = self.product_sizes(MODALITIES)
+            own["products"] = (across, sound) if is_audio else (across + sound, picture)
+        found, first = [], 0
+        for name, size in self.sizes(MODALITIES).items():
+            if name == f"{modality}_course":
+                own[name] = 0, size
+            if name in own:
+                start, length = own[name]
+                found.append(torch.arange(first + start, first + start + length))
+            first += size
         return torch.cat(found).to(self.lags.device)
+
+    def vector(self, blocks: Mapping[str, Float[Tensor, "batch _"]]) -> Float[Tensor, "batch dim"]:
+        """Returns vectors from their blocks, without those that they do not read."""
+        return torch.cat([block for name, block in blocks.items() if name in self._read], dim=1)
+
+    @property
+    def _read(self) -> frozenset[str]:
+        """Names of the blocks that vectors read."""
+        return frozenset(self.sizes(MODALITIES))
 
     def blocks(
         self, batch: FeatureBatch, modalities: Sequence[Modality]
-    ) -> list[Float[Tensor, "batch _"]]:
-        """Returns the blocks of the clips' vectors for a read-out: means first.
+    ) -> dict[str, Float[Tensor, "batch _"]]:
+        """Returns the blocks of the clips' vectors for a read-out, in the order of `sizes`.
+
+        With deviations where the configuration offers them, whether they are read or not: what is
+        kept of validation clips serves every choice.
 
         Args:
             batch: the clips.
             modalities: that the read-out reads.
         """
         given = [batch.modality(modality) for modality in modalities]
-        means = torch.cat([clip_vectors.unit_means(packed) for packed in given], dim=1)
+        found = {"mean": torch.cat([clip_vectors.unit_means(each) for each in given], dim=1)}
+        if self.offers_spread:
+            spreads = [clip_vectors.relative_deviations(each) for each in given]
+            found["spread"] = torch.cat(spreads, dim=1)
         if not self.reads_time:
-            return [means]
-        courses = [
-            clip_vectors.course(packed, self.directions(modality))
-            for packed, modality in zip(given, modalities, strict=True)
-        ]
+            return found
+        if len(given) > 1:
+            lagged = self.together(batch)
+            seen = (lagged - self.together_mean) * self.together_scale
+            found["together"] = lagged
+            found["shapes"] = clip_vectors.random_features(seen, self.frequencies, self.phases)
+        for packed, modality in zip(given, modalities, strict=True):
+            course = clip_vectors.course(packed, self.directions(modality))
+            found[f"{modality}_course"] = course
         grids = self._grids(given, modalities)
         lags = range(len(self.lags) // 2 + 1)
-        alone = [clip_vectors.products(grid, grid, lags) for grid in grids]
-        if len(given) == 1:
-            return [means, *courses, *alone]
-        audio, visual = grids
-        across = [
-            clip_vectors.products(audio, visual, lags),
-            clip_vectors.products(visual, audio, lags[1:]),
-        ]
-        lagged = self.together(batch)
-        seen = (lagged - self.together_mean) * self.together_scale
-        shapes = clip_vectors.random_features(seen, self.frequencies, self.phases)
-        return [means, lagged, shapes, *courses, torch.cat([*across, *alone], dim=1)]
+        products = [clip_vectors.products(grid, grid, lags) for grid in grids]
+        if len(given) > 1:
+            audio, visual = grids
+            across = (
+                clip_vectors.products(audio, visual, lags),
+                clip_vectors.products(visual, audio, lags[1:]),
+            )
+            products = [*across, *products]
+        found["products"] = torch.cat(products, dim=1)
+        return found
 
     def _grids(
         self, given: Sequence[Packed], modalities: Sequence[Modality]
@@ -255,12 +314,10 @@ class ClipVectors(_Sized):
 
 
 def text_kernel(
-    phi: Float[Tensor, "n text_dim"],
-    other: Float[Tensor, "m text_dim"],
-    width: float = KERNEL_WIDTH,
+    phi: Float[Tensor, "n text_dim"], other: Float[Tensor, "m text_dim"]
 ) -> Float[Tensor, "n m"]:
-    """Returns the Gaussian kernel of unit texts: exp((cos - 1) / width)."""
-    return torch.exp((phi @ other.T - 1) / width)
+    """Returns the Gaussian kernel of unit texts."""
+    return torch.exp((phi @ other.T - 1) / KERNEL_WIDTH)
 
 
 class ReadOut(_Sized):
@@ -268,7 +325,6 @@ class ReadOut(_Sized):
 
     Empty until it is fitted, and where no clip to learn from has its modalities. Has sources where
     further labelled videos were learnt from (`textlda_auxiliary`), and is linear in text without.
-    `kernel_width` is empty where the kernel of sources has the width `KERNEL_WIDTH`.
     """
 
     mean: Float[Tensor, " dim"]
@@ -280,7 +336,6 @@ class ReadOut(_Sized):
     source_text: Float[Tensor, "num_sources text_dim"]
     source_map: Float[Tensor, "num_sources dim"]
     source_mean: Float[Tensor, " dim"]
-    kernel_width: Float[Tensor, " widths"]
 
     def __init__(self, text_dim: int) -> None:
         super().__init__()
@@ -293,7 +348,6 @@ class ReadOut(_Sized):
         self.register_buffer("source_text", torch.zeros(0, text_dim))
         self.register_buffer("source_map", torch.zeros(0, 0))
         self.register_buffer("source_mean", torch.zeros(0))
-        self.register_buffer("kernel_width", torch.zeros(0))
 
     @property
     def dim(self) -> int:
@@ -311,9 +365,7 @@ class ReadOut(_Sized):
             phi: centred text at unit length; a seen class is known by it.
         """
         if len(self.source_text):
-            width = float(self.kernel_width[0]) if len(self.kernel_width) else KERNEL_WIDTH
-            kernel = text_kernel(phi, self.source_text, width)
-            vectors = self.source_mean + kernel @ self.source_map
+            vectors = self.source_mean + text_kernel(phi, self.source_text) @ self.source_map
         else:
             vectors = phi @ self.text_map
         return F.normalize(vectors + self._of_seen(phi, self.seen_shift), dim=1)
@@ -335,7 +387,7 @@ class ReadOut(_Sized):
 def _check_fit(model: "TextLDA", _: object) -> None:
     """Refuses weights that are not of one model, or of a release whose vectors held less."""
     for name, read in READ_OUTS.items():
-        dim, wanted = model.read_out(name).dim, sum(model.vectors.sizes(read))
+        dim, wanted = model.read_out(name).dim, model.vectors.dim(read)
         if dim not in (0, wanted):
             raise RuntimeError(
                 f"the read-out {name!r} takes vectors of {dim} numbers and is given {wanted}; "
@@ -366,6 +418,16 @@ class TextLDA(nn.Module):
         fitted = {m for name, read in READ_OUTS.items() if self.read_out(name).dim for m in read}
         return tuple(m for m in MODALITIES if m in fitted) or MODALITIES
 
+    @property
+    def reads_seconds(self) -> bool:
+        """Whether it matters when tokens are: not to means and deviations."""
+        return self.vectors.reads_time
+
+    @property
+    def reads_many(self) -> bool:
+        """Whether it matters if a clip is one token or many with the same mean."""
+        return self.vectors.reads_time or self.vectors.reads_spread
+
     def read_out(self, name: str) -> ReadOut:
         """Returns the read-out of both modalities, or of one."""
         found = self.read_outs[name]
@@ -378,7 +440,7 @@ class TextLDA(nn.Module):
         Raises:
             TCAFError: features of other dimensions than the model's.
         """
-        check_dims(batch, self.config)
+        check_dims(batch, self.config, self.modalities)
         there = {m: (batch.modality(m).lens > 0).to(self.text_mean.device) for m in MODALITIES}
         left = there["audio"] | there["visual"]
         answers, blocks = {}, {}
@@ -400,14 +462,12 @@ class TextLDA(nn.Module):
         """
         found = self.reduced(batch) if isinstance(batch, FeatureBatch) else batch
         parts = []
-        for name, read in READ_OUTS.items():
+        for name in READ_OUTS:
             read_out = self.read_out(name)
             z = self.text_mean.new_zeros(len(found), read_out.dim)
             if name in found.answers:
-                # Without time the means are all, which come first.
-                blocks = found.blocks[name][: len(self.vectors.sizes(read))]
                 own = found.answers[name][:, None]
-                z = torch.where(own, read_out.clips(torch.cat(list(blocks), dim=1)), z)
+                z = torch.where(own, read_out.clips(self.vectors.vector(found.blocks[name])), z)
             parts.append(z)
         return TextLDAOutput(torch.cat(parts, dim=1))
 

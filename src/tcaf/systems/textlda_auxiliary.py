@@ -46,6 +46,35 @@ class _Sums(Moments):
         self.sums.index_add_(0, labels, x.double())
 
 
+def further_moments(
+    further: AuxiliaryPart, vectors: ClipVectors
+) -> dict[str, tuple[Moments, Moments]]:
+    """Reads videos with labels once.
+
+    Args:
+        further: the videos.
+        vectors: what turns them into vectors.
+
+    Returns:
+        For each read-out the moments around groups, and the counts and sums of labels.
+    """
+    text = further.class_text.model_input.double()
+    around, labels = (
+        {name: kind(vectors.dim(read), len(text), text) for name, read in READ_OUTS.items()}
+        for kind in (Moments, _Sums)
+    )
+    for batch, clip, label in further.batches():
+        groups = batch.known_labels
+        for name, own, x in read_moments(vectors, batch):
+            grouped = groups[own] >= 0
+            around[name].add(x[grouped], groups[own][grouped])
+            place, here = own.cumsum(dim=0) - 1, own[clip]
+            labels[name].add(x[place[clip[here]]], label[here])
+    share_moments(vectors, around)
+    share_moments(vectors, labels)
+    return {name: (around[name], labels[name]) for name in READ_OUTS}
+
+
 class AuxiliaryScatter(Scatter):
     """What a read-out learns from its clips and from further ones.
 
@@ -144,28 +173,9 @@ class AuxiliaryFit(TextLDAFit):
         """Returns what a read-out learns from its clips and the further ones."""
         around, labels = self.further[name]
         phi = F.normalize(self.label_text - self.text_mean, dim=1)
-        return AuxiliaryScatter(moments, vectors.sizes(READ_OUTS[name]), around, labels, phi)
+        sizes = [*vectors.sizes(READ_OUTS[name]).values()]
+        return AuxiliaryScatter(moments, sizes, around, labels, phi)
 
     def _read_outs(self, vectors: ClipVectors, course: Course | None) -> dict[str, Scatter]:
-        self.further = self._further(vectors)
+        self.further = further_moments(self.auxiliary, vectors)
         return super()._read_outs(vectors, course)
-
-    def _further(self, vectors: ClipVectors) -> dict[str, tuple[Moments, Moments]]:
-        """Reads the further clips once: their moments around groups, and the sums of labels."""
-        around, labels = (
-            {
-                name: kind(sum(vectors.sizes(read)), len(self.label_text), self.label_text)
-                for name, read in READ_OUTS.items()
-            }
-            for kind in (Moments, _Sums)
-        )
-        for batch, clip, label in self.auxiliary.batches():
-            groups = batch.known_labels
-            for name, own, x in read_moments(vectors, batch):
-                grouped = groups[own] >= 0
-                around[name].add(x[grouped], groups[own][grouped])
-                place, here = own.cumsum(dim=0) - 1, own[clip]
-                labels[name].add(x[place[clip[here]]], label[here])
-        share_moments(vectors, around)
-        share_moments(vectors, labels)
-        return {name: (around[name], labels[name]) for name in READ_OUTS}

@@ -147,7 +147,7 @@ def _open(path: str, store: FeatureStore) -> _Labelled:
     if not any(other.labels):
         raise TCAFError(
             f"data.auxiliary: the clips of store {path} have no labels; `tcaf prepare youtube8m` "
-            "makes a store that has, if no table of classes is named"
+            "and `tcaf prepare audioset` make stores that have, if no table of classes is named"
         )
     other.verify_once()
     return _Labelled(other, other.labels, np.isin(other.ids, store.ids))

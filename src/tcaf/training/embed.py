@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from tcaf.data.batches import load_batch
-from tcaf.data.features import FeatureSpec, VideoFeatures
+from tcaf.data.features import NO_BACKBONE, FeatureSpec, VideoFeatures
 from tcaf.data.sampler import in_order
 from tcaf.data.store import FeatureStore
 from tcaf.data.writer import check_store_place, new_store
@@ -77,7 +77,7 @@ def embed_store(
         return np.asarray(found.float().cpu().numpy())
 
     size = embedded(rows[:1]).shape[1]
-    spec = FeatureSpec(1, size, None, None, "none", f"theta_o of {made_by}")
+    spec = FeatureSpec(1, size, None, None, NO_BACKBONE, f"theta_o of {made_by}")
     with new_store(out, spec, dtype="float32", overwrite=overwrite) as writer:
         writer.splits, writer.phrases = dict(opened.splits), dict(opened.phrases)
         writer.left_out = {reason: [*names] for reason, names in opened.left_out.items()}

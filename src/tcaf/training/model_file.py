@@ -21,7 +21,7 @@ from tcaf.files.atomic import check_content, parse_json
 from tcaf.files.sealed import read_sealed, write_sealed
 from tcaf.settings.experiment import Experiment
 from tcaf.systems.anchored import Anchored
-from tcaf.systems.interface import FEATURE_SPACES, Together
+from tcaf.systems.interface import FEATURE_SPACES, ReadsTime, Together
 from tcaf.systems.registry import SYSTEMS, find_system
 from tcaf.text.spaces import ClassText, in_space
 from tcaf.training.numbers import check_numbers
@@ -181,7 +181,9 @@ class TrainedModel:
                     f"holds those of {found_from!r}"
                 )
             steps = self.spec.step_s(modality), spec.step_s(modality)
-            if steps[0] != steps[1] and self._reads_time:
+            # One token may stand for the whole clip, or seconds per token differ.
+            matters = self._reads_many if None in steps else self._reads_seconds
+            if steps[0] != steps[1] and matters:
                 told = [
                     "one token a clip" if s is None else f"a token every {s:g} s" for s in steps
                 ]
@@ -191,8 +193,20 @@ class TrainedModel:
                 )
 
     @property
-    def _reads_time(self) -> bool:
+    def _reads_seconds(self) -> bool:
         """Whether seconds per token matter to the model."""
+        own = isinstance(self.model, ReadsTime)
+        return self.model.reads_seconds if own else self._reads_sequences
+
+    @property
+    def _reads_many(self) -> bool:
+        """Whether it matters to the model if a clip is one token or many."""
+        own = isinstance(self.model, ReadsTime)
+        return self.model.reads_many if own else self._reads_sequences
+
+    @property
+    def _reads_sequences(self) -> bool:
+        """Whether the system sees more of a clip than its mean."""
         experiment = self.experiment
         return experiment is None or find_system(self.system).reads_time(experiment)
 
@@ -222,8 +236,18 @@ def load_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], Any]:
         ) from None
 
 
-def save_model(path: Path, trained: TrainedModel) -> None:
-    """Writes a model and all that is needed to predict with it into one file."""
+def save_model(path: Path, trained: TrainedModel, *, compact: bool = False) -> None:
+    """Writes a model and all that is needed to predict with it into one file.
+
+    Args:
+        path: of the file.
+        trained: the model.
+        compact: write matrices in float16, which is half as large; they are read back in the type
+            that they had, with three digits.
+
+    Raises:
+        TCAFError: compact, and a number is beyond float16.
+    """
     header = {
         "format": MODEL_FORMAT,
         "version": VERSION,
@@ -240,9 +264,22 @@ def save_model(path: Path, trained: TrainedModel) -> None:
     }
     weights = {f"model.{name}": value for name, value in trained.model.state_dict().items()}
     text = {in_space("text_embedding", space): t for space, t in trained.class_text.items()}
+    if compact:
+        weights, text = ({n: _halved(n, t) for n, t in each.items()} for each in (weights, text))
     kept = trained.conformity
     scores = {f"conformity.{h}": from_numpy(getattr(kept, h)) for h in HALVES} if kept else {}
     save_tensors(path, {**weights, **text, **scores}, header)
+
+
+def _halved(name: str, tensor: Tensor) -> Tensor:
+    """Returns a matrix in float16; vectors and numbers, among them counts, as they are."""
+    if tensor.ndim < 2 or not tensor.is_floating_point():
+        return tensor
+    found = tensor.half()
+    if not bool(found.isfinite().all()):
+        peak = float(tensor.abs().max())
+        raise TCAFError(f"a compact model holds numbers up to 65504; {name} has {peak:g}")
+    return found
 
 
 def load_model(path: str | Path) -> TrainedModel:

@@ -19,6 +19,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from tcaf.data.classes import ClassSet
+from tcaf.data.features import MODALITIES
 from tcaf.data.sampler import few_of_each
 from tcaf.data.splits import NAMED_PARTS
 from tcaf.data.store import FeatureStore
@@ -40,6 +41,7 @@ from tcaf.seeding import generator, seeded
 from tcaf.settings.experiment import Experiment
 from tcaf.systems.anchored import Anchored, raw_model
 from tcaf.systems.interface import FeatureConfig, Reduces, Together, ZeroShotModel
+from tcaf.systems.reads import reads_setting
 from tcaf.systems.registry import configure, find_system, modalities
 from tcaf.systems.stages import Stage, TrainingPart
 from tcaf.text.spaces import ClassText, SpaceVectors
@@ -222,6 +224,17 @@ class TwoStages:
         store, name = self.store, self.experiment.data.split
         self.split.check_clips(store.ids, store.class_names, store.parts_of(name))
         used = modalities(self.experiment)
+        for missing in set(MODALITIES) - set(store.spec.modalities):
+            if self.system.needs_both:
+                raise TCAFError(
+                    f"system {self.system.name!r} learns from sound beside picture, and store "
+                    f"{store.path} has no {missing} features; train another one, such as textlda"
+                )
+            if missing in used and reads_setting(self.system, "model.modalities"):
+                raise TCAFError(
+                    f"store {store.path} has no {missing} features; set model.modalities to "
+                    f"{' '.join(store.spec.modalities)!r}"
+                )
         for part in NAMED_PARTS:
             rows = store.rows(name, part)
             if not len(rows):
