@@ -1,3 +1,8 @@
+"""Models that embed text beside pictures or sounds, as they answer without training."""
+
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,13 +10,10 @@ import torch
 import write_aligned
 import write_clip_run
 from tcaf.answers import aligned_models
-from tcaf.answers.aligned_models import (
-    ALIGNED_MODELS,
-    AlignedInfo,
-    is_aligned,
-    open_aligned,
-)
+from tcaf.answers.aligned_models import open_aligned
 from tcaf.answers.classifier import ZeroShotClassifier
+from tcaf.answers.ready import READY, is_ready, open_ready
+from tcaf.commands import entry as cli
 from tcaf.errors import TCAFError
 from tcaf.extract.backbones import parse_name
 from tcaf.pretrained.aligned import AlignedModel, load_aligned
@@ -53,10 +55,10 @@ def class_vectors(folder, modality, templates):
 
 
 def test_the_models_that_are_offered_are_pinned_and_licensed():
-    assert set(ALIGNED_MODELS) == {"clip", "clap", "clip+clap", "pe-av"}
-    for info in ALIGNED_MODELS.values():
-        assert info.licence
-        assert info.fetched
+    offered = {name: info for name, info in READY.items() if info.backbones}
+    assert set(offered) == {"clip", "clap", "clip+clap", "pe-av"}
+    for info in offered.values():
+        assert set(info.modalities) == set(info.backbones)
         for name in info.backbones.values():
             kind, options = parse_name(name)
             assert kind == "hf"
@@ -64,12 +66,12 @@ def test_the_models_that_are_offered_are_pinned_and_licensed():
 
 
 def test_names_that_are_taken():
-    assert is_aligned("clip+clap")
-    assert is_aligned("hf:any/model@main")
-    assert is_aligned("st:./folder")
-    assert not is_aligned("imagenet")
-    with pytest.raises(TCAFError, match=r"^no model 'pe_av'; there are clip, .*mean 'pe-av'\?$"):
-        open_aligned("pe_av")
+    assert is_ready("clip+clap")
+    assert is_ready("hf:any/model@main")
+    assert is_ready("st:./folder")
+    assert not is_ready("gpt:any")
+    with pytest.raises(TCAFError, match=r"^no ready model 'pe_av'; there .*mean 'pe-av'\?$"):
+        open_ready("pe_av")
 
 
 def test_a_picture_model_answers_with_its_own_probability(clip, film):
@@ -94,9 +96,9 @@ def test_a_picture_model_answers_with_its_own_probability(clip, film):
 def test_two_models_are_mixed_and_one_answers_for_the_other(
     clip, clap, film, tmp_path, monkeypatch
 ):
-    info = AlignedInfo({"visual": f"hf:{clip}", "audio": f"hf:{clap}"}, "nothing", "none")
-    monkeypatch.setattr(aligned_models, "ALIGNED_MODELS", {"both": info})
-    trained = open_aligned("both")
+    backbones = {"visual": f"hf:{clip}", "audio": f"hf:{clap}"}
+    monkeypatch.setitem(READY, "both", replace(READY["clip+clap"], backbones=backbones))
+    trained = open_ready("both")
     assert trained.model.modalities == ("audio", "visual")
     classifier = ZeroShotClassifier(trained)
     classifier.set_classes(NAMES)
@@ -116,6 +118,14 @@ def test_two_models_are_mixed_and_one_answers_for_the_other(
     why = classifier.classify(film, why=True)
     assert set(why.answers[0].alone) == {"audio", "visual"}
     assert why.nearest == ()
+
+
+def test_it_is_asked_by_its_name(clip, film, capsys):
+    asked = ["predict", f"hf:{clip}", str(film), "--classes", ", ".join(NAMES), "--json"]
+    assert cli.main(asked) == 0
+    (found,) = json.loads(capsys.readouterr().out)["predictions"]
+    assert {each["class"] for each in found["answers"]} == set(NAMES)
+    assert sum(each["probability"] for each in found["answers"]) == pytest.approx(1)
 
 
 def test_a_model_that_gives_no_probability_says_so(clip, monkeypatch):

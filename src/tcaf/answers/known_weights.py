@@ -24,11 +24,12 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from tcaf.answers.aligned_models import ALIGNED_MODELS, is_aligned, open_aligned
+from tcaf.answers.aligned_models import open_aligned
 from tcaf.answers.files import FileBackbones
+from tcaf.answers.ready import READY
 from tcaf.data.features import Modality
 from tcaf.errors import MissingExtraError, TCAFError, did_you_mean
-from tcaf.extract.backbones import AudioBackbone, VisualBackbone, open_backbone
+from tcaf.extract.backbones import AudioBackbone, VisualBackbone, open_backbone, takes_model
 from tcaf.extract.extractor import audio_tokens
 from tcaf.extract.vggish import VGGishBackbone, log_mel_of_windows, quantise
 from tcaf.text.class_text import open_text_source
@@ -71,7 +72,7 @@ class Verdict:
 
 def known_names() -> tuple[str, ...]:
     """Returns the names of weights that are looked at where none is named."""
-    return (*_CHECKS, *(name for name in ALIGNED_MODELS if "+" not in name))
+    return (*_CHECKS, *(n for n, info in READY.items() if info.backbones and "+" not in n))
 
 
 def check_weights(names: Sequence[str]) -> Iterator[Verdict]:
@@ -84,7 +85,7 @@ def check_weights(names: Sequence[str]) -> Iterator[Verdict]:
         TCAFError: a name that is none, before anything is fetched.
     """
     for name in names:
-        if name not in known_names() and not is_aligned(name):
+        if name not in known_names() and not takes_model(name):
             raise TCAFError(
                 f"nothing is known of weights {name!r}; there are {', '.join(known_names())}, and "
                 f"hf:MODEL{did_you_mean(name, known_names())}"
