@@ -203,8 +203,8 @@ def resolve(layers: Sequence[Layer]) -> Experiment:
 
 def are_anchored(layers: Sequence[Layer]) -> bool:
     """Returns whether layers ask for anchored distances, which read further text spaces."""
-    experiment = Experiment.from_layers(*(layer.settings for layer in layers))
-    return experiment.evaluation.anchored
+    said = [layer.settings.get("evaluation", {}).get("anchored") for layer in layers]
+    return bool(next((each for each in reversed(said) if each is not None), False))
 
 
 def origins(layers: Sequence[Layer]) -> dict[str, str]:

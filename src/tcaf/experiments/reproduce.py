@@ -154,8 +154,8 @@ def plan(
     }
     # What some rows alone read is theirs: no learning rate is asked of a closed form.
     experiments = {
-        name: resolve([replace(layer, by_hand=False) for layer in layers])
-        for name, layers in layers_of.items()
+        row.name: resolve([replace(layer, by_hand=False) for layer in layers_of[row.name]])
+        for row in rows
     }
     if not models:
         rows = [row for row in rows if not _lacks_text(experiments[row.name], store)]

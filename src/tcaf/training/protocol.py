@@ -208,11 +208,10 @@ class TwoStages:
         self._check_clips()
         self.windows = self.system.windows(experiment, training=False)
         self.anchored = experiment.evaluation.anchored
-        self.text_dims = self.class_text(self.split.stage_2).dims
         if self.anchored:
             raw_model(
                 FeatureConfig(audio_dim=store.spec.audio_dim, visual_dim=store.spec.visual_dim),
-                self.text_dims,
+                self.class_text(self.split.stage_2).dims,
             )
         self.validation = self.evaluation_part("val", self.split.stage_1)
         self.auxiliary: AuxiliaryVideos | None = None
@@ -318,7 +317,9 @@ class TwoStages:
         """Returns what gives a model's distances: itself, or with anchors of a scale."""
         if scale is None:
             return model
-        return Anchored(model, self.system.spaces, scale, self.text_dims).to(self.device)
+        return Anchored(
+            model, self.system.spaces, scale, self.class_text(self.split.stage_2).dims
+        ).to(self.device)
 
     def evaluate(
         self,
