@@ -77,7 +77,7 @@ ROOMS = {
         *("embedding_map", "timelines", "contents", "detail", "report", "page"),
     ),
     "commands": (
-        *("options", "printing", "terminal"),
+        *("options", "printing", "lines", "terminal"),
         *(
             "prepare",
             "store",
