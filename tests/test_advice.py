@@ -35,6 +35,7 @@ FILES = ("prepare videos", "predict")
 # Under which commands a function's messages appear: what they advise exists for all of these.
 UNDER = {
     "answers.clips.choose_classes": ("predict",),
+    "commands.about": ("doctor",),
     "commands.entry": ("train",),
     "answers.recordings": ("predict",),
     "answers.watch": ("predict",),
@@ -46,6 +47,9 @@ UNDER = {
     "evaluation.conformal": ("predict", "evaluate"),
     "execution.devices.pick_device": RUNS,
     "execution.processes.events": FILES,
+    "experiments.reproduce.left_out": ("reproduce",),
+    "systems.anchored.raw_model": RUNS,
+    "systems.interface.System.text_settings": RUNS,
     "systems.textlda_fit.TextLDAFit.solve": RUNS,
     "experiments.layers._only": RUNS,
     "experiments.layers._system": ("train", "settings"),
@@ -56,7 +60,6 @@ UNDER = {
     "experiments.reproduce._on_partitions": ("reproduce",),
     "experiments.reproduce._check_row_is_kept": ("reproduce",),
     "experiments.reproduce.run_jobs": ("reproduce",),
-    "extract.backbones": FILES,
     "extract.corpus.WorkFolder.open": ("prepare videos",),
     "extract.corpus.too_long": ("prepare videos", "predict"),
     "extract.stretches": ("predict",),
@@ -69,6 +72,7 @@ UNDER = {
     "text.encoders": RUNS,
     "text.of_backbone": RUNS,
     "sources.official_lists": ("prepare official",),
+    "sources.benchmark_videos": ("prepare videos",),
     "sources.found_files.check_reach": ("prepare videos",),
     "sources.labels": ("prepare videos",),
     "sources.published.layout_of": ("prepare videos",),

@@ -47,7 +47,7 @@ def parse(tmp_path, monkeypatch):
 
 def test_every_kind_of_command_is_shown():
     assert {line.split()[1] for line in COMMANDS} == {
-        *("prepare", "train", "evaluate", "predict", "reproduce")
+        *("prepare", "train", "evaluate", "predict", "reproduce", "doctor")
     }
 
 

@@ -17,7 +17,8 @@ ALL_ROWS = {
 }
 
 
-PUBLISHED = {name.partition(" ")[2] for name in ALL_ROWS} - {"ridge", "tcaf_cosine", "textlda"}
+OWN = {"ridge", "tcaf_cosine", "textlda", "aligned"}
+PUBLISHED = {name.partition(" ")[2] for name in ALL_ROWS} - OWN
 
 
 def rows(number):
@@ -52,6 +53,7 @@ def test_names_of_the_rows():
         "ridge",
         "tcaf_cosine",
         "textlda",
+        "aligned",
         "tcaf",
     ]
     assert list(rows(2)) == ["regression", "regression_cross_entropy", "tcaf"]
@@ -164,7 +166,7 @@ def test_a_system_of_ones_own_is_a_row(monkeypatch):
     values = {f.name: getattr(ridge, f.name) for f in fields(System)}
     mine = System(**{**values, "name": "mine", "title": "Mine"})
     monkeypatch.setitem(SYSTEMS, "mine", mine)
-    assert list(rows(1))[-3:] == ["textlda", "mine", "tcaf"]
+    assert list(rows(1))[-3:] == ["aligned", "mine", "tcaf"]
     assert rows(1)["mine"].paper == {}
     assert "mine" not in rows(2)
 

@@ -1,13 +1,19 @@
+import pickle
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import write_aligned
+import write_clip_run
 from hub_server import COMMIT, hub_on_loopback
+from tcaf.answers.classifier import ZeroShotClassifier
+from tcaf.answers.clips import answer_files
 from tcaf.data.features import FeatureSpec
 from tcaf.errors import TCAFError
-from tcaf.extract import hub_models
+from tcaf.experiments.layers import experiment_layers, resolve
+from tcaf.extract import extractor, hub_models
 from tcaf.extract.backbones import (
     AudioBackbone,
     VisualBackbone,
@@ -15,10 +21,15 @@ from tcaf.extract.backbones import (
     open_backbone,
     parse_name,
 )
+from tcaf.extract.corpus import Backbones
+from tcaf.extract.extractor import visual_tokens
 from tcaf.extract.hub_models import origin_of
+from tcaf.extract.media import read_frames
 from tcaf.pretrained.aligned import load_aligned
 from tcaf.pretrained.fetch import weights_mark
 from tcaf.pretrained.model_folder import model_files
+from tcaf.sources.videos import prepare_videos
+from tcaf.training.run import train
 from write_aligned import RATE, random_windows, tones
 
 
@@ -181,3 +192,70 @@ def test_a_model_of_the_hub_is_called_by_its_commit(clip, monkeypatch, tmp_path)
     expected = open_backbone(f"hf:{clip}", "visual").embed(windows)
     np.testing.assert_array_equal(backbone.embed(windows), expected)
     FeatureSpec(1, backbone.dim, None, backbone.step_s, "none", backbone.name)
+
+
+def test_another_process_loads_the_model_from_its_folder(clip, clap):
+    for folder, modality in ((clip, "visual"), (clap, "audio")):
+        backbone = open_backbone(f"hf:{folder}", modality)
+        given = pickle.dumps(backbone)
+        assert len(given) < 2000
+        windows = random_windows(1, 2) if modality == "visual" else tones(440)
+        np.testing.assert_array_equal(pickle.loads(given).embed(windows), backbone.embed(windows))
+
+
+def test_all_processes_open_the_commit_that_was_opened_first():
+    spec = FeatureSpec(1, 2, None, 0.64, "logmel", f"hf:org/m@{COMMIT},weights=12")
+    asked = Backbones("logmel", "hf:org/m", plugin=Path("mine.py"))
+    assert asked.pinned(spec) == Backbones(
+        "logmel", f"hf:org/m@{COMMIT},weights=12", plugin=Path("mine.py")
+    )
+
+
+def test_frames_come_as_large_as_they_are(clip, tmp_path, monkeypatch):
+    write_clip_run.write_clip(tmp_path / "film.mp4", seconds=3)
+    frames = list(read_frames(tmp_path / "film.mp4", 3.125, None))
+    assert {frame.shape for frame in frames} == {(48, 64, 3)}
+    backbone = open_backbone(f"hf:{clip}", "visual")
+    tokens = visual_tokens(backbone, frames)
+    assert tokens.shape == (len(frames) // 2, 13)
+    expected = backbone.embed(np.stack(frames[: 2 * len(tokens)]).reshape(-1, 2, 48, 64, 3))
+    np.testing.assert_allclose(tokens, expected, atol=1e-6)
+    # Of large frames fewer windows are in memory at a time.
+    monkeypatch.setattr(extractor, "MOST_BYTES", 3 * 2 * frames[0].nbytes)
+    seen = []
+    embed = backbone.embed
+    monkeypatch.setattr(
+        backbone, "embed", lambda windows: seen.append(len(windows)) or embed(windows)
+    )
+    np.testing.assert_allclose(visual_tokens(backbone, frames), tokens, atol=1e-6)
+    assert seen == [3, 2]
+    assert visual_tokens(backbone, []).shape == (0, 13)
+
+
+@pytest.mark.slow  # starts processes that import transformers
+def test_from_files_to_answers_for_other_names(clip, clap, tmp_path):
+    for i, name in enumerate(["red circle", "blue square", "a cat", "a drum", "a dog"]):
+        folder = tmp_path / "clips" / name
+        folder.mkdir(parents=True)
+        for k in range(12):
+            colour = ((40 * i + 5 * k) % 256, 20 * k, 90)
+            write_clip_run.write_clip(folder / f"{i}_{k}.mp4", pitch=300 + 100 * i, colour=colour)
+    store = prepare_videos(
+        tmp_path / "clips",
+        tmp_path / "store",
+        audio=f"hf:{clap}",
+        visual=f"hf:{clip}",
+        workers=1,
+        dtype="float32",
+    )
+    assert store.source["models"]["visual"] == {"model": str(clip), "commit": "", "licence": ""}
+    experiment = resolve(experiment_layers(store, system="aligned"))
+    train(experiment, store, tmp_path / "run")
+    classifier = ZeroShotClassifier.load(tmp_path / "run")
+    classifier.set_classes(["green circle", "noise", "a cat"])
+    film = tmp_path / "clips" / "a cat" / "2_3.mp4"
+    (answered,) = answer_files(classifier, [film], 3, 0.0)
+    by_file = {a.name: a.distance for a in answered.ranking.answers}
+    by_store = classifier.classify(store[store.row("a cat/2_3.mp4")])
+    for answer in by_store.answers:
+        assert by_file[answer.name] == pytest.approx(answer.distance, abs=1e-4)

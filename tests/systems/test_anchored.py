@@ -13,9 +13,11 @@ from tcaf.data.batches import FeatureBatch, load_batch
 from tcaf.data.packed import Packed
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
+from tcaf.experiments.layers import Layer, resolve
 from tcaf.settings.sections import TextSettings
-from tcaf.systems.anchored import Anchored, AnchoredClips, raw_distances
+from tcaf.systems.anchored import Anchored
 from tcaf.systems.interface import ClassEmbeddings, FeatureConfig
+from tcaf.systems.reads import read_changes
 from tcaf.systems.registry import SYSTEMS
 from tcaf.text.spaces import ClassText
 from tcaf.training.evaluate import evaluate_run
@@ -56,6 +58,9 @@ class Ruler:
     def eval(self):
         return self
 
+    def to(self, device):
+        return self
+
 
 def two_clips():
     """The first has both modalities, two visual tokens of mean (6, 8); the second no sound."""
@@ -71,7 +76,7 @@ def test_by_hand():
     (0, .6, .8) with (1, 0, 0) and (0, 0, 1): 0 and .8. Halves: .4 and .9. Of the second, visual
     (1, 0) alone: 0 and .6. The ruler's distances are |6 - 4|, |6 - 9|, |2 - 4|, |2 - 9|.
     """
-    model = Anchored(Ruler(), ("text",), 3.0)
+    model = Anchored(Ruler(), ("text",), 3.0, TEXT.dims)
     classes = model.embed_text(TEXT).class_embedding
     own, raw = model.parts(two_clips(), classes)
     torch.testing.assert_close(own, torch.tensor([[2.0, 3.0], [2.0, 7.0]]))
@@ -80,12 +85,6 @@ def test_by_hand():
     torch.testing.assert_close(model.scores(two_clips(), classes), expected)
     kept = model.reduced(two_clips())
     torch.testing.assert_close(model.scores(kept, classes), expected)
-
-
-def test_a_clip_of_nothing_is_as_far_from_all():
-    means = {"visual": torch.zeros(1, 2), "audio": torch.zeros(1, 3)}
-    assert raw_distances(means, TEXT).tolist() == [[1.0, 1.0]]
-    assert isinstance(AnchoredClips(None, means).means, dict)
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +149,7 @@ def test_one_distance_everywhere(run, world):
         for answer in ranking.answers:
             wanted = expected[clip, classes.index(answer.name)]
             assert answer.distance == pytest.approx(wanted, abs=1e-4)
-    with pytest.raises(TCAFError, match=r"has anchored distances .*not answered together"):
+    with pytest.raises(TCAFError, match=r"has anchored distances, and clips are not answered"):
         evaluate_run(run.path, store, together=True)
 
 
@@ -169,17 +168,28 @@ def test_both_halves_have_one_mean_on_validation(run, world):
 def test_features_without_text_of_their_own(asked, world, tmp_path):
     store, spaces = world
     bare = replace(asked("ridge"), text_spaces={"visual": spaces["visual"]})
-    message = r"compares audio features with class text .* section \[text_spaces\.audio\]"
+    message = r"text space 'audio': the audio features are of .*, which embeds no text"
     with pytest.raises(TCAFError, match=message):
         train(bare, store, tmp_path / "run")
     other = {**spaces, "audio": TextSettings(source="stored", name="attributes")}
-    message = r"the audio features of store .* have 5 numbers \(of .*\), class text in the space "
+    message = r"evaluation\.anchored: .* compares audio features with .* got sizes 5 and "
     with pytest.raises(TCAFError, match=message):
         train(replace(asked("ridge"), text_spaces=other), store, tmp_path / "run")
-    unread = replace(asked("ridge"), evaluation=replace(bare.evaluation, anchored=False))
-    with pytest.raises(TCAFError, match=r"'ridge' does not read text_spaces\.visual; leave it ou"):
-        train(unread, store, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_space_that_nothing_reads():
+    """Of a modality it is read where distances are anchored, and by systems that have it."""
+    spaces = {"text_spaces": {"visual": {"source": "stored", "name": "v"}}}
+    for system in ("ridge", "tcaf"):
+        mine = Layer("mine.toml", {"system": system, **spaces}, by_hand=True)
+        message = r"does not read 'text_spaces\.visual\..* or set evaluation\.anchored, which does"
+        with pytest.raises(TCAFError, match=message):
+            resolve([mine])
+        made = resolve([mine, Layer("options", {"evaluation": {"anchored": True}}, by_hand=True)])
+        assert read_changes(made)["text_spaces"] == spaces["text_spaces"]
+        assert "text_spaces" not in resolve([replace(mine, by_hand=False)]).changes()
+    assert resolve([Layer("mine.toml", {"system": "clipclap", **spaces}, by_hand=True)]).text_spaces
 
 
 def test_a_run_that_is_over_is_known_again(run, world):

@@ -196,7 +196,10 @@ def test_labels_without_a_phrase_in_a_file_have_their_name(made, asked, world, t
     Run(tmp_path / "run").start(experiment, world, resume=False)
 
 
-@pytest.mark.parametrize("system", [name for name in SYSTEMS if name != "textlda"])
+@pytest.mark.parametrize(
+    "system",
+    [name for name, own in SYSTEMS.items() if own.auxiliary_fit is None and not own.training_free],
+)
 def test_labels_are_further_classes_to_other_systems(system, asked, world, tmp_path):
     asking = replace(asked(auxiliary_similarity=1.0), system=system, options={})
     spaces = dict.fromkeys(SYSTEMS[system].spaces, asking.text)

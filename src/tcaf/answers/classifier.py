@@ -225,6 +225,8 @@ class ZeroShotClassifier(Classifier):
     @cached_property
     def _training_embedding(self) -> Float[Tensor, "num_training joint_dim"]:
         """The classes of the training in the joint space, in the order of their names."""
+        if not self._training_names:  # a model without training
+            return self._class_embedding[:0]
         own = self.trained.class_text.by_name(self.trained.classes.names)
         text = ClassText.of(own, self._training_names).to(self.device).model_input
         with torch.inference_mode():

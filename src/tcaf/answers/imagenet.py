@@ -19,11 +19,12 @@ from torch import Tensor
 
 from tcaf.answers.ready import FOLDER
 from tcaf.data.classes import ClassSet
-from tcaf.data.features import FeatureSpec
+from tcaf.data.features import NO_BACKBONE, FeatureSpec
 from tcaf.extract.efficientnet import DIM, STEP_S, packaged_weights
 from tcaf.pretrained.weights import read_state_dict
 from tcaf.settings.experiment import Experiment
-from tcaf.systems.textlda import ReadOut, TextLDA, TextLDAConfig, text_kernel
+from tcaf.systems.textlda import ReadOut, TextLDA, text_kernel
+from tcaf.systems.textlda_vectors import TextLDAConfig
 from tcaf.text.spaces import ClassText
 from tcaf.training.model_file import TrainedModel
 
@@ -120,7 +121,7 @@ def open_imagenet() -> TrainedModel:
     model = TextLDA(config)
     model.text_mean = mean
     model.read_outs["visual"] = read_out
-    spec = FeatureSpec(1, DIM, None, STEP_S, "none", BACKBONE)
+    spec = FeatureSpec(1, DIM, None, STEP_S, NO_BACKBONE, BACKBONE)
     classes = ClassSet(tuple(names), frozenset(names))
     return TrainedModel(
         "textlda",

@@ -195,10 +195,9 @@ def print_backbones(value: dict[str, Any]) -> None:
     for name, info in value.items():
         options = "".join(f", {key}={default}" for key, default in info["options"].items())
         size = f"{info['dim']} numbers" if info["dim"].isdigit() else f"the size of {info['dim']}"
-        step = "a length" if info["step_s"] is None else _step(info["step_s"])
-        whose = " of the model's" if info["step_s"] is None else ""
+        every = "" if info["step_s"] is None else f" every {_step(info['step_s'])}"
         _print(
-            f"[bold]{name}[/]  {info['modality'] or 'audio or visual'}, {size} every {step}{whose}"
+            f"[bold]{name}[/]  {info['modality'] or 'audio or visual'}, {size}{every}"
             f"{escape(options)}",
             f"    weights: {escape(info['weights'])}; licence: {escape(info['licence'])}",
         )
@@ -446,3 +445,14 @@ def print_doctor(value: dict[str, Any]) -> None:
             missing = ", ".join(found["missing"])
             install = f"pip install 'tcaf\\[{extra}]'"
             _print(f"[yellow]missing[/] {extra} (needs {missing}): {install}")
+
+
+def print_verdict(value: dict[str, Any]) -> None:
+    """Prints what was found of one file of weights."""
+    told = {
+        "trusted": "[green]can be trusted[/]",
+        "unknown": "[yellow]is what it says, no more is known[/]",
+        "wrong": "[red]cannot be trusted[/]",
+        "missing": "[yellow]could not be had[/]",
+    }[value["state"]]
+    _print(f"[bold]{escape(value['name'])}[/] {told}: {escape(value['detail'])}")

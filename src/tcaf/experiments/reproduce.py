@@ -25,13 +25,14 @@ from tcaf.data.random_partitions import base_split, partition_name
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.execution.processes import Failed, Failure, Send, answers
-from tcaf.experiments.layers import Layer, experiment_layers, resolve
+from tcaf.experiments.layers import Layer, are_anchored, experiment_layers, resolve
 from tcaf.experiments.tables import Row, Table, no_meaning, row_settings
 from tcaf.files.atomic import write_json, write_text
 from tcaf.plugins import load_plugin
 from tcaf.settings.experiment import TEXT, Experiment
 from tcaf.systems.reads import read_changes, unread_settings, without
 from tcaf.systems.registry import SYSTEMS, configure, find_system
+from tcaf.text.of_backbone import resolved
 from tcaf.training.auxiliary import auxiliary_content
 from tcaf.training.observers import EpochRecord
 from tcaf.training.provenance import class_text_sha256, split_sha256
@@ -157,7 +158,7 @@ def plan(
         for name, layers in layers_of.items()
     }
     if not models:
-        rows = [row for row in rows if not _lacks_text(experiments[row.name])]
+        rows = [row for row in rows if not _lacks_text(experiments[row.name], store)]
     jobs = []
     for row in rows:
         experiment = experiments[row.name]
@@ -181,15 +182,22 @@ def plan(
 
 
 _NO_TEXT = (
-    "it reads text spaces of its own; a --config file with sections such as [text_spaces.visual] "
-    "says where these come from"
+    "the features are of no model that embeds text too; a --config file may say of "
+    "[text_spaces.visual] and [text_spaces.audio] where they come from"
 )
 
 
-def _lacks_text(experiment: Experiment) -> bool:
-    """Returns whether a system reads text spaces that nobody said anything of."""
-    spaces = find_system(experiment.system).spaces
-    return any(space != TEXT and space not in experiment.text_spaces for space in spaces)
+def _lacks_text(experiment: Experiment, store: FeatureStore) -> bool:
+    """Returns whether a system reads text spaces of its own which the features do not have."""
+    system = find_system(experiment.system)
+    if system.spaces == (TEXT,):
+        return False
+    try:
+        for settings in system.text_settings(experiment).values():
+            resolved(settings, store.spec)
+    except TCAFError:
+        return True
+    return False
 
 
 def left_out(
@@ -227,7 +235,9 @@ def _check_some_row_reads(
             name
             for layer in layers_of[row.name]
             if layer.by_hand and (layer.name == "options") == typed
-            for name in unread_settings(find_system(row.system), layer.settings)
+            for name in unread_settings(
+                find_system(row.system), layer.settings, anchored=are_anchored(layers_of[row.name])
+            )
         }
         for row in rows
     ]

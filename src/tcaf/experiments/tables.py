@@ -12,7 +12,7 @@ from importlib.resources import files as package_files
 from typing import Any
 
 from tcaf.data.features import MODALITIES, Modality
-from tcaf.settings.experiment import TEXT, Experiment
+from tcaf.settings.experiment import Experiment
 
 PaperScores = tuple[float, float, float, float]
 """S, U, HM and ZSL in percent."""
@@ -83,8 +83,7 @@ def paper_table(number: int) -> Table:
     """Returns one of the paper's tables; Table 1 with every system there is, TCaF last.
 
     Systems that the paper does not have, of the user's own among them, are rows of Table 1 too if
-    they are registered by now; but not those that read nothing of the section text, which need
-    features that are made for them.
+    they are registered by now.
     """
     table = _tables()[number]
     if number != 1:
@@ -93,11 +92,7 @@ def paper_table(number: int) -> Table:
 
     *published, tcaf = table.rows
     names = {row.name for row in table.rows}
-    others = [
-        Row(n, system.title, n)
-        for n, system in SYSTEMS.items()
-        if n not in names and TEXT in system.spaces
-    ]
+    others = [Row(n, system.title, n) for n, system in SYSTEMS.items() if n not in names]
     return replace(table, rows=(*published, *others, tcaf))
 
 

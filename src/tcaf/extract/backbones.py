@@ -148,6 +148,7 @@ BACKBONES: Registry[BackboneInfo] = Registry(
             0.96,
             "AudioSet, fetched on first use (289 MB)",
             "Apache-2.0",
+            {"activation": "relu"},
         ),
         "logmel": BackboneInfo("audio", "tcaf.extract.logmel", "128", 0.96, "none", "none needed"),
         "c3d": BackboneInfo(

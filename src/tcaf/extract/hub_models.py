@@ -105,6 +105,8 @@ def named(
         defaults: of both, which the name leaves out.
     """
     model = str(files.name) if files.commit else options[MODEL]
+    if Path(model).is_dir():
+        model = str(Path(model).resolve())  # another process may work elsewhere
     told = {
         MODEL: model,
         "weights": str(weights_mark(files.folder, None, model_files(files.folder))),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -85,6 +85,10 @@ class AlignedModel:
                 "get_video_features or get_audio_features); CLIP, SigLIP, MetaCLIP 2, X-CLIP, CLAP "
                 "and PE-AV do"
             )
+
+    def __reduce__(self) -> tuple[Callable[[Path], "AlignedModel"], tuple[Path]]:
+        """Lets another process load the model from its folder."""
+        return load_aligned, (self.folder,)
 
     def half(self, modality: Modality) -> Half:
         """Returns what embeds a modality.
@@ -285,6 +289,26 @@ def _perception_halves(model: Any) -> dict[Modality, Half]:
     }
 
 
+def _class_of(kind: str, transformers: Any) -> Any:
+    """Returns the class of transformers that loads a type of model."""
+    if kind != "pe_audio_video":
+        return transformers.AutoModel
+
+    class PeAudioVideoModel(transformers.PeAudioVideoModel):  # type: ignore[misc]
+        # Its list of weights that parts share leaves out one of the tables of positions that timm's
+        # network may have, and fails on the other (transformers 5.23 with timm 1.0.31).
+        _tied_weights_keys: ClassVar = {
+            _without_positions(theirs): _without_positions(own)
+            for theirs, own in transformers.PeAudioVideoModel._tied_weights_keys.items()
+        }
+
+    return PeAudioVideoModel
+
+
+def _without_positions(pattern: str) -> str:
+    return pattern.replace(r"rope\.pos_embed", r"rope\.")
+
+
 def load_aligned(folder: Path) -> AlignedModel:
     """Loads a model from its folder; the last two stay in memory, so that both sides share one.
 
@@ -312,7 +336,7 @@ def _load(folder: Path, version: tuple[tuple[str, int, int], ...]) -> AlignedMod
         raise MissingExtraError("transformers is not installed; pip install 'tcaf[hub]'") from None
     try:
         with quiet():
-            model, info = transformers.AutoModel.from_pretrained(
+            model, info = _class_of(config["model_type"], transformers).from_pretrained(
                 folder,
                 local_files_only=True,
                 trust_remote_code=False,

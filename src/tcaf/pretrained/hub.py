@@ -173,7 +173,9 @@ def _one_line_errors(name: ModelName) -> Iterator[None]:
         ) from None
     except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, OSError) as error:
         variable = is_offline()
-        why = f"{variable} is set" if variable else one_line(str(error)) or type(error).__name__
+        # Behind the first line huggingface_hub explains its cache.
+        said = one_line(str(error).strip().partition("\n")[0]).removeprefix("Got: ")
+        why = f"{variable} is set" if variable else said or type(error).__name__
         raise TCAFError(
             f"cannot fetch model {name} ({why}); fetch it where there is a network by `hf download "
             f"{name.name}{f' --revision {name.revision}' if name.revision else ''} --local-dir "

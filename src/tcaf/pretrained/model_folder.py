@@ -79,11 +79,17 @@ def _shards(index: Path) -> list[Path]:
 def model_files(folder: Path) -> list[Path]:
     """Returns the files that a model's features depend on: settings, and weights in safetensors.
 
+    A sentence-transformers model may have modules in folders, all of whose files count.
+
     Raises:
         TCAFError: there are no such weights, or a list of them is damaged or names files elsewhere.
     """
     settings = [folder / name for name in ("config.json", *PROCESSORS)]
     files = [file for file in settings if file.is_file()]
+    if (folder / "modules.json").is_file():
+        inside = [each for kind in ("json", "safetensors") for each in folder.rglob(f"*.{kind}")]
+        if any(each.suffix == ".safetensors" for each in inside):
+            return sorted(inside)
     index = folder / "model.safetensors.index.json"
     if (folder / "model.safetensors").is_file():
         return [*files, folder / "model.safetensors"]

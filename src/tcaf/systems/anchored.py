@@ -1,34 +1,30 @@
-"""Anchored distances: half a system's own, half those of the raw features from class text.
+"""Anchored distances: half a system's own, half those of the features as they are from class text.
 
 Owns them for any system, on features whose model embeds text in the same space, as CLIP and CLAP
 do. What such a model knows of all names is easily lost in training on a few; the raw distance keeps
-it. With c_m the cosine of a clip's mean feature of modality m and the class's text in the space of
-that name, averaged over the modalities that the clip has,
+it. Raw is what `aligned` has without training, picture and sound counting alike, and
 
-    distance = (own + s (1 - c)) / 2
+    distance = (own + s raw) / 2
 
 where s brings both to the same mean over the validation clips and all their candidate classes. It
 is measured with the weights that validation looks at, is kept with them, and is the same for the
 test and for answers, as gamma is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from tcaf.data.batches import FeatureBatch
-from tcaf.data.features import FeatureSpec, Modality
+from tcaf.data.features import Modality
 from tcaf.errors import TCAFError
-from tcaf.systems.interface import ALIGNED_SPACES, ClassEmbeddings, FeatureConfig, Reduces
+from tcaf.systems.aligned import Aligned, AlignedConfig, UnitMeans
+from tcaf.systems.interface import FEATURE_SPACES, ClassEmbeddings, FeatureConfig, Reduces
 from tcaf.text.spaces import ClassText
-
-Means = dict[Modality, Float[Tensor, "batch _"]]
-"""Of each clip its mean token by modality, at unit length; 0 for a clip without any."""
 
 
 @dataclass(frozen=True)
@@ -37,61 +33,62 @@ class AnchoredClips:
 
     Args:
         own: what the system's own distances need: the batch, or what is left of it.
-        means: what the raw ones need.
+        raw: what the raw ones need.
     """
 
     own: Any
-    means: Means
+    raw: UnitMeans
 
 
-def check_aligned(spec: FeatureSpec, dims: dict[str, int], where: str) -> None:
-    """Checks that class text can be compared with features as they are.
+def raw_model(config: FeatureConfig, text_dims: Mapping[str, int]) -> Aligned:
+    """Returns what gives raw distances.
 
     Args:
-        spec: of the features.
-        dims: sizes of the text embeddings, by text space.
-        where: what holds the features, for messages.
+        config: of the system's model, for the sizes of features.
+        text_dims: sizes of class text, by text space.
 
     Raises:
-        TCAFError: of a modality both are of different sizes.
+        TCAFError: features and class text are of different sizes.
     """
-    for modality in ALIGNED_SPACES:
-        if spec.dim(modality) != dims[modality]:
-            raise TCAFError(
-                f"evaluation.anchored compares features with class text in one space: the "
-                f"{modality} features of {where} have {spec.dim(modality)} numbers (of "
-                f"{spec.backbone(modality) or 'an unknown model'}), class text in the space "
-                f"{modality!r} has {dims[modality]}; leave it out, or extract features with a "
-                "model that embeds text too"
+    sizes: dict[str, int] = {space: text_dims[space] for space in FEATURE_SPACES}
+    try:
+        return Aligned(
+            AlignedConfig(
+                audio_dim=config.audio_dim,
+                visual_dim=config.visual_dim,
+                text_dims=sizes,
+                visual_weight=0.5,
             )
-
-
-def raw_distances(means: Means, text: ClassText) -> Float[Tensor, "batch num_classes"]:
-    """Returns 1 - the cosine of features and class text, averaged over the modalities there are."""
-    cosines = [mean @ F.normalize(text[modality], dim=1).T for modality, mean in means.items()]
-    there = torch.stack([mean.any(dim=1) for mean in means.values()]).sum(dim=0)
-    found: Tensor = 1 - torch.stack(cosines).sum(dim=0) / there.clamp_min(1)[:, None]
-    return found
+        )
+    except TCAFError as error:
+        raise TCAFError(f"evaluation.anchored: {error}") from None
 
 
 class Anchored:
     """A model with anchored distances, in place of the model wherever these are asked for.
 
-    Its class embeddings are those of the model with the raw spaces' text behind them. Clips cannot
-    be answered together: what moves classes knows nothing of anchors.
+    Its class embeddings are those of the model with those of the raw distance beside them. Clips
+    cannot be answered together: what moves classes knows nothing of anchors.
 
     Args:
         model: a `ZeroShotModel`.
         spaces: the text spaces that it reads itself.
         scale: s.
+        text_dims: sizes of class text, by text space.
+
+    Raises:
+        TCAFError: see `raw_model`.
     """
 
-    def __init__(self, model: Any, spaces: Sequence[str], scale: float) -> None:
+    def __init__(
+        self, model: Any, spaces: Sequence[str], scale: float, text_dims: Mapping[str, int]
+    ) -> None:
         self.model = model
         self.spaces = tuple(spaces)
         self.scale = scale
         self.config: FeatureConfig = model.config
         self.modalities: tuple[Modality, ...] = model.modalities
+        self.raw = raw_model(model.config, text_dims)
 
     def eval(self) -> "Anchored":
         """Turns dropout off and batch statistics to the running ones."""
@@ -99,8 +96,9 @@ class Anchored:
         return self
 
     def to(self, device: torch.device | str) -> "Anchored":
-        """Moves the model to a device."""
+        """Moves the models to a device."""
         self.model.to(device)
+        self.raw.to(device)
         return self
 
     def __call__(self, batch: FeatureBatch) -> Any:
@@ -109,27 +107,23 @@ class Anchored:
 
     def embed_text(self, text_embedding: ClassText) -> ClassEmbeddings:
         """Embeds class names, given their text embeddings in all spaces."""
-        own = self.model.embed_text(text_embedding.only(self.spaces).model_input).class_embedding
-        return ClassEmbeddings(
-            torch.cat([own, *(text_embedding[m] for m in ALIGNED_SPACES)], dim=1)
-        )
+        own = self.model.embed_text(text_embedding.only(self.spaces).model_input)
+        raw = self.raw.embed_text(text_embedding)
+        return ClassEmbeddings(torch.cat([own.class_embedding, raw.class_embedding], dim=1))
 
     def reduced(self, batch: FeatureBatch) -> AnchoredClips:
         """Returns what is needed of a batch."""
         own = self.model.reduced(batch) if isinstance(self.model, Reduces) else batch
-        means: Means = {m: F.normalize(batch.modality(m).mean(), dim=1) for m in ALIGNED_SPACES}
-        return AnchoredClips(own, means)
+        return AnchoredClips(own, self.raw.reduced(batch))
 
     def parts(
         self, clips: FeatureBatch | AnchoredClips, class_embedding: Float[Tensor, "num_classes _"]
     ) -> tuple[Float[Tensor, "batch num_classes"], Float[Tensor, "batch num_classes"]]:
-        """Returns the distances of clips by the model, and those of their features."""
+        """Returns the distances of clips by the model, and the raw ones."""
         clips = clips if isinstance(clips, AnchoredClips) else self.reduced(clips)
-        sizes = [clips.means[m].shape[1] for m in ALIGNED_SPACES]
-        joint = class_embedding.shape[1] - sum(sizes)
-        own, *raw = class_embedding.split([joint, *sizes], dim=1)
-        text = ClassText(dict(zip(ALIGNED_SPACES, raw, strict=True)))
-        return self.model.scores(clips.own, own), raw_distances(clips.means, text)
+        size = sum(self.raw.config.dim(modality) for modality in self.raw.modalities)
+        own, raw = class_embedding.split([class_embedding.shape[1] - size, size], dim=1)
+        return self.model.scores(clips.own, own), self.raw.scores(clips.raw, raw)
 
     def scores(
         self, batch: FeatureBatch | AnchoredClips, class_embedding: Float[Tensor, "num_classes _"]

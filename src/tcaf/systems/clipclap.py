@@ -32,7 +32,7 @@ from tcaf.errors import TCAFError
 from tcaf.settings.experiment import Experiment
 from tcaf.settings.validation import Count, Fraction, settings
 from tcaf.systems.blocks import Block, check_dims, euclidean_distances, scaled_mean
-from tcaf.systems.interface import ALIGNED_SPACES, TextSpacesConfig
+from tcaf.systems.interface import FEATURE_SPACES, TextSpacesConfig
 from tcaf.systems.joint_space import TextOutput
 from tcaf.systems.losses import Losses, tcaf_losses
 from tcaf.text.spaces import ClassText
@@ -92,7 +92,7 @@ class ClipClap(nn.Module):
         self.video_encoder = self._blocks(config.visual_dim + config.audio_dim, hidden)
         self.video_projection = self._blocks(hidden, hidden, joint)
         self.video_decoder = self._blocks(joint, hidden, hidden)
-        self.text_encoder = self._blocks(sum(config.text_dims[s] for s in ALIGNED_SPACES), hidden)
+        self.text_encoder = self._blocks(sum(config.text_dims[s] for s in FEATURE_SPACES), hidden)
         self.text_projection = self._blocks(hidden, joint)
         self.text_decoder = self._blocks(joint, hidden)
 
@@ -109,7 +109,7 @@ class ClipClap(nn.Module):
                 for batch norm.
         """
         check_dims(batch, self.config)
-        means = [scaled_mean(batch.modality(m), self.config.scaling(m)) for m in ALIGNED_SPACES]
+        means = [scaled_mean(batch.modality(m), self.config.scaling(m)) for m in FEATURE_SPACES]
         embedding = self.video_projection(self.video_encoder(torch.cat(means, dim=1)))
         return ClipClapOutput(embedding, self.video_decoder(embedding))
 
@@ -119,13 +119,13 @@ class ClipClap(nn.Module):
         Raises:
             TCAFError: text embeddings of other dimensions than the model's.
         """
-        for space in ALIGNED_SPACES:
+        for space in FEATURE_SPACES:
             wanted, got = self.config.text_dims[space], text_embedding[space].shape[1]
             if got != wanted:
                 raise TCAFError(
                     f"expected text embeddings of size {wanted} in the space {space!r}, got {got}"
                 )
-        encoding = self.text_encoder(torch.cat([text_embedding[s] for s in ALIGNED_SPACES], dim=1))
+        encoding = self.text_encoder(torch.cat([text_embedding[s] for s in FEATURE_SPACES], dim=1))
         embedding = self.text_projection(encoding)
         return ClipClapText(embedding, self.text_decoder(embedding), encoding)
 

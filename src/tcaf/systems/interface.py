@@ -32,8 +32,8 @@ from tcaf.systems.stages import (
     TrainingPart,
 )
 
-ALIGNED_SPACES: tuple[Modality, ...] = ("visual", "audio")
-"""The text spaces of features as they are, which are named after the modalities."""
+FEATURE_SPACES: tuple[Modality, ...] = ("visual", "audio")
+"""The text spaces of features as they are, called as the modality that each is the space of."""
 
 
 @settings("model", kw_only=True)
@@ -274,27 +274,19 @@ class System:
         """Returns where class vectors come from, for each text space that a run reads.
 
         Raises:
-            TCAFError: the experiment does not have one of them, or says of a modality's space where
-                it comes from though nothing reads it.
+            TCAFError: the experiment does not have one of them.
         """
-        spaces, anchored = self.all_spaces(experiment), experiment.evaluation.anchored
-        for modality in ALIGNED_SPACES:
-            if anchored and modality not in experiment.text_spaces:
-                raise TCAFError(
-                    f"evaluation.anchored compares {modality} features with class text of the "
-                    f"model that made them; say which in a section [text_spaces.{modality}] of a "
-                    "--config file"
-                )
-            if modality in experiment.text_spaces and modality not in spaces:
-                raise TCAFError(
-                    f"system {self.name!r} does not read text_spaces.{modality}; leave it out, or "
-                    "set evaluation.anchored, which does"
-                )
+        spaces = self.all_spaces(experiment)
+        # What an anchor is compared with need not be named: it is the text of the features' model.
+        known: dict[str, TextSettings] = {
+            m: TextSettings(source="backbone", modality=m) for m in FEATURE_SPACES if m in spaces
+        }
+        experiment = replace(experiment, text_spaces={**known, **experiment.text_spaces})
         return {space: text_settings(experiment, space) for space in spaces}
 
     def all_spaces(self, experiment: Experiment) -> tuple[str, ...]:
         """Returns the text spaces that a run reads: the system's own, then those of anchors."""
-        anchors = ALIGNED_SPACES if experiment.evaluation.anchored else ()
+        anchors = FEATURE_SPACES if experiment.evaluation.anchored else ()
         return tuple(dict.fromkeys([*self.spaces, *anchors]))
 
     def reads_time(self, experiment: Experiment) -> bool:

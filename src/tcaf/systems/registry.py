@@ -24,15 +24,16 @@ from tcaf.systems.avca import AVCA, AVCAConfig, avca_objective
 from tcaf.systems.avgzslnet import AVGZSLNet, AVGZSLNetConfig, avgzslnet_objective
 from tcaf.systems.cjme import CJME, CJMEConfig, cjme_objective
 from tcaf.systems.clipclap import ClipClap, ClipClapConfig, clipclap_objective
-from tcaf.systems.interface import ALIGNED_SPACES, FeatureConfig, System, TextSpacesConfig
+from tcaf.systems.interface import FEATURE_SPACES, FeatureConfig, System, TextSpacesConfig
 from tcaf.systems.joint_space import TCAFConfig, used_modalities
 from tcaf.systems.perceiver import Perceiver, PerceiverConfig
 from tcaf.systems.ridge import Ridge, RidgeConfig, RidgeFit
 from tcaf.systems.tcaf import TCAF, tcaf_objective
 from tcaf.systems.tcaf_cosine import TCAFCosine, TCAFCosineConfig, tcaf_cosine_objective
-from tcaf.systems.textlda import TextLDA, TextLDAConfig
+from tcaf.systems.textlda import TextLDA
 from tcaf.systems.textlda_auxiliary import AuxiliaryFit
 from tcaf.systems.textlda_fit import TextLDAFit
+from tcaf.systems.textlda_vectors import TextLDAConfig
 
 SYSTEMS: Registry[System] = Registry("system")
 """All systems by name, in the order in which tables show them."""
@@ -162,7 +163,7 @@ for _system in (
         clipclap_objective,
         averages=True,
         needs_both=True,
-        spaces=ALIGNED_SPACES,
+        spaces=FEATURE_SPACES,
         ignores=frozenset({"fidelity.text_statistics"}),
     ),
     System("ridge", "Ridge", RidgeConfig, Ridge, fit=RidgeFit, averages=True, ignores=_UNSCALED),
@@ -190,7 +191,7 @@ for _system in (
         Aligned,
         training_free=True,
         choices=num_choices,
-        spaces=ALIGNED_SPACES,
+        spaces=FEATURE_SPACES,
         ignores=_UNSCALED | _NO_TIME | {"data.average"},
     ),
 ):

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
 
+from tcaf.data.features import NO_BACKBONE
 from tcaf.data.store import CACHE_PREFIX, FeatureStore
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.files.digests import file_digest
@@ -24,7 +25,7 @@ from tcaf.pretrained.fetch import files_digest
 from tcaf.pretrained.hub import find_model
 from tcaf.settings.sections import TextSettings
 from tcaf.text.encoders import PACKAGED_MODEL, AlignedEncoder, SentenceEncoder, packaged_model
-from tcaf.text.of_backbone import BACKBONE, NO_BACKBONE, NoText, resolved
+from tcaf.text.of_backbone import BACKBONE, NoText, resolved
 from tcaf.text.phrases import BY_CLASS_NAME as BY_CLASS_NAME
 from tcaf.text.phrases import class_phrases, read_phrases
 from tcaf.text.sources import NamedVectors, TextSource, read_attributes, read_named_vectors

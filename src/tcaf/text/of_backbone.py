@@ -11,15 +11,12 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from tcaf.data.features import FeatureSpec
+from tcaf.data.features import NO_BACKBONE, FeatureSpec
 from tcaf.errors import TCAFError
 from tcaf.settings.sections import TextSettings
 
 BACKBONE = "backbone"
 """The source that this module replaces."""
-
-NO_BACKBONE = "none"
-"""What the backbone of a modality is called that no clip has."""
 
 _WITH_TEXT = re.compile(r"(hf|st):(.*?)(?:,(?:frames|seconds|weights)=.*)?", re.DOTALL)
 

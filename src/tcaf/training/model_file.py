@@ -21,7 +21,7 @@ from tcaf.files.atomic import check_content, parse_json
 from tcaf.files.sealed import read_sealed, write_sealed
 from tcaf.settings.experiment import Experiment
 from tcaf.systems.anchored import Anchored
-from tcaf.systems.interface import ALIGNED_SPACES, ReadsTime, Together
+from tcaf.systems.interface import FEATURE_SPACES, ReadsTime, Together
 from tcaf.systems.registry import SYSTEMS, find_system
 from tcaf.text.spaces import ClassText, in_space
 from tcaf.training.numbers import check_numbers
@@ -95,7 +95,8 @@ class TrainedModel:
         """What gives distances: the model, or the model with anchors."""
         if self.anchor is None:
             return self.model
-        return Anchored(self.model, find_system(self.system).spaces, self.anchor)
+        spaces = find_system(self.system).spaces
+        return Anchored(self.model, spaces, self.anchor, self.class_text.dims)
 
     @property
     def own_text(self) -> ClassText:
@@ -138,8 +139,7 @@ class TrainedModel:
         """
         if self.anchor is not None:
             raise TCAFError(
-                f"{where} has anchored distances (evaluation.anchored), and clips are not answered "
-                "together by these"
+                f"{where} has anchored distances, and clips are not answered together by these"
             )
         if not isinstance(self.model, Together):
             raise TCAFError(
@@ -322,7 +322,7 @@ def load_model(path: str | Path) -> TrainedModel:
         told = one_line(str(error))
         raise TCAFError(f"model {path} does not fit the system {system.name!r}: {told}") from None
     model.eval()
-    anchors = () if header.get("anchor") is None else ALIGNED_SPACES
+    anchors = () if header.get("anchor") is None else FEATURE_SPACES
     spaces = dict.fromkeys([*system.spaces, *anchors])
     keys = {space: in_space("text_embedding", space) for space in spaces}
     if missing := [space for space, key in keys.items() if key not in tensors]:

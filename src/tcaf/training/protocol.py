@@ -39,8 +39,8 @@ from tcaf.evaluation.together import PartTogether, TogetherChoice
 from tcaf.execution.devices import pick_device
 from tcaf.seeding import generator, seeded
 from tcaf.settings.experiment import Experiment
-from tcaf.systems.anchored import Anchored, check_aligned
-from tcaf.systems.interface import Reduces, Together, ZeroShotModel
+from tcaf.systems.anchored import Anchored, raw_model
+from tcaf.systems.interface import FeatureConfig, Reduces, Together, ZeroShotModel
 from tcaf.systems.reads import reads_setting
 from tcaf.systems.registry import configure, find_system, modalities
 from tcaf.systems.stages import Stage, TrainingPart
@@ -208,9 +208,12 @@ class TwoStages:
         self._check_clips()
         self.windows = self.system.windows(experiment, training=False)
         self.anchored = experiment.evaluation.anchored
+        self.text_dims = self.class_text(self.split.stage_2).dims
         if self.anchored:
-            dims = self.class_text(self.split.stage_2).dims
-            check_aligned(store.spec, dims, f"store {store.path}")
+            raw_model(
+                FeatureConfig(audio_dim=store.spec.audio_dim, visual_dim=store.spec.visual_dim),
+                self.text_dims,
+            )
         self.validation = self.evaluation_part("val", self.split.stage_1)
         self.auxiliary: AuxiliaryVideos | None = None
         if not self.system.training_free:
@@ -301,7 +304,7 @@ class TwoStages:
         """Returns the scale of raw distances by the validation clips; None without anchors."""
         if not self.anchored:
             return None
-        trial = Anchored(model, self.system.spaces, 1.0)
+        trial = self.answering(model, 1.0)
         return equal_means(
             trial,
             self.validation,
@@ -313,7 +316,9 @@ class TwoStages:
 
     def answering(self, model: nn.Module, scale: float | None) -> Any:
         """Returns what gives a model's distances: itself, or with anchors of a scale."""
-        return model if scale is None else Anchored(model, self.system.spaces, scale)
+        if scale is None:
+            return model
+        return Anchored(model, self.system.spaces, scale, self.text_dims).to(self.device)
 
     def evaluate(
         self,
