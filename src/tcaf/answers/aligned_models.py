@@ -26,7 +26,7 @@ from tcaf.data.classes import ClassSet
 from tcaf.data.features import MODALITIES, NO_BACKBONE, FeatureSpec, Modality
 from tcaf.errors import TCAFError, did_you_mean
 from tcaf.extract.backbones import Backbone, open_backbone, parse_name, takes_model
-from tcaf.pretrained.aligned import load_aligned
+from tcaf.pretrained.aligned_model import load_aligned
 from tcaf.pretrained.hub import find_model
 from tcaf.pretrained.sentence_model import load_sentence_model
 from tcaf.settings.experiment import Experiment
