@@ -32,9 +32,10 @@ from tcaf.evaluation.calibration import reliability
 from tcaf.evaluation.conformal import Conformity, conformity
 from tcaf.evaluation.temperature import calibrated, fit_temperature, probabilities
 from tcaf.settings.experiment import Experiment
-from tcaf.systems.textlda import Blocks, TextLDA, TextLDAConfig
+from tcaf.systems.textlda import Blocks, TextLDA
 from tcaf.systems.textlda_fit import Choice, choices
 from tcaf.systems.textlda_labels import LabelsFit
+from tcaf.systems.textlda_vectors import TextLDAConfig
 from tcaf.text.class_text import embed_classes
 from tcaf.text.spaces import ClassText
 from tcaf.training.auxiliary import AuxiliaryVideos

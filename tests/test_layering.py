@@ -39,7 +39,14 @@ ROOMS = {
         *("attention", "attention_map", "joint_space", "tcaf", "attention_fusion", "perceiver"),
         "tcaf_cosine",
         *("averaging", "cjme", "avgzslnet", "avca", "clipclap", "ridge"),
-        *("clip_vectors", "textlda_together", "textlda", "textlda_fit", "textlda_auxiliary"),
+        *(
+            "clip_vectors",
+            "textlda_vectors",
+            "textlda_together",
+            "textlda",
+            "textlda_fit",
+            "textlda_auxiliary",
+        ),
         *("textlda_labels", "aligned", "anchored"),
         *("registry", "reads", "release_checkpoint"),
     ),
@@ -70,7 +77,7 @@ ROOMS = {
         *("embedding_map", "timelines", "contents", "detail", "report", "page"),
     ),
     "commands": (
-        *("options", "printing", "terminal"),
+        *("options", "printing", "lines", "terminal"),
         *(
             "prepare",
             "store",

@@ -157,11 +157,14 @@ def test_one_at_a_time(tmp_path, at_work):
 
 
 def test_no_folder(tmp_path):
+    record = Record.open(tmp_path / "gone" / RECORD, tmp_path / "gone", ASKED)
+    with pytest.raises(TCAFError, match="expected a folder to watch"):
+        record.__enter__()
+    assert not (tmp_path / "gone").exists()
     with Record.open(tmp_path / RECORD, tmp_path, ASKED) as record:
-        with pytest.raises(TCAFError, match="expected a folder to watch"):
-            next(arrivals(tmp_path / "gone", record, 1.0))
-        with pytest.raises(TCAFError, match="settle_s must be at least 0, got -1"):
-            next(arrivals(tmp_path, record, -1.0))
+        found = arrivals(tmp_path, record, -1.0)
+    with pytest.raises(TCAFError, match="settle_s must be at least 0, got -1"):
+        next(found)
 
 
 PLUGIN = """

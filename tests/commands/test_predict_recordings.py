@@ -3,9 +3,13 @@
 import csv
 import io
 import json
+import shutil
+import time
+from types import SimpleNamespace
 
 import pytest
 
+from tcaf.answers import watch
 from tcaf.commands import entry as cli
 from tcaf.commands.predict import predict as predict_command
 from tcaf.extract.backbones import BACKBONES
@@ -162,6 +166,104 @@ def test_a_picture_of_each(predict, world, tmp_path):
     assert status == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p_1.png", "p_2.png"]
     assert error.count("drawn: ") == 2
+
+
+@pytest.fixture
+def until_nothing_comes(monkeypatch):
+    """Ends a watch by Ctrl-C when there is nothing more to answer; files rest at once."""
+
+    def sleep(seconds):
+        looks.append(seconds)
+        if len(looks) > 1:
+            raise KeyboardInterrupt
+
+    looks = []
+    fake = SimpleNamespace(sleep=sleep, time=time.time, monotonic=time.monotonic)
+    monkeypatch.setattr("tcaf.answers.watch.time", fake)
+    arrivals = watch.arrivals
+    monkeypatch.setattr(watch, "arrivals", lambda *given: arrivals(*given, sleep=sleep))
+    return looks
+
+
+@pytest.fixture
+def folder(world, tmp_path):
+    shutil.copytree(world / "media", tmp_path / "in")
+    return tmp_path / "in"
+
+
+def test_a_folder_is_watched(predict, folder, tmp_path, until_nothing_comes):
+    (folder / "bad.mkv").write_text("no recording")
+    options = ("--watch", folder, "--settle_s", 0, "--every", 2, "--jsonl")
+    out = tmp_path / "out"
+    status, output, error = predict(*options, "--out", out, "--format", "srt")
+    assert status == 130
+    values = [json.loads(line) for line in output.splitlines()]
+    assert {value["id"] for value in values} == {
+        str(folder / name) for name in ("a.mkv", "bad.mkv", "deep/b.wav")
+    }
+    first, *lines = (folder / ".tcaf-watch.jsonl").read_text().splitlines()
+    assert json.loads(first)["asked"]["every"] == 2.0
+    kept = {line["file"]: line["answers"] for line in map(json.loads, lines)}
+    assert sorted(kept) == ["a.mkv", "bad.mkv", "deep/b.wav"]
+    spans = [value for value in values if "start" in value]
+    assert kept["a.mkv"]["spans"] + kept["deep/b.wav"]["spans"] == sorted(
+        spans, key=lambda span: (span["id"], span["start"])
+    )
+    assert "not a media file" in kept["bad.mkv"]["error"]
+    assert sorted(str(p.relative_to(out)) for p in out.rglob("*.srt")) == [
+        "a.mkv.srt",
+        "deep/b.wav.srt",
+    ]
+    assert f"watching: {folder}; answered files are kept in {folder}/.tcaf-watch.jsonl;" in error
+    assert "3 files answered; the same command goes on" in error
+    # And again: nothing to do.
+    until_nothing_comes.clear()
+    status, output, error = predict(*options, "--out", out, "--format", "srt")
+    assert (status, output) == (130, "")
+    assert "3 are answered already" in error
+    assert "other every (2.0, now 3.0); name another --record" in complaint(
+        predict("--watch", folder, "--every", 3)
+    )
+
+
+def test_clips_of_a_folder_are_watched_for(predict, folder, tmp_path, until_nothing_comes):
+    record = tmp_path / "kept" / "record.jsonl"
+    options = ("--watch", folder, "--settle_s", 0, "--record", record)
+    status, output, _ = predict(*options)
+    assert status == 130
+    assert sorted(line.split("  ")[1] for line in output.splitlines()) == [
+        str(folder / "a.mkv"),
+        str(folder / "deep" / "b.wav"),
+    ]
+    value = json.loads(record.read_text().splitlines()[-1])
+    assert value["answers"]["answers"][0]["rank"] == 1
+    record.unlink()
+    until_nothing_comes.clear()
+    _, output, _ = predict(*options, "--csv", "--top_k", 1)
+    assert [line.split(",")[0] for line in sorted(output.splitlines())] == [
+        str(folder / "a.mkv"),
+        str(folder / "deep" / "b.wav"),
+        "file",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name clips to answer, or a folder to answer as files arrive: --watch DIR"),
+        (["a.mkv", "--watch", "."], "--watch and CLIPS exclude each other"),
+        (["--watch", ".", "--json"], "--watch and --json exclude each other"),
+        (["--watch", ".", "--out", "x", "--format", "vtt"], "--out is about recordings that are"),
+        (["a.mkv", "--record", "x"], "--record is about a folder that is watched; add --watch DIR"),
+        (["a.mkv", "--settle_s", "5"], "--settle_s is about a folder that is watched"),
+        (["--watch", "gone"], "expected a folder to watch, gone is none"),
+        (["--watch", ".", "--every", "2", "--out", "x"], "say how the files in x are to be"),
+    ],
+)
+def test_watches_that_are_none(predict, arguments, message, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert message in complaint(predict(*arguments))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

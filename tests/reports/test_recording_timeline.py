@@ -11,7 +11,7 @@ from tcaf.reports.answer_timeline import ClipView
 from tcaf.reports.recording_timeline import (
     MAX_BANDS,
     MAX_CLASSES,
-    band_s,
+    bands_of,
     draw_recording,
     recording_timeline,
 )
@@ -54,21 +54,23 @@ def pixels(axis):
 
 
 @pytest.mark.parametrize(
-    ("length_s", "seconds", "bands"),
+    ("length_s", "bands", "seconds"),
     [
-        (0.4, 1.0, 1),
-        (134.4, 134.4, 1),
-        (600, 600, 1),
-        (601, 600, 2),
-        (7200, 1200, 6),
-        (7201, 1800, 5),
-        (86_400, 14_400, 6),
-        (1e6, 172_800, 6),
+        (0.4, 1, 1.0),
+        (134.4, 1, 134.4),
+        (600.0, 1, 600.0),
+        (606.0, 1, 606.0),  # 1 % beyond the band
+        (630.0, 2, 600.0),
+        (7200.0, 6, 1200.0),
+        (7212.0, 6, 1202.0),  # 1 % beyond the last one: each is 2 s longer
+        (7300.0, 5, 1800.0),
+        (86_400.0, 6, 14_400.0),
+        (1e6, 6, 172_800.0),
     ],
 )
-def test_how_long_a_band_is(length_s, seconds, bands):
-    assert band_s(float(length_s)) == seconds
-    assert np.ceil(length_s / seconds) == bands <= MAX_BANDS
+def test_how_long_bands_are(length_s, bands, seconds):
+    assert bands_of(length_s) == (bands, pytest.approx(seconds))
+    assert bands <= MAX_BANDS
 
 
 def test_everything_in_one_band():

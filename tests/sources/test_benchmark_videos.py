@@ -165,6 +165,10 @@ def test_vggsound_in_folders_of_its_classes(tmp_path):
         "new-0000001_000003": ("playing oboe", "stage_1_train"),
     }
     # A class that is unseen has the clips of the lists alone.
+    touch(tmp_path, "playing oboe/bare-000003.mp4")
+    assert len(find_benchmark(tmp_path, "vggsound").clips) == 2
+    trimmed = find_benchmark(tmp_path, "vggsound", trimmed=True)
+    assert parts_of(trimmed)["bare-000003"] == ("playing oboe", "stage_1_train")
     assert found.unlisted == ("air horn/new-0000002_000003.mp4", "playing oboe/notes_x.mp4")
 
 

@@ -488,7 +488,7 @@ def test_a_benchmark_has_the_parts_and_words_of_the_lists(tmp_path, sounds, monk
         ({"benchmark": "ucf", "text": Path("gone.npy")}, r"gone\.npy"),
         ({"layout": "kinetics"}, "--layout kinetics says how tables are laid out; give --labels"),
         ({"layout": "kinetic", "labels": Path("x")}, "no layout 'kinetic'; .* 'kinetics'"),
-        ({"trimmed": True}, "--trimmed is of tables as data sets publish them"),
+        ({"trimmed": True}, "--trimmed is of tables that list stretches"),
     ],
 )
 def test_options_that_have_nothing_to_say_are_refused(tmp_path, options, told):

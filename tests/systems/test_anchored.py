@@ -13,9 +13,11 @@ from tcaf.data.batches import FeatureBatch, load_batch
 from tcaf.data.packed import Packed
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
+from tcaf.experiments.layers import Layer, resolve
 from tcaf.settings.sections import TextSettings
 from tcaf.systems.anchored import Anchored
 from tcaf.systems.interface import ClassEmbeddings, FeatureConfig
+from tcaf.systems.reads import read_changes
 from tcaf.systems.registry import SYSTEMS
 from tcaf.text.spaces import ClassText
 from tcaf.training.evaluate import evaluate_run
@@ -173,10 +175,21 @@ def test_features_without_text_of_their_own(asked, world, tmp_path):
     message = r"evaluation\.anchored: .* compares audio features with .* got sizes 5 and "
     with pytest.raises(TCAFError, match=message):
         train(replace(asked("ridge"), text_spaces=other), store, tmp_path / "run")
-    unread = replace(asked("ridge"), evaluation=replace(bare.evaluation, anchored=False))
-    with pytest.raises(TCAFError, match=r"'ridge' does not read text_spaces\.visual; leave it ou"):
-        train(unread, store, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_space_that_nothing_reads():
+    """Of a modality it is read where distances are anchored, and by systems that have it."""
+    spaces = {"text_spaces": {"visual": {"source": "stored", "name": "v"}}}
+    for system in ("ridge", "tcaf"):
+        mine = Layer("mine.toml", {"system": system, **spaces}, by_hand=True)
+        message = r"does not read 'text_spaces\.visual\..* or set evaluation\.anchored, which does"
+        with pytest.raises(TCAFError, match=message):
+            resolve([mine])
+        made = resolve([mine, Layer("options", {"evaluation": {"anchored": True}}, by_hand=True)])
+        assert read_changes(made)["text_spaces"] == spaces["text_spaces"]
+        assert "text_spaces" not in resolve([replace(mine, by_hand=False)]).changes()
+    assert resolve([Layer("mine.toml", {"system": "clipclap", **spaces}, by_hand=True)]).text_spaces
 
 
 def test_a_run_that_is_over_is_known_again(run, world):

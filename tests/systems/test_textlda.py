@@ -10,9 +10,10 @@ from tcaf.data.packed import Packed
 from tcaf.errors import TCAFError
 from tcaf.seeding import generator
 from tcaf.systems.interface import Reduces, Together
-from tcaf.systems.textlda import READ_OUTS, TextLDA, TextLDAConfig
+from tcaf.systems.textlda import READ_OUTS, TextLDA
 from tcaf.systems.textlda_fit import Choice, TextLDAFit, choices
 from tcaf.systems.textlda_together import moved
+from tcaf.systems.textlda_vectors import TextLDAConfig
 from tcaf.training.model_file import load_model
 from tcaf.training.run import Run, train
 

@@ -23,7 +23,8 @@ from tcaf.files.sealed import UnsealedWarning
 from tcaf.settings.experiment import TextSettings
 from tcaf.settings.fidelity import Fidelity
 from tcaf.sources.synthetic import prepare_synthetic
-from tcaf.systems.textlda import TextLDA, TextLDAConfig
+from tcaf.systems.textlda import TextLDA
+from tcaf.systems.textlda_vectors import TextLDAConfig
 from tcaf.training.model_file import load_model, save_model, save_tensors
 from tcaf.training.observers import Silence
 from tcaf.training.provenance import text_sha256

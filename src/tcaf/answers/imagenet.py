@@ -23,7 +23,8 @@ from tcaf.data.features import NO_BACKBONE, FeatureSpec
 from tcaf.extract.efficientnet import DIM, STEP_S, packaged_weights
 from tcaf.pretrained.weights import read_state_dict
 from tcaf.settings.experiment import Experiment
-from tcaf.systems.textlda import ReadOut, TextLDA, TextLDAConfig, text_kernel
+from tcaf.systems.textlda import ReadOut, TextLDA, text_kernel
+from tcaf.systems.textlda_vectors import TextLDAConfig
 from tcaf.text.spaces import ClassText
 from tcaf.training.model_file import TrainedModel
 

@@ -87,9 +87,11 @@ class Record:
             asked: what decides the answers: model, classes, ...
 
         Raises:
-            TCAFError: something else is at the path, a record of other answers, one that is
-                damaged, or another process is at work on it.
+            TCAFError: there is no such folder; something else is at the path, a record of other
+                answers, one that is damaged, or another process is at work on it.
         """
+        if not folder.is_dir():
+            raise TCAFError(f"expected a folder to watch, {folder} is none")
         path = followed(path)
         if path.is_dir():
             raise TCAFError(f"expected a file for the record, {path} is a folder")
@@ -212,10 +214,8 @@ def arrivals(
         sleep: waits for the next look.
 
     Raises:
-        TCAFError: the folder is none or cannot be read, or `settle_s` is below 0.
+        TCAFError: the folder cannot be read, or `settle_s` is below 0.
     """
-    if not folder.is_dir():
-        raise TCAFError(f"expected a folder to watch, {folder} is none")
     if not settle_s >= 0:
         raise TCAFError(f"settle_s must be at least 0, got {settle_s:g}")
     since: dict[Arrived, float] = {}

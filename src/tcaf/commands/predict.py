@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tcaf.commands import printing
+from tcaf.commands.lines import AnswersCsv, JsonLines
 from tcaf.commands.recordings import Wanted, predict_recordings
 from tcaf.commands.terminal import note, show, track
 from tcaf.commands.watching import watch as watch_folder
@@ -222,8 +223,8 @@ def _predict_clips(
         **asked,
         track=silent if streams and sys.stdout.isatty() else track,
     )
-    lines = printing.JsonLines()
-    table = printing.AnswersCsv(sets=asked["abstain"] is not None, reasons=asked["why"])
+    lines = JsonLines()
+    table = AnswersCsv(sets=asked["abstain"] is not None, reasons=asked["why"])
     found: list[Answered | Unanswered] = []
     for one in answers:
         if wanted.printed == "jsonl":

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcaf.commands import printing
+from tcaf.commands.lines import JsonLines, SpansCsv
 from tcaf.commands.terminal import note, show, track
 from tcaf.errors import TCAFError
 from tcaf.progress import describe_time, silent
@@ -100,7 +101,7 @@ class Outlet:
     def __init__(self, wanted: Wanted) -> None:
         self.found: list[Span | Recording] = []
         self._wanted = wanted
-        self._lines, self._csv = printing.JsonLines(), printing.SpansCsv()
+        self._lines, self._csv = JsonLines(), SpansCsv()
         self.begin(None, 0)
 
     def begin(self, destination: "Destination | None", num_files: int) -> None:

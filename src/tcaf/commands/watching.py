@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcaf.commands import printing
+from tcaf.commands.lines import AnswersCsv, JsonLines
 from tcaf.commands.recordings import Outlet, Wanted
 from tcaf.commands.terminal import note
 
@@ -45,7 +46,11 @@ def watch(
         TCAFError: see `answers.watch`.
     """
     from tcaf.answers.watch import RECORD, Record, arrivals
+    from tcaf.reports.captions import Destination
 
+    if wanted.out is not None:
+        # What is wrong with the place is said before anything arrives.
+        Destination.plan(wanted.out, wanted.format, [], [folder], full_names=True)
     place = folder / RECORD if record is None else record
     decisive = {key: value for key, value in asked.items() if key not in _INDIFFERENT}
     if cut is not None:
@@ -83,9 +88,9 @@ class _Watcher:
         self.count = 0
         self._classifier, self._folder, self._record = classifier, folder, record
         self._cut, self._wanted, self._asked = cut, wanted, asked
-        self._outlet, self._lines = Outlet(wanted), printing.JsonLines()
+        self._outlet, self._lines = Outlet(wanted), JsonLines()
         sets, reasons = asked["abstain"] is not None, bool(asked.get("why"))
-        self._csv = printing.AnswersCsv(sets=sets, reasons=reasons)
+        self._csv = AnswersCsv(sets=sets, reasons=reasons)
 
     def answer(self, some: "Sequence[Arrived]") -> None:
         """Answers files."""

@@ -17,7 +17,7 @@ from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.experiments.presets import preset_names, read_preset
 from tcaf.settings.experiment import Experiment
-from tcaf.systems.interface import System
+from tcaf.systems.interface import FEATURE_SPACES
 from tcaf.systems.reads import flattened, near_settings, unread_settings, without
 from tcaf.systems.registry import SYSTEMS, find_system
 
@@ -185,26 +185,31 @@ def resolve(layers: Sequence[Layer]) -> Experiment:
     """
     # A wrong value that a person wrote is an error, whether the system reads the setting or not.
     system = find_system(Experiment.from_layers(*(layer.settings for layer in layers)).system)
-    for layer in layers:
-        unread = unread_settings(system, layer.settings) if layer.by_hand else []
-        if unread:
+    anchored = are_anchored(layers)
+    unread_of = [unread_settings(system, layer.settings, anchored=anchored) for layer in layers]
+    for layer, unread in zip(layers, unread_of, strict=True):
+        if layer.by_hand and unread:
             where = "" if layer.name == "options" else f" ({layer.name})"
             near = did_you_mean(unread[0], near_settings(system, unread[0]))
+            if unread[0].split(".")[:2] in (["text_spaces", space] for space in FEATURE_SPACES):
+                near = "; leave it out, or set evaluation.anchored, which does"
             raise TCAFError(
                 f"system {system.name!r} does not read {shorten(unread)}{where}"
                 f"{near or '; leave it out'}"
             )
-    return Experiment.from_layers(*(_read(system, layer) for layer in layers))
+    pairs = zip(layers, unread_of, strict=True)
+    return Experiment.from_layers(*(without(layer.settings, unread) for layer, unread in pairs))
+
+
+def are_anchored(layers: Sequence[Layer]) -> bool:
+    """Returns whether layers ask for anchored distances, which read further text spaces."""
+    experiment = Experiment.from_layers(*(layer.settings for layer in layers))
+    return experiment.evaluation.anchored
 
 
 def origins(layers: Sequence[Layer]) -> dict[str, str]:
     """Returns which layer each setting comes from, by its name such as `training.epochs`."""
     return {name: layer.name for layer in layers for name in flattened(layer.settings)}
-
-
-def _read(system: System, layer: Layer) -> dict[str, Any]:
-    """Returns what of a layer the system reads."""
-    return without(layer.settings, unread_settings(system, layer.settings))
 
 
 def _only(names: Sequence[str], what: str) -> str | None:

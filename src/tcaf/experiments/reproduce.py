@@ -25,7 +25,7 @@ from tcaf.data.random_partitions import base_split, partition_name
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.execution.processes import Failed, Failure, Send, answers
-from tcaf.experiments.layers import Layer, experiment_layers, resolve
+from tcaf.experiments.layers import Layer, are_anchored, experiment_layers, resolve
 from tcaf.experiments.tables import Row, Table, no_meaning, row_settings
 from tcaf.files.atomic import write_json, write_text
 from tcaf.plugins import load_plugin
@@ -235,7 +235,9 @@ def _check_some_row_reads(
             name
             for layer in layers_of[row.name]
             if layer.by_hand and (layer.name == "options") == typed
-            for name in unread_settings(find_system(row.system), layer.settings)
+            for name in unread_settings(
+                find_system(row.system), layer.settings, anchored=are_anchored(layers_of[row.name])
+            )
         }
         for row in rows
     ]

@@ -29,6 +29,9 @@ BAND_S = (600.0, 1200.0, 1800.0, 3600.0, 7200.0, 14_400.0, 28_800.0, 86_400.0)
 
 MAX_BANDS = 6
 
+BEYOND = 0.02
+"""Share of a band by which a recording may go beyond the last one."""
+
 MAX_CLASSES = 8
 """Classes that have a row of their own: those that were named for longest."""
 
@@ -63,12 +66,19 @@ class _Row:
     kind: Kind = "answer"
 
 
-def band_s(length_s: float) -> float:
-    """Returns how many seconds a band stands for."""
+def bands_of(length_s: float) -> tuple[int, float]:
+    """Returns how many bands there are, and how many seconds each stands for.
+
+    What goes a little beyond the last one widens all of them, in place of one more.
+    """
     if length_s <= BAND_S[0]:
-        return max(length_s, 1.0)
-    fitting = (seconds for seconds in BAND_S if math.ceil(length_s / seconds) <= MAX_BANDS)
-    return next(fitting, math.ceil(length_s / MAX_BANDS / BAND_S[-1]) * BAND_S[-1])
+        return 1, max(length_s, 1.0)
+    days = math.ceil(length_s / MAX_BANDS / BAND_S[-1]) * BAND_S[-1]
+    for seconds in (*BAND_S, days):
+        count = max(math.ceil(length_s / seconds - BEYOND), 1)
+        if count <= MAX_BANDS:
+            break
+    return count, max(seconds, length_s / count)
 
 
 def _rows(stretches: Sequence[Span]) -> list[_Row]:
@@ -132,8 +142,7 @@ def recording_timeline(recording: Recording, view: ClipView | None = None) -> Fi
     """
     stretches = recording.stretches
     length_s = max(recording.length_s, view.duration_s if view is not None else 0.0)
-    seconds = band_s(length_s)
-    num_bands = max(math.ceil(length_s / seconds - 1e-9), 1)
+    num_bands, seconds = bands_of(length_s)
     rows = _rows(stretches)
     above = []
     if view is not None and len(view.frames):
@@ -255,8 +264,7 @@ def draw_recording(path: Path, recording: Recording, number: int | None = None) 
         TCAFError: the extra `plot` is missing, or the recording cannot be read any more.
     """
     place = path if number is None else path.with_stem(f"{path.stem}_{number}")
-    seconds = band_s(recording.length_s)
-    num_bands = max(math.ceil(recording.length_s / seconds), 1)
+    num_bands, _ = bands_of(recording.length_s)
     view = view_clip(recording.file, FRAMES * num_bands, STROKES * num_bands)
     save_timeline(place, recording_timeline(recording, view))
     return place

@@ -52,10 +52,13 @@ class Annotations:
         videos: sorted by name.
         unread: keys of the file, of videos and of annotations that say nothing here, such as
             lengths and addresses; sorted.
+        are_cut: whether the videos are the file itself, as of Kinetics, whose clips are downloaded
+            as files of their own.
     """
 
     videos: list[AnnotatedVideo]
     unread: list[str]
+    are_cut: bool = False
 
 
 def is_json(path: Path) -> bool:
@@ -78,7 +81,8 @@ def read_annotations(path: Path) -> Annotations:
     content = read_json(path, "a CSV table or ActivityNet's annotations")
     database = content.get("database") if isinstance(content, dict) else None
     unread = set(content) - {"database"} if isinstance(content, dict) else set()
-    if isinstance(content, dict) and database is None and _are_videos(content):
+    are_cut = isinstance(content, dict) and database is None and _are_videos(content)
+    if are_cut:
         database, unread = content, set()
     if not isinstance(database, dict):
         keys = shorten(content) if isinstance(content, dict) else type(content).__name__
@@ -86,11 +90,13 @@ def read_annotations(path: Path) -> Annotations:
     if not database:
         raise TCAFError(f"{path}: expected videos in `database`, found none")
     videos = [_video(path, name, entry, unread) for name, entry in sorted(database.items())]
-    return Annotations(videos, sorted(unread))
+    return Annotations(videos, sorted(unread), are_cut)
 
 
 def _are_videos(content: dict[str, Any]) -> bool:
-    return all(isinstance(each, dict) and "annotations" in each for each in content.values())
+    return bool(content) and all(
+        isinstance(each, dict) and "annotations" in each for each in content.values()
+    )
 
 
 def _video(path: Path, name: str, entry: Any, unread: set[str]) -> AnnotatedVideo:

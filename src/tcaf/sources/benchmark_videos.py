@@ -35,7 +35,8 @@ from tcaf.text.words import BinaryWordTable, TextWordTable, WordVectors, folding
 TABLES = {"vggsound": "vggsound", "activitynet": "activitynet"}
 """The layout of the table that a benchmark's files may come with; UCF101's need none."""
 
-_VGGSOUND_NAME = re.compile(r"([\w-]{11})_(\d{6})")
+_VGGSOUND_NAME = re.compile(r"[\w-]{11}((?:[_-]\d+(?:\.\d+)?){1,2})?")
+"""An id on YouTube, and perhaps the times of a stretch."""
 
 Vectors = Mapping[str, Mapping[str, Float[np.ndarray, " text_dim"]]]
 """Vectors of classes, by the name that a store keeps them under."""
@@ -113,7 +114,8 @@ def find_benchmark(
             f"{folder}: none of the {len(found.clips)} clips of {benchmark} is there, such as "
             f"{found.clips[0].name}"
         )
-    check_reach([clip.file for clip in found.taken], folder)
+    if benchmark == "vggsound":
+        check_reach([clip.file for clip in found.taken], folder)
     remarks += found.lacking(benchmark)
     unlisted = tuple(found.files.unlisted())
     return Listing(found.taken, tuple(found.rejects), tuple(remarks), unlisted)
@@ -225,7 +227,7 @@ class _Found:
             parent, _, file = name.rpartition("/")
             match = _VGGSOUND_NAME.fullmatch(Path(file).stem)
             classes = {known[k] for k in foldings(parent.rpartition("/")[2]) if k in known}
-            if match and len(classes) == 1:
+            if match and len(classes) == 1 and (match[1] or self._trimmed):
                 clip = PublishedClip(match[0], classes.pop(), "stage_1_train")
                 self.take(clip, Listed("", name, clip.class_name, is_file=True))
 

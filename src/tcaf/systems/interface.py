@@ -274,16 +274,9 @@ class System:
         """Returns where class vectors come from, for each text space that a run reads.
 
         Raises:
-            TCAFError: the experiment does not have one of them, or says of a modality's space where
-                it comes from though nothing reads it.
+            TCAFError: the experiment does not have one of them.
         """
         spaces = self.all_spaces(experiment)
-        for modality in FEATURE_SPACES:
-            if modality in experiment.text_spaces and modality not in spaces:
-                raise TCAFError(
-                    f"system {self.name!r} does not read text_spaces.{modality}; leave it out, or "
-                    "set evaluation.anchored, which does"
-                )
         # What an anchor is compared with need not be named: it is the text of the features' model.
         known: dict[str, TextSettings] = {
             m: TextSettings(source="backbone", modality=m) for m in FEATURE_SPACES if m in spaces

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tcaf.data.batches import FeatureBatch
 from tcaf.systems.stages import AuxiliaryPart
-from tcaf.systems.textlda import READ_OUTS, ClipVectors, ReadOut, TextLDA, text_kernel
+from tcaf.systems.textlda import READ_OUTS, ReadOut, TextLDA, text_kernel
 from tcaf.systems.textlda_fit import (
     Choice,
     Course,
@@ -29,6 +29,7 @@ from tcaf.systems.textlda_fit import (
     read_moments,
     share_moments,
 )
+from tcaf.systems.textlda_vectors import ClipVectors
 
 OWN_SHARE = 0.2
 """Share of the classes' own scatter in the one that whitens."""

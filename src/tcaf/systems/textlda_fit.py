@@ -18,7 +18,8 @@ from tcaf.data.features import MODALITIES
 from tcaf.data.packed import Packed
 from tcaf.errors import TCAFError
 from tcaf.systems import clip_vectors
-from tcaf.systems.textlda import NUM_LAGS, READ_OUTS, ClipVectors, ReadOut, TextLDA, TextLDAConfig
+from tcaf.systems.textlda import READ_OUTS, ReadOut, TextLDA
+from tcaf.systems.textlda_vectors import NUM_LAGS, ClipVectors, TextLDAConfig
 
 SHRINKAGES = (0.5, 0.05, 0.1, 0.2, 0.35, 0.65)
 """rho: how far the scatter is taken for a sphere; the default first, as in the others."""
