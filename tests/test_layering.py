@@ -23,7 +23,7 @@ ROOMS = {
         "parquet",
         *("packed", "windows", "sampler", "batches"),
     ),
-    "pretrained": ("fetch", "weights", "hub", "model_folder", "aligned", "sentence_model"),
+    "pretrained": ("fetch", "weights", "hub", "model_folder", "aligned_model", "sentence_model"),
     "settings": ("validation", "fidelity", "sections", "experiment"),
     "text": (
         *("words", "encoders", "sources", "word_list", "prompts", "phrases", "of_backbone"),

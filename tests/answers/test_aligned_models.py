@@ -16,7 +16,7 @@ from tcaf.answers.ready import READY, is_ready, open_ready
 from tcaf.commands import entry as cli
 from tcaf.errors import TCAFError
 from tcaf.extract.backbones import parse_name
-from tcaf.pretrained.aligned import AlignedModel, load_aligned
+from tcaf.pretrained.aligned_model import AlignedModel, load_aligned
 from tcaf.pretrained.hub import ModelName, is_commit
 from tcaf.text.prompts import prompt_sets
 from tcaf.training.model_file import load_model, save_model

@@ -24,7 +24,7 @@ from tcaf.commands.entry import main
 from tcaf.errors import TCAFError
 from tcaf.extract.backbones import open_backbone
 from tcaf.extract.vggish import quantise
-from tcaf.pretrained.aligned import load_aligned
+from tcaf.pretrained.aligned_model import load_aligned
 
 
 def authors_backbone(mean=0.000657, factor=None):

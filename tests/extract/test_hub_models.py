@@ -25,7 +25,7 @@ from tcaf.extract.corpus import Backbones
 from tcaf.extract.extractor import visual_tokens
 from tcaf.extract.hub_models import origin_of
 from tcaf.extract.media import read_frames
-from tcaf.pretrained.aligned import load_aligned
+from tcaf.pretrained.aligned_model import load_aligned
 from tcaf.pretrained.fetch import weights_mark
 from tcaf.pretrained.model_folder import model_files
 from tcaf.sources.videos import prepare_videos

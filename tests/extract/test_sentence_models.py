@@ -4,7 +4,7 @@ import pytest
 import write_aligned
 from tcaf.errors import TCAFError
 from tcaf.extract.backbones import VisualBackbone, open_backbone
-from tcaf.pretrained.aligned import load_aligned
+from tcaf.pretrained.aligned_model import load_aligned
 from tcaf.settings.sections import TextSettings
 from tcaf.text.class_text import open_text_source
 from tcaf.text.encoders import packaged_model

@@ -14,7 +14,7 @@ from tcaf.data.features import FeatureSpec, VideoFeatures
 from tcaf.data.store import FeatureStore
 from tcaf.data.writer import new_store
 from tcaf.errors import TCAFError
-from tcaf.pretrained.aligned import load_aligned
+from tcaf.pretrained.aligned_model import load_aligned
 from tcaf.settings.sections import TextSettings
 from tcaf.text import encoders
 from tcaf.text.class_text import embed_classes, open_text_source

@@ -66,6 +66,11 @@ def test_a_store_of_pictures_alone_has_text_of_both(tmp_path):
     direct = TextSettings(source="hf", path=str(folder), prompts="general")
     expected = embed_classes(direct, ["red cat", "dog"])
     np.testing.assert_allclose(text["visual"], expected, atol=1e-6)
+    # A modality that no model of text made can be left out by hand.
+    nothing = TextSettings(source="none")
+    np.testing.assert_array_equal(embed_classes(nothing, ["a", "b"], store), [[1], [1]])
+    with pytest.raises(TCAFError, match=r"^text\.path 'x' is not read by the source none"):
+        embed_classes(TextSettings(source="none", path="x"), ["a"])
     # What was embedded is kept with the store.
     assert len(store.text_names) == 1
     assert store.given_text_names == []

@@ -16,7 +16,7 @@ from tcaf.data.classes import ClassSet
 from tcaf.data.features import MODALITIES, NO_BACKBONE, FeatureSpec, Modality
 from tcaf.errors import TCAFError
 from tcaf.extract.backbones import Backbone, open_backbone, parse_name
-from tcaf.pretrained.aligned import load_aligned
+from tcaf.pretrained.aligned_model import load_aligned
 from tcaf.pretrained.hub import find_model
 from tcaf.pretrained.sentence_model import load_sentence_model
 from tcaf.settings.experiment import Experiment

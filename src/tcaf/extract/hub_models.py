@@ -1,8 +1,8 @@
 """Frames and samples to tokens with a model of the hub, beside which it embeds text.
 
 Owns which frames and samples make a token, how they become one, and the name that features have.
-What the model does with them is `pretrained.aligned`; its text gives class names embeddings in the
-same space (`text.source` hf).
+What the model does with them is `pretrained.aligned_model`; its text gives class names embeddings
+in the same space (`text.source` hf).
 """
 
 import math
@@ -21,7 +21,7 @@ from tcaf.extract.backbones import (
     parse_name,
     takes_model,
 )
-from tcaf.pretrained.aligned import NUM_FRAMES, AlignedModel, load_aligned
+from tcaf.pretrained.aligned_model import NUM_FRAMES, AlignedModel, load_aligned
 from tcaf.pretrained.fetch import weights_mark
 from tcaf.pretrained.hub import ModelFiles, ModelName, find_model
 from tcaf.pretrained.model_folder import model_files

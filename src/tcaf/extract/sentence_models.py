@@ -22,7 +22,7 @@ from tcaf.extract.hub_models import (
     token_seconds,
     unit,
 )
-from tcaf.pretrained.aligned import NUM_FRAMES
+from tcaf.pretrained.aligned_model import NUM_FRAMES
 from tcaf.pretrained.hub import ModelFiles
 from tcaf.pretrained.sentence_model import load_sentence_model
 

@@ -3,7 +3,7 @@
 Owns what a name may be, fetching, and what is known of what came: commit and licence. Only
 settings, tokenizers and weights in safetensors are fetched; nothing is unpickled and no code of a
 model's is run. huggingface_hub keeps the files in its own cache, beside those that other programs
-fetched. Loading is `aligned`.
+fetched. Loading is `aligned_model`.
 """
 
 import os

@@ -2,7 +2,7 @@
 
 Owns which of these files count, and how transformers is made to load them: nothing is fetched, no
 pickle read, no code of the model's run, nothing said on the terminal. What a whole model does is
-`aligned`.
+`aligned_model`.
 """
 
 import io

@@ -57,7 +57,7 @@ class TextSettings:
             backbone too. `backbone`: that of the model which made the features of `modality`.
             `word2vec`, `glove`: the mean of the words' vectors in a file. `npy`: the authors' .npy
             file of named vectors. `attributes`: a CSV with the class in the first column and
-            numbers in the others, under a header.
+            numbers in the others, under a header. `none`: one number, the same for all classes.
         name: which of the embeddings kept in the store `stored` takes; by default the only ones.
         path: the file for `word2vec` (.bin or text), `glove`, `npy` or `attributes`; for `hf` and
             `st` ID_OR_FOLDER[@REVISION] of the model; for `sentence` the folder of another
@@ -80,7 +80,16 @@ class TextSettings:
     """
 
     source: Literal[
-        "stored", "sentence", "hf", "st", "backbone", "word2vec", "glove", "npy", "attributes"
+        "stored",
+        "sentence",
+        "hf",
+        "st",
+        "backbone",
+        "word2vec",
+        "glove",
+        "npy",
+        "attributes",
+        "none",
     ] = "stored"
     name: str = ""
     path: str = ""

@@ -17,7 +17,6 @@ import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
 
-from tcaf.data.features import NO_BACKBONE
 from tcaf.data.store import CACHE_PREFIX, FeatureStore
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.files.digests import file_digest
@@ -74,7 +73,7 @@ def open_text_source(settings: TextSettings, store: FeatureStore | None = None) 
     _check(settings)
     if settings.source == "stored":
         return _open_stored(settings, store)
-    if settings.source == BACKBONE:
+    if settings.source == "none":
         return NoText()
     if settings.source in _NEEDS_MODEL:
         return _open_model(settings)
@@ -112,13 +111,13 @@ def _check(settings: TextSettings) -> None:
     source = settings.source
     if settings.name and source != "stored":
         raise TCAFError(f"text.name {settings.name!r} is for the source stored, not for {source}")
-    if settings.path and source == "stored":
+    if settings.path and source in ("stored", "none"):
         others = ", ".join(["sentence", *_NEEDS_MODEL, *_NEEDS])
         raise TCAFError(
-            f"text.path {settings.path!r} is not read by the source stored; set text.source to "
+            f"text.path {settings.path!r} is not read by the source {source}; set text.source to "
             f"one of {others}"
         )
-    if source == BACKBONE and settings.path != NO_BACKBONE:
+    if source == BACKBONE:
         raise TCAFError(
             "the source backbone goes by the features of a store, and there is none here"
         )

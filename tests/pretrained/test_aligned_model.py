@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 import write_aligned
 from tcaf.errors import TCAFError
-from tcaf.pretrained.aligned import AlignedModel, load_aligned
+from tcaf.pretrained.aligned_model import AlignedModel, load_aligned
 from tcaf.pretrained.model_folder import model_files
 from write_aligned import RATE, random_windows, tones
 
