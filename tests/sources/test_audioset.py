@@ -88,7 +88,7 @@ def test_values_are_the_bytes_at_one_second(tmp_path, tables):
     np.testing.assert_array_equal(store[0].audio, expected)
     assert store[0].visual.shape == (0, 1)
     assert store.spec == SPEC
-    assert (SPEC.audio_step_s, SPEC.audio_backbone) == (1.0, "vggish")
+    assert (SPEC.audio_step_s, SPEC.audio_backbone) == (1.0, "vggish:activation=none")
     assert (SPEC.visual_dim, SPEC.visual_step_s, SPEC.visual_backbone) == (1, None, "none")
 
 

@@ -1,8 +1,8 @@
 """AudioSet's published features, to a feature store: a zero-shot benchmark on it, or all clips.
 
 Owns what a record of AudioSet holds and what its bytes are: 128 a second, VGGish after its PCA and
-8-bit step. That is where the backbone `vggish` ends too, so values are kept as they are and go by
-its name. There is no picture.
+8-bit step. That is where the backbone `vggish:activation=none` ends too, so values are kept as they
+are and go by its name. There is no picture.
 
 A clip belongs to a class of the benchmark if its one and only label is that class.
 """
@@ -32,7 +32,8 @@ DIM = 128
 STEP_S = 1.0
 """A token a second; files that are extracted here have one every 0.96 s."""
 
-SPEC = FeatureSpec(DIM, 1, STEP_S, None, "vggish", NO_BACKBONE)
+SPEC = FeatureSpec(DIM, 1, STEP_S, None, "vggish:activation=none", NO_BACKBONE)
+"""What was published was coded without the network's last ReLU (`extract.vggish`)."""
 
 ID, LABELS, AUDIO = "video_id", "labels", "audio_embedding"
 """What a record holds; its times within the video are of no concern here."""
@@ -77,8 +78,8 @@ def prepare_audioset(
 ) -> FeatureStore:
     """Prepares AudioSet's published features as a feature store with one split, `cls`.
 
-    Sound alone: 128 numbers a second, 0 to 255, as the backbone `vggish` makes them. A clip belongs
-    to a class if its one and only label is that class; others are counted. A clip without features
+    Sound alone: 128 numbers a second, 0 to 255, as the backbone vggish:activation=none makes them.
+    A clip belongs to a class if its one and only label is that class; others are counted. A clip without features
     is left out, counted and named, and so is a class without any clip.
 
     Without `classes` it is a store of all clips with all of their labels and no class or part:

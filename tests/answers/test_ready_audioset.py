@@ -34,7 +34,10 @@ def test_what_it_is(trained):
     assert trained.classes.seen == set(trained.classes.names)
     assert {"Harp", "Rain on surface", "Baby cry, infant cry"} <= trained.classes.seen
     assert trained.model.modalities == ("audio",)
-    assert (trained.spec.audio_backbone, trained.spec.audio_step_s) == ("vggish", 1.0)
+    assert (trained.spec.audio_backbone, trained.spec.audio_step_s) == (
+        "vggish:activation=none",
+        1.0,
+    )
     kinds = {t.dtype for t in (*trained.model.buffers(), trained.class_text.model_input)}
     assert kinds == {torch.float32}
     # The counts are whole: 11,939 clips are of music, which float16 would round.
@@ -57,7 +60,9 @@ def test_it_answers_with_its_own_names_and_with_any(trained):
 
 def test_seconds_of_a_token_do_not_matter_and_other_features_do(trained):
     trained.check_features(replace(trained.spec, audio_step_s=0.96), "a file")
-    with pytest.raises(TCAFError, match="audio features of 'vggish', it holds those of 'logmel'"):
+    with pytest.raises(
+        TCAFError, match="audio features of 'vggish:activation=none', it holds those of 'logmel'"
+    ):
         trained.check_features(replace(trained.spec, audio_backbone="logmel"), "it")
 
 
@@ -84,7 +89,7 @@ def test_a_file_is_answered_as_its_features_in_audioset_are(trained, tmp_path):
         out.setsampwidth(2)
         out.setframerate(16_000)
         out.writeframes((rising * 32_767).astype("<i2").tobytes())
-    name = "vggish:weights=random"
+    name = "vggish:activation=none,weights=random"
     backbone = open_backbone(name, "audio", None)
     tokens = audio_tokens(backbone, read_audio(file, backbone.sample_rate))
     # 5 s hold five windows of 0.975 s, 0.96 s apart.
