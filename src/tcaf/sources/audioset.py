@@ -79,8 +79,8 @@ def prepare_audioset(
     """Prepares AudioSet's published features as a feature store with one split, `cls`.
 
     Sound alone: 128 numbers a second, 0 to 255, as the backbone vggish:activation=none makes them.
-    A clip belongs to a class if its one and only label is that class; others are counted. A clip without features
-    is left out, counted and named, and so is a class without any clip.
+    A clip belongs to a class if its one and only label is that class; others are counted. A clip
+    without features is left out, counted and named, and so is a class without any clip.
 
     Without `classes` it is a store of all clips with all of their labels and no class or part:
     further clips for `tcaf train --auxiliary`.
