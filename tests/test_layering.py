@@ -23,7 +23,7 @@ ROOMS = {
         "parquet",
         *("packed", "windows", "sampler", "batches"),
     ),
-    "pretrained": ("fetch", "weights", "towers"),
+    "pretrained": ("fetch", "weights", "towers", "imagenet_classes"),
     "settings": ("validation", "fidelity", "sections", "experiment"),
     "text": (
         *("words", "encoders", "sources", "word_list", "phrases", "spaces", "class_text"),
@@ -40,6 +40,7 @@ ROOMS = {
         "tcaf_cosine",
         *("averaging", "cjme", "avgzslnet", "avca", "ridge"),
         *("clip_vectors", "textlda_together", "textlda", "textlda_fit", "textlda_auxiliary"),
+        "textlda_start",
         *("registry", "reads", "release_checkpoint"),
     ),
     "sources": (
@@ -53,8 +54,8 @@ ROOMS = {
         *("parts", "together", "decisions", "statistics"),
     ),
     "training": (
-        *("numbers", "observers", "auxiliary", "protocol", "model_file", "provenance", "records"),
-        *("run", "evaluate", "release", "embed"),
+        *("numbers", "observers", "unseen", "auxiliary", "start", "protocol", "model_file"),
+        *("provenance", "records", "run", "evaluate", "release", "embed"),
     ),
     "answers": (
         *(

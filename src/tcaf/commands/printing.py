@@ -417,6 +417,16 @@ def auxiliary_note(further: dict[str, Any]) -> str:
     )
 
 
+def start_note(known: dict[str, Any]) -> str:
+    """Returns what to say of the classes of a ready model that a run learnt from."""
+    dropped = ", ".join(f"{name} ({near})" for name, near in known["classes_dropped"].items())
+    seen = ", ".join(known["classes_seen"])
+    return (
+        f"start: {known['classes']:,} classes of {known['model']}; not used: those near an unseen "
+        f"class, which are {dropped or 'none'}; called like a seen one: {seen or 'none'}"
+    )
+
+
 def print_table(rows: list[dict[str, Any]], out: Path, files: Sequence[str]) -> None:
     """Prints the rows of a table of the paper, beside the paper's own numbers where it has them."""
     with_paper = any(row["paper"] for row in rows)

@@ -31,6 +31,7 @@ from tcaf.systems.tcaf_cosine import TCAFCosine, TCAFCosineConfig, tcaf_cosine_o
 from tcaf.systems.textlda import TextLDA, TextLDAConfig
 from tcaf.systems.textlda_auxiliary import AuxiliaryFit
 from tcaf.systems.textlda_fit import TextLDAFit
+from tcaf.systems.textlda_start import StartFit
 
 SYSTEMS: Registry[System] = Registry("system")
 """All systems by name, in the order in which tables show them."""
@@ -168,6 +169,7 @@ for _system in (
         TextLDA,
         fit=TextLDAFit,
         auxiliary_fit=AuxiliaryFit,
+        start_fit=StartFit,
         ignores=_UNSCALED,
     ),
 ):

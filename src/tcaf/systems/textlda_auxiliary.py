@@ -37,6 +37,13 @@ CLIPS_OF_NOISE = 10.0
 """A source's noise is that of its mean's: 1 + this / its clips."""
 
 
+def noisy_kernel(
+    text: Float[Tensor, "n text_dim"], counts: Float[Tensor, " n"], lambda_: float
+) -> Float[Tensor, "n n"]:
+    """Returns the kernel of sources with their noise on its diagonal."""
+    return text_kernel(text, text) + (lambda_ * (1 + CLIPS_OF_NOISE / counts)).diag()
+
+
 class _Sums(Moments):
     """Counts and sums alone, of clips that have several labels."""
 
@@ -88,22 +95,13 @@ class AuxiliaryScatter(Scatter):
         kappa: float,
     ) -> float:
         """Sets a read-out to the solution of a choice: see `Scatter.fill`."""
-        text = torch.cat([phi[self.own], self.label_phi])
-        counts = torch.cat([self.counts, self.label_counts])
-        means = torch.cat([self.class_means, self.label_means])
-        centre = means.mean(dim=0)
-        kernel = text_kernel(text, text)
-        if choice.lambda_ not in self.solutions:
-            # Whitening is linear: it is put behind the solution, which all shrinkages share.
-            noise = choice.lambda_ * (1 + CLIPS_OF_NOISE / counts)
-            solved = torch.linalg.solve(kernel + noise.diag(), means - centre)
-            self.solutions[choice.lambda_] = solved
         whiten = self.whiten(choice.rho)
-        source_map = self.solutions[choice.lambda_] @ whiten
-        source_mean = (centre - self.mean) @ whiten
+        text = self.source_text(phi)
+        source_map = self.source_map(text, choice) @ whiten
+        source_mean = (self.source_means.mean(dim=0) - self.mean) @ whiten
         num_seen = len(self.counts)
         whitened = (self.class_means - self.mean) @ whiten
-        predicted = source_mean + kernel[:num_seen] @ source_map
+        predicted = source_mean + text_kernel(text[:num_seen], text) @ source_map
         maps = {
             "text_map": source_map.new_zeros(text.shape[1], 0),
             "source_text": text,
@@ -112,12 +110,36 @@ class AuxiliaryScatter(Scatter):
         }
         return self.keep(read_out, whiten, text[:num_seen], whitened, predicted, kappa, maps)
 
+    @property
+    def source_means(self) -> Float[Tensor, "num_sources dim"]:
+        """The means of classes and labels."""
+        return torch.cat([self.class_means, self.label_means])
+
+    def source_text(
+        self, phi: Float[Tensor, "num_seen text_dim"]
+    ) -> Float[Tensor, "num_sources text_dim"]:
+        """Returns the centred unit text of the sources, classes first."""
+        return torch.cat([phi[self.own], self.label_phi])
+
+    def source_map(
+        self, text: Float[Tensor, "num_sources text_dim"], choice: Choice
+    ) -> Float[Tensor, "num_sources dim"]:
+        """Returns what each source adds to a mean, before whitening, by the kernel of its text.
+
+        Whitening is linear: it is put behind the solution, which all shrinkages share.
+        """
+        if choice.lambda_ not in self.solutions:
+            means, counts = self.source_means, torch.cat([self.counts, self.label_counts])
+            kernel = noisy_kernel(text, counts, choice.lambda_)
+            self.solutions[choice.lambda_] = torch.linalg.solve(kernel, means - means.mean(dim=0))
+        return self.solutions[choice.lambda_]
+
 
 class AuxiliaryFit(TextLDAFit):
     """All clips of a stage and all further ones reduced to moments: see `TextLDAFit`.
 
     Args:
-        auxiliary: the further videos.
+        auxiliary: the further videos; None stands for none.
         model: whose weights are set.
         batches: all clips with labels, each time anew.
         text_embedding: of the seen classes, by label.
@@ -125,13 +147,14 @@ class AuxiliaryFit(TextLDAFit):
 
     def __init__(
         self,
-        auxiliary: AuxiliaryPart,
+        auxiliary: AuxiliaryPart | None,
         model: TextLDA,
         batches: Iterable[FeatureBatch],
         text_embedding: Float[Tensor, "num_seen text_dim"],
     ) -> None:
         self.auxiliary = auxiliary
-        self.label_text = auxiliary.class_text.model_input.double()
+        text = text_embedding[:0] if auxiliary is None else auxiliary.class_text.model_input
+        self.label_text = text.double()
         super().__init__(model, batches, text_embedding)
 
     def source_text(
@@ -159,7 +182,7 @@ class AuxiliaryFit(TextLDAFit):
             }
             for kind in (Moments, _Sums)
         )
-        for batch, clip, label in self.auxiliary.batches():
+        for batch, clip, label in () if self.auxiliary is None else self.auxiliary.batches():
             groups = batch.known_labels
             for name, own, x in read_moments(vectors, batch):
                 grouped = groups[own] >= 0

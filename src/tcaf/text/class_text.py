@@ -7,7 +7,7 @@ store. Reading files and running encoders is `text_sources` and `word_vectors`.
 import hashlib
 import json
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -171,11 +171,35 @@ def embed_classes(
             vector; a vector that is not finite or, if it is to be normalised, zero.
     """
     vectors = _embed(settings, class_names, store, phrases, source)
+    return _in_words(settings, vectors, lambda: source or open_text_source(settings, store))
+
+
+def average_names(
+    settings: TextSettings,
+    names: Mapping[str, Sequence[str]],
+    vectors: Mapping[str, Float[np.ndarray, " _"]],
+) -> Float[np.ndarray, "num_classes text_dim"]:
+    """Returns what `embed_classes` does of classes by their names alone, embedded already.
+
+    Args:
+        settings: the source, and the list of words.
+        names: of each class.
+        vectors: of each name, from `embed_classes` without the list of words.
+    """
+    known = NamedVectors("names that are embedded", vectors)
+    means = average_phrases(known, names, settings.normalise)
+    return _in_words(settings, means, lambda: open_text_source(settings))
+
+
+def _in_words(
+    settings: TextSettings,
+    vectors: Float[np.ndarray, "num_classes text_dim"],
+    open_source: Callable[[], TextSource],
+) -> Float[np.ndarray, "num_classes _"]:
+    """Returns text embeddings compared with the list of words, where there is one."""
     if not settings.words:
         return vectors
-    words = word_vectors(
-        settings.words, text_origin(settings), lambda: source or open_text_source(settings, store)
-    )
+    words = word_vectors(settings.words, text_origin(settings), open_source)
     return word_shares(vectors, words, settings.words_temperature)
 
 

@@ -1,17 +1,16 @@
 """Further labelled videos for a run: which of them may be learnt from, and which labels are kept.
 
 They are those of another store, or clips of the run's own that a table gives labels to and no part
-of a split has. Owns the rule that keeps unseen classes unseen: a label that is the name of one, in
-validation or test, or by its text nearly so, is dropped with every video that carries it; so is a
-video that the split has too. What was dropped is named in the run's provenance.
+of a split has. A label that is near an unseen class (`unseen`) is dropped with every video that
+carries it; so is a video that the split has too. What was dropped is named in the run's provenance.
 """
 
 import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from tcaf.data.splits import Split
 from tcaf.data.store import FeatureStore
 from tcaf.data.windows import Windows
 from tcaf.errors import TCAFError
@@ -32,6 +30,7 @@ from tcaf.systems.stages import AuxiliaryPart
 from tcaf.text.class_text import BY_CLASS_NAME, embed_classes
 from tcaf.text.phrases import class_phrases, read_phrases
 from tcaf.text.spaces import ClassText, naming_space
+from tcaf.training.unseen import called, names_alone, near_unseen
 
 LEAST_VIDEOS = 2
 """Videos that a label needs to be learnt from."""
@@ -233,7 +232,7 @@ def find_auxiliary(experiment: Experiment, store: FeatureStore) -> AuxiliaryVide
                 )
     split = store.split(experiment.data.split)
     other, said = further.store, further.said
-    dropped = _near_unseen(experiment, split, store, further)
+    dropped = near_unseen(experiment, store, sorted(set().union(*said)), other)
     carries = [bool(own & dropped.keys()) for own in said]
     rows = [
         row
@@ -241,9 +240,9 @@ def find_auxiliary(experiment: Experiment, store: FeatureStore) -> AuxiliaryVide
         if labels and not carries[row] and not further.known[row]
     ]
     counts = Counter(label for row in rows for label in set(further.labels[row]))
-    own = _called(split.classes, store)
+    own = called(split.classes, store)
     # A seen class has clips of its own, so its label is no second source.
-    others = [label for label in counts if not _called([label], other) & own]
+    others = [label for label in counts if not called([label], other) & own]
     names = sorted(label for label in others if counts[label] >= LEAST_VIDEOS)
     if not names:
         raise TCAFError(
@@ -280,47 +279,5 @@ def _label_text(
     if settings.phrases_file:
         listed = read_phrases(Path(settings.phrases_file))
         if unlisted := [label for label in labels if label not in listed]:
-            named = class_phrases(_names_alone(settings), unlisted, other)
+            named = class_phrases(names_alone(settings), unlisted, other)
     return embed_classes(settings, labels, other, named)
-
-
-def _names_alone(settings: TextSettings) -> TextSettings:
-    return replace(settings, phrases=("name",), phrases_file="", words="")
-
-
-def _called(names: Iterable[str], store: FeatureStore) -> set[str]:
-    """Returns all that classes or labels are called, in small letters."""
-    phrases = [p for n in names for p in (n, *store.phrases.get(n, {}).get("name", []))]
-    return {phrase.casefold() for phrase in phrases}
-
-
-def _near_unseen(
-    experiment: Experiment, split: Split, store: FeatureStore, further: _Labelled
-) -> dict[str, str]:
-    """Returns the labels that may not be learnt from, each with the unseen class that it is near.
-
-    By name alone: descriptions and verticals make all music alike. Of several text spaces it is
-    enough to be near in one.
-    """
-    other = further.store
-    labels = sorted(set().union(*further.said))
-    unseen = [*split.val_unseen, *split.test_unseen]
-    alike = np.full((len(labels), len(unseen)), -1.0)
-    spaces = find_system(experiment.system).text_settings(experiment)
-    for space, settings in spaces.items():
-        with naming_space(space, spaces):
-            by_name = _names_alone(settings)
-            own, theirs = (
-                embed_classes(by_name, unseen, store),
-                embed_classes(by_name, labels, other),
-            )
-        own, theirs = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (own, theirs))
-        alike = np.maximum(alike, theirs @ own.T)
-    nearest = alike.argmax(axis=1)
-    least = experiment.data.auxiliary_similarity
-    found = {}
-    for row, label in enumerate(labels):
-        same = [name for name in unseen if _called([label], other) & _called([name], store)]
-        if same or alike[row, nearest[row]] >= min(least, 1 - 1e-5):
-            found[label] = same[0] if same else unseen[nearest[row]]
-    return found
