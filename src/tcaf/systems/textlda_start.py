@@ -60,6 +60,7 @@ class StartScatter(AuxiliaryScatter):
         self.row_phi = row_phi
         self.columns = columns
         self.joint: dict[float, Float[Tensor, "num_sources twice_visual_dim"]] = {}
+        self.by_row: dict[float, Float[Tensor, "visual_dim visual_dim"]] = {}
 
     def source_text(
         self, phi: Float[Tensor, "num_seen text_dim"]
@@ -81,6 +82,11 @@ class StartScatter(AuxiliaryScatter):
 
     def deviations_by_row(self, rho: float) -> Float[Tensor, "visual_dim visual_dim"]:
         """Returns a Sigma_rho, by which a row of the classifier becomes a deviation of means."""
+        if rho not in self.by_row:
+            self.by_row[rho] = self._deviations_by_row(rho)
+        return self.by_row[rho]
+
+    def _deviations_by_row(self, rho: float) -> Float[Tensor, "visual_dim visual_dim"]:
         axes = self.vectors[self.columns]
         spread = (1 - rho) * self.values + rho * self.usual
         sigma = (axes * spread) @ axes.T
