@@ -181,8 +181,8 @@ def test_from_the_command_line(made, world, tmp_path, capsys):
     status, output = tcaf(*short, "--out", tmp_path / "run")
     assert (status, json.loads(output.out)["seed"]) == (0, 0)
     said = " ".join(output.err.split())
-    assert "start: 3 classes of imagenet; not used: those near an unseen class" in said
-    assert f"harp ({made[2]}), lute ({made[2]}); called like a seen one: gong" in said
+    assert "start: 3 classes of imagenet; not used: 2 near an unseen class: 'harp" in said
+    assert f"'harp ({made[2]})', 'lute ({made[2]})'; 1 called like a seen one: 'gong' (all" in said
     status, output = tcaf("--system", "ridge", "--out", tmp_path / "ridge")
     assert status == 2
     assert "data.start" in output.err

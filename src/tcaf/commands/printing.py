@@ -419,11 +419,12 @@ def auxiliary_note(further: dict[str, Any]) -> str:
 
 def start_note(known: dict[str, Any]) -> str:
     """Returns what to say of the classes of a ready model that a run learnt from."""
-    dropped = ", ".join(f"{name} ({near})" for name, near in known["classes_dropped"].items())
-    seen = ", ".join(known["classes_seen"])
+    dropped = [f"{name} ({near})" for name, near in known["classes_dropped"].items()]
+    parts = [(dropped, "near an unseen class"), (known["classes_seen"], "called like a seen one")]
+    told = [f"{len(names)} {why}" + f": {shorten(names, 8)}" * bool(names) for names, why in parts]
     return (
-        f"start: {known['classes']:,} classes of {known['model']}; not used: those near an unseen "
-        f"class, which are {dropped or 'none'}; called like a seen one: {seen or 'none'}"
+        f"start: {known['classes']:,} classes of {known['model']}; not used: {'; '.join(told)} "
+        "(all are named in provenance.json)"
     )
 
 

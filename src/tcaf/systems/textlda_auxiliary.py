@@ -74,6 +74,7 @@ class AuxiliaryScatter(Scatter):
     ) -> None:
         self.around = around
         super().__init__(moments, sizes)
+        self.has_labels = len(labels.counts) > 0
         there = labels.counts > 0
         self.label_counts = labels.counts[there]
         self.label_means = labels.sums[there] / self.label_counts[:, None]
@@ -95,15 +96,35 @@ class AuxiliaryScatter(Scatter):
         kappa: float,
     ) -> float:
         """Sets a read-out to the solution of a choice: see `Scatter.fill`."""
-        whiten = self.whiten(choice.rho)
+        if not self.has_labels:
+            return super().fill(read_out, phi, choice, kappa)
         text = self.source_text(phi)
-        source_map = self.source_map(text, choice) @ whiten
+        return self.predict_from(read_out, text, self.source_map(text, choice), choice, kappa)
+
+    def predict_from(
+        self,
+        read_out: ReadOut,
+        text: Float[Tensor, "num_sources text_dim"],
+        source_map: Float[Tensor, "num_sources dim"],
+        choice: Choice,
+        kappa: float,
+    ) -> float:
+        """Sets a read-out whose means are predicted from sources, the seen classes first.
+
+        Args:
+            read_out: to be set.
+            text: centred unit text of the sources.
+            source_map: what each of them adds to a mean, before whitening.
+            choice: of regularisers.
+            kappa: see `fill`.
+        """
+        whiten = self.whiten(choice.rho)
+        source_map = source_map @ whiten
         source_mean = (self.source_means.mean(dim=0) - self.mean) @ whiten
         num_seen = len(self.counts)
         whitened = (self.class_means - self.mean) @ whiten
         predicted = source_mean + text_kernel(text[:num_seen], text) @ source_map
         maps = {
-            "text_map": source_map.new_zeros(text.shape[1], 0),
             "source_text": text,
             "source_map": source_map,
             "source_mean": source_mean,

@@ -30,6 +30,9 @@ LONGEST_LAG_S = 10.0
 NUM_DIRECTIONS = 16
 """Directions along which the course of a modality is followed."""
 
+MAPS = ("text_map", "source_text", "source_map", "source_mean")
+"""Weights of a read-out that predict means from text; a solution has some of them."""
+
 CLIPS_OF_BATCH = 32
 """Clips of each batch from which the directions of change are learnt."""
 
@@ -42,17 +45,23 @@ class Choice:
         rho: shrinkage of the scatter.
         lambda_: ridge of the regression from text.
         time: whether the blocks of time are read.
+        start: whether the classes of a ready model are sources too.
     """
 
     rho: float
     lambda_: float
     time: bool
+    start: bool = False
 
 
 def choices(config: TextLDAConfig) -> list[Choice]:
     """Returns what validation chooses among, one an epoch; those that read time come first."""
-    time = {"chosen": (True, False), "on": (True,), "off": (False,)}[config.time]
-    return [Choice(rho, lam, t) for t, rho, lam in product(time, SHRINKAGES, SMOOTHINGS)]
+    return [Choice(r, lam, t) for t, r, lam in product(times(config), SHRINKAGES, SMOOTHINGS)]
+
+
+def times(config: TextLDAConfig) -> tuple[bool, ...]:
+    """Returns whether time is read, of which validation may choose."""
+    return {"chosen": (True, False), "on": (True,), "off": (False,)}[config.time]
 
 
 class Moments:
@@ -269,7 +278,10 @@ class Scatter:
             What `fill` does.
         """
         weight = (self.counts / (self.counts + kappa))[:, None]
+        # What another choice has left is no map of this one.
+        empty = ReadOut(text.shape[1]).to(text.device)
         for name, value in {
+            **{name: getattr(empty, name) for name in MAPS},
             "mean": self.mean,
             "whiten": whiten,
             "seen_text": text,

@@ -10,10 +10,11 @@ are
 
 Sigma_rho the shrunk scatter in these columns. What network and clips are centred at differs; each
 source counts from the mean of its own kind. All other columns of a vector (sound, time) know the
-sources with clips alone.
+sources with clips alone. Validation chooses whether the rows are sources at all.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -22,12 +23,18 @@ from torch import Tensor
 
 from tcaf.data.batches import FeatureBatch
 from tcaf.systems.stages import AuxiliaryPart, StartPart
-from tcaf.systems.textlda import READ_OUTS, ClipVectors, TextLDA
+from tcaf.systems.textlda import READ_OUTS, ClipVectors, ReadOut, TextLDA, TextLDAConfig
 from tcaf.systems.textlda_auxiliary import AuxiliaryFit, AuxiliaryScatter, noisy_kernel
-from tcaf.systems.textlda_fit import Choice, Moments, Scatter
+from tcaf.systems.textlda_fit import SHRINKAGES, SMOOTHINGS, Choice, Moments, Scatter, times
 
 CLIPS_OF_ROW = 1000.0
 """Clips that a row counts as: ImageNet has about as many pictures of each class."""
+
+
+def start_choices(config: TextLDAConfig) -> list[Choice]:
+    """Returns what validation chooses among: as many as without a start, of every other rho."""
+    tried = product(times(config), (True, False), SHRINKAGES[::2], SMOOTHINGS)
+    return [Choice(rho, lambda_, time, start) for time, start, rho, lambda_ in tried]
 
 
 class StartScatter(AuxiliaryScatter):
@@ -62,18 +69,25 @@ class StartScatter(AuxiliaryScatter):
         self.joint: dict[float, Float[Tensor, "num_sources twice_visual_dim"]] = {}
         self.by_row: dict[float, Float[Tensor, "visual_dim visual_dim"]] = {}
 
-    def source_text(
-        self, phi: Float[Tensor, "num_seen text_dim"]
-    ) -> Float[Tensor, "num_sources text_dim"]:
-        """Returns the centred unit text of the sources: classes, labels, the network's classes."""
-        return torch.cat([super().source_text(phi), self.row_phi])
+    def fill(
+        self,
+        read_out: ReadOut,
+        phi: Float[Tensor, "num_seen text_dim"],
+        choice: Choice,
+        kappa: float,
+    ) -> float:
+        """Sets a read-out to the solution of a choice: see `Scatter.fill`."""
+        if not choice.start:
+            return super().fill(read_out, phi, choice, kappa)
+        text = torch.cat([self.source_text(phi), self.row_phi])
+        return self.predict_from(read_out, text, self.joint_map(text, choice), choice, kappa)
 
-    def source_map(
+    def joint_map(
         self, text: Float[Tensor, "num_sources text_dim"], choice: Choice
     ) -> Float[Tensor, "num_sources dim"]:
-        """Returns what each source adds to a mean: see `AuxiliaryScatter.source_map`."""
+        """Returns what each source adds to a mean, rows last: see `AuxiliaryScatter.source_map`."""
         with_clips = len(text) - len(self.rows)
-        own = super().source_map(text[:with_clips], choice)
+        own = self.source_map(text[:with_clips], choice)
         from_clips, from_rows = self._of_visual_means(text, choice.lambda_).chunk(2, dim=1)
         found = own.new_zeros(len(text), own.shape[1])
         found[:with_clips] = own
@@ -137,12 +151,12 @@ class StartFit(AuxiliaryFit):
         self.rows = rows - rows.mean(dim=0)
         self.row_text = start.class_text.model_input.double()
         super().__init__(auxiliary, model, batches, text_embedding)
+        self.choices = start_choices(model.config)
 
-    def source_text(
-        self, text: Float[Tensor, "num_seen text_dim"]
-    ) -> Float[Tensor, "num_sources text_dim"]:
-        """Returns the text of classes, labels and the network's classes."""
-        return torch.cat([super().source_text(text), self.row_text])
+    def solve(self, epoch: int) -> dict[str, float]:
+        """Sets the weights to the solution of the epoch's choice: see `TextLDAFit.solve`."""
+        solved = super().solve(epoch)
+        return {**solved, "start": float(self.choices[epoch - 1].start)}
 
     def scatter(self, name: str, vectors: ClipVectors, moments: Moments) -> Scatter:
         """Returns what a read-out learns from its clips and, of pictures, from the network."""
