@@ -49,8 +49,7 @@ def train(
         options: settings of the system alone, as in `--options.dropout 0.2`.
         auxiliary: further labelled videos: a store, or a CSV of id and labels of clips of `store`
             that are in no part; the setting data.auxiliary.
-        start: a ready model whose classes are learnt from too, so that few clips of each class are
-            enough; the setting data.start.
+        start: a ready model whose classes are learnt from too; the setting data.start.
         plugin: a Python file that registers a system of your own (docs/your-own-model.md).
         resume: carry on with the run in `out`.
         tensorboard: also write curves for TensorBoard into `out` (extra `track`).
