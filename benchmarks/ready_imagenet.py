@@ -23,9 +23,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from tcaf.answers.classifier import ZeroShotClassifier
-from tcaf.answers.imagenet import classifier_rows, imagenet_text, predicting_read_out
+from tcaf.answers.imagenet import predicting_read_out
 from tcaf.data.features import VideoFeatures
 from tcaf.extract.backbones import open_backbone
+from tcaf.extract.efficientnet import classifier_rows
+from tcaf.pretrained.imagenet_classes import imagenet_text
 
 PHOTOGRAPHS = {
     "astronaut": "astronaut in a space suit",

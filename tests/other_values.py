@@ -13,6 +13,7 @@ OTHER_VALUES: dict[str, tuple[Any, dict[str, Any]]] = {
     "data.clips_per_class": (3, {}),
     "data.auxiliary": ("further", {}),
     "data.auxiliary_similarity": (1.0, {"auxiliary": "further"}),
+    "data.start": ("imagenet", {}),
     "text.source": ({"name": "", **ATTRIBUTES}, STORED),
     "text.name": ("attributes_release_order", STORED),
     "text.path": ("two.csv", ATTRIBUTES),

@@ -88,6 +88,7 @@ UNDER = {
     "training.protocol.TwoStages": RUNS,
     "training.release.import_release": ("import-checkpoint",),
     "training.run.Run.start": ("train",),
+    "training.start": RUNS,
 }
 
 

@@ -23,7 +23,10 @@ ROOMS = {
         "parquet",
         *("packed", "windows", "sampler", "batches"),
     ),
-    "pretrained": ("fetch", "weights", "hub", "model_folder", "aligned_model", "sentence_model"),
+    "pretrained": (
+        *("fetch", "weights", "hub", "model_folder", "aligned_model", "sentence_model"),
+        "imagenet_classes",
+    ),
     "settings": ("validation", "fidelity", "sections", "experiment"),
     "text": (
         *("words", "encoders", "sources", "word_list", "prompts", "phrases", "of_backbone"),
@@ -39,15 +42,8 @@ ROOMS = {
         *("attention", "attention_map", "joint_space", "tcaf", "attention_fusion", "perceiver"),
         "tcaf_cosine",
         *("averaging", "cjme", "avgzslnet", "avca", "clipclap", "ridge"),
-        *(
-            "clip_vectors",
-            "textlda_vectors",
-            "textlda_together",
-            "textlda",
-            "textlda_fit",
-            "textlda_auxiliary",
-        ),
-        *("textlda_labels", "aligned", "anchored"),
+        *("clip_vectors", "textlda_vectors", "textlda_together", "textlda", "textlda_fit"),
+        *("textlda_auxiliary", "textlda_start", "textlda_labels", "aligned", "anchored"),
         *("registry", "reads", "release_checkpoint"),
     ),
     "sources": (
@@ -61,8 +57,8 @@ ROOMS = {
         *("parts", "together", "decisions", "statistics"),
     ),
     "training": (
-        *("numbers", "observers", "auxiliary", "protocol", "model_file", "provenance", "records"),
-        *("run", "evaluate", "release", "embed"),
+        *("numbers", "observers", "unseen", "auxiliary", "start", "protocol", "model_file"),
+        *("provenance", "records", "run", "evaluate", "release", "embed"),
     ),
     "answers": (
         *("files", "evidence", "ranking", "interface", "ready", "imagenet", "audioset"),

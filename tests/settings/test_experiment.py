@@ -41,6 +41,7 @@ from tcaf.training.auxiliary import find_auxiliary
 from tcaf.training.observers import EpochRecord
 from tcaf.training.protocol import EpochDone, TwoStages, choose
 from tcaf.training.run import Run
+from tcaf.training.start import find_start
 from two_spaces import SYSTEM
 from write_aligned_text import aligned_text
 from write_labelled import labelled_store
@@ -215,6 +216,14 @@ def further_videos(world, experiment):
     return found and (found.names, found.rows.tolist())
 
 
+def known_classes(world, experiment):
+    """Whether classes of a ready model are asked for, which this world's features have not."""
+    try:
+        return find_start(replace(experiment, system="textlda"), world.store)
+    except TCAFError as error:
+        return str(error)
+
+
 def windows(world, experiment):
     """How clips are cut: in evaluation, and in training."""
     protocol = world.protocol(experiment)
@@ -261,6 +270,7 @@ TABLE = {
     "data.clips_per_class": training_clips,
     "data.auxiliary": further_videos,
     "data.auxiliary_similarity": further_videos,
+    "data.start": known_classes,
     "text.source": class_vectors,
     "text.name": class_vectors,
     "text.path": class_vectors,

@@ -215,8 +215,9 @@ READ = [
     pytest.param(system, setting, marks=() if system in OFTEN else pytest.mark.slow)
     for system in ENTRIES
     for setting in split(system)[0]
-    # Needs class text of any label, which this world's has not: tests/training/test_auxiliary.py.
-    if not setting.startswith("data.auxiliary")
+    # Need class text of any label, which this world's has not: tests/training/test_auxiliary.py and
+    # test_start.py.
+    if not setting.startswith(("data.auxiliary", "data.start"))
 ]
 
 

@@ -2,7 +2,8 @@
 
 TextLDA on all of AudioSet's labels (`systems.textlda_labels`), in a file made by
 `benchmarks/ready_audioset.py`, which also says what it knows of labels that it was not made from.
-Its features are those of the backbone `vggish:activation=none`, whose weights are fetched on first use.
+Its features are those of the backbone `vggish:activation=none`, whose weights are fetched on first
+use.
 """
 
 from tcaf.answers.ready import FOLDER

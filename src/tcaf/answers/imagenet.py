@@ -8,20 +8,15 @@ formula; each row counts as the mean of many clips). Nothing is trained and noth
 Gamma and temperature are those of a few photographs, `benchmarks/ready_imagenet.py`.
 """
 
-import csv
-
-import numpy as np
-import safetensors.numpy
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from tcaf.answers.ready import FOLDER
 from tcaf.data.classes import ClassSet
 from tcaf.data.features import NO_BACKBONE, FeatureSpec
-from tcaf.extract.efficientnet import DIM, STEP_S, packaged_weights
-from tcaf.pretrained.weights import read_state_dict
+from tcaf.extract.efficientnet import DIM, STEP_S, classifier_rows
+from tcaf.pretrained.imagenet_classes import imagenet_names, imagenet_text
 from tcaf.settings.experiment import Experiment
 from tcaf.systems.textlda import ReadOut, TextLDA, text_kernel
 from tcaf.systems.textlda_vectors import TextLDAConfig
@@ -29,12 +24,6 @@ from tcaf.text.spaces import ClassText
 from tcaf.training.model_file import TrainedModel
 
 BACKBONE = "efficientnet_lite0:frames=4"
-
-NAMES = FOLDER / "imagenet.csv"
-"""The classes in the order of the classifier's rows: name, and all its names parted by `|`."""
-
-TEXT = FOLDER / "imagenet_text.safetensors"
-"""The mean text embedding of each class's names, by the packaged sentence encoder."""
 
 SETTINGS = {
     "system": "textlda",
@@ -48,29 +37,6 @@ GAMMA = 0.08
 TEMPERATURE = 0.03
 IMAGES_A_CLASS = 1000.0
 """About what the network has learnt a class from: the row counts for much more than its text."""
-
-
-def imagenet_names() -> dict[str, list[str]]:
-    """Returns all names of each class, by its first one, in the order of the classifier's rows."""
-    with NAMES.open(encoding="utf-8", newline="") as file:
-        return {row["name"]: row["names"].split("|") for row in csv.DictReader(file)}
-
-
-def imagenet_text() -> Float[Tensor, "1000 384"]:
-    """Returns the text of each class at unit length, in the order of the classifier's rows."""
-    kept = safetensors.numpy.load_file(TEXT)["text"].astype(np.float32)
-    return F.normalize(torch.from_numpy(kept), dim=1)
-
-
-def classifier_rows() -> Float[Tensor, "1000 1280"]:
-    """Returns the rows of the packaged network's classifier.
-
-    Raises:
-        TCAFError: the package is not installed.
-    """
-    rows = read_state_dict(packaged_weights())["_fc.weight"]
-    assert rows.shape == (len(imagenet_names()), DIM), "weights of a pinned package"
-    return rows.float()
 
 
 def predicting_read_out(

@@ -398,6 +398,17 @@ def auxiliary_note(further: dict[str, Any]) -> str:
     )
 
 
+def start_note(known: dict[str, Any]) -> str:
+    """Returns what to say of the classes of a ready model that a run learnt from."""
+    dropped = [f"{name} ({near})" for name, near in known["classes_dropped"].items()]
+    parts = [(dropped, "near an unseen class"), (known["classes_seen"], "called like a seen one")]
+    told = [f"{len(names)} {why}" + f": {shorten(names, 8)}" * bool(names) for names, why in parts]
+    return (
+        f"start: {known['classes']:,} classes of {known['model']}; not used: {'; '.join(told)} "
+        "(all are named in provenance.json)"
+    )
+
+
 def print_table(rows: list[dict[str, Any]], out: Path, files: Sequence[str]) -> None:
     """Prints the rows of a table of the paper, beside the paper's own numbers where it has them."""
     with_paper = any(row["paper"] for row in rows)

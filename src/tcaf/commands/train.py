@@ -21,6 +21,7 @@ def train(
     seed: int | None = None,
     options: dict[str, str] | None = None,
     auxiliary: Path | None = None,
+    start: Literal["imagenet"] | None = None,
     plugin: Path | None = None,
     resume: bool = False,
     tensorboard: bool = False,
@@ -49,6 +50,7 @@ def train(
         options: settings of the system alone, as in `--options.dropout 0.2`.
         auxiliary: further labelled videos: a store, or a CSV of id and labels of clips of `store`
             that are in no part; the setting data.auxiliary.
+        start: a ready model whose classes are learnt from too; the setting data.start.
         plugin: a Python file that registers a system of your own (docs/your-own-model.md).
         resume: carry on with the run in `out`.
         tensorboard: also write curves for TensorBoard into `out` (extra `track`).
@@ -70,6 +72,8 @@ def train(
     typed = typed_options(settings, options, seed)
     if auxiliary is not None:
         typed["data"] = {**typed.get("data", {}), "auxiliary": str(auxiliary)}
+    if start is not None:
+        typed["data"] = {**typed.get("data", {}), "start": start}
     layers = experiment_layers(opened, config=config or (), system=system, options=typed)
     experiment = resolve(layers)
     names = dict.fromkeys(layer.name for layer in layers if layer.settings)
@@ -80,6 +84,8 @@ def train(
         result = run_training(experiment, opened, out, resume=resume, observer=observer)
     if further := Run(out).provenance.get("auxiliary"):
         note(printing.auxiliary_note(further))
+    if known := Run(out).provenance.get("start"):
+        note(printing.start_note(known))
     if result["choice"]["validation"]["gamma_on_edge"]:
         printing.warn_on_edge(result["choice"]["gamma"], "validation", "--evaluation.gamma_max")
     show(result, lambda value: printing.print_result(value, out, store), json)

@@ -37,6 +37,7 @@ from tcaf.training.auxiliary import auxiliary_content
 from tcaf.training.observers import EpochRecord
 from tcaf.training.provenance import class_text_sha256, split_sha256
 from tcaf.training.run import UNIMPORTANT, Run, train
+from tcaf.training.start import start_content
 
 
 @dataclass(frozen=True)
@@ -300,6 +301,8 @@ def _configuration_hash(experiment: Experiment, store: FeatureStore) -> str:
     value |= class_text_sha256(experiment, store)
     if further := auxiliary_content(experiment):
         value["auxiliary"] = further
+    if known := start_content(experiment):
+        value["start"] = known
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 

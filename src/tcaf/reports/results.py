@@ -298,6 +298,10 @@ def origin_sentences(rows: Sequence[RowResult], scores: Sequence[Scores]) -> lis
         if found
         else ""
     )
+    if known := last.get("start"):
+        further += (
+            f" Started from {known['classes']:,} classes of the ready model {known['model']}."
+        )
     return [
         f"Data: {data.get('kind')}, {data['clips']:,} clips, fingerprint "
         f"{data['fingerprint'][:12]}. {device}, {' or '.join(map(str, threads))} threads per "

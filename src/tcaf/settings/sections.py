@@ -37,6 +37,9 @@ class DataSettings:
             dropped, with the videos that carry them.
         auxiliary_similarity: labels are dropped like those whose name is as similar to that of an
             unseen class, as a cosine of text embeddings; 1 drops the names alone.
+        start: a ready model whose class means are learnt from beside the clips, so that few of each
+            class are enough: `imagenet`, for visual features of efficientnet_lite0. Its classes
+            that are near to unseen ones, by auxiliary_similarity, are dropped.
     """
 
     split: str = "cls"
@@ -44,6 +47,7 @@ class DataSettings:
     clips_per_class: Count | None = None
     auxiliary: str = ""
     auxiliary_similarity: Annotated[float, Field(gt=0, le=1)] = 0.6
+    start: Literal["", "imagenet"] = ""
 
 
 @settings("text")

@@ -26,6 +26,7 @@ from tcaf.systems.stages import (
     DescentStage,
     NewAuxiliaryFit,
     NewFit,
+    NewStartFit,
     Objective,
     Stage,
     TrainingFreeStage,
@@ -200,6 +201,7 @@ class System:
         fit: all clips of a stage, whole, to a `Fit`: one solution for each epoch's regulariser.
         auxiliary_fit: the same with further labelled videos, in place of what other systems do with
             these: their labels are further classes (`TrainingPart.with_further_classes`).
+        start_fit: the same with the classes of a ready model; systems without it refuse data.start.
         training_free: the model is ready as it is built; validation chooses gamma.
         choices: of a training-free system whose model can be one of several (`Chooses`), how many;
             validation chooses an epoch, as it chooses a fit's regulariser.
@@ -228,6 +230,7 @@ class System:
     optimiser: NewOptimiser | None = None
     fit: NewFit | None = None
     auxiliary_fit: NewAuxiliaryFit | None = None
+    start_fit: NewStartFit | None = None
     training_free: bool = False
     needs_both: bool = False
     choices: Callable[[Experiment], int] | None = None
@@ -348,7 +351,9 @@ class System:
             )
         if self.fit is not None:
             fit = self.fit
-            if self.auxiliary_fit is not None and part.auxiliary is not None:
+            if self.start_fit is not None and part.start is not None:
+                fit = partial(self.start_fit, part.start, part.auxiliary)
+            elif self.auxiliary_fit is not None and part.auxiliary is not None:
                 fit = partial(self.auxiliary_fit, part.auxiliary)
             return ClosedFormStage(model, part, number, experiment, fit)
         return TrainingFreeStage(model, number, experiment)

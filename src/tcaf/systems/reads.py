@@ -59,6 +59,8 @@ def reads_setting(system: System, name: str, *, anchored: bool = False) -> bool:
     section, _, field = name.partition(".")
     if name.startswith("data.auxiliary"):
         return not system.training_free
+    if name == "data.start":
+        return system.start_fit is not None
     if section == "options":
         return field in own_options(system)
     if name in system.ignores or section in system.ignores:

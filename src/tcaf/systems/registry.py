@@ -33,6 +33,7 @@ from tcaf.systems.tcaf_cosine import TCAFCosine, TCAFCosineConfig, tcaf_cosine_o
 from tcaf.systems.textlda import TextLDA
 from tcaf.systems.textlda_auxiliary import AuxiliaryFit
 from tcaf.systems.textlda_fit import TextLDAFit
+from tcaf.systems.textlda_start import StartFit
 from tcaf.systems.textlda_vectors import TextLDAConfig
 
 SYSTEMS: Registry[System] = Registry("system")
@@ -182,6 +183,7 @@ for _system in (
         TextLDA,
         fit=TextLDAFit,
         auxiliary_fit=AuxiliaryFit,
+        start_fit=StartFit,
         ignores=_UNSCALED,
     ),
     System(

@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tcaf.data.batches import Clips, FeatureBatch, JoinedClips, load_batch
@@ -64,6 +64,9 @@ The text is as an `Objective` is given it.
 NewAuxiliaryFit = Callable[[Any, Any, Iterable[FeatureBatch], Any], Fit]
 """The same, behind an `AuxiliaryPart`."""
 
+NewStartFit = Callable[[Any, Any, Any, Iterable[FeatureBatch], Any], Fit]
+"""The same, behind a `StartPart` and an `AuxiliaryPart` or None."""
+
 
 @dataclass(frozen=True)
 class AuxiliaryPart:
@@ -105,6 +108,19 @@ class AuxiliaryPart:
 
 
 @dataclass(frozen=True)
+class StartPart:
+    """Classes that a network knows already, by the linear classifier at its end.
+
+    Args:
+        rows: of the classifier: what speaks for each class in the visual features, on the device.
+        class_text: text embeddings of the classes, likewise.
+    """
+
+    rows: Float[Tensor, "num_classes visual_dim"]
+    class_text: ClassText
+
+
+@dataclass(frozen=True)
 class TrainingPart:
     """Clips to train on, as a system reads them.
 
@@ -116,6 +132,7 @@ class TrainingPart:
         windows: how clips are cut.
         device: where to compute.
         auxiliary: further videos to learn from.
+        start: classes of a ready model to learn from.
     """
 
     store: Clips
@@ -125,6 +142,7 @@ class TrainingPart:
     windows: Windows
     device: torch.device
     auxiliary: AuxiliaryPart | None = None
+    start: StartPart | None = None
 
     def check(self, number: int) -> None:
         """Checks that there is something to train stage `number` on.

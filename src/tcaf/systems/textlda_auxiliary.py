@@ -38,6 +38,13 @@ CLIPS_OF_NOISE = 10.0
 """A source's noise is that of its mean's: 1 + this / its clips."""
 
 
+def noisy_kernel(
+    text: Float[Tensor, "n text_dim"], counts: Float[Tensor, " n"], lambda_: float
+) -> Float[Tensor, "n n"]:
+    """Returns the kernel of sources with their noise on its diagonal."""
+    return text_kernel(text, text) + (lambda_ * (1 + CLIPS_OF_NOISE / counts)).diag()
+
+
 class _Sums(Moments):
     """Counts and sums alone, of clips that have several labels."""
 
@@ -48,23 +55,24 @@ class _Sums(Moments):
 
 
 def further_moments(
-    further: AuxiliaryPart, vectors: ClipVectors
+    further: AuxiliaryPart | None, vectors: ClipVectors, like: Tensor
 ) -> dict[str, tuple[Moments, Moments]]:
     """Reads videos with labels once.
 
     Args:
-        further: the videos.
+        further: the videos; None stands for none.
         vectors: what turns them into vectors.
+        like: says where to compute.
 
     Returns:
         For each read-out the moments around groups, and the counts and sums of labels.
     """
-    text = further.class_text.model_input.double()
+    number = 0 if further is None else len(further.class_text.model_input)
     around, labels = (
-        {name: kind(vectors.dim(read), len(text), text) for name, read in READ_OUTS.items()}
+        {name: kind(vectors.dim(read), number, like) for name, read in READ_OUTS.items()}
         for kind in (Moments, _Sums)
     )
-    for batch, clip, label in further.batches():
+    for batch, clip, label in () if further is None else further.batches():
         groups = batch.known_labels
         for name, own, x in read_moments(vectors, batch):
             grouped = groups[own] >= 0
@@ -97,6 +105,8 @@ class AuxiliaryScatter(Scatter):
     ) -> None:
         self.around = around
         super().__init__(moments, sizes)
+        # Without further sources text is taken linearly, as by a fit on clips alone.
+        self.by_kernel = len(labels.counts) > 0
         there = labels.counts > 0
         self.label_counts = labels.counts[there]
         self.label_means = labels.sums[there] / self.label_counts[:, None]
@@ -118,36 +128,71 @@ class AuxiliaryScatter(Scatter):
         kappa: float,
     ) -> float:
         """Sets a read-out to the solution of a choice: see `Scatter.fill`."""
-        text = torch.cat([phi[self.own], self.label_phi])
-        counts = torch.cat([self.counts, self.label_counts])
-        means = torch.cat([self.class_means, self.label_means])
-        centre = means.mean(dim=0)
-        kernel = text_kernel(text, text)
-        if choice.lambda_ not in self.solutions:
-            # Whitening is linear: it is put behind the solution, which all shrinkages share.
-            noise = choice.lambda_ * (1 + CLIPS_OF_NOISE / counts)
-            solved = torch.linalg.solve(kernel + noise.diag(), means - centre)
-            self.solutions[choice.lambda_] = solved
+        if not self.by_kernel:
+            return super().fill(read_out, phi, choice, kappa)
+        text = self.source_text(phi)
+        return self.predict_from(read_out, text, self.source_map(text, choice), choice, kappa)
+
+    def predict_from(
+        self,
+        read_out: ReadOut,
+        text: Float[Tensor, "num_sources text_dim"],
+        source_map: Float[Tensor, "num_sources dim"],
+        choice: Choice,
+        kappa: float,
+    ) -> float:
+        """Sets a read-out whose means are predicted from sources, the seen classes first.
+
+        Args:
+            read_out: to be set.
+            text: centred unit text of the sources.
+            source_map: what each of them adds to a mean, before whitening.
+            choice: of regularisers.
+            kappa: see `fill`.
+        """
         whiten = self.whiten(choice.rho)
-        source_map = self.solutions[choice.lambda_] @ whiten
-        source_mean = (centre - self.mean) @ whiten
+        source_map = source_map @ whiten
+        source_mean = (self.source_means.mean(dim=0) - self.mean) @ whiten
         num_seen = len(self.counts)
         whitened = (self.class_means - self.mean) @ whiten
-        predicted = source_mean + kernel[:num_seen] @ source_map
+        predicted = source_mean + text_kernel(text[:num_seen], text) @ source_map
         maps = {
-            "text_map": source_map.new_zeros(text.shape[1], 0),
             "source_text": text,
             "source_map": source_map,
             "source_mean": source_mean,
         }
         return self.keep(read_out, whiten, text[:num_seen], whitened, predicted, kappa, maps)
 
+    @property
+    def source_means(self) -> Float[Tensor, "num_sources dim"]:
+        """The means of classes and labels."""
+        return torch.cat([self.class_means, self.label_means])
+
+    def source_text(
+        self, phi: Float[Tensor, "num_seen text_dim"]
+    ) -> Float[Tensor, "num_sources text_dim"]:
+        """Returns the centred unit text of the sources, classes first."""
+        return torch.cat([phi[self.own], self.label_phi])
+
+    def source_map(
+        self, text: Float[Tensor, "num_sources text_dim"], choice: Choice
+    ) -> Float[Tensor, "num_sources dim"]:
+        """Returns what each source adds to a mean, before whitening, by the kernel of its text.
+
+        Whitening is linear: it is put behind the solution, which all shrinkages share.
+        """
+        if choice.lambda_ not in self.solutions:
+            means, counts = self.source_means, torch.cat([self.counts, self.label_counts])
+            kernel = noisy_kernel(text, counts, choice.lambda_)
+            self.solutions[choice.lambda_] = torch.linalg.solve(kernel, means - means.mean(dim=0))
+        return self.solutions[choice.lambda_]
+
 
 class AuxiliaryFit(TextLDAFit):
     """All clips of a stage and all further ones reduced to moments: see `TextLDAFit`.
 
     Args:
-        auxiliary: the further videos.
+        auxiliary: the further videos; None stands for none.
         model: whose weights are set.
         batches: all clips with labels, each time anew.
         text_embedding: of the seen classes, by label.
@@ -155,13 +200,14 @@ class AuxiliaryFit(TextLDAFit):
 
     def __init__(
         self,
-        auxiliary: AuxiliaryPart,
+        auxiliary: AuxiliaryPart | None,
         model: TextLDA,
         batches: Iterable[FeatureBatch],
         text_embedding: Float[Tensor, "num_seen text_dim"],
     ) -> None:
         self.auxiliary = auxiliary
-        self.label_text = auxiliary.class_text.model_input.double()
+        text = text_embedding[:0] if auxiliary is None else auxiliary.class_text.model_input
+        self.label_text = text.double()
         super().__init__(model, batches, text_embedding)
 
     def source_text(
@@ -178,5 +224,5 @@ class AuxiliaryFit(TextLDAFit):
         return AuxiliaryScatter(moments, sizes, around, labels, phi)
 
     def _read_outs(self, vectors: ClipVectors, course: Course | None) -> dict[str, Scatter]:
-        self.further = further_moments(self.auxiliary, vectors)
+        self.further = further_moments(self.auxiliary, vectors, self.label_text)
         return super()._read_outs(vectors, course)

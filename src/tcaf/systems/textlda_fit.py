@@ -31,6 +31,9 @@ LONGEST_LAG_S = 10.0
 NUM_DIRECTIONS = 16
 """Directions along which the course of a modality is followed."""
 
+MAPS = ("text_map", "source_text", "source_map", "source_mean")
+"""Weights of a read-out that predict means from text; a solution has some of them."""
+
 CLIPS_OF_BATCH = 32
 """Clips of each batch from which the directions of change are learnt."""
 
@@ -44,22 +47,28 @@ class Choice:
         lambda_: ridge of the regression from text.
         time: whether the blocks of time are read.
         spread: whether deviations over time are.
+        start: whether the classes of a ready model are sources too.
     """
 
     rho: float
     lambda_: float
     time: bool
     spread: bool = False
+    start: bool = False
 
 
 def choices(config: TextLDAConfig) -> list[Choice]:
     """Returns what validation chooses among, one an epoch; those that read more come first."""
-    offered = {"chosen": (True, False), "on": (True,), "off": (False,)}
-    kinds = product(offered[config.time], offered[config.spread])
     return [
         Choice(rho, lam, time, spread)
-        for (time, spread), rho, lam in product(kinds, SHRINKAGES, SMOOTHINGS)
+        for (time, spread), rho, lam in product(kinds(config), SHRINKAGES, SMOOTHINGS)
     ]
+
+
+def kinds(config: TextLDAConfig) -> list[tuple[bool, bool]]:
+    """Returns whether time and whether deviations are read, of which validation may choose."""
+    offered = {"chosen": (True, False), "on": (True,), "off": (False,)}
+    return list(product(offered[config.time], offered[config.spread]))
 
 
 class Moments:
@@ -276,7 +285,10 @@ class Scatter:
             What `fill` does.
         """
         weight = (self.counts / (self.counts + kappa))[:, None]
+        # What another choice has left is no map of this one.
+        empty = ReadOut(text.shape[1]).to(text.device)
         for name, value in {
+            **{name: getattr(empty, name) for name in MAPS},
             "mean": self.mean,
             "whiten": whiten,
             "seen_text": text,

@@ -37,6 +37,7 @@ class LabelScatter(AuxiliaryScatter):
     ) -> None:
         none = type(labels)(sum(sizes), 0, label_phi)
         super().__init__(labels, sizes, around, none, label_phi[:0])
+        self.by_kernel = True
 
     def within(self, moments: Moments) -> Float[Tensor, "dim dim"]:
         """Returns the scatter around groups: that around labels would count clips many times."""
@@ -61,7 +62,7 @@ class LabelsFit(TextLDAFit):
         super().__init__(model, (), clips.class_text.model_input)
 
     def _read_outs(self, vectors: ClipVectors, course: Course | None) -> dict[str, Scatter]:
-        found = further_moments(self.clips, vectors)
+        found = further_moments(self.clips, vectors, self.phi)
         enough = {
             name: moments
             for name, moments in found.items()

@@ -7,7 +7,7 @@ store. Reading files and running encoders is `text_sources` and `word_vectors`.
 import hashlib
 import json
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -197,13 +197,37 @@ def embed_classes(
             vector; a vector that is not finite or, if it is to be normalised, zero.
     """
     vectors = _embed(settings, class_names, store, phrases, source)
+    origin = text_origin(_of_store(settings, store))
+    return _in_words(settings, vectors, origin, lambda: source or open_text_source(settings, store))
+
+
+def average_names(
+    settings: TextSettings,
+    names: Mapping[str, Sequence[str]],
+    vectors: Mapping[str, Float[np.ndarray, " _"]],
+) -> Float[np.ndarray, "num_classes text_dim"]:
+    """Returns what `embed_classes` does of classes by their names alone, embedded already.
+
+    Args:
+        settings: the source, and the list of words.
+        names: of each class.
+        vectors: of each name, from `embed_classes` without the list of words.
+    """
+    known = NamedVectors("names that are embedded", vectors)
+    means = average_phrases(known, names, settings.normalise)
+    return _in_words(settings, means, text_origin(settings), lambda: open_text_source(settings))
+
+
+def _in_words(
+    settings: TextSettings,
+    vectors: Float[np.ndarray, "num_classes text_dim"],
+    origin: Sequence[str],
+    open_source: Callable[[], TextSource],
+) -> Float[np.ndarray, "num_classes _"]:
+    """Returns text embeddings compared with the list of words, where there is one."""
     if not settings.words:
         return vectors
-    words = word_vectors(
-        settings.words,
-        text_origin(_of_store(settings, store)),
-        lambda: source or open_text_source(settings, store),
-    )
+    words = word_vectors(settings.words, origin, open_source)
     return word_shares(vectors, words, settings.words_temperature)
 
 

@@ -1,17 +1,16 @@
 """Further labelled videos for a run: which of them may be learnt from, and which labels are kept.
 
 They are those of another store, or clips of the run's own that a table gives labels to and no part
-of a split has. Owns the rule that keeps unseen classes unseen: a label that is the name of one, in
-validation or test, or by its text nearly so, is dropped with every video that carries it; so is a
-video that the split has too. What was dropped is named in the run's provenance.
+of a split has. A label that is near an unseen class (`unseen`) is dropped with every video that
+carries it; so is a video that the split has too. What was dropped is named in the run's provenance.
 """
 
 import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from tcaf.data.splits import Split
 from tcaf.data.store import FeatureStore
 from tcaf.data.windows import Windows
 from tcaf.errors import TCAFError
@@ -27,11 +25,11 @@ from tcaf.files.csv_tables import csv_rows
 from tcaf.files.digests import file_digest
 from tcaf.settings.experiment import Experiment
 from tcaf.settings.sections import TextSettings
-from tcaf.systems.registry import find_system
 from tcaf.systems.stages import AuxiliaryPart
 from tcaf.text.class_text import BY_CLASS_NAME, embed_classes
 from tcaf.text.phrases import class_phrases, read_phrases
 from tcaf.text.spaces import ClassText, naming_space
+from tcaf.training.unseen import called, learnt_spaces, names_alone, near_unseen
 
 LEAST_VIDEOS = 2
 """Videos that a label needs to be learnt from."""
@@ -223,7 +221,7 @@ def find_auxiliary(experiment: Experiment, store: FeatureStore) -> AuxiliaryVide
     if not path:
         return None
     further = _open(path, store)
-    spaces = _spaces(experiment)
+    spaces = learnt_spaces(experiment)
     for space, settings in spaces.items():
         with naming_space(space, spaces):
             if settings.source in BY_CLASS_NAME:
@@ -233,7 +231,7 @@ def find_auxiliary(experiment: Experiment, store: FeatureStore) -> AuxiliaryVide
                 )
     split = store.split(experiment.data.split)
     other, said = further.store, further.said
-    dropped = _near_unseen(experiment, split, store, further)
+    dropped = near_unseen(experiment, store, sorted(set().union(*said)), other)
     carries = [bool(own & dropped.keys()) for own in said]
     rows = [
         row
@@ -241,9 +239,9 @@ def find_auxiliary(experiment: Experiment, store: FeatureStore) -> AuxiliaryVide
         if labels and not carries[row] and not further.known[row]
     ]
     counts = Counter(label for row in rows for label in set(further.labels[row]))
-    own = _called(split.classes, store)
+    own = called(split.classes, store)
     # A seen class has clips of its own, so its label is no second source.
-    others = [label for label in counts if not _called([label], other) & own]
+    others = [label for label in counts if not called([label], other) & own]
     names = sorted(label for label in others if counts[label] >= LEAST_VIDEOS)
     if not names:
         raise TCAFError(
@@ -272,13 +270,6 @@ def find_auxiliary(experiment: Experiment, store: FeatureStore) -> AuxiliaryVide
     )
 
 
-def _spaces(experiment: Experiment) -> dict[str, TextSettings]:
-    """Returns where text comes from in the spaces that are learnt from, which anchors' are not."""
-    system = find_system(experiment.system)
-    settings = system.text_settings(experiment)
-    return {space: settings[space] for space in system.spaces}
-
-
 def _label_text(
     settings: TextSettings, labels: Sequence[str], other: FeatureStore
 ) -> Float[np.ndarray, "num_labels text_dim"]:
@@ -287,47 +278,5 @@ def _label_text(
     if settings.phrases_file:
         listed = read_phrases(Path(settings.phrases_file))
         if unlisted := [label for label in labels if label not in listed]:
-            named = class_phrases(_names_alone(settings), unlisted, other)
+            named = class_phrases(names_alone(settings), unlisted, other)
     return embed_classes(settings, labels, other, named)
-
-
-def _names_alone(settings: TextSettings) -> TextSettings:
-    return replace(settings, phrases=("name",), phrases_file="", words="")
-
-
-def _called(names: Iterable[str], store: FeatureStore) -> set[str]:
-    """Returns all that classes or labels are called, in small letters."""
-    phrases = [p for n in names for p in (n, *store.phrases.get(n, {}).get("name", []))]
-    return {phrase.casefold() for phrase in phrases}
-
-
-def _near_unseen(
-    experiment: Experiment, split: Split, store: FeatureStore, further: _Labelled
-) -> dict[str, str]:
-    """Returns the labels that may not be learnt from, each with the unseen class that it is near.
-
-    By name alone: descriptions and verticals make all music alike. Of several text spaces it is
-    enough to be near in one.
-    """
-    other = further.store
-    labels = sorted(set().union(*further.said))
-    unseen = [*split.val_unseen, *split.test_unseen]
-    alike = np.full((len(labels), len(unseen)), -1.0)
-    spaces = _spaces(experiment)
-    for space, settings in spaces.items():
-        with naming_space(space, spaces):
-            by_name = _names_alone(settings)
-            own, theirs = (
-                embed_classes(by_name, unseen, store),
-                embed_classes(by_name, labels, other),
-            )
-        own, theirs = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (own, theirs))
-        alike = np.maximum(alike, theirs @ own.T)
-    nearest = alike.argmax(axis=1)
-    least = experiment.data.auxiliary_similarity
-    found = {}
-    for row, label in enumerate(labels):
-        same = [name for name in unseen if _called([label], other) & _called([name], store)]
-        if same or alike[row, nearest[row]] >= min(least, 1 - 1e-5):
-            found[label] = same[0] if same else unseen[nearest[row]]
-    return found

@@ -47,6 +47,7 @@ from tcaf.systems.stages import Stage, TrainingPart
 from tcaf.text.spaces import ClassText, SpaceVectors
 from tcaf.training.auxiliary import AuxiliaryVideos, find_auxiliary
 from tcaf.training.observers import EpochRecord, Observer, Silence
+from tcaf.training.start import StartClasses, find_start
 
 ANCHOR = "anchor"
 """What the scale of raw distances is called among the scores of validation."""
@@ -217,6 +218,9 @@ class TwoStages:
         self.auxiliary: AuxiliaryVideos | None = None
         if not self.system.training_free:
             self.auxiliary = find_auxiliary(experiment, store)
+        self.start: StartClasses | None = None
+        if self.system.start_fit is not None:
+            self.start = find_start(experiment, store)
         self._kept: list[Any] | None = None
 
     def _check_clips(self) -> None:
@@ -294,8 +298,9 @@ class TwoStages:
         if self.auxiliary is not None:
             size = self.experiment.evaluation.batch_size
             further = self.auxiliary.part(windows, self.device, size)
+        known = None if self.start is None else self.start.part(self.device)
         own = TrainingPart(
-            self.store, rows, labels, text.to(self.device), windows, self.device, further
+            self.store, rows, labels, text.to(self.device), windows, self.device, further, known
         )
         return self.system.stage(model, own, self.experiment, number)
 

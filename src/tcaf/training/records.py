@@ -87,6 +87,16 @@ class AuxiliaryContent(_Content):
     labels_dropped: dict[str, str]
 
 
+class StartContent(_Content):
+    """The classes of a ready model that a run learnt from."""
+
+    model: str
+    content: str
+    classes: int
+    classes_seen: list[str]
+    classes_dropped: dict[str, str]
+
+
 class ResumedContent(_Content):
     """What a run was carried on with."""
 
@@ -106,6 +116,7 @@ class ProvenanceContent(_Content):
     seed: int
     data: DataContent
     auxiliary: AuxiliaryContent | None = None
+    start: StartContent | None = None
     cpu: str | None = None
     cores: int | None = None
     plugin: str | None = None

@@ -57,6 +57,7 @@ from tcaf.training.provenance import (
     split_sha256,
 )
 from tcaf.training.records import CostContent, ProvenanceContent, ResultContent
+from tcaf.training.start import start_content
 
 PLAIN = ("config.json", "provenance.json", "metrics.jsonl", FILE)
 """Files without a digest of their own, which `result.json` therefore holds."""
@@ -189,6 +190,8 @@ class Run:
         origin = provenance(experiment, store)
         if protocol.auxiliary is not None:
             origin["auxiliary"] = protocol.auxiliary.to_json()
+        if protocol.start is not None:
+            origin["start"] = protocol.start.to_json()
         with new_folder(self.path) as folder:
             write_class_text(Run(folder).text_file, text, names)
             write_json(folder / "provenance.json", origin)
@@ -227,6 +230,12 @@ class Run:
             raise TCAFError(
                 f"cannot resume {self.path}: {experiment.data.auxiliary} holds other videos "
                 "than those that it was started with"
+            )
+        known = started.get("start")
+        if known and known["content"] != start_content(experiment):
+            raise TCAFError(
+                f"cannot resume {self.path}: the ready model {experiment.data.start} is another "
+                "than the one that it was started from"
             )
         text_settings = find_system(experiment.system).text_settings(experiment)
         hashes = class_text_sha256(experiment, store)
