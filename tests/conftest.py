@@ -178,6 +178,24 @@ def tiny_store(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def sound_store(tiny_store, tmp_path_factory):
+    """The clips of `tiny_store` as a store that knows of no picture."""
+    from dataclasses import replace
+
+    from tcaf.data.store import FeatureStore
+    from tcaf.data.writer import new_store
+
+    place = tmp_path_factory.mktemp("sound") / "store"
+    spec = replace(tiny_store.spec, visual_dim=1, visual_step_s=None, visual_backbone="none")
+    with new_store(place, spec) as writer:
+        writer.splits.update(tiny_store.splits)
+        writer.add_text("attributes", tiny_store.text("attributes"))
+        for clip in tiny_store:
+            writer.add(replace(clip, visual=np.zeros((0, 1)), visual_backbone="none"))
+    return FeatureStore.open(place)
+
+
+@pytest.fixture(scope="session")
 def tiny_experiment():
     """Builds an `Experiment` that takes well under a second on `tiny_store`."""
     from dataclasses import replace

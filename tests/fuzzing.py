@@ -136,6 +136,9 @@ KINDS = {
         TABLE,
         2,
     ),
+    "prompts": Kind(
+        "templates.txt", (text_of("glove", "words.txt", "--text.prompts", "templates.txt"),)
+    ),
     "GloVe": Kind("words.txt", (text_of("glove", "words.txt"),), share=2),
     "word2vec": Kind("words.bin", (text_of("word2vec", "words.bin"),), share=2),
     "npy": Kind("vectors.npy", (text_of("npy", "vectors.npy"),), (in_bytes, in_npy), 2),
@@ -191,6 +194,9 @@ KINDS = {
     "labels.csv": Kind("labels.csv", (labelled("labels.csv"),), TABLE, 2),
     "labels.tsv": Kind("labels.tsv", (labelled("labels.tsv"),), TABLE, 2),
     "annotations": Kind("labels.json", (labelled("labels.json"),), JSON, 2),
+    "kinetics": Kind("kinetics.csv", (labelled("kinetics.csv"),), TABLE, 2),
+    "ave": Kind("Annotations.txt", (labelled("Annotations.txt"),), TABLE, 2),
+    "ucf101": Kind("trainlist01.txt", (labelled("trainlist01.txt"),), (in_bytes,), 2),
     "classes": Kind(
         "classes.csv", ([*labelled("labels.csv"), "--classes", "classes.csv"],), TABLE, 2
     ),

@@ -17,8 +17,10 @@ OTHER_VALUES: dict[str, tuple[Any, dict[str, Any]]] = {
     "text.source": ({"name": "", **ATTRIBUTES}, STORED),
     "text.name": ("attributes_release_order", STORED),
     "text.path": ("two.csv", ATTRIBUTES),
+    "text.modality": ("audio", {"source": "backbone", "modality": "visual"}),
     "text.phrases": (("name", "said"), GLOVE),
     "text.phrases_file": ("phrases.csv", GLOVE),
+    "text.prompts": ("templates.txt", GLOVE),
     "text.normalise": (False, ATTRIBUTES),
     "text.words": ("list.txt", GLOVE),
     "text.words_temperature": (0.5, {"words": "list.txt", **GLOVE}),
@@ -78,6 +80,7 @@ OTHER_VALUES: dict[str, tuple[Any, dict[str, Any]]] = {
     "evaluation.gamma_grid": ("margins", {}),
     "evaluation.gamma_max": (2.0, {}),
     "evaluation.gamma_step": (0.5, {}),
+    "evaluation.anchored": (True, {}),
 }
 """Of every field of a section. The other value may be a few that only go together; what stands
 beside it stands in its section. Sizes are those of `tiny_experiment`; the files of `text.path` and

@@ -50,6 +50,17 @@ def open_once(folder):
     return work
 
 
+def open_counting():
+    """Sends as many moments as the task says."""
+
+    def work(task, send):
+        for number in range(task):
+            send(number)
+        return task * 3
+
+    return work
+
+
 def open_badly(how):
     if how == "raise":
         raise MemoryError("no room")

@@ -1,4 +1,4 @@
-"""`docs/your-own-videos.md` and the backbones in `docs/fidelity.md`: what they show works."""
+"""The documents on videos of one's own: what they and `docs/fidelity.md` show works."""
 
 import inspect
 import re
@@ -22,7 +22,12 @@ from write_words import write_glove
 DOCS = Path(__file__).parents[1] / "docs"
 TEXT = (DOCS / "your-own-videos.md").read_text(encoding="utf-8")
 FIDELITY = (DOCS / "fidelity.md").read_text(encoding="utf-8")
-COMMANDS = [line.strip() for line in TEXT.splitlines() if line.startswith("    tcaf ")]
+RECORDINGS = (DOCS / "recordings.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line.partition("  #")[0].strip()
+    for line in (TEXT + RECORDINGS).splitlines()
+    if line.startswith("    tcaf ")
+]
 CODE = re.findall(r"```python\n(.*?)```", TEXT, flags=re.S)
 SETTINGS = re.search(r"```toml\n(.*?)```", TEXT, re.S)[1]
 
@@ -42,7 +47,7 @@ def parse(tmp_path, monkeypatch):
 
 def test_every_kind_of_command_is_shown():
     assert {line.split()[1] for line in COMMANDS} == {
-        *("prepare", "train", "evaluate", "predict", "reproduce")
+        *("prepare", "train", "evaluate", "predict", "reproduce", "doctor")
     }
 
 
@@ -74,7 +79,8 @@ def test_the_tables_tell_what_is_known_of_each_backbone():
     assert set(told) == set(BACKBONES)
     for name, (numbers, step, weights, licence) in told.items():
         info = BACKBONES[name]
-        assert (numbers, step) == (info.dim.replace("the model", "the model's"), f"{info.step_s} s")
+        every = "the model's" if info.step_s is None else f"{info.step_s} s"
+        assert (numbers, step) == (info.dim.replace("the model", "the model's"), every)
         assert licence == info.licence
         # Which data and how many megabytes, if any are fetched.
         assert set(re.findall(r"\d+ MB|AudioSet|Sports-1M|ImageNet|none", info.weights)) == set(

@@ -113,6 +113,7 @@ def _write_text(folder):
     (folder / "attributes.csv").write_text("class,a,b\n" + "\n".join(rows) + "\n")
     phrases = [f'"{name}",{name.split()[0]}' for name in names]
     (folder / "phrases.csv").write_text("name,phrase\n" + "\n".join(phrases) + "\n")
+    (folder / "templates.txt").write_text(f"# mine\n{words[0]} {{}}\n{{}}\n")
     (folder / "names.txt").write_text("\n".join(names[:3]) + "\n")
     np.save(folder / "vectors.npy", np.array({n: np.ones(3) for n in names}, object))
 
@@ -206,7 +207,8 @@ def _write_media(folder):
         os.utime(path, ns=(10**18, 10**18))
         files.append(MediaFile(path.name, path))
     extracted = folder / "new.extracted"
-    spec, _ = extract_files(files, Backbones(AUDIO, VISUAL), extracted, workers=1)
+    stretches = [MediaFile(file.name, file.path, (0.0, 1.0)) for file in files]
+    spec, _ = extract_files([*files, *stretches], Backbones(AUDIO, VISUAL), extracted, workers=1)
     classes, uses = ("a", "b", "c", "d"), ("train", "train", "train", "val", "test", "test")
     rows = [(f.id, classes[n % 4], uses[n // 4], f"g{n}") for n, f in enumerate(files)]
     for ending, delimiter in (("csv", ","), ("tsv", "\t")):
@@ -222,6 +224,15 @@ def _write_media(folder):
         for file, name, use, _ in rows
     }
     (folder / "labels.json").write_text(json.dumps({"database": database}))
+    ids = [(file.removesuffix(".wav").removeprefix("v_"), name, use) for file, name, use, _ in rows]
+    lines = ["label,youtube_id,time_start,time_end,split"]
+    lines += [f"{name},{id},0,1,{use}" for id, name, use in ids]
+    (folder / "kinetics.csv").write_text("".join(f"{line}\n" for line in lines))
+    lines = ["Category&VideoID&Quality&StartTime&EndTime"]
+    lines += [f"{name}&{id}&good&0&1" for id, name, _ in ids]
+    (folder / "Annotations.txt").write_text("".join(f"{line}\n" for line in lines))
+    lines = [f"{name}/{file} {ord(name) - 96}" for file, name, *_ in rows]
+    (folder / "trainlist01.txt").write_text("".join(f"{line}\n" for line in lines))
     places = zip(classes, ("train", "train", "val_unseen", "test_unseen"), strict=True)
     text = "class,subset\n" + "".join(f"{name},{place}\n" for name, place in places)
     (folder / "classes.csv").write_text(text)

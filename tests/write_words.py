@@ -22,7 +22,7 @@ def write_glove(path, words=WORDS, header=False):
 def write_bin(path, words=WORDS):
     from gensim.models import KeyedVectors
 
-    vectors = KeyedVectors(3)
+    vectors = KeyedVectors(len(next(iter(words.values()))))
     vectors.add_vectors(list(words), np.array(list(words.values()), np.float32))
     vectors.save_word2vec_format(str(path), binary=True)
     return path

@@ -15,6 +15,7 @@ from tcaf.data.features import VideoFeatures
 from tcaf.errors import TCAFError
 from tcaf.evaluation.decisions import read_decisions
 from tcaf.extract.backbones import BACKBONES
+from tcaf.settings.sections import TextSettings
 from tcaf.systems.registry import SYSTEMS
 from tcaf.text.spaces import ClassText
 from tcaf.training.model_file import TrainedModel, load_model, save_model
@@ -180,12 +181,20 @@ def test_every_system_answers_clips_without_a_modality(
     """Without training: what matters is that nothing breaks, alone and in a batch."""
     from tcaf.training.protocol import TwoStages
 
-    experiment = tiny_experiment(system=system)
-    text = tiny_store.text("attributes")
-    stage = TwoStages(experiment, tiny_store, {"text": text}).new_stage(2)
-    names = tuple(text)
+    spaces = SYSTEMS[system].spaces
+    further = {space: TextSettings() for space in spaces if space != "text"}
+    experiment = replace(tiny_experiment(system=system), text_spaces=further)
+    names = tuple(tiny_store.text("attributes"))
+    draw = np.random.default_rng(0)
+    # The text of a modality has the size of its features.
+    text = {
+        space: {n: draw.normal(size=tiny_store.spec.dim(space)).astype(np.float32) for n in names}
+        for space in further
+    }
+    text |= {"text": tiny_store.text("attributes")} if "text" in spaces else {}
+    stage = TwoStages(experiment, tiny_store, text).new_stage(2)
     classes = ClassSet(names, frozenset(names[:7]))
-    own = ClassText.of({"text": text}, names)
+    own = ClassText.of(text, names)
     made = TrainedModel(system, stage.model, tiny_store.spec, classes, own, 0.1, experiment, 0.5)
     classifier = ZeroShotClassifier(made)
     together = classifier.classify(clips, top_k=12)
@@ -320,3 +329,28 @@ def test_json(classifier, clips):
         "distance": first.distance,
         "seen": first.seen,
     }
+
+
+@pytest.mark.parametrize(
+    ("system", "settings"),
+    [
+        ("ridge", {}),
+        ("textlda", {}),
+        ("attention_fusion", {"model": {"modalities": "audio"}}),
+    ],
+)
+def test_a_model_of_sound_alone(
+    system, settings, sound_store, tiny_store, tiny_experiment, tmp_path
+):
+    """It answers clips of the store that it knows, and those of one with pictures alike."""
+    experiment = tiny_experiment(training={**TRAINING, "epochs": 2}, **settings)
+    train(replace(experiment, system=system), sound_store, tmp_path / "run")
+    classifier = ZeroShotClassifier.load(tmp_path / "run")
+    assert classifier.model.modalities == ("audio",)
+    rows = sound_store.rows("cls", "test")[::9]
+    found = classifier.classify_store(sound_store, rows)
+    clips = [tiny_store[row] for row in rows.tolist()]
+    assert classifier.classify(clips) == found
+    assert classifier.classify_store(tiny_store, rows) == found
+    with pytest.raises(TCAFError, match="has no audio token, which is all that the model reads"):
+        classifier.classify(replace(clips[0], audio=clips[0].audio[:0]))

@@ -11,7 +11,11 @@ from tcaf.errors import TCAFError
 
 
 @pytest.mark.parametrize("name", READY)
-def test_each_has_a_function_that_makes_it(name):
+def test_each_is_made_by_a_function_or_of_backbones(name):
+    assert bool(READY[name].open) != bool(READY[name].backbones)
+    if READY[name].backbones:
+        assert set(READY[name].backbones) == set(READY[name].modalities)
+        return
     module, _, function = READY[name].open.partition(":")
     assert callable(getattr(importlib.import_module(module), function))
     assert is_ready(name)

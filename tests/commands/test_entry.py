@@ -278,7 +278,8 @@ def test_text_spaces_are_shown_as_sections(tcaf, tmp_path, monkeypatch):
     assert f'[text_spaces.words]\nsource = "glove"  # {file}\n' in output
     assert tomllib.loads(output) == {"system": "two_spaces", "text_spaces": {"words": written}}
     everything = shown(tcaf, *arguments[1:])
-    expected = {"name": "", "phrases": ["name"], "phrases_file": "", "normalise": True}
+    expected = {"name": "", "modality": "", "phrases": ["name"], "phrases_file": ""}
+    expected |= {"prompts": "", "normalise": True}
     expected |= {"words": "", "words_temperature": 0.2}
     assert everything["text_spaces"] == {"words": {**written, **expected}}
     told = complaint(tcaf("settings", "--config", file))

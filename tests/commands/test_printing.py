@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tcaf.commands import printing
+from tcaf.commands.lines import AnswersCsv
 
 
 @pytest.fixture
@@ -216,7 +217,7 @@ def test_predictions_of_several_clips_are_a_line_each(printed):
 
 
 def test_predictions_as_csv(printed):
-    table = printing.AnswersCsv()
+    table = AnswersCsv()
     assert printed(table.print_header) == "file,rank,class,probability,distance,seen\n"
     clip = predictions(probability=None)["predictions"][0]
     assert printed(table.print_clip, clip) == (
@@ -258,6 +259,6 @@ def test_csv_is_raw_but_for_a_terminal(monkeypatch, is_terminal):
     monkeypatch.setattr(stream, "isatty", lambda: is_terminal)
     monkeypatch.setattr("sys.stdout", stream)
     answer = {"rank": 1, "class": "=1+1", "probability": 0.5, "distance": 1.0, "seen": True}
-    printing.AnswersCsv().print_clip({"id": "-\x1b\udcff", "answers": [answer]})
+    AnswersCsv().print_clip({"id": "-\x1b\udcff", "answers": [answer]})
     name = r"-\x1b\udcff" if is_terminal else "-\x1b\\xff"
     assert stream.getvalue() == f"{name},1,=1+1,0.5,1.0,True\n"

@@ -14,6 +14,7 @@ import pytest
 from ended import still_running
 from pool_work import (
     open_badly,
+    open_counting,
     open_double,
     open_environment,
     open_once,
@@ -26,9 +27,11 @@ from tcaf.execution.processes import (
     Crash,
     Failed,
     Killed,
+    Moment,
     OutOfMemory,
     OutOfTime,
     answers,
+    events,
     usable_cores,
 )
 
@@ -217,6 +220,15 @@ def test_no_process_starts_as_an_answer():
     found = dict(answers([1, 2], open_badly, ("raise",), 1, raises=False))
     assert all(isinstance(answer, Failed) for answer in found.values())
     assert [str(answer.error) for answer in found.values()] == ["MemoryError: no room"] * 2
+
+
+@pytest.mark.usefixtures("processes")
+def test_moments_come_before_the_answer_as_they_are_sent():
+    with closing(events([3, 2], open_counting, (), 1)) as found:
+        assert next(found) == (3, Moment(0))
+        rest = list(found)
+    assert rest == [(3, Moment(1)), (3, Moment(2)), (3, 9), (2, Moment(0)), (2, Moment(1)), (2, 6)]
+    assert list(answers([3, 2], open_counting, (), 1)) == [(3, 9), (2, 6)]
 
 
 PARENT = """

@@ -237,6 +237,25 @@ def test_the_split_that_is_typed_chooses_the_preset(shelf):
 
 
 @pytest.mark.parametrize(
+    ("source", "audio", "visual", "expected"),
+    [
+        ({"benchmark": "ucf"}, "vggish", "c3d:colours=release", "ucf"),
+        ({"benchmark": "ucf"}, "vggish", "efficientnet_lite0", "videos"),
+        ({"benchmark": "ucf"}, "logmel", "c3d", "videos"),
+        ({}, "vggish", "c3d", "videos"),
+    ],
+)
+def test_videos_of_a_benchmark_are_it_by_the_papers_networks(
+    tmp_path, source, audio, visual, expected
+):
+    spec = replace(SPEC, audio_backbone=audio, visual_backbone=visual)
+    with new_store(tmp_path / "store", spec) as writer:
+        writer.source = {"kind": "videos", **source}
+        writer.add(VideoFeatures("a", CLIP, CLIP, "a", "stage_1_train"))
+    assert dataset_of(FeatureStore.open(tmp_path / "store")) == expected
+
+
+@pytest.mark.parametrize(
     ("config", "system", "message"),
     [
         (("yt8m", "ucf_cls"), None, "several data sets: yt8m, ucf_cls"),

@@ -26,12 +26,14 @@ from tcaf.experiments.reproduce import (
     RowResult,
     collect,
     is_done,
+    left_out,
     plan,
     run_jobs,
 )
 from tcaf.experiments.tables import Row, paper_table
 from tcaf.plugins import load_plugin
 from tcaf.settings.experiment import Experiment
+from tcaf.settings.sections import TextSettings
 from tcaf.systems.registry import SYSTEMS
 from tcaf.training.run import Run, train
 
@@ -111,8 +113,24 @@ def test_jobs_are_row_by_row(planned, tmp_path):
 
 
 @pytest.mark.parametrize("table", [1, 2, 3, 4])
-def test_all_rows_by_default(planned, table):
-    assert [job.row for job in planned(table)] == list(paper_table(table).rows)
+def test_all_rows_by_default(planned, tiny_store, table):
+    """But for those whose systems read text spaces that nobody has named."""
+    jobs, rows = planned(table), list(paper_table(table).rows)
+    absent = ["clipclap", "aligned"] if table == 1 else []
+    assert [job.row for job in jobs] == [row for row in rows if row.name not in absent]
+    assert list(left_out(paper_table(table), tiny_store, jobs)) == absent
+    assert left_out(paper_table(table), tiny_store, jobs[:1], [jobs[0].row.name]) == {}
+
+
+def test_a_row_whose_text_spaces_are_named(planned, tmp_path):
+    spaces = '[text_spaces.visual]\nsource = "sentence"\n[text_spaces.audio]\nsource = "sentence"\n'
+    (tmp_path / "spaces.toml").write_text(spaces)
+    jobs = planned(1, config=[str(tmp_path / "spaces.toml")], seeds=[0])
+    (own,) = {id(j.experiment): j.experiment for j in jobs if j.row.name == "clipclap"}.values()
+    # The preset's prompts and modality are of the source that was left.
+    assert own.text_spaces["visual"] == TextSettings(source="sentence")
+    with pytest.raises(TCAFError, match=r"visual features are of .*, which embeds no text"):
+        planned(1, models=["clipclap"])
 
 
 def test_layers_of_a_row(planned):
@@ -159,6 +177,23 @@ def test_a_setting_is_for_the_rows_that_read_it(planned):
 def test_a_row_stays_what_its_title_says(planned, change):
     with pytest.raises(TCAFError, match=r"row 'tcaf' is about .* which no option"):
         planned(1, models=["tcaf"], options=change)
+
+
+def test_data_of_one_modality_leaves_rows_out(sound_store, config, tmp_path):
+    def names(table, **changes):
+        options = {**SMALL, "model": {"modalities": "audio"}}
+        given = {"config": config, "seeds": [0], "runs": tmp_path, "options": options}
+        return [
+            job.row.name for job in plan(paper_table(table), sound_store, **{**given, **changes})
+        ]
+
+    assert names(1) == ["attention_fusion", "perceiver", "ridge", "tcaf_cosine", "textlda", "tcaf"]
+    # Of one modality the row of both is the one of all that there is.
+    assert names(3) == ["no_class_token_self", "self", "tcaf"]
+    with pytest.raises(TCAFError, match=r"row 'avca' cannot be run .* learns from sound beside"):
+        names(1, models=["tcaf", "avca"])
+    with pytest.raises(TCAFError, match=r"row 'tcaf' is about model\.modalities = 'audio'"):
+        names(1, options={**SMALL, "model": {"modalities": "visual"}})
 
 
 def test_presets_of_systems_follow_the_data(planned, config):

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from tcaf.errors import TCAFError
 from tcaf.extract import vggish
-from tcaf.extract.backbones import BACKBONES, AudioBackbone
+from tcaf.extract.backbones import BACKBONES, AudioBackbone, canonical_name
 from tcaf.extract.backbones import open_backbone as open_by_name
 from tcaf.seeding import seeded
 
@@ -384,3 +384,19 @@ def test_random_weights_are_of_a_fixed_seed(backbone):
     assert not last.any()
     rotation = backbone.pca[0]
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(128), rtol=0, atol=1e-5)
+
+
+def test_without_the_last_activation_numbers_may_be_negative(backbone):
+    options = {"activation": "none"}
+    other = vggish.VGGishBackbone("other", backbone.network, *backbone.pca, activated=False)
+    windows = noise(3 * 15_600).reshape(3, 15_600)
+    examples = torch.from_numpy(vggish.log_mel_of_windows(windows))
+    with torch.inference_mode():
+        before = backbone.network.before_activation(examples)
+        np.testing.assert_allclose(backbone.network(examples), before.clamp_min(0))
+    coded = vggish.quantise(before.numpy(), *backbone.pca)
+    np.testing.assert_array_equal(other.embed(windows), coded.astype(np.float32))
+    assert (other.embed(windows) != backbone.embed(windows)).any()
+    assert canonical_name("vggish", options) == "vggish:activation=none"
+    with pytest.raises(TCAFError, match=r"^vggish: expected activation to be one of relu, none, g"):
+        open_by_name("vggish:activation=tanh", "audio")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tcaf.answers.classifier import Answer, Ranking, ZeroShotClassifier
+from tcaf.answers.ranking import Answer, Ranking, ZeroShotClassifier
 from tcaf.data.classes import ClassSet
 from tcaf.data.features import FeatureSpec, VideoFeatures
 from tcaf.errors import TCAFError

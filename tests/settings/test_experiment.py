@@ -16,6 +16,7 @@ import torch
 
 from other_values import OTHER_VALUES, STORED, replace_in, with_other_values
 from tcaf.data.batches import load_batch
+from tcaf.data.features import FeatureSpec
 from tcaf.data.store import FeatureStore
 from tcaf.data.windows import Windows
 from tcaf.errors import TCAFError
@@ -35,12 +36,14 @@ from tcaf.systems.joint_space import TCAFConfig
 from tcaf.systems.registry import SYSTEMS, configure, find_system
 from tcaf.systems.tcaf import TCAF
 from tcaf.text.class_text import embed_classes
+from tcaf.text.of_backbone import resolved
 from tcaf.training.auxiliary import find_auxiliary
 from tcaf.training.observers import EpochRecord
 from tcaf.training.protocol import EpochDone, TwoStages, choose
 from tcaf.training.run import Run
 from tcaf.training.start import find_start
 from two_spaces import SYSTEM
+from write_aligned_text import aligned_text
 from write_labelled import labelled_store
 from write_world import world_of_two_splits
 
@@ -71,6 +74,7 @@ def world(tmp_path_factory):
     (folder / "words.txt").write_text(
         "".join(f"{word} {' '.join(map(str, vector))}\n" for word, vector in vectors.items())
     )
+    (folder / "templates.txt").write_text(f"{{}} {words[0]}\n")
     (folder / "list.txt").write_text("\n".join(words[:3]))
     for file, factor in (("one.csv", 1), ("two.csv", 2)):
         rows = [f'"{name}",{factor * i + 1},{i * i + 2}' for i, name in enumerate(names)]
@@ -132,6 +136,15 @@ def gammas(world, experiment):
     return spy.call_args.kwargs["gammas"]
 
 
+def anchored(world, experiment):
+    """The margins of validation clips, where every modality has class text of its own size."""
+    text = {"text": world.store.text("attributes"), **aligned_text(world.store)}
+    protocol = TwoStages(experiment, world.store, text)
+    model = protocol.new_stage(1).model
+    answering = protocol.answering(model, protocol.anchor(model))
+    return protocol.evaluate(answering, protocol.validation, 0.0).decisions.margin.tolist()
+
+
 def num_epochs(world, experiment):
     events = world.protocol(experiment).run()
     return sum(isinstance(event, EpochDone) and event.record.stage == 1 for event in events)
@@ -169,10 +182,15 @@ def run_text(world, experiment):
 def class_vectors(world, experiment):
     """What classes are embedded as; the table tells files by name."""
     settings = experiment.text
-    given = {k: getattr(settings, k) for k in ("path", "phrases_file", "words")}
+    given = {k: getattr(settings, k) for k in ("path", "phrases_file", "prompts", "words")}
     paths = {k: str(world.folder / name) for k, name in given.items() if name}
     names = world.store.split("cls").classes
     return embed_classes(replace(settings, **paths), names, world.store).tolist()
+
+
+def model_of_text(world, experiment):
+    """Which model class text is of, where it is that of the features."""
+    return resolved(experiment.text, FeatureSpec(3, 5, 1.0, 1.0, "hf:org/one", "hf:org/two")).path
 
 
 def space_vectors(world, experiment):
@@ -256,8 +274,10 @@ TABLE = {
     "text.source": class_vectors,
     "text.name": class_vectors,
     "text.path": class_vectors,
+    "text.modality": model_of_text,
     "text.phrases": class_vectors,
     "text.phrases_file": class_vectors,
+    "text.prompts": class_vectors,
     "text.normalise": class_vectors,
     "text.words": class_vectors,
     "text.words_temperature": class_vectors,
@@ -317,6 +337,7 @@ TABLE = {
     "evaluation.gamma_grid": gammas,
     "evaluation.gamma_max": gammas,
     "evaluation.gamma_step": gammas,
+    "evaluation.anchored": anchored,
 }
 PLAIN = {
     "seed": (weights, 1),
@@ -458,9 +479,15 @@ def test_model_config_takes_everything_over(tiny_experiment):
     assert asdict(config) == {**expected, "audio_dim": 3, "visual_dim": 5, "text_dim": 7}
 
 
+def layers_under(path):
+    """A preset, behind that of its system where it is of a system on some data."""
+    base = [preset_path(path.stem)] if path.parent.name != "presets" else []
+    return [read_preset(each) for each in (*base, path)]
+
+
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
 def test_round_trip(path):
-    experiment = replace(as_experiment(read_preset(path)), seed=7)
+    experiment = replace(Experiment.from_layers(*layers_under(path)), seed=7)
     again = Experiment.from_json(json.loads(json.dumps(experiment.to_json())))
     assert again == experiment
 
@@ -654,14 +681,14 @@ def test_layers_that_are_refused(layer, message):
 # --- Text spaces ---
 
 
-SPACES = {"text_spaces": {"clip": {"source": "clip", "path": "one"}, "words": {"source": "glove"}}}
+SPACES = {"text_spaces": {"clip": {"source": "hf", "path": "one"}, "words": {"source": "glove"}}}
 
 
 def test_text_spaces_are_laid_over_one_another_field_by_field():
     later = {"text_spaces": {"clip": {"path": "two"}, "raw": {"source": "stored"}}}
     found = Experiment.from_layers(SPACES, later).text_spaces
     assert found == {
-        "clip": TextSettings("clip", path="two"),
+        "clip": TextSettings("hf", path="two"),
         "words": TextSettings("glove"),
         "raw": TextSettings(),
     }
@@ -684,18 +711,21 @@ def test_text_spaces_come_back():
     ("spaces", "message"),
     [
         (
-            {"clip": {"sorce": "clip"}},
+            {"clip": {"sorce": "hf"}},
             r"setting text_spaces\.clip\.sorce; did you mean 'source'",
         ),
-        ({"clip": {"source": "clp"}}, r"text_spaces\.clip\.source: expected one of .*mean 'clip'"),
+        (
+            {"clip": {"source": "glov"}},
+            r"text_spaces\.clip\.source: expected one of .*mean 'glove'",
+        ),
         ({"clip": {"path": "one"}}, r"text_spaces\.clip\.source is missing"),
         ({"clip": 3}, r"text_spaces\.clip is a section of settings, got 3"),
         (3, "text_spaces is a section of settings, got 3"),
         (
-            {"text": {"source": "clip"}},
+            {"text": {"source": "hf"}},
             r"other than 'text', which is the section \[text\], got 't",
         ),
-        ({"a.b": {"source": "clip"}}, "expected a name like clip, .* got 'a.b'"),
+        ({"a.b": {"source": "hf"}}, "expected a name like clip, .* got 'a.b'"),
     ],
 )
 def test_wrong_text_spaces(spaces, message):

@@ -165,7 +165,7 @@ def said(listed: Listed):
             "kinetics.json",
             json.dumps(KINETICS_JSON),
             "activitynet",
-            [("---QUuC4vJs", "playing harp", "validate", (84, 94), "")],
+            [("---QUuC4vJs", "playing harp", "validate", (84, 94), "---QUuC4vJs")],
             {},
             "the keys duration, url",
         ),
@@ -178,6 +178,12 @@ def test_each_layout(tmp_path, name, text, layout, clips, rejects, unused):
     assert [said(listed) for listed in found.clips] == clips
     assert {reject.id: reject.reason for reject in found.rejects} == rejects
     assert found.remarks == ([f"{path}: not used are {unused}"] if unused else [])
+
+
+def test_clips_of_kinetics_may_lie_in_files_of_their_own(tmp_path):
+    for content, are_cut in ((KINETICS_JSON, True), ({"database": DATABASE}, False)):
+        path = written(tmp_path / "a.json", json.dumps(content))
+        assert {c.cut_names for c in read_published([path], "activitynet").clips} == {are_cut}
 
 
 def test_tables_of_ones_own_are_not_taken_for_others(tmp_path):

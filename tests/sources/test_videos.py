@@ -11,18 +11,21 @@ import re
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tcaf.commands.entry import main
-from tcaf.data.splits import PARTS, Split
+from tcaf.data.splits import PARTS, Split, load_benchmark
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
 from tcaf.extract import corpus
 from tcaf.extract.backbones import BACKBONES
 from tcaf.plugins import Registry
+from tcaf.sources import benchmark_videos
+from tcaf.sources.benchmark_videos import load_clips
 from tcaf.sources.labels import find_clips
 from tcaf.sources.videos import prepare_videos
 
@@ -442,6 +445,58 @@ def test_annotations_name_what_is_left_out(tmp_path, sounds):
     assert row[:2] == ("gone", "no such file")
 
 
+@pytest.mark.filterwarnings("ignore:.* groups have clips both in training")
+def test_a_benchmark_has_the_parts_and_words_of_the_lists(tmp_path, sounds, monkeypatch):
+    """And more of its clips later."""
+    chosen = {(c.class_name, c.part): c for c in reversed(load_clips("ucf"))}
+    few = sorted(chosen.values(), key=lambda clip: clip.name)
+    parts = {f"{c.class_name}/{c.name}.wav": (c.class_name, c.part) for c in few}
+    names = list(parts)
+    monkeypatch.setattr(benchmark_videos, "load_clips", lambda name: few)
+    put(tmp_path / "UCF-101", sounds, *names[1:])
+    vectors = {words: np.eye(3)[len(words) % 3] for words in load_benchmark("ucf").words.values()}
+    np.save(tmp_path / "vectors.npy", np.array(vectors, object), allow_pickle=True)
+    given = {"benchmark": "ucf", "text": tmp_path / "vectors.npy"}
+    with pytest.warns(UserWarning, match=rf"{len(names) - 1} of the {len(names)} clips in the li"):
+        store = prepare(tmp_path / "UCF-101", tmp_path / "store", **given)
+    assert known(store) == {name: parts[name] for name in names[1:]}
+    assert store.splits == load_benchmark("ucf").splits
+    assert store.phrases["ApplyEyeMakeup"] == {"name": ["Apply Eye Makeup"]}
+    assert np.array_equal(store.text("word2vec")["Archery"], np.eye(3)[len("Archery") % 3])
+    assert store.left_out == {"no such file": [few[0].name]}
+    put(tmp_path / "UCF-101", sounds, names[0])
+    more = prepare(tmp_path / "UCF-101", tmp_path / "store", benchmark="ucf", append=True)
+    assert known(more) == parts
+    assert more.left_out == {}
+    assert more.splits == store.splits
+    with pytest.raises(TCAFError, match="is of the benchmark ucf; add to it with --benchmark ucf"):
+        prepare(tmp_path / "UCF-101", tmp_path / "store", append=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"text": Path("x.npy")}, "--text is for the paper's benchmarks"),
+        ({"benchmark": "ucf", "group": "x"}, "lists of ucf say .* leave --group out"),
+        ({"benchmark": "ucf", "seed": 1}, "lists of ucf say .* leave --seed out"),
+        ({"benchmark": "ucf", "unseen": 0.1}, "lists of ucf say .* leave --unseen out"),
+        ({"benchmark": "ucf", "classes": Path("c.csv")}, "lists of ucf say .* leave --classes out"),
+        (
+            {"benchmark": "ucf", "append": True, "text": Path("x.npy")},
+            "keeps the vectors that it w",
+        ),
+        ({"benchmark": "ucf", "text": Path("gone.npy")}, r"gone\.npy"),
+        ({"layout": "kinetics"}, "--layout kinetics says how tables are laid out; give --labels"),
+        ({"layout": "kinetic", "labels": Path("x")}, "no layout 'kinetic'; .* 'kinetics'"),
+        ({"trimmed": True}, "--trimmed is of tables that list stretches"),
+    ],
+)
+def test_options_that_have_nothing_to_say_are_refused(tmp_path, options, told):
+    touch(tmp_path, "a/1.mp4")
+    with pytest.raises(TCAFError, match=told):
+        prepare_videos(tmp_path, tmp_path / "new", **options)
+
+
 @pytest.mark.filterwarnings("ignore:3 clips for training are of classes that are unseen")
 def test_a_table_as_published_and_what_is_missing_of_it(tmp_path, sounds, capsys):
     """VGGSound's, by the command line; a file that comes later is added under its own name."""
@@ -469,7 +524,9 @@ def test_a_table_as_published_and_what_is_missing_of_it(tmp_path, sounds, capsys
     assert set(store.class_names) == set(classes)
     put(tmp_path / "clips", sounds, "id-00000019_000190.wav")
     more = ["--append", "--visual", LIGHT, "--workers", "1"]
-    assert main([*map(str, words), *more]) == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main([*map(str, words), *more]) == 0
     assert re.search(told, " ".join(capsys.readouterr().err.split()))
     store = FeatureStore.open(tmp_path / "store")
     assert store.left_out == {}
@@ -555,6 +612,8 @@ from test_videos import in_this_process, prepare
 from tcaf.data import writer
 from tcaf.extract import corpus
 from tcaf.extract.backbones import BACKBONES
+from tcaf.sources import benchmark_videos
+from tcaf.sources.benchmark_videos import load_clips
 from tcaf.sources.labels import find_clips
 
 def wait(self):

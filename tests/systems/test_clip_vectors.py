@@ -14,6 +14,7 @@ from tcaf.systems.clip_vectors import (
     longest_span,
     on_a_grid,
     products,
+    relative_deviations,
     together,
     unit_means,
 )
@@ -178,3 +179,18 @@ def test_products_of_each_two_channels():
     for lag in range(3):
         expected = torch.einsum("bti,btj->bij", one[:, lag:], other[:, : 7 - lag])
         torch.testing.assert_close(found[:, lag], expected)
+
+
+def test_deviations_by_hand():
+    """Tokens (0, 2) and (4, 2) stray by 2 and 0; their mean power is (4 + 20) / 2 = 12."""
+    tokens = torch.tensor([[0.0, 2.0], [4.0, 2.0], [7.0, 7.0]])
+    batch = Packed(tokens, torch.tensor([2, 0, 1]), torch.zeros(3))
+    expected = torch.tensor([[2 / math.sqrt(12), 0.0], [0.0, 0.0], [0.0, 0.0]])
+    torch.testing.assert_close(relative_deviations(batch), expected)
+
+
+def test_deviations_know_neither_order_nor_scale_nor_seconds():
+    batch = packed(LENS_A, 3, 0.96)
+    turned = torch.cat([torch.from_numpy(t[::-1].copy()) for t, _ in clips(batch)])
+    other = Packed(7 * turned, batch.lens, 3 * batch.times)
+    torch.testing.assert_close(relative_deviations(other), relative_deviations(batch))

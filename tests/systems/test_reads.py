@@ -23,6 +23,7 @@ from tcaf.systems.tcaf import TCAF
 from tcaf.text.class_text import embed_classes
 from tcaf.training.observers import EpochRecord
 from tcaf.training.protocol import TwoStages
+from write_aligned_text import aligned_text
 from write_world import world_of_two_splits
 
 # Shapes are checked by the tests of what is called here.
@@ -93,8 +94,12 @@ OTHER_OPTIONS = {
     "cosine_from": "origin",
     "kappa": 3.0,
     "time": "off",
+    "spread": "on",
     "num_random": 7,
     "temperature": 0.5,
+    "visual_weight": 0.1,
+    "visual_scale": 2.0,
+    "audio_scale": 2.0,
 }
 
 # What counts only beside a setting of another section.
@@ -136,7 +141,8 @@ def short_run(experiment, store):
         # Where the model would go if there were a GPU.
         device = pick_device(experiment.training.device)
     with patch("tcaf.training.protocol.pick_device", return_value=torch.device("cpu")) as asked:
-        protocol = TwoStages(experiment, store, {"text": dict(zip(names, text, strict=True))})
+        spaces = {"text": dict(zip(names, text, strict=True)), **aligned_text(store, names)}
+        protocol = TwoStages(experiment, store, spaces)
     asked.assert_called_once_with(experiment.training.device)
     stage = protocol.new_stage(1)
     sizes = []
@@ -145,7 +151,8 @@ def short_run(experiment, store):
     some = protocol.validation
     some = EvaluationPart(store, some.rows[::3], some.classes, some.class_text)
     with patch("tcaf.evaluation.parts.score", wraps=score) as spy:
-        result = protocol.evaluate(stage.model, some, None)
+        model = protocol.answering(stage.model, protocol.anchor(stage.model))
+        result = protocol.evaluate(model, some, None)
     decided = result.decisions
     return {
         "classes": protocol.split,

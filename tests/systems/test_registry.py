@@ -66,13 +66,21 @@ def test_order_and_what_each_is_given():
         "cjme": "CJME",
         "avgzslnet": "AVGZSLNet",
         "avca": "AVCA",
+        "clipclap": "ClipClap",
         "ridge": "Ridge",
         "tcaf_cosine": "TCaF (cosine head)",
         "textlda": "TextLDA",
+        "aligned": "Aligned",
     }
     assert next(iter(SYSTEMS)) == "tcaf"
     # The methods before TCaF see time averages; three of them are trained with triplets.
-    assert [n for n, s in SYSTEMS.items() if s.averages] == ["cjme", "avgzslnet", "avca", "ridge"]
+    assert [n for n, s in SYSTEMS.items() if s.averages] == [
+        "cjme",
+        "avgzslnet",
+        "avca",
+        "clipclap",
+        "ridge",
+    ]
     assert [n for n, s in SYSTEMS.items() if s.negatives] == ["cjme", "avgzslnet", "avca"]
     assert [n for n, s in SYSTEMS.items() if s.fit] == ["ridge", "textlda"]
     for name in ("tcaf", "attention_fusion", "perceiver"):
@@ -120,6 +128,11 @@ def test_epochs_of_stage_1(tiny_experiment):
     assert find_system("tcaf").stage_1_epochs(experiment) == 3
     assert find_system("ridge").stage_1_epochs(experiment) == 3
     assert mine(objective=None, training_free=True).stage_1_epochs(experiment) == 1
+    several = mine(objective=None, training_free=True, choices=lambda experiment: 5)
+    assert several.stage_1_epochs(experiment) == 5
+    assert list(several.stage_2_epochs(experiment, 4)) == [4]
+    with pytest.raises(TCAFError, match=r"^system 'mine' has choices but is not training_free$"):
+        mine(choices=lambda experiment: 5)
 
 
 def test_finding(registry):
@@ -128,7 +141,7 @@ def test_finding(registry):
         TCAFError, match=r"no system 'avac' \(there are tcaf, .*did you mean 'avca'"
     ):
         find_system("avac")
-    with pytest.raises(TCAFError, match=r"'x' \(there are tcaf.*textlda\)$"):
+    with pytest.raises(TCAFError, match=r"'x' \(there are tcaf.*aligned\)$"):
         find_system("x")
 
 
@@ -216,7 +229,7 @@ def test_fidelity_reaches_the_systems(name, field, fidelity, other):
 def test_every_field_of_a_configuration_is_reached(name):
     """Each comes from data, fidelity, model or options, and can be set there."""
     system = SYSTEMS[name]
-    own = {f.name for f in fields(system.config)} - set(DIMS) - set(vars(Fidelity()))
+    own = {f.name for f in fields(system.config)} - {*DIMS, "text_dims"} - set(vars(Fidelity()))
     if issubclass(system.config, ModelSettings):
         own -= set(vars(ModelSettings()))
     default = configure(Experiment(system=name), **DIMS)

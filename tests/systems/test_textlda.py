@@ -10,9 +10,10 @@ from tcaf.data.packed import Packed
 from tcaf.errors import TCAFError
 from tcaf.seeding import generator
 from tcaf.systems.interface import Reduces, Together
-from tcaf.systems.textlda import READ_OUTS, TextLDA, TextLDAConfig
+from tcaf.systems.textlda import READ_OUTS, TextLDA
 from tcaf.systems.textlda_fit import Choice, TextLDAFit, choices
 from tcaf.systems.textlda_together import moved
+from tcaf.systems.textlda_vectors import TextLDAConfig
 from tcaf.training.model_file import load_model
 from tcaf.training.run import Run, train
 
@@ -198,16 +199,17 @@ def test_products_tell_what_goes_up_with_what():
     assert (distances.argmin(dim=1) == labels).double().mean() > 0.9
 
 
-def test_columns_of_one_modality_are_its_own_vector():
+@pytest.mark.parametrize("spread", ["off", "chosen"])
+def test_columns_of_one_modality_are_its_own_vector(spread):
     batch = clips()
-    fit = TextLDAFit(build(), [batch], TEXT)
-    for epoch in (1, 48):
+    fit = TextLDAFit(build(spread=spread), [batch], TEXT)
+    for epoch in (1, 25, 48) if spread == "off" else (1, 25, 49, 96):
         fit.solve(epoch)
         vectors = fit.model.vectors
-        both = torch.cat(vectors.blocks(batch, ("audio", "visual")), dim=1)
-        assert both.shape[1] == sum(vectors.sizes(("audio", "visual")))
+        both = vectors.vector(vectors.blocks(batch, ("audio", "visual")))
+        assert both.shape[1] == vectors.dim(("audio", "visual"))
         for modality in ("audio", "visual"):
-            alone = torch.cat(vectors.blocks(batch, (modality,)), dim=1)
+            alone = vectors.vector(vectors.blocks(batch, (modality,)))
             torch.testing.assert_close(both[:, vectors.columns(modality)], alone)
 
 
@@ -269,6 +271,58 @@ def test_clips_in_which_time_stands_still_have_no_time():
     fit = TextLDAFit(model, [still], TEXT)
     assert fit.solve(1)["time"] == 0.0
     assert scores(model, still).isfinite().all()
+
+
+def straying(labels, seed):
+    """Clips whose means tell nothing; of class 1 the second number strays, of class 0 the first."""
+    tokens = torch.randn(10 * len(labels), 3, generator=generator(seed, "straying"))
+    packed = Packed(tokens, torch.full((len(labels),), 10), torch.arange(10.0).repeat(len(labels)))
+    strays = torch.tensor([[3.0, 1.0, 1.0], [1.0, 3.0, 1.0]])[labels]
+    apart = (tokens - packed.mean()[packed.packing.clip_of]) * strays.repeat_interleave(10, dim=0)
+    visual = Packed(torch.zeros(0, 5), torch.zeros(len(labels), dtype=torch.int64), torch.zeros(0))
+    return FeatureBatch(packed.with_tokens(apart + torch.ones(3)), visual, labels)
+
+
+@pytest.mark.parametrize(("spread", "least", "most"), [("off", 0.3, 0.7), ("on", 0.95, 1.0)])
+def test_deviations_tell_what_means_do_not(spread, least, most):
+    labels, text = torch.arange(200) % 2, torch.eye(TEXT_DIM)[:2]
+    model = build(time="off", spread=spread)
+    found = TextLDAFit(model, [straying(labels, 0)], text).solve(1)
+    assert found.get("spread") == (None if spread == "off" else 1.0)
+    new = straying(labels, 1)
+    distances = model.scores(new, model.embed_text(text).class_embedding)
+    right = (distances.argmin(dim=1) == labels).double().mean()
+    assert least <= right <= most
+
+
+def test_all_four_kinds_of_vectors_are_tried_and_equal_those_that_are_fitted_alone():
+    batch, new = clips(), clips(seed=1)
+    fit = TextLDAFit(build(spread="chosen"), [batch], TEXT)
+    kinds = [(time, spread) for time in ("on", "off") for spread in ("on", "off")]
+    kept = None
+    for epoch, (time, spread) in zip((1, 25, 49, 73), kinds, strict=True):
+        solved = fit.solve(epoch)
+        # What is kept of clips at the first serves all.
+        kept = fit.model.reduced(new) if kept is None else kept
+        assert (solved["time"], solved["spread"]) == (time == "on", spread == "on")
+        alone = build(time=time, spread=spread)
+        TextLDAFit(alone, [batch], TEXT).solve(1)
+        embedded = fit.model.embed_text(TEXT).class_embedding
+        torch.testing.assert_close(scores(fit.model, new), scores(alone, new), atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            fit.model.scores(kept, embedded), scores(fit.model, new), atol=1e-5, rtol=0
+        )
+
+
+def test_models_of_before_have_no_deviations():
+    model = build()
+    TextLDAFit(model, [clips()], TEXT).solve(1)
+    state = model.state_dict()
+    assert len(state.pop("vectors.spread")) == 0
+    again = build()
+    again.load_state_dict(state)
+    assert not again.vectors.reads_spread
+    torch.testing.assert_close(scores(again, clips(seed=1)), scores(model, clips(seed=1)))
 
 
 def test_weights_that_do_not_belong_together_are_refused():

@@ -117,5 +117,5 @@ def test_time_is_read_of_further_videos_too():
     model = build(time="on")
     solved = AuxiliaryFit(further()[0], model, [clips()], TEXT).solve(1)
     assert solved["time"] == 1
-    assert model.read_out("both").dim == sum(model.vectors.sizes(("audio", "visual")))
+    assert model.read_out("both").dim == model.vectors.dim(("audio", "visual"))
     assert torch.isfinite(scores(model, clips(seed=1))).all()

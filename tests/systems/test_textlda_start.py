@@ -137,7 +137,7 @@ def test_time_is_read_of_clips_alone():
     model = build(time="on")
     assert StartFit(START, None, model, [clips()], TEXT).solve(1)["time"] == 1
     read_out = model.read_out("both")
-    assert read_out.dim == sum(model.vectors.sizes(("audio", "visual")))
+    assert read_out.dim == model.vectors.dim(("audio", "visual"))
     # Of rows nothing but visual means is known, so that what they add spans no more.
     rank = torch.linalg.matrix_rank(read_out.source_map[-NUM_ROWS:], rtol=1e-4)
     assert int(rank) == CONFIG.visual_dim < read_out.dim

@@ -196,10 +196,15 @@ def test_labels_without_a_phrase_in_a_file_have_their_name(made, asked, world, t
     Run(tmp_path / "run").start(experiment, world, resume=False)
 
 
-@pytest.mark.parametrize("system", [name for name in SYSTEMS if name != "textlda"])
+@pytest.mark.parametrize(
+    "system",
+    [name for name, own in SYSTEMS.items() if own.auxiliary_fit is None and not own.training_free],
+)
 def test_labels_are_further_classes_to_other_systems(system, asked, world, tmp_path):
     asking = replace(asked(auxiliary_similarity=1.0), system=system, options={})
-    text = embed_in_spaces({"text": asking.text}, world.split("cls").classes, world)
+    spaces = dict.fromkeys(SYSTEMS[system].spaces, asking.text)
+    asking = replace(asking, text_spaces={s: t for s, t in spaces.items() if s != "text"})
+    text = embed_in_spaces(spaces, world.split("cls").classes, world)
     protocol = TwoStages(asking, world, text.by_name(world.split("cls").classes))
     stage = protocol.new_stage(1)
     further, part = protocol.auxiliary, stage.part
@@ -208,8 +213,9 @@ def test_labels_are_further_classes_to_other_systems(system, asked, world, tmp_p
     assert len(part.rows) == len(own.rows) + len(further.rows)
     assert part.labels[: len(own.rows)].tolist() == own.labels.tolist()
     assert (part.labels[len(own.rows) :] - seen).tolist() == further.rarest().tolist()
-    expected = np.concatenate([own.class_text["text"], further.text["text"]])
-    np.testing.assert_array_equal(part.class_text["text"], expected)
+    for space, own_text in own.class_text.items():
+        expected = np.concatenate([own_text, further.text[space]])
+        np.testing.assert_array_equal(part.class_text[space], expected)
     chosen = np.array([len(own.rows) + 2, 0, len(own.rows)])
     batch = part.load(chosen)
     assert batch.known_labels.tolist() == part.labels[chosen].tolist()

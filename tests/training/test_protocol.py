@@ -294,3 +294,11 @@ def test_a_missing_gpu_is_said():
     with pytest.raises(TCAFError, match="torch finds no GPU"):
         tcaf.execution.devices.pick_device("cuda")
     assert tcaf.execution.devices.pick_device("auto") == torch.device("cpu")
+
+
+def test_data_of_one_modality(sound_store, protocol):
+    with pytest.raises(TCAFError, match=r"no visual features; set model\.modalities to 'audio'"):
+        protocol(sound_store)
+    with pytest.raises(TCAFError, match="'avca' learns from sound beside picture, and store"):
+        protocol(sound_store, system="avca")
+    assert protocol(sound_store, model={"modalities": "audio"}).new_stage(1).number == 1

@@ -34,7 +34,7 @@ def model(tmp_path):
     return tmp_path / "model"
 
 
-@pytest.mark.parametrize("source", ["clip", "clap", "sentence"])
+@pytest.mark.parametrize("source", ["hf", "st", "sentence"])
 @pytest.mark.parametrize("name", ["model.safetensors", "vocab.json", "1_Pooling/config.json"])
 def test_a_models_content_counts(source, name, model, tiny_store, tiny_experiment):
     experiment = tiny_experiment(text={"source": source, "path": str(model)})
@@ -100,7 +100,7 @@ def test_files_phrases_and_what_is_stored_count_as_ever(tmp_path, tiny_store, ti
 def test_a_kept_run_of_another_model_is_not_done(
     model, tiny_store, tiny_experiment, toml, tmp_path
 ):
-    text = {"source": "clip", "path": str(model)}
+    text = {"source": "hf", "path": str(model)}
     config = toml(tmp_path / "tiny.toml", tiny_experiment(text=text))
 
     def job():

@@ -23,6 +23,8 @@ from tcaf.files.sealed import UnsealedWarning
 from tcaf.settings.experiment import TextSettings
 from tcaf.settings.fidelity import Fidelity
 from tcaf.sources.synthetic import prepare_synthetic
+from tcaf.systems.textlda import TextLDA
+from tcaf.systems.textlda_vectors import TextLDAConfig
 from tcaf.training.model_file import load_model, save_model, save_tensors
 from tcaf.training.observers import Silence
 from tcaf.training.provenance import text_sha256
@@ -402,6 +404,28 @@ def test_features_of_another_kind_are_refused(whole, store):
         trained.check_features(other, "it")
     averaging = replace(trained.experiment, data=replace(trained.experiment.data, average=True))
     replace(trained, experiment=averaging).check_features(other, "it")
+
+
+def test_seconds_matter_to_models_that_read_them(whole):
+    """TextLDA says it itself, since validation may have chosen to read means alone."""
+    trained = load_model(whole)
+    steps = {None: "one token a clip", 1.0: "a token every 1 s"}
+    for options, refused in (
+        ({"time": "on", "spread": "on"}, [None, 1.0]),
+        ({"time": "off", "spread": "on"}, [None]),
+        ({"time": "off", "spread": "off"}, []),
+    ):
+        model = TextLDA(TextLDAConfig(audio_dim=5, visual_dim=7, text_dim=3, **options))
+        model.vectors.lags = torch.zeros(31 if options["time"] == "on" else 0)
+        model.vectors.spread = torch.ones(int(options["spread"] == "on"))
+        own = replace(trained, system="textlda", model=model)
+        for step, told in steps.items():
+            other = replace(own.spec, audio_step_s=step)
+            if step in refused:
+                with pytest.raises(TCAFError, match=f"a token every 0.96 s, it holds {told}"):
+                    own.check_features(other, "it")
+            else:
+                own.check_features(other, "it")
 
 
 def test_damaged_and_foreign_models_are_refused(whole, tmp_path):

@@ -29,6 +29,7 @@ from tcaf.execution.devices import pick_device
 from tcaf.plugins import load_plugin
 from tcaf.systems.registry import find_system
 from tcaf.text.candidates import NO_STORE, RunClasses
+from tcaf.text.of_backbone import resolved
 from tcaf.text.spaces import ClassText, SpaceVectors
 from tcaf.training.model_file import TrainedModel, load_model
 from tcaf.training.run import Run
@@ -62,7 +63,6 @@ class ZeroShotClassifier(Classifier):
 
     Attributes:
         trained: the model.
-        classes: the candidates; everything that is by class has their order.
         gamma: added to the distance of seen classes; 0 where the model holds none.
         temperature: of probabilities, or None.
         notes: what somebody who reads the answers should know, in words.
@@ -86,7 +86,7 @@ class ZeroShotClassifier(Classifier):
         self.trained = trained
         self.title = trained.system
         self.device = pick_device(device)
-        self.model = trained.model.to(self.device).eval()
+        self.model = trained.answering.to(self.device).eval()
         system = find_system(trained.system)
         self.spec = trained.spec
         self.modalities = self.model.modalities
@@ -104,8 +104,13 @@ class ZeroShotClassifier(Classifier):
         self.weights = {m: None if w is None else Path(w) for m, w in weights.items()}
         own = trained.class_text.by_name(trained.classes.names)
         known = {space: {**(text or {}).get(space, {}), **own[space]} for space in own}
-        self._text = RunClasses(system.text_settings(self.experiment), known, store, no_store)
-        self.classes: tuple[str, ...] = ()
+        settings = system.text_settings(self.experiment)
+        self._text = RunClasses(
+            {space: resolved(each, trained.spec) for space, each in settings.items()},
+            known,
+            store,
+            no_store,
+        )
         self.set_classes(trained.classes.names)
 
     @classmethod
@@ -169,8 +174,18 @@ class ZeroShotClassifier(Classifier):
         self._candidates = text
         self._class_embedding = self.model.embed_text(text).class_embedding
         seen = self.trained.classes.seen
-        self.seen_columns = [column for column, known in enumerate(found.known) if known in seen]
-        self.classes = found.names
+        self._seen = [column for column, known in enumerate(found.known) if known in seen]
+        self._classes = found.names
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The candidates; everything that is by class has their order."""
+        return self._classes
+
+    @property
+    def seen_columns(self) -> Sequence[int]:
+        """Columns of the candidates that the model was trained on."""
+        return self._seen
 
     @property
     def known(self) -> tuple[str, ...]:
@@ -193,6 +208,16 @@ class ZeroShotClassifier(Classifier):
         return set(self.modalities) == set(MODALITIES) and not averages
 
     @property
+    def window_s(self) -> float | None:
+        """Longest stretch from the middle of a clip that is looked at, in seconds; None: all."""
+        return self.windows.window_s
+
+    @property
+    def vouches_for_sets(self) -> bool:
+        """Whether the model holds what sets of names follow from."""
+        return self.trained.conformity is not None and self.temperature is not None
+
+    @property
     def _training_names(self) -> list[str]:
         classes = self.trained.classes
         return [name for name in classes.names if name in classes.seen]
@@ -200,6 +225,8 @@ class ZeroShotClassifier(Classifier):
     @cached_property
     def _training_embedding(self) -> Float[Tensor, "num_training joint_dim"]:
         """The classes of the training in the joint space, in the order of their names."""
+        if not self._training_names:  # a model without training
+            return self._class_embedding[:0]
         own = self.trained.class_text.by_name(self.trained.classes.names)
         text = ClassText.of(own, self._training_names).to(self.device).model_input
         with torch.inference_mode():

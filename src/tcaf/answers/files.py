@@ -95,13 +95,21 @@ class FileBackbones:
             tokens["visual"] = visual_tokens(visual, frames)
         return VideoFeatures(id, tokens["audio"], tokens["visual"])
 
+    def check(self, cut: Cut) -> None:
+        """Checks that each stretch has a token (`Cut.check_steps`).
+
+        Raises:
+            TCAFError: see there and `opened`.
+        """
+        cut.check_steps({m: backbone.step_s for m, backbone in self.opened.items()})
+
     def stretches(self, path: Path, id: str, cut: Cut) -> Iterator[Stretch]:
         """Yields the features of a recording, stretch by stretch, as `extract` makes them.
 
         Raises:
-            TCAFError: see `opened`, `Cut.check_steps` and `extract.stretches`.
+            TCAFError: see `opened`, `check` and `extract.stretches`.
         """
-        cut.check_steps({m: backbone.step_s for m, backbone in self.opened.items()})
+        self.check(cut)
         audio, visual = self.opened.get("audio"), self.opened.get("visual")
         assert audio is None or isinstance(audio, AudioBackbone), "as it was opened"
         assert visual is None or isinstance(visual, VisualBackbone), "as it was opened"
@@ -282,7 +290,11 @@ def stretches_of_files(
 
     The processes wait for whoever takes the stretches, so that none gather. What came before a
     failure is valid; see `features_of_files` for the rest.
+
+    Raises:
+        TCAFError: see there, or stretches are shorter than a token.
     """
+    backbones.check(cut)
     given = [0] * len(files)
     with closing(_work_on(files, backbones, file_timeout_s, workers, cut)) as found:
         for number, event in found:

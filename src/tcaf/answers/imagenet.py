@@ -14,11 +14,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tcaf.data.classes import ClassSet
-from tcaf.data.features import FeatureSpec
+from tcaf.data.features import NO_BACKBONE, FeatureSpec
 from tcaf.extract.efficientnet import DIM, STEP_S, classifier_rows
 from tcaf.pretrained.imagenet_classes import imagenet_names, imagenet_text
 from tcaf.settings.experiment import Experiment
-from tcaf.systems.textlda import ReadOut, TextLDA, TextLDAConfig, text_kernel
+from tcaf.systems.textlda import ReadOut, TextLDA, text_kernel
+from tcaf.systems.textlda_vectors import TextLDAConfig
 from tcaf.text.spaces import ClassText
 from tcaf.training.model_file import TrainedModel
 
@@ -86,7 +87,7 @@ def open_imagenet() -> TrainedModel:
     model = TextLDA(config)
     model.text_mean = mean
     model.read_outs["visual"] = read_out
-    spec = FeatureSpec(1, DIM, None, STEP_S, "none", BACKBONE)
+    spec = FeatureSpec(1, DIM, None, STEP_S, NO_BACKBONE, BACKBONE)
     classes = ClassSet(tuple(names), frozenset(names))
     return TrainedModel(
         "textlda",

@@ -51,8 +51,6 @@ class Classifier(ABC):
 
     Attributes:
         title: what answers, in a word or two.
-        classes: the candidates; everything that is by class has their order.
-        seen_columns: those of the candidates that were trained on.
         notes: what somebody who reads the answers should know, in words.
         spec: of the features that are read.
         modalities: those that are read.
@@ -61,13 +59,21 @@ class Classifier(ABC):
     """
 
     title: str
-    classes: tuple[str, ...]
-    seen_columns: list[int]
     notes: tuple[str, ...]
     spec: FeatureSpec
     modalities: tuple[Modality, ...]
     split: str
     weights: Mapping[Modality, Path | None]
+
+    @property
+    @abstractmethod
+    def classes(self) -> tuple[str, ...]:
+        """The candidates; everything that is by class has their order."""
+
+    @property
+    @abstractmethod
+    def seen_columns(self) -> Sequence[int]:
+        """Columns of the candidates that were trained on."""
 
     @abstractmethod
     def set_classes(
@@ -100,6 +106,16 @@ class Classifier(ABC):
     @abstractmethod
     def tells_apart(self) -> bool:
         """Whether it can say what sound and picture tell apart."""
+
+    @property
+    @abstractmethod
+    def window_s(self) -> float | None:
+        """Longest stretch from the middle of a clip that is looked at, in seconds; None: all."""
+
+    @property
+    @abstractmethod
+    def vouches_for_sets(self) -> bool:
+        """Whether there are validation clips that sets of names can follow from."""
 
     @abstractmethod
     def calibration(self, together: int | None = None) -> tuple[float, float | None]:

@@ -84,10 +84,26 @@ class Mixture(Classifier):
         first = next(iter(members.values()))
         self.split = first.split
         self.weights = first.weights
-        names = dict.fromkeys(n for member in members.values() for n in member.classes)
-        self._by_folded = {name.casefold(): name for name in reversed(names)}
-        # Of `Cat` and `cat` the first model's stands for both.
-        self.set_classes(list(dict.fromkeys(self._by_folded[n.casefold()] for n in names)))
+        self._classes: tuple[str, ...] = ()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The candidates: those of all models, until others are set.
+
+        They are set when they are first asked for: each model embeds those of the others.
+        """
+        if not self._classes:
+            names = [name for member in self.members.values() for name in member.classes]
+            by_folded = {name.casefold(): name for name in reversed(names)}
+            # Of `Cat` and `cat` the first model's stands for both.
+            self.set_classes(list(dict.fromkeys(by_folded[name.casefold()] for name in names)))
+        return self._classes
+
+    @property
+    def seen_columns(self) -> list[int]:
+        """Columns of the candidates that a model was trained on."""
+        assert self.classes, "sets them"
+        return sorted({c for member in self.members.values() for c in member.seen_columns})
 
     def set_classes(
         self, names: Sequence[str], phrases: Mapping[str, Sequence[str]] | None = None
@@ -95,10 +111,7 @@ class Mixture(Classifier):
         """Sets the candidate classes of all models: see `Classifier.set_classes`."""
         for member in self.members.values():
             member.set_classes(names, phrases)
-        first = next(iter(self.members.values()))
-        self.classes = first.classes
-        seen = {column for member in self.members.values() for column in member.seen_columns}
-        self.seen_columns = sorted(seen)
+        self._classes = next(iter(self.members.values())).classes
 
     @property
     def known(self) -> tuple[str, ...]:
@@ -111,6 +124,17 @@ class Mixture(Classifier):
         return set(self.modalities) == set(MODALITIES) and all(
             member.tells_apart or len(member.modalities) == 1 for member in self.members.values()
         )
+
+    @property
+    def window_s(self) -> float | None:
+        """Longest stretch that all models look at, in seconds; None: all of a clip."""
+        given = [m.window_s for m in self.members.values() if m.window_s is not None]
+        return min(given, default=None)
+
+    @property
+    def vouches_for_sets(self) -> bool:
+        """Whether sets of names follow from validation clips: not of a mixture."""
+        return False
 
     def calibration(self, together: int | None = None) -> tuple[float, float | None]:
         """Returns gamma 0 and temperature 1: those of the models are in the probabilities.

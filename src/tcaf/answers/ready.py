@@ -1,20 +1,36 @@
 """Ready models: answers before anything is trained.
 
-Owns the list of them, with what each needs and what is known of it. A model whose class vectors
-come along, or follow from weights that do, is made by a module beside this one; others are files.
+Owns the list of them, with what each needs and what is known of it. How one is made is a module
+beside this one. Beside those that have a name of their own go `hf:ID_OR_FOLDER[@REVISION]` and
+`st:...`, any model that embeds text beside pictures, videos or sounds.
+
+Of models of the hub, commits, licences and files were looked up in its pages and in what others
+pin; where this was written nobody could fetch them (`tcaf doctor --weights` does):
+
+- `laion/CLIP-ViT-B-32-laion2B-s34B-b79K`, MIT by its model card. OpenAI's own ViT-B/32 has pickled
+  weights alone on its branch main.
+- `laion/clap-htsat-fused`, Apache-2.0 by its model card; the commit is of its request number 3, in
+  which the hub's own converter offers the weights in safetensors. `clap-htsat-unfused` and
+  `larger_clap_general` have pickled ones alone.
+- `facebook/pe-av-small`, Apache-2.0 by its model card.
 """
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcaf.data.features import Modality
 from tcaf.errors import TCAFError, did_you_mean
+from tcaf.extract.backbones import takes_model
 
 if TYPE_CHECKING:
     from tcaf.training.model_file import TrainedModel  # would bring torch to whoever lists them
+
+CLIP = "hf:laion/CLIP-ViT-B-32-laion2B-s34B-b79K@1a25a446712ba5ee05982a381eed697ef9b435cf"
+CLAP = "hf:laion/clap-htsat-fused@0ebdccc578498c90ecb34353b57d2f197cae6e0a"
+PE_AV = "hf:facebook/pe-av-small@dd050762bb9704ae9cd996ca45532a98f81d817e"
 
 FOLDER = Path(__file__).parent / "ready_models"
 """Where the models' files are."""
@@ -32,6 +48,8 @@ class ReadyModel:
         licence: of weights and data.
         known: what is known of its accuracy, and where that stands.
         open: module and function that makes the model, as `tcaf.answers.imagenet:open_imagenet`.
+        backbones: of a model that embeds text too, what makes its features, by modality; such are
+            made by name (`tcaf.answers.aligned_models`).
     """
 
     modalities: tuple[Modality, ...]
@@ -40,7 +58,8 @@ class ReadyModel:
     fetched: str
     licence: str
     known: str
-    open: str
+    open: str = ""
+    backbones: Mapping[Modality, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the description as JSON values."""
@@ -54,6 +73,10 @@ class ReadyModel:
         }
 
 
+_BY_NAME = "tcaf.answers.aligned_models:open_aligned"
+_ANY = "text beside what is seen or heard"
+_UNKNOWN = "never run here, where nothing can be fetched: tcaf doctor --weights"
+
 READY: dict[str, ReadyModel] = {
     "imagenet": ReadyModel(
         ("visual",),
@@ -64,24 +87,79 @@ READY: dict[str, ReadyModel] = {
         "46 % of 200 names it never saw (chance 0.5 %): results/ready.md",
         "tcaf.answers.imagenet:open_imagenet",
     ),
+    "audioset": ReadyModel(
+        ("audio",),
+        "527 of AudioSet",
+        "1.6 MB beside the extras video and text",
+        "VGGish's weights, 289 MB",
+        "CC BY 4.0 (features), CC BY-SA 4.0 (ontology), Apache-2.0 (VGGish)",
+        "19 % of 105 sounds it never heard (chance 1 %): results/ready.md",
+        "tcaf.answers.audioset:open_audioset",
+    ),
+    "clip": ReadyModel(
+        ("visual",),
+        _ANY,
+        "the extras video and hub",
+        "the model, 609 MB",
+        "MIT",
+        _UNKNOWN,
+        backbones={"visual": CLIP},
+    ),
+    "clap": ReadyModel(
+        ("audio",),
+        _ANY,
+        "the extras video and hub",
+        "the model, 618 MB",
+        "Apache-2.0",
+        _UNKNOWN,
+        backbones={"audio": CLAP},
+    ),
+    "clip+clap": ReadyModel(
+        ("audio", "visual"),
+        _ANY,
+        "the extras video and hub",
+        "both models, 1.2 GB",
+        "MIT (CLIP), Apache-2.0 (CLAP)",
+        _UNKNOWN,
+        backbones={"visual": CLIP, "audio": CLAP},
+    ),
+    "pe-av": ReadyModel(
+        ("audio", "visual"),
+        _ANY,
+        "the extras video and hub, timm and torchvision",
+        "the model, of a size that is not known here",
+        "Apache-2.0",
+        _UNKNOWN,
+        backbones={"visual": PE_AV, "audio": PE_AV},
+    ),
 }
 """The ready models by name."""
 
 
 def is_ready(name: str | Path) -> bool:
     """Returns whether a name is that of a ready model, and of no file or folder here."""
-    return str(name) in READY and not Path(name).exists()
+    return (str(name) in READY or takes_model(str(name))) and not Path(name).exists()
 
 
 def open_ready(name: str) -> "TrainedModel":
     """Opens a ready model.
 
     Raises:
-        TCAFError: there is none of this name, or a package that it needs is not installed.
+        TCAFError: there is none of this name, a package that it needs is not installed, or weights
+            cannot be fetched.
     """
+    if takes_model(name) or (name in READY and READY[name].backbones):
+        return _function(_BY_NAME)(name)
     if name not in READY:
-        told = ", ".join(READY)
-        raise TCAFError(f"no ready model {name!r}; there are {told}{did_you_mean(name, READY)}")
-    module, _, function = READY[name].open.partition(":")
-    make: Callable[[], TrainedModel] = getattr(importlib.import_module(module), function)
-    return make()
+        raise TCAFError(
+            f"no ready model {name!r}; there are {', '.join(READY)}, and hf:MODEL or st:MODEL"
+            f"{did_you_mean(name, READY)}"
+        )
+    return _function(READY[name].open)()
+
+
+def _function(place: str) -> "Callable[..., TrainedModel]":
+    """Returns a function by its module and name: those modules import this one."""
+    module, _, function = place.partition(":")
+    found: Callable[..., TrainedModel] = getattr(importlib.import_module(module), function)
+    return found

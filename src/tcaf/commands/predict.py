@@ -1,19 +1,29 @@
 """`tcaf predict`: answers for clips."""
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tcaf.commands import printing
+from tcaf.commands.lines import AnswersCsv, JsonLines
+from tcaf.commands.recordings import Wanted, predict_recordings
 from tcaf.commands.terminal import note, show, track
+from tcaf.commands.watching import watch as watch_folder
 from tcaf.errors import TCAFError
 from tcaf.extract.containers import FILE_TIMEOUT_S
 from tcaf.progress import silent
 
+if TYPE_CHECKING:
+    from tcaf.answers.interface import Classifier
+
+SETTLE_S = 3.0
+"""Seconds for which a file of a watched folder must not have changed."""
+
 
 def predict(
     run: str,
-    clips: list[str],
+    clips: list[str] | None = None,
     *,
     classes: str = "",
     classes_file: Path | None = None,
@@ -22,6 +32,15 @@ def predict(
     together: bool = False,
     abstain: float | None = None,
     why: bool = False,
+    every: float | None = None,
+    hop: float | None = None,
+    apart: bool = False,
+    keep_all: bool = False,
+    out: Path | None = None,
+    format: Literal["csv", "jsonl", "vtt", "srt", "audacity", "elan"] | None = None,
+    watch: Path | None = None,
+    record: Path | None = None,
+    settle_s: float = SETTLE_S,
     store: Path | None = None,
     file_timeout_s: float = FILE_TIMEOUT_S,
     timeline: Path | None = None,
@@ -61,11 +80,30 @@ def predict(
             validation that show one of the names, at most this share loses it.
         why: also say how far sound and picture alone are from each answer, with the rank that the
             answer has by them, and which classes of the training the clip is nearest to.
+        every: answer recordings of any length: an answer for each stretch of so many seconds;
+            neighbouring stretches with the same answer are joined. Stretches in which there is
+            nothing to hear and nothing to see are left out, and with --abstain those that are none
+            of the names.
+        hop: with --every: seconds from the start of one stretch to the next, where they are to
+            overlap; each then answers for the seconds in its middle.
+        apart: with --every: join nothing.
+        keep_all: with --every: keep what would be left out.
+        out: with --every: write the answers to this file, in the format that its suffix says:
+            .csv .jsonl .vtt (WebVTT) .srt (SubRip) .txt (labels of Audacity) .tsv (ELAN). Of
+            several recordings .csv and .jsonl hold all; for the others name a folder, which gets a
+            file for each, and --format.
+        format: of the files in the folder --out, or of one whose suffix does not say.
+        watch: answer the files of this folder as they arrive, each once, until Ctrl-C; with --every
+            too. The same command goes on with those that have come meanwhile. With --out FOLDER.
+        record: with --watch: the file that keeps which files are answered, and how, as JSON lines;
+            by default .tcaf-watch.jsonl in the folder that is watched.
+        settle_s: with --watch: seconds for which a file must not have changed before it is read.
         store: folder of a feature store that holds the clips, in place of files.
         file_timeout_s: seconds that a file may take, and as many again for each MiB of it, up to
             144 times as many; one that takes longer has no answer.
         timeline: draw each clip over time, with its answers, into this PNG file (extra plot); of
-            several clips the n-th goes into NAME_n.png.
+            several clips the n-th goes into NAME_n.png. A recording is drawn in bands below each
+            other.
         audio_weights: file or folder of the audio backbone's weights, where it needs one.
         visual_weights: the same for the visual backbone.
         plugin: the Python file that registers the run's system, if that is one of your own.
@@ -76,17 +114,9 @@ def predict(
         csv: print all answers as CSV, those of each file as soon as they are found.
         workers: processes that read files; by default one for each core.
     """
-    from tcaf.answers.clips import (
-        Answered,
-        Unanswered,
-        answer_clips,
-        answer_json,
-        answers_json,
-        check_answered,
-        choose_classes,
-    )
+    from tcaf.answers.clips import choose_classes
     from tcaf.answers.mixture import open_classifier
-    from tcaf.reports.answer_timeline import check_timeline, draw_timelines
+    from tcaf.extract.stretches import Cut
 
     if sum((json, jsonl, csv)) > 1:
         raise TCAFError("--json, --jsonl and --csv exclude each other; give one of them")
@@ -96,52 +126,129 @@ def predict(
         "--file_timeout_s": file_timeout_s != FILE_TIMEOUT_S,
         "--workers": workers is not None,
     }
-    if store is not None and any(of_files.values()):
-        given = next(option for option, is_given in of_files.items() if is_given)
+    of_watching = {"--record": record is not None, "--settle_s": settle_s != SETTLE_S}
+    not_watching = {
+        "CLIPS": bool(clips),
+        "--store": store is not None,
+        "--together": together,
+        "--json": json,
+        "--timeline": timeline is not None,
+    }
+    of_clips = {"--store": store is not None, "--together": together, "--why": why}
+    of_recordings = {
+        "--hop": hop is not None,
+        "--apart": apart,
+        "--keep_all": keep_all,
+        "--out": out is not None,
+        "--format": format is not None,
+    }
+    if watch is None and not clips:
+        raise TCAFError("name clips to answer, or a folder to answer as files arrive: --watch DIR")
+    if watch is None and (given := _first(of_watching)):
+        raise TCAFError(f"{given} is about a folder that is watched; add --watch DIR")
+    if watch is not None and (given := _first(not_watching)):
+        raise TCAFError(f"--watch and {given} exclude each other; leave one out")
+    if store is not None and (given := _first(of_files)):
         raise TCAFError(f"{given} is about files, and with --store none is read; leave one out")
+    if every is not None and (given := _first(of_clips)):
+        raise TCAFError(f"{given} is about whole clips; leave it out, or --every")
+    if every is None and (given := _first(of_recordings)):
+        raise TCAFError(f"{given} is about recordings that are cut; add --every SECONDS")
+    if format is not None and out is None:
+        raise TCAFError(f"--format {format} says how files are written; add --out FILE or FOLDER")
+    cut = None if every is None else Cut(every, hop)
     classifier = open_classifier(run, plugin, device, audio_weights, visual_weights)
     choose_classes(classifier, classes, classes_file)
     for each in classifier.notes:
         note(each)
-    if why and not classifier.tells_apart:
+    printed = "json" if json else "jsonl" if jsonl else "csv" if csv else "table"
+    wanted = Wanted(printed, out, format, timeline)
+    asked: dict[str, Any] = {"top_k": top_k, "seen_bias": seen_bias, "abstain": abstain}
+    asked |= {"file_timeout_s": file_timeout_s, "workers": workers}
+    asked |= {"why": why} if cut is None else {"apart": apart, "keep_all": keep_all}
+    if watch is not None:
+        watch_folder(classifier, watch, record, settle_s, run, cut, wanted, asked)
+        return
+    words = clips or []
+    if cut is not None:
+        predict_recordings(classifier, words, cut, wanted, **asked)
+        return
+    _predict_clips(classifier, words, wanted, store=store, together=together, **asked)
+
+
+def _predict_clips(
+    classifier: "Classifier",
+    words: Sequence[str],
+    wanted: Wanted,
+    *,
+    store: Path | None,
+    together: bool,
+    **asked: Any,
+) -> None:
+    """Answers clips, prints and draws the answers.
+
+    Args:
+        classifier: that answers.
+        words: files and folders, or clips of the store.
+        wanted: what becomes of the answers.
+        store: see `predict`.
+        together: see there.
+        asked: see `answer_clips`.
+
+    Raises:
+        TCAFError: a clip has no answers; the others have theirs.
+    """
+    from tcaf.answers.clips import (
+        Answered,
+        Unanswered,
+        answer_clips,
+        answer_json,
+        answers_json,
+        check_answered,
+    )
+    from tcaf.reports.answer_timeline import check_timeline, draw_timelines
+
+    if asked["why"] and not classifier.tells_apart:
         note(f"{classifier.title} does not tell apart what sound and picture say alone")
-    if timeline is not None:
-        check_timeline(timeline)
+    if wanted.timeline is not None:
+        check_timeline(wanted.timeline)
+    streams = wanted.printed in ("csv", "jsonl")
     # A bar and rows on one terminal would overwrite each other.
     answers = answer_clips(
         classifier,
-        clips,
+        words,
         store=store,
-        top_k=top_k,
-        seen_bias=seen_bias,
         together=together,
-        abstain=abstain,
-        why=why,
-        keep_features=timeline is not None,
-        file_timeout_s=file_timeout_s,
-        workers=workers,
-        track=silent if (csv or jsonl) and sys.stdout.isatty() else track,
+        keep_features=wanted.timeline is not None,
+        **asked,
+        track=silent if streams and sys.stdout.isatty() else track,
     )
-    lines = printing.JsonLines()
-    table = printing.AnswersCsv(sets=abstain is not None, reasons=why)
+    lines = JsonLines()
+    table = AnswersCsv(sets=asked["abstain"] is not None, reasons=asked["why"])
     found: list[Answered | Unanswered] = []
     for one in answers:
-        if csv and not found:
-            table.print_header()
-        if csv and isinstance(one, Answered):
-            table.print_clip(one.ranking.to_json())
-        if jsonl:
+        if wanted.printed == "jsonl":
             lines.print(answer_json(one))
+        elif wanted.printed == "csv":
+            table.print_header()
+            if isinstance(one, Answered):
+                table.print_clip(one.ranking.to_json())
         found.append(one)
     if len(found) == 1:
         check_answered(found)  # of the only clip nothing is printed but the reason
-    if not csv and not jsonl:
-        value = answers_json(classifier, found, seen_bias, together=together, abstain=abstain)
-        show(value, printing.print_answers, json)
+    if not streams:
+        bias, allowed = asked["seen_bias"], asked["abstain"]
+        value = answers_json(classifier, found, bias, together=together, abstain=allowed)
+        show(value, printing.print_answers, wanted.printed == "json")
     for one in found:
         if isinstance(one, Unanswered):
             note(f"no answer for {one.id}: {one.reason}", "")
-    if timeline is not None:
-        for place in draw_timelines(timeline, classifier, found):
+    if wanted.timeline is not None:
+        for place in draw_timelines(wanted.timeline, classifier, found):
             note(str(place), "drawn")
     check_answered(found)
+
+
+def _first(options: Mapping[str, bool]) -> str:
+    """Returns the first option that is given; empty if none is."""
+    return next((option for option, is_given in options.items() if is_given), "")

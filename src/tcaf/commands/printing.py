@@ -4,10 +4,9 @@ Owns the look of what commands print. Takes the JSON values that `--json` prints
 the same.
 """
 
-import csv
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from rich.table import Table
 
 from tcaf.errors import STEERING, printable, shorten
 from tcaf.evaluation.scores import SCORES
+from tcaf.progress import describe_time
 
 
 class SafeConsole(Console):
@@ -44,27 +44,6 @@ def print_json(value: Any) -> None:
     """Prints a value as JSON, with the characters escaped that would steer a terminal."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
     print(STEERING.sub(lambda match: json.dumps(match[0])[1:-1], text))
-
-
-class JsonLines:
-    """Prints values as JSON, each on a line of its own as soon as it is there.
-
-    Holds on to the standard output, which a bar on the standard error takes over while it is drawn.
-    """
-
-    def __init__(self) -> None:
-        self._file = sys.stdout
-
-    def print(self, value: Any) -> None:
-        """Prints a value; nothing waits in a buffer, so that no stop loses it."""
-        self._file.write(json_line(value) + "\n")
-        self._file.flush()
-
-
-def json_line(value: Any) -> str:
-    """Returns a value as JSON in one line, with the characters escaped that steer a terminal."""
-    text = json.dumps(value, ensure_ascii=False)
-    return STEERING.sub(lambda match: json.dumps(match[0])[1:-1], text)
 
 
 def _table(*columns: str, title: str = "") -> Table:
@@ -216,14 +195,16 @@ def print_backbones(value: dict[str, Any]) -> None:
     for name, info in value.items():
         options = "".join(f", {key}={default}" for key, default in info["options"].items())
         size = f"{info['dim']} numbers" if info["dim"].isdigit() else f"the size of {info['dim']}"
+        every = "" if info["step_s"] is None else f" every {_step(info['step_s'])}"
         _print(
-            f"[bold]{name}[/]  {info['modality']}, {size} every {_step(info['step_s'])}"
+            f"[bold]{name}[/]  {info['modality'] or 'audio or visual'}, {size}{every}"
             f"{escape(options)}",
             f"    weights: {escape(info['weights'])}; licence: {escape(info['licence'])}",
         )
     _print(
         "Options follow the name, as in [bold]efficientnet_lite0:frames=4[/] or "
-        "[bold]c3d:colours=release[/]; weights=random gives initial weights, for trying things out."
+        "[bold]c3d:colours=release[/]; weights=random gives initial weights, for trying things "
+        "out. A model stands before them, as in [bold]hf:openai/clip-vit-base-patch32,frames=4[/]."
     )
 
 
@@ -336,6 +317,20 @@ def print_answers(value: dict[str, Any]) -> None:
         _print("[dim]alone: the distance, and the rank that the class has by it[/]")
 
 
+def print_arrived(time: str, value: dict[str, Any]) -> None:
+    """Prints the best answer of a file that has arrived, in a line.
+
+    Args:
+        time: of now.
+        value: of `Ranking.to_json`.
+    """
+    best = value["answers"][0]
+    chance = best["probability"]
+    said = best["class"] if chance is None else f"{best['class']}  {100 * chance:.1f} %"
+    print_line(f"{time}  {value['id']}  {_set(value['set']) if 'set' in value else said}")
+    sys.stdout.flush()
+
+
 def _alone(answer: dict[str, Any], modality: str) -> str:
     """Returns what a modality says of an answer; "-" for one that is not there."""
     found = answer["alone"].get(modality)
@@ -346,61 +341,47 @@ def _set(names: list[str]) -> str:
     return ", ".join(names) if names else "none of these"
 
 
-class AnswersCsv:
-    """Prints the answers of `tcaf predict` as CSV, a line each, clip by clip as they are found.
+class Recordings:
+    """Prints the answers of recordings, a table for each as soon as it is over."""
 
-    Names are as they are, for other programs to read; on a terminal they are made printable.
+    def __init__(self) -> None:
+        self._spans: list[dict[str, Any]] = []
 
-    Holds on to the standard output, which a bar on the standard error takes over while it is drawn.
-    """
+    def print_span(self, value: dict[str, Any]) -> None:
+        """Takes `Span.to_json`."""
+        self._spans.append(value)
 
-    COLUMNS = ("rank", "class", "probability", "distance", "seen")
-    SETS = ("in_set", "set_size")
-    REASONS = (
-        *("audio_distance", "audio_rank", "visual_distance", "visual_rank"),
-        *("nearest_training", "nearest_distance"),
-    )
+    def print_recording(self, value: dict[str, Any], names: Mapping[Any, str]) -> None:
+        """Prints the spans so far and `Recording.to_json`.
 
-    def __init__(self, *, sets: bool = False, reasons: bool = False) -> None:
-        self._more = (*(self.SETS if sets else ()), *(self.REASONS if reasons else ()))
-        self._file = sys.stdout
-        self._writer = csv.writer(self._file, lineterminator="\n")
-
-    def print_header(self) -> None:
-        """Prints the names of the columns."""
-        self._writer.writerow(("file", *self.COLUMNS, *self._more))
-        self._file.flush()
-
-    def print_clip(self, value: dict[str, Any]) -> None:
-        """Prints `Ranking.to_json`; nothing waits in a buffer, so that no stop loses it."""
-        for answer in value["answers"]:
-            more = self._more_of(value, answer)
-            row = (
-                value["id"],
-                *(answer[column] for column in self.COLUMNS),
-                *(more[column] for column in self._more),
+        Args:
+            value: of the recording.
+            names: what kinds of spans without an answer are called.
+        """
+        table = _table("from", "to", "class", "probability", "distance", "", "stretches")
+        table.columns[2].justify = "left"
+        for span in self._spans:
+            chance, distance = span["probability"], span["distance"]
+            kind = {True: "seen", False: "[magenta]unseen[/]", None: ""}[span["seen"]]
+            said = f"[dim]{names[span['kind']]}[/]" if span["class"] is None else None
+            table.add_row(
+                describe_time(span["start"]),
+                describe_time(span["end"]),
+                said or escape(span["class"]),
+                "" if chance is None else f"{100 * chance:.1f} %",
+                "" if distance is None else f"{distance:.3f}",
+                kind,
+                str(span["stretches"]),
             )
-            self._writer.writerow([self._cell(c) if isinstance(c, str) else c for c in row])
-        self._file.flush()
-
-    def _more_of(self, value: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
-        """Returns what was asked for beside the answers; None for a modality that is missing."""
-        found: dict[str, Any] = {}
-        if "set" in value:
-            found |= {"in_set": answer["class"] in value["set"], "set_size": len(value["set"])}
-        if "nearest_training" in value:
-            near = value["nearest_training"][0]
-            found |= {"nearest_training": near["class"], "nearest_distance": near["distance"]}
-            for modality in ("audio", "visual"):
-                alone = answer["alone"].get(modality, {})
-                found |= {f"{modality}_{what}": alone.get(what) for what in ("distance", "rank")}
-        return found
-
-    def _cell(self, text: str) -> str:
-        if self._file.isatty():
-            return printable(text)
-        # A file's name may be no UTF-8; it is written as the ids of a store are.
-        return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        left = "; ".join(
+            f"{describe_time(seconds)} {names[kind]}" for kind, seconds in value["left_out"].items()
+        )
+        _print(f"[bold]{escape(value['id'])}[/]")
+        if self._spans:
+            _print(table)
+        told = f"{describe_time(value['length'])} in all"
+        _print(f"[dim]{told}{f'; of them {left}' if left else ''}[/]")
+        self._spans = []
 
 
 def auxiliary_note(further: dict[str, Any]) -> str:
@@ -475,3 +456,14 @@ def print_doctor(value: dict[str, Any]) -> None:
             missing = ", ".join(found["missing"])
             install = f"pip install 'tcaf\\[{extra}]'"
             _print(f"[yellow]missing[/] {extra} (needs {missing}): {install}")
+
+
+def print_verdict(value: dict[str, Any]) -> None:
+    """Prints what was found of one file of weights."""
+    told = {
+        "trusted": "[green]can be trusted[/]",
+        "unknown": "[yellow]is what it says, no more is known[/]",
+        "wrong": "[red]cannot be trusted[/]",
+        "missing": "[yellow]could not be had[/]",
+    }[value["state"]]
+    _print(f"[bold]{escape(value['name'])}[/] {told}: {escape(value['detail'])}")

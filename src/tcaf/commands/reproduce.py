@@ -17,6 +17,7 @@ def reproduce(
     seeds: list[int] = [0, 1, 2],  # noqa: B006 - read only
     models: list[str] | None = None,
     partitions: int = 0,
+    together: bool = False,
     config: list[str] | None = None,
     options: dict[str, str] | None = None,
     jobs: int = 1,
@@ -47,6 +48,8 @@ def reproduce(
         models: rows wanted, by name, such as tcaf or avca; by default all that can be run on the
             data, of sound alone without those that need a picture.
         partitions: how many random partitions to run on in place of the store's own split.
+        together: also answer the test clips of each run together (textlda), which is transductive:
+            together.md, a table of its own about the runs of this call.
         config: presets or TOML files, in order, over those that data and systems have.
         options: settings that single systems have, for the rows that have them, as in
             `--options.num_latents 32`.
@@ -61,19 +64,18 @@ def reproduce(
     from tcaf.data.random_partitions import base_split
     from tcaf.data.store import FeatureStore
     from tcaf.experiments.layers import dataset_of
-    from tcaf.experiments.reproduce import (
-        collect,
-        collect_by_partition,
-        plan,
-        rows_outside,
-        run_jobs,
-    )
+    from tcaf.experiments.reproduce import collect, collect_by_partition, left_out, plan, run_jobs
     from tcaf.experiments.tables import paper_table
     from tcaf.files.atomic import check_folder, only_writer
     from tcaf.plugins import load_plugin
     from tcaf.reports.partitions import write_partitions
     from tcaf.reports.results import TABLE_FILES, check_results_place, write_results
+    from tcaf.reports.transductive import TOGETHER_FILE, write_together
 
+    if together and partitions:
+        raise TCAFError(
+            "--together is about the split's test clips, and --partitions looks at none of them"
+        )
     if plugin is not None:
         load_plugin(plugin)
     opened = FeatureStore.open(store)
@@ -93,8 +95,6 @@ def reproduce(
         options=typed_options(settings, options),
         partitions=partitions,
     )
-    for name, why in rows_outside(found, opened).items():
-        note(f"left out: {name}, since {why}")
     splits = {job.experiment.data.split for job in planned}
     # Beside rows of two splits the paper's numbers would be those of one.
     dataset = f"{dataset_of(opened)}_{splits.pop()}" if len(splits) == 1 else ""
@@ -108,12 +108,17 @@ def reproduce(
             scores = write_partitions(out, opened, split, by_partition, command)
         else:
             scores = write_results(out, found, collect(outcomes), dataset, command)
-    files = ["partitions.md", "partitions.csv"] if partitions else TABLE_FILES
+        if together:
+            write_together(out, collect(outcomes), opened, command)
+    files = ["partitions.md", "partitions.csv"] if partitions else [*TABLE_FILES]
+    files += [TOGETHER_FILE] * together
     show(
         [row.to_json() for row in scores],
         lambda value: printing.print_table(value, out, files),
         json,
     )
+    for name, why in left_out(found, opened, planned, models or []).items():
+        note(f"left out: {name}, since {why}")
     if failed := sum(outcome.error is not None for outcome in outcomes):
         raise TCAFError(f"{failed} of {len(outcomes)} runs failed; {out / files[0]} says why")
 

@@ -42,8 +42,9 @@ def train(
     Args:
         store: folder of a feature store, from `tcaf prepare`.
         out: folder of the run.
-        system: what to train: tcaf, attention_fusion, perceiver, cjme, avgzslnet, avca, ridge,
-            tcaf_cosine, textlda, or one of your own; textlda by default for videos, else tcaf.
+        system: what to train: tcaf, attention_fusion, perceiver, cjme, avgzslnet, avca, clipclap,
+            ridge, tcaf_cosine, textlda, aligned or your own; by default textlda for videos, else
+            tcaf.
         config: presets or TOML files in order: PRESETS.
         seed: all randomness follows from it; 0 by default.
         options: settings of the system alone, as in `--options.dropout 0.2`.
@@ -108,8 +109,9 @@ def show_settings(
 
     Args:
         store: folder of a feature store, whose data may have a preset.
-        system: what to train: tcaf, attention_fusion, perceiver, cjme, avgzslnet, avca, ridge,
-            tcaf_cosine, textlda, or one of your own; textlda by default for videos, else tcaf.
+        system: what to train: tcaf, attention_fusion, perceiver, cjme, avgzslnet, avca, clipclap,
+            ridge, tcaf_cosine, textlda, aligned or your own; by default textlda for videos, else
+            tcaf.
         config: presets or TOML files in order: PRESETS.
         seed: all randomness follows from it; 0 by default.
         options: settings of the system alone, as in `--options.dropout 0.2`.

@@ -21,6 +21,7 @@ from tcaf.errors import TCAFError
 from tcaf.evaluation.calibration import reliability
 from tcaf.evaluation.gzsl import GZSLResult, decide, join_decisions, score
 from tcaf.evaluation.temperature import probabilities
+from tcaf.systems.anchored import Anchored
 from tcaf.systems.interface import Reduces, ZeroShotModel
 from tcaf.text.spaces import ClassText
 
@@ -103,6 +104,34 @@ def distances(
     batches = kept or read_part(model, part, windows, batch_size=batch_size, device=device)
     found = _by_batch(model, part, batches, device)
     return torch.cat([batch.cpu() for batch in found])
+
+
+@torch.inference_mode()
+def equal_means(
+    model: Anchored,
+    part: EvaluationPart,
+    windows: Windows,
+    *,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    kept: Iterable[Any] | None = None,
+) -> float:
+    """Returns what raw distances have to be multiplied by to have the mean of the model's own.
+
+    Over all clips of the part and all candidates.
+
+    Raises:
+        TCAFError: there are no clips.
+    """
+    model.eval()
+    batches = kept or read_part(model, part, windows, batch_size=batch_size, device=device)
+    text = part.class_text.to(device).model_input
+    class_embedding = model.embed_text(text).class_embedding
+    own, raw = 0.0, 0.0
+    for batch in batches:
+        each = model.parts(batch, class_embedding)
+        own, raw = own + float(each[0].double().sum()), raw + float(each[1].double().sum())
+    return own / max(raw, 1e-12)
 
 
 @torch.inference_mode()

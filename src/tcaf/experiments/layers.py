@@ -17,7 +17,7 @@ from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.experiments.presets import preset_names, read_preset
 from tcaf.settings.experiment import Experiment
-from tcaf.systems.interface import System
+from tcaf.systems.interface import FEATURE_SPACES
 from tcaf.systems.reads import flattened, near_settings, unread_settings, without
 from tcaf.systems.registry import SYSTEMS, find_system
 
@@ -51,9 +51,12 @@ class Layer:
 def dataset_of(store: FeatureStore) -> str | None:
     """Returns the benchmark that a store holds, as presets and tables call it; None for others.
 
-    The authors' features are known by their classes, all of which have to be published ones.
+    The authors' features are known by their classes, all of which have to be published ones; videos
+    of a benchmark count as it where their features are those of the paper's two networks.
     """
     kind = store.source.get("kind")
+    if kind == "videos" and store.source.get("benchmark") in BENCHMARKS and _is_as_paper(store):
+        return str(store.source["benchmark"])
     if kind != "official":
         return _KINDS.get(str(kind))
     names = set(store.class_names.tolist())
@@ -61,6 +64,11 @@ def dataset_of(store: FeatureStore) -> str | None:
         if names <= set(load_benchmark(benchmark).words):
             return benchmark
     return None
+
+
+def _is_as_paper(store: FeatureStore) -> bool:
+    names = store.spec.audio_backbone, store.spec.visual_backbone
+    return tuple(name.partition(":")[0] for name in names) == ("vggish", "c3d")
 
 
 def dataset_preset(store: FeatureStore, split: str = "cls") -> str | None:
@@ -122,16 +130,33 @@ def experiment_layers(
 def _of_one_source(layers: Sequence[Layer]) -> list[Layer]:
     """Returns the layers without what presets say of another text source than the one in force.
 
-    A file of vectors or a word list of one source is nothing to another; what a person wrote stays.
+    A file of vectors, a word list or prompts of one source are nothing to another; what a person
+    wrote stays. Each text space has a source of its own.
     """
-    sources = [layer.settings.get("text", {}).get("source") for layer in layers]
-    last = next((source for source in reversed(sources) if source), None)
-    return [
-        layer
-        if layer.by_hand or source in (None, last)
-        else replace(layer, settings={n: v for n, v in layer.settings.items() if n != "text"})
-        for layer, source in zip(layers, sources, strict=True)
-    ]
+    spaces = {space for layer in layers for space in layer.settings.get("text_spaces", {})}
+    for path in (("text",), *(("text_spaces", space) for space in sorted(spaces))):
+        said = [_section(layer.settings, path) for layer in layers]
+        sources = [section.get("source") for section in said]
+        last = next((source for source in reversed(sources) if source), None)
+        layers = [
+            layer
+            if layer.by_hand or source in (None, last)
+            else replace(layer, settings=without(layer.settings, _named(section, path)))
+            for layer, source, section in zip(layers, sources, said, strict=True)
+        ]
+    return list(layers)
+
+
+def _section(settings: Mapping[str, Any], path: Sequence[str]) -> Mapping[str, Any]:
+    """Returns a section, or a section within one; nothing where it is not one."""
+    for name in path:
+        inner = settings.get(name, {})
+        settings = inner if isinstance(inner, Mapping) else {}
+    return settings
+
+
+def _named(section: Mapping[str, Any], path: Sequence[str]) -> list[str]:
+    return [".".join((*path, name)) for name in section]
 
 
 def system_layers(data: str | None, name: str) -> list[Layer]:
@@ -160,26 +185,31 @@ def resolve(layers: Sequence[Layer]) -> Experiment:
     """
     # A wrong value that a person wrote is an error, whether the system reads the setting or not.
     system = find_system(Experiment.from_layers(*(layer.settings for layer in layers)).system)
-    for layer in layers:
-        unread = unread_settings(system, layer.settings) if layer.by_hand else []
-        if unread:
+    anchored = are_anchored(layers)
+    unread_of = [unread_settings(system, layer.settings, anchored=anchored) for layer in layers]
+    for layer, unread in zip(layers, unread_of, strict=True):
+        if layer.by_hand and unread:
             where = "" if layer.name == "options" else f" ({layer.name})"
             near = did_you_mean(unread[0], near_settings(system, unread[0]))
+            if unread[0].split(".")[:2] in (["text_spaces", space] for space in FEATURE_SPACES):
+                near = "; leave it out, or set evaluation.anchored, which does"
             raise TCAFError(
                 f"system {system.name!r} does not read {shorten(unread)}{where}"
                 f"{near or '; leave it out'}"
             )
-    return Experiment.from_layers(*(_read(system, layer) for layer in layers))
+    pairs = zip(layers, unread_of, strict=True)
+    return Experiment.from_layers(*(without(layer.settings, unread) for layer, unread in pairs))
+
+
+def are_anchored(layers: Sequence[Layer]) -> bool:
+    """Returns whether layers ask for anchored distances, which read further text spaces."""
+    said = [layer.settings.get("evaluation", {}).get("anchored") for layer in layers]
+    return bool(next((each for each in reversed(said) if each is not None), False))
 
 
 def origins(layers: Sequence[Layer]) -> dict[str, str]:
     """Returns which layer each setting comes from, by its name such as `training.epochs`."""
     return {name: layer.name for layer in layers for name in flattened(layer.settings)}
-
-
-def _read(system: System, layer: Layer) -> dict[str, Any]:
-    """Returns what of a layer the system reads."""
-    return without(layer.settings, unread_settings(system, layer.settings))
 
 
 def _only(names: Sequence[str], what: str) -> str | None:

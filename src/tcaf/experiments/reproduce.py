@@ -25,13 +25,14 @@ from tcaf.data.random_partitions import base_split, partition_name
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.execution.processes import Failed, Failure, Send, answers
-from tcaf.experiments.layers import Layer, experiment_layers, resolve
+from tcaf.experiments.layers import Layer, are_anchored, experiment_layers, resolve
 from tcaf.experiments.tables import Row, Table, no_meaning, row_settings
 from tcaf.files.atomic import write_json, write_text
 from tcaf.plugins import load_plugin
-from tcaf.settings.experiment import Experiment
+from tcaf.settings.experiment import TEXT, Experiment
 from tcaf.systems.reads import read_changes, unread_settings, without
 from tcaf.systems.registry import SYSTEMS, configure, find_system
+from tcaf.text.of_backbone import resolved
 from tcaf.training.auxiliary import auxiliary_content
 from tcaf.training.observers import EpochRecord
 from tcaf.training.provenance import class_text_sha256, split_sha256
@@ -121,7 +122,7 @@ def plan(
         config: presets or TOML files, in order (`experiments.layers`).
         seeds: of the runs of each row.
         runs: folder of the run directories.
-        models: names of the rows wanted; none for all that can be run on this data.
+        models: names of the rows wanted; none for all but `left_out`.
         options: further settings for all rows that read them, nested as TOML files are.
         partitions: random partitions of the split's classes to run on in place of the split itself.
 
@@ -152,10 +153,16 @@ def plan(
         )
         for row in table.rows
     }
+    # What some rows alone read is theirs: no learning rate is asked of a closed form.
+    experiments = {
+        row.name: resolve([replace(layer, by_hand=False) for layer in layers_of[row.name]])
+        for row in rows
+    }
+    if not models:
+        rows = [row for row in rows if not _lacks_text(experiments[row.name], store)]
     jobs = []
     for row in rows:
-        # What some rows alone read is theirs: no learning rate is asked of a closed form.
-        experiment = resolve([replace(layer, by_hand=False) for layer in layers_of[row.name]])
+        experiment = experiments[row.name]
         _check_row_is_kept(row, experiment, store.spec.modalities)
         # An option that the system does not have is an error now, not after hours of other rows.
         dims = {"audio_dim": store.spec.audio_dim, "visual_dim": store.spec.visual_dim}
@@ -173,6 +180,42 @@ def plan(
     _check_some_row_reads(table.rows, layers_of, typed=False)
     _check_some_row_reads(rows, layers_of, typed=True)
     return jobs
+
+
+_NO_TEXT = (
+    "the features are of no model that embeds text too; a --config file may say of "
+    "[text_spaces.visual] and [text_spaces.audio] where they come from"
+)
+
+
+def _lacks_text(experiment: Experiment, store: FeatureStore) -> bool:
+    """Returns whether a system reads text spaces of its own which the features do not have."""
+    system = find_system(experiment.system)
+    if system.spaces == (TEXT,):
+        return False
+    try:
+        for settings in system.text_settings(experiment).values():
+            resolved(settings, store.spec)
+    except TCAFError:
+        return True
+    return False
+
+
+def left_out(
+    table: Table, store: FeatureStore, jobs: Sequence[Job], models: Sequence[str] = ()
+) -> dict[str, str]:
+    """Returns the rows that a plan has left out, and why.
+
+    Args:
+        table: what is compared.
+        store: the clips.
+        jobs: from `plan`.
+        models: as they were given to it; of rows that were named none is left out.
+    """
+    planned = {job.row.name for job in jobs}
+    absent = [row.name for row in table.rows if not models and row.name not in planned]
+    outside = rows_outside(table, store)
+    return {name: outside.get(name, _NO_TEXT) for name in absent}
 
 
 def _on_partitions(experiment: Experiment, partitions: int) -> list[Experiment]:
@@ -193,7 +236,9 @@ def _check_some_row_reads(
             name
             for layer in layers_of[row.name]
             if layer.by_hand and (layer.name == "options") == typed
-            for name in unread_settings(find_system(row.system), layer.settings)
+            for name in unread_settings(
+                find_system(row.system), layer.settings, anchored=are_anchored(layers_of[row.name])
+            )
         }
         for row in rows
     ]

@@ -114,6 +114,8 @@ def no_meaning(row: Row, modalities: Sequence[Modality]) -> str | None:
         return "it learns from sound beside picture"
     if model.get("modalities", modalities[0]) != modalities[0]:
         return f"there are no {model['modalities']} features"
+    if model.get("attention") == "full":
+        return "of one modality alone, attention to both is attention to itself"
     if model.get("attention") == "cross" and not model.get("class_token", True):
         return "one modality alone and no class token leave nothing to attend to"
     return None

@@ -7,10 +7,12 @@ with a plugin that calls `register_backbone`.
 A name carries all that features depend on, so that features of two kinds are never mixed:
 `efficientnet_lite0`, `efficientnet_lite0:frames=4`, `c3d:colours=release,weights=5d1c0f3a9b77`.
 `weights` is there where they are not the ones that the name stands for: `random`, or the beginning
-of their SHA-256.
+of their SHA-256. Of backbones that open a model by its name, that comes first:
+`hf:openai/clip-vit-base-patch32@<commit>,weights=5d1c0f3a9b77`.
 """
 
 import importlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -84,14 +86,14 @@ class VisualBackbone(Backbone, Protocol):
     Attributes:
         fps: frames per second that it wants.
         window_frames: frames that one token is made from; windows do not overlap.
-        frame_size: how frames are scaled.
+        frame_size: how frames are scaled; None leaves them as large as they are.
         takes_incomplete_windows: whether what is left over at the end of a clip is embedded too, as
             a window of fewer frames.
     """
 
     fps: float
     window_frames: int
-    frame_size: FrameSize
+    frame_size: FrameSize | None
     takes_incomplete_windows: bool
 
     def embed(
@@ -110,22 +112,25 @@ class BackboneInfo:
     """The description of a backbone, which needs none of its packages or weights.
 
     Args:
-        modality: what its tokens are made of.
-        open: what loads it, or the module whose `open_backbone` does.
+        modality: what its tokens are made of; None where the model decides.
+        open: what loads it, or the module whose `open_backbone` does; of either modality,
+            `open_audio` and `open_visual`.
         dim: size of a token; `the model` where it depends on the weights.
-        step_s: seconds per token.
+        step_s: seconds per token; None where that depends on the model.
         weights: where they come from.
         licence: of the weights.
         options: further options with their defaults; a name lists those that differ.
+        takes_model: whether the name of a model stands before the options.
     """
 
-    modality: Modality
+    modality: Modality | None
     open: OpenBackbone | str
     dim: str
-    step_s: float
+    step_s: float | None
     weights: str
     licence: str
     options: Mapping[str, str] = field(default_factory=dict)
+    takes_model: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Returns the description as JSON values; a function becomes the name of its module."""
@@ -143,16 +148,9 @@ BACKBONES: Registry[BackboneInfo] = Registry(
             0.96,
             "AudioSet, fetched on first use (289 MB)",
             "Apache-2.0",
+            {"activation": "relu"},
         ),
         "logmel": BackboneInfo("audio", "tcaf.extract.logmel", "128", 0.96, "none", "none needed"),
-        "clap": BackboneInfo(
-            "audio",
-            "tcaf.extract.clap",
-            "the model",
-            0.96,
-            "a folder of a transformers CLAP model, by --audio_weights",
-            "the model's",
-        ),
         "c3d": BackboneInfo(
             "visual",
             "tcaf.extract.c3d",
@@ -171,14 +169,27 @@ BACKBONES: Registry[BackboneInfo] = Registry(
             "Apache-2.0",
             {"frames": "16"},
         ),
-        "clip": BackboneInfo(
-            "visual",
-            "tcaf.extract.clip",
+        "hf": BackboneInfo(
+            None,
+            "tcaf.extract.hub_models",
             "the model",
-            0.64,
-            "a folder of a transformers CLIP model, by --visual_weights",
+            None,
+            "hf:ID_OR_FOLDER[@REVISION], a model of the hub that embeds text beside pictures, "
+            "videos or sounds (extra `hub`)",
             "the model's",
-            {"frames": "2"},
+            {"frames": "the model's", "seconds": "the model's"},
+            takes_model=True,
+        ),
+        "st": BackboneInfo(
+            None,
+            "tcaf.extract.sentence_models",
+            "the model",
+            None,
+            "st:ID_OR_FOLDER[@REVISION], a sentence-transformers model that takes pictures, videos "
+            "or sounds (extra `text`)",
+            "the model's",
+            {"frames": "the model's", "seconds": "the model's"},
+            takes_model=True,
         ),
     },
 )
@@ -214,11 +225,16 @@ def frames_option(name: str, options: Mapping[str, str]) -> int:
     return int(frames)
 
 
+MODEL = "model"
+"""What `parse_name` calls the name of a model, among the options."""
+
+
 def parse_name(text: str) -> tuple[str, dict[str, str]]:
-    """Splits `c3d:colours=release` into the backbone and its options.
+    """Splits `c3d:colours=release` into the backbone and its options, the model among them.
 
     Raises:
-        TCAFError: no such backbone or option, or an option without a value.
+        TCAFError: no such backbone or option, an option without a value, or no model where one is
+            needed.
     """
     name, _, rest = text.partition(":")
     if name not in BACKBONES:
@@ -227,6 +243,13 @@ def parse_name(text: str) -> tuple[str, dict[str, str]]:
         )
     known = [*BACKBONES[name].options, "weights"]
     options: dict[str, str] = {}
+    if BACKBONES[name].takes_model:
+        # Names of folders may hold commas and equals signs.
+        found = re.match(rf"(.*?)(?:,((?:{'|'.join(known)})=.*))?$", rest, re.DOTALL)
+        model, rest = found.groups(default="") if found else ("", "")
+        if not model:
+            raise TCAFError(f"backbone {name!r} needs a model: {name}:ID_OR_FOLDER[@REVISION]")
+        options[MODEL] = model
     for part in rest.split(",") if rest else ():
         key, is_given, value = part.partition("=")
         if key not in known or not is_given or not value or key in options:
@@ -238,11 +261,18 @@ def parse_name(text: str) -> tuple[str, dict[str, str]]:
     return name, options
 
 
+def takes_model(text: str) -> bool:
+    """Returns whether features are of a backbone that opens a model by its name."""
+    info = BACKBONES.get(text.partition(":")[0])
+    return info is not None and info.takes_model
+
+
 def canonical_name(name: str, options: Mapping[str, str]) -> str:
     """Returns a backbone's name with the options that differ from their defaults, sorted."""
     defaults = BACKBONES[name].options
-    named = [f"{k}={v}" for k, v in sorted(options.items()) if defaults.get(k) != v]
-    return f"{name}:{','.join(named)}" if named else name
+    named = [f"{k}={v}" for k, v in sorted(options.items()) if k != MODEL and defaults.get(k) != v]
+    model = [options[MODEL]] if MODEL in options else []
+    return f"{name}:{','.join([*model, *named])}" if model or named else name
 
 
 def open_backbone(text: str, modality: Modality, weights: Path | None = None) -> Backbone:
@@ -259,17 +289,22 @@ def open_backbone(text: str, modality: Modality, weights: Path | None = None) ->
     """
     name, options = parse_name(text)
     info = BACKBONES[name]
-    if info.modality != modality:
-        fitting = ", ".join(n for n, i in BACKBONES.items() if i.modality == modality)
+    if info.modality not in (modality, None):
+        fitting = ", ".join(n for n, i in BACKBONES.items() if i.modality in (modality, None))
         raise TCAFError(f"backbone {name!r} is {info.modality}; for {modality} there are {fitting}")
     if weights is not None and options.get("weights") == RANDOM:
         raise TCAFError(f"backbone {text!r} asks for random weights; leave out {weights}")
-    if weights is None and options.get("weights", RANDOM) != RANDOM:
+    if info.takes_model and options.get("weights") == RANDOM:
+        raise TCAFError(f"backbone {name!r} has no random weights, since its sizes come from them")
+    if weights is None and not info.takes_model and options.get("weights", RANDOM) != RANDOM:
         raise TCAFError(
             f"{text!r} needs its own weights: give their path with --{modality}_weights"
         )
     opened: OpenBackbone = (
-        importlib.import_module(info.open).open_backbone
+        getattr(
+            importlib.import_module(info.open),
+            "open_backbone" if info.modality else f"open_{modality}",
+        )
         if isinstance(info.open, str)
         else info.open
     )
@@ -278,7 +313,8 @@ def open_backbone(text: str, modality: Modality, weights: Path | None = None) ->
     wanted = canonical_name(name, options)
     if "weights" in options and backbone.name != wanted:
         raise TCAFError(
-            f"expected the weights of {wanted!r}, {weights} are those of {backbone.name!r}"
+            f"expected the weights of {wanted!r}, {weights or 'those found'} are those of "
+            f"{backbone.name!r}"
         )
     return backbone
 

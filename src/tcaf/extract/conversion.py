@@ -183,11 +183,11 @@ class Scaler:
 
     Args:
         path: of the file, for messages.
-        size: of what comes out.
+        size: of what comes out; None for that of the first frame as shown.
         pixel_aspect: width of a pixel over its height.
     """
 
-    def __init__(self, path: Path, size: FrameSize, pixel_aspect: float) -> None:
+    def __init__(self, path: Path, size: FrameSize | None, pixel_aspect: float) -> None:
         from av.video.reformatter import VideoReformatter
 
         self._path, self._size, self._pixel_aspect = path, size, pixel_aspect
@@ -210,11 +210,14 @@ class Scaler:
 
     def _scaled(self, frame: Any) -> UInt8[np.ndarray, "height width 3"]:
         is_turned, from_right, from_below = turns(display_matrix(frame))
+        if self._size is None:
+            shown = (frame.height, max(1, round(frame.width * self._pixel_aspect)))
+            self._size = FrameSize(*(shown[::-1] if is_turned else shown))
         height, width = self._size.height, self._size.width
         if is_turned:
             height, width = width, height
         if self._size.keep_aspect:
-            frame = self._cut(frame, height, width)
+            frame = self._cut(frame, self._size, height, width)
         frame = self._reformatter.reformat(
             frame, width, height, "rgb24", interpolation="BILINEAR", threads=1
         )
@@ -227,11 +230,11 @@ class Scaler:
             picture = picture[::-1]
         return np.ascontiguousarray(picture)
 
-    def _cut(self, frame: Any, height: int, width: int) -> Any:
+    def _cut(self, frame: Any, size: FrameSize, height: int, width: int) -> Any:
         """Cuts out the middle that scales to `height` x `width` as `FrameSize` says."""
         sides = (frame.height, frame.width)
         shown = (frame.height, frame.width * self._pixel_aspect)
-        scale = max(self._size.height / min(shown), height / shown[0], width / shown[1])
+        scale = max(size.height / min(shown), height / shown[0], width / shown[1])
         tall = min(sides[0], max(1, round(height / scale)))
         wide = min(sides[1], max(1, round(width / scale / self._pixel_aspect)))
         if (tall, wide) == sides:

@@ -16,7 +16,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ from tcaf.execution.processes import (
     Send,
     answers,
 )
+from tcaf.extract.backbones import takes_model
 from tcaf.extract.containers import (
     FILE_MEMORY,
     FILE_TIMEOUT_S,
@@ -80,6 +81,18 @@ class Backbones:
             self.visual,
             audio_weights=self.audio_weights,
             visual_weights=self.visual_weights,
+        )
+
+    def pinned(self, spec: FeatureSpec) -> "Backbones":
+        """Returns the same with each model of a hub at the commit that was opened.
+
+        Whatever happens there meanwhile, all processes open that, and ask no network for it.
+        """
+        audio, visual = spec.audio_backbone, spec.visual_backbone
+        return replace(
+            self,
+            audio=audio if takes_model(audio) else self.audio,
+            visual=visual if takes_model(visual) else self.visual,
         )
 
 
@@ -421,6 +434,7 @@ def extract_files(
     require_decoder()
     # They are opened here first, so that a fault of weights is reported once, before any process.
     spec = backbones.open().spec
+    backbones = backbones.pinned(spec)
     if expected is not None and spec != expected:
         raise TCAFError(
             f"expected the backbones {expected.audio_backbone} and {expected.visual_backbone}, "

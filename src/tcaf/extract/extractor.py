@@ -29,6 +29,9 @@ from tcaf.extract.tracks import TAIL_S
 WINDOWS = 16
 """Windows that are embedded together."""
 
+MOST_BYTES = 1 << 27
+"""Bytes of frames in memory, unless those of one window are more."""
+
 SILENT = 1e-3
 """Sound that never exceeds this, of 1, is silent: 60 dB below the loudest."""
 
@@ -129,9 +132,11 @@ class VisualTokens:
             change = np.maximum(frame, self._first) - np.minimum(frame, self._first)
             self._is_still = int(change.max()) <= STILL
         self._frames.append(frame)
-        if len(self._frames) == WINDOWS * self._backbone.window_frames:
+        size = self._backbone.window_frames
+        windows = max(1, min(WINDOWS, MOST_BYTES // (size * frame.nbytes)))
+        if len(self._frames) >= windows * size:
             frames, self._frames = self._frames, []
-            yield self._embedded(frames, self._backbone.window_frames)
+            yield self._embedded(frames, size)
 
     def finish(self) -> Iterator[Float[np.ndarray, "_ dim"]]:
         """Yields the tokens that are left; of less than a window one, continued with the last."""

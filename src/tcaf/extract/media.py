@@ -172,7 +172,7 @@ def read_audio(
 
 
 def read_frames(
-    path: str | Path, fps: float, size: FrameSize, *, threads: int = DECODE_THREADS
+    path: str | Path, fps: float, size: FrameSize | None, *, threads: int = DECODE_THREADS
 ) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
     """Yields a file's frames, RGB: frame k is the one that is shown at k / fps.
 
@@ -192,7 +192,11 @@ def read_frames(
 
 
 def frames_at(
-    path: str | Path, times: Iterable[float], size: FrameSize, *, threads: int = DECODE_THREADS
+    path: str | Path,
+    times: Iterable[float],
+    size: FrameSize | None,
+    *,
+    threads: int = DECODE_THREADS,
 ) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
     """Yields the frame of a file, RGB, that is shown at each of some times, until the file ends.
 
@@ -205,8 +209,8 @@ def frames_at(
     Args:
         path: of the file.
         times: in seconds since the clip's start, none before the one before it; they may never end.
-        size: how frames are scaled. What `keep_aspect` cuts off is cut before scaling, at whole
-            pixels of the file's frame.
+        size: how frames are scaled; None leaves them as large as the first is shown. What
+            `keep_aspect` cuts off is cut before scaling, at whole pixels of the file's frame.
         threads: of the decoder.
 
     Raises:

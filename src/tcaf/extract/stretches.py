@@ -39,18 +39,17 @@ class Cut:
 
     Args:
         every_s: length of a stretch, in seconds.
-        hop_s: seconds from the start of one to the start of the next; by default `every_s`, and
-            less where they overlap.
+        overlap_hop_s: seconds from the start of one to the start of the next, where they overlap;
+            None where they follow each other.
 
     Raises:
         TCAFError: a length or hop that is not above 0, or a hop above the length.
     """
 
     every_s: float
-    hop_s: float = 0.0
+    overlap_hop_s: float | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hop_s", self.hop_s or self.every_s)
         if not 0 < self.every_s < math.inf:
             raise TCAFError(f"--every must be above 0 seconds, got {self.every_s:g}")
         if not 0 < self.hop_s <= self.every_s:
@@ -58,6 +57,11 @@ class Cut:
                 f"--hop must be above 0 and at most --every, {self.every_s:g}, got {self.hop_s:g}; "
                 "stretches may overlap, not leave anything out"
             )
+
+    @property
+    def hop_s(self) -> float:
+        """Seconds from the start of one stretch to the start of the next."""
+        return self.every_s if self.overlap_hop_s is None else self.overlap_hop_s
 
     def place(self, number: int) -> tuple[float, float]:
         """Returns where a stretch begins and ends, in seconds, counted from 0."""
@@ -125,18 +129,19 @@ class _Filled:
         self._bins: deque[int] = deque()
 
     def note(self, start_s: float, end_s: float, is_empty: bool) -> None:
-        """Notes what the next part of the track is like."""
+        """Notes what the next part of the track is like: a frame, or at most `BIN_S` of sound."""
         self.length_s = end_s
-        if not is_empty:
-            behind = self._bins[-1] + 1 if self._bins else 0
-            bins = range(max(math.floor(start_s / BIN_S), behind), math.ceil(end_s / BIN_S))
-            self._bins.extend(bins)
+        # Where it begins: a frame says what is to be seen then, not until the next one.
+        tenth = math.floor(start_s / BIN_S + 1e-6)
+        if not is_empty and (not self._bins or self._bins[-1] < tenth):
+            self._bins.append(tenth)
 
     def is_within(self, start_s: float, end_s: float) -> bool:
         """Returns whether there is something in a stretch; forgets what was before it."""
-        while self._bins and (self._bins[0] + 1) * BIN_S <= start_s:
+        first, behind = (math.floor(seconds / BIN_S + 1e-6) for seconds in (start_s, end_s))
+        while self._bins and self._bins[0] < first:
             self._bins.popleft()
-        return bool(self._bins) and self._bins[0] * BIN_S < end_s
+        return bool(self._bins) and self._bins[0] < behind
 
 
 class _Tokens:

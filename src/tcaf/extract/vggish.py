@@ -6,6 +6,10 @@ audio features are the 8-bit values (Mercea et al. 2022, Sec. 4.1; Hershey et al
 
 The weights themselves are in no test: the port's names, order of axes and file formats are followed
 from its public code, the front end and the coding are checked against recorded numbers.
+
+The port ends with a ReLU, as Google's own code did until 2020; the features that were published
+with AudioSet are made without it (github.com/tensorflow/models, pull request 9080: "the released
+embeddings were pre-activation"). `vggish` is the port, `vggish:activation=none` the latter.
 """
 
 import pickletools
@@ -21,7 +25,7 @@ from einops import rearrange
 from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 
-from tcaf.errors import TCAFError
+from tcaf.errors import TCAFError, did_you_mean
 from tcaf.extract.backbones import canonical_name
 from tcaf.extract.waveform import Waveform, as_array, mono, resample
 from tcaf.files.safe_pickle import read_pickle
@@ -63,6 +67,9 @@ PCA = WeightsFile(
     1,
 )
 """What its output is rotated, whitened and centred with before it is coded in 8 bits."""
+
+ACTIVATIONS = ("relu", "none")
+"""What there is for the option `activation`."""
 
 _FFT_SAMPLES = 512
 _MEL_RANGE = 125.0, 7500.0
@@ -185,9 +192,15 @@ class VGGish(nn.Module):
 
     def forward(self, examples: Float[Tensor, "batch 96 64"]) -> Float[Tensor, "batch 128"]:
         """Returns the embedding of each log-mel example, before PCA; no number is negative."""
+        return self.fc[-1](self.before_activation(examples))
+
+    def before_activation(
+        self, examples: Float[Tensor, "batch 96 64"]
+    ) -> Float[Tensor, "batch 128"]:
+        """Returns the embedding of each log-mel example before the last ReLU."""
         maps = self.features(examples[:, None])
         # TensorFlow, whose weights these are, keeps channels last.
-        return self.fc(rearrange(maps, "batch channel time band -> batch (time band channel)"))
+        return self.fc[:-1](rearrange(maps, "batch channel time band -> batch (time band channel)"))
 
 
 class VGGishBackbone:
@@ -202,6 +215,7 @@ class VGGishBackbone:
         network: in eval mode.
         pca_eigen_vectors: see `quantise`.
         pca_means: see `quantise`.
+        activated: whether the embedding goes through the last ReLU before it is coded.
     """
 
     dim = DIM
@@ -216,9 +230,12 @@ class VGGishBackbone:
         network: VGGish,
         pca_eigen_vectors: Float[np.ndarray, "128 128"],
         pca_means: Float[np.ndarray, "128 *one"],
+        *,
+        activated: bool = True,
     ) -> None:
         self.name = name
         self.network = network
+        self.activated = activated
         self.pca = pca_eigen_vectors, pca_means
 
     @torch.inference_mode()
@@ -229,7 +246,8 @@ class VGGishBackbone:
         tokens = np.empty((len(windows), DIM), np.float32)
         for start in range(0, len(windows), _BATCH):
             examples = log_mel_of_windows(windows[start : start + _BATCH])
-            embedding = self.network(torch.from_numpy(examples)).numpy()
+            network = self.network if self.activated else self.network.before_activation
+            embedding = network(torch.from_numpy(examples)).numpy()
             tokens[start : start + _BATCH] = quantise(embedding, *self.pca)
         return tokens
 
@@ -238,25 +256,33 @@ def open_backbone(options: Mapping[str, str], weights: Path | None) -> VGGishBac
     """Loads VGGish.
 
     Args:
-        options: those of its name; `weights=random` draws weights from a fixed seed.
+        options: those of its name: `activation`, relu or none, of the embedding; `weights=random`
+            draws weights from a fixed seed.
         weights: a file of the network's weights with `pca_eigen_vectors` and `pca_means` in it, or
             a folder that holds both files of the port under their names; by default the port's
             files, fetched on first use.
 
     Raises:
-        TCAFError: weights that cannot be had, or are not those of VGGish.
+        TCAFError: weights that cannot be had, or are not those of VGGish; another activation.
     """
+    activation = options.get("activation", ACTIVATIONS[0])
+    if activation not in ACTIVATIONS:
+        raise TCAFError(
+            f"vggish: expected activation to be one of {', '.join(ACTIVATIONS)}, got {activation!r}"
+            f"{did_you_mean(activation, ACTIVATIONS)}"
+        )
+    told, activated = {"activation": activation}, activation == ACTIVATIONS[0]
     # Drawn or read right after: the default initialisation would only take time.
     with torch.device("meta"):
         network = VGGish()
     network.to_empty(device="cpu").eval()
     if options.get("weights") == RANDOM:
-        name = canonical_name("vggish", {"weights": RANDOM})
-        return VGGishBackbone(name, network, *_draw_weights(network))
+        name = canonical_name("vggish", {**told, "weights": RANDOM})
+        return VGGishBackbone(name, network, *_draw_weights(network), activated=activated)
     state, pca, mark = _read_weights(weights)
     load_into(network, state, f"the weights of VGGish in {weights or 'the cache'}")
-    name = canonical_name("vggish", {"weights": mark} if mark else {})
-    return VGGishBackbone(name, network, *pca)
+    name = canonical_name("vggish", {**told, "weights": mark} if mark else told)
+    return VGGishBackbone(name, network, *pca, activated=activated)
 
 
 def _draw_weights(

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tcaf.errors import TCAFError
+from tcaf.errors import STEERING, TCAFError
 
 
 def _sync_folder(folder: Path) -> None:
@@ -101,6 +101,12 @@ def json_text(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def json_line(value: Any) -> str:
+    """Returns a value as JSON in one line; what would steer a terminal is escaped."""
+    text = json.dumps(value, ensure_ascii=False)
+    return STEERING.sub(lambda match: json.dumps(match[0])[1:-1], text)
+
+
 def check_inside(names: Iterable[str]) -> None:
     """Checks that names of files are of files in a folder: whoever made it may name any.
 
@@ -174,7 +180,7 @@ thread's."""
 
 
 @contextmanager
-def only_writer(path: Path, *, whole: bool = False) -> Iterator[None]:
+def only_writer(path: Path, *, whole: bool = False, is_file: bool = False) -> Iterator[None]:
     """Keeps other processes from writing a folder, there or yet to come; readers are not kept out.
 
     The lock is a file beside it, `.NAME.lock`, which says who holds it and is gone afterwards. A
@@ -182,8 +188,9 @@ def only_writer(path: Path, *, whole: bool = False) -> Iterator[None]:
     nothing is kept out.
 
     Args:
-        path: of the folder.
+        path: of the folder, or of a file.
         whole: for a long work, steps of which take the lock too: this thread may take it again.
+        is_file: it is a file, not a folder.
 
     Raises:
         TCAFError: another process is at work there, or it can be no folder.
@@ -193,7 +200,8 @@ def only_writer(path: Path, *, whole: bool = False) -> Iterator[None]:
     if _WHOLE.get(path) == me:
         yield
         return
-    check_folder(path)
+    if not is_file:
+        check_folder(path)
     made = make_parents(path)
     lock = path.with_name(f".{path.name}.lock")
     handle = None

@@ -17,6 +17,10 @@ import numpy as np
 from tcaf.errors import TCAFError, did_you_mean, shorten
 
 
+class MissingColumnsError(TCAFError):
+    """A table lacks columns that it must have."""
+
+
 def is_finite_number(cell: str | bytes) -> bool:
     """Returns whether a cell of text is a number that float32 holds."""
     try:
@@ -66,6 +70,7 @@ def csv_rows(
         delimiter: what parts cells; by default commas, semicolons or tabs, as told by the names.
 
     Raises:
+        MissingColumnsError: a required column is not there.
         TCAFError: no such file, not such a table, a row with another number of cells than there are
             columns, or no row at all.
     """
@@ -134,7 +139,7 @@ def _columns(
     while columns and not columns[-1]:
         columns.pop()
     if missing := [column for column in required if column not in columns]:
-        raise TCAFError(
+        raise MissingColumnsError(
             f"{path}: expected the columns {', '.join(required)}, found "
             f"{', '.join(names) or 'none'}{did_you_mean(missing[0], names)}"
         )

@@ -112,13 +112,18 @@ def find_weights(file: WeightsFile, given: Path | None, bar: Bar = terminal_bar)
     return path
 
 
+def is_offline() -> str | None:
+    """Returns the environment variable that forbids fetching; None where none does."""
+    return next(
+        (v for v in _OFFLINE if os.environ.get(v, "").upper() in ("1", "ON", "YES", "TRUE")), None
+    )
+
+
 def _fetch(file: WeightsFile, path: Path, bar: Bar) -> None:
     """Downloads `file` to `path`, whole and of the right content or not at all."""
-    reason = None
-    for variable in _OFFLINE:
-        if os.environ.get(variable, "").upper() in ("1", "ON", "YES", "TRUE"):
-            reason = f"{variable} is set"
-    if reason is None:
+    variable = is_offline()
+    reason = f"{variable} is set"
+    if variable is None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _clear_unfinished(path)

@@ -91,8 +91,13 @@ class ClipAttention:
     spec: FeatureSpec
 
 
-def view_clip(path: Path) -> ClipView:
+def view_clip(path: Path, num_frames: int = FRAMES, bins: int = BINS) -> ClipView:
     """Reads a file once more, at low resolution; a track that cannot be used is an empty one.
+
+    Args:
+        path: of the file.
+        num_frames: how many of them are kept.
+        bins: strokes of the waveform, at most.
 
     Raises:
         TCAFError: see `extract.media`.
@@ -100,18 +105,18 @@ def view_clip(path: Path) -> ClipView:
     with warnings.catch_warnings():
         # It was said when the features were made.
         warnings.simplefilter("ignore", BrokenMediaWarning)
-        lowest, highest, sound_s = _waveform(path)
+        lowest, highest, sound_s = _waveform(path, bins)
         info = probe(path)
         stated_s = info.duration_s or sound_s
         frames, picture_s = np.zeros((0, 1, 1, 3), np.uint8), 0.0
         if info.has_video:
             aspect = (info.width or 16) / (info.height or 9)
-            frames, picture_s = _frames(path, stated_s, aspect)
+            frames, picture_s = _frames(path, stated_s, aspect, num_frames)
     return ClipView(sound_s, picture_s, frames, lowest, highest)
 
 
 def _frames(
-    path: Path, stated_s: float, aspect: float
+    path: Path, stated_s: float, aspect: float, num_frames: int
 ) -> tuple[UInt8[np.ndarray, "num_frames height width 3"], float]:
     """Returns frames evenly spread over the picture track, and its length in seconds.
 
@@ -119,23 +124,25 @@ def _frames(
     a file states need not be right.
     """
     size = FrameSize(FRAME_HEIGHT, min(max(round(FRAME_HEIGHT * aspect), 2), 8 * FRAME_HEIGHT))
-    fps = 2 * FRAMES / stated_s if stated_s > 0 else 4.0
+    fps = 2 * num_frames / stated_s if stated_s > 0 else 4.0
     kept: list[UInt8[np.ndarray, "height width 3"]] = []
     stride, count = 1, 0
     for frame in until_unusable(read_frames(path, fps, size)):
         if count % stride == 0:
             kept.append(frame)
         count += 1
-        if len(kept) == 4 * FRAMES:
+        if len(kept) == 4 * num_frames:
             kept, stride = kept[::2], 2 * stride
     if not kept:
         return np.zeros((0, 1, 1, 3), np.uint8), 0.0
-    middles = (np.arange(FRAMES) + 0.5) / FRAMES * count / stride
+    middles = (np.arange(num_frames) + 0.5) / num_frames * count / stride
     chosen = np.minimum(middles.astype(int), len(kept) - 1)
     return np.stack([kept[place] for place in chosen]), count / fps
 
 
-def _waveform(path: Path) -> tuple[Float[np.ndarray, " bins"], Float[np.ndarray, " bins"], float]:
+def _waveform(
+    path: Path, num_bins: int
+) -> tuple[Float[np.ndarray, " bins"], Float[np.ndarray, " bins"], float]:
     """Returns lowest and highest samples over the sound track, and its length in seconds."""
     size = round(BIN_S * SAMPLE_RATE)
     lows, highs, rest, count = [], [], np.zeros(0, np.float32), 0
@@ -152,7 +159,7 @@ def _waveform(path: Path) -> tuple[Float[np.ndarray, " bins"], Float[np.ndarray,
     if not count:
         return np.zeros(0, np.float32), np.zeros(0, np.float32), 0.0
     low, high = np.concatenate(lows), np.concatenate(highs)
-    starts = np.unique(np.linspace(0, len(low), BINS, endpoint=False).astype(int))
+    starts = np.unique(np.linspace(0, len(low), num_bins, endpoint=False).astype(int))
     low, high = np.minimum.reduceat(low, starts), np.maximum.reduceat(high, starts)
     return low, high, count / SAMPLE_RATE
 
@@ -161,7 +168,7 @@ def clip_attention(classifier: Classifier, video: VideoFeatures) -> ClipAttentio
     """Returns where a model looks in a clip; None for a model without a class token."""
     if not isinstance(classifier, ZeroShotClassifier):
         return None
-    model = classifier.model
+    model = classifier.trained.model
     if not isinstance(model, HasAttentionMap):
         return None
     found = model.attention_map(classifier.batch(video))
@@ -302,21 +309,36 @@ def _draw_frames(axis: Any, view: ClipView) -> None:
     height, width = view.frames.shape[1:3]
     num = int(np.clip(round(strip / box.height / (width / height)), 1, len(view.frames)))
     shown = view.frames[((np.arange(num) + 0.5) / num * len(view.frames)).astype(int)]
-    # Cut to the shape of their place, so that nothing is stretched.
-    wanted = strip / num / box.height
+    edges = np.linspace(0, view.picture_s, num + 1)
+    draw_strip(axis, shown, edges, strip / num / box.height)
+    axis.set_xlim(limits)
+
+
+def draw_strip(
+    axis: Any,
+    frames: UInt8[np.ndarray, "num height width 3"],
+    edges: Float[np.ndarray, " num_and_1"],
+    wanted: float,
+) -> None:
+    """Draws frames side by side, cut to the shape of their places, so that nothing is stretched.
+
+    Args:
+        axis: with seconds from left to right.
+        frames: in their order.
+        edges: where each begins and the last one ends, in seconds.
+        wanted: width of a place over its height.
+    """
+    height, width = frames.shape[1:3]
     tall, wide = min(height, round(width / wanted)), min(width, max(round(height * wanted), 1))
     top, left = (height - tall) // 2, (width - wide) // 2
-    edges = np.linspace(0, view.picture_s, num + 1)
-    for frame, start, end in zip(shown, edges[:-1], edges[1:], strict=True):
-        gap = 0.012 * view.picture_s / num
-        extent = (start + gap, end - gap, 0, 1)
+    gap = 0.012 * (edges[-1] - edges[0]) / max(len(frames), 1)
+    for frame, start, end in zip(frames, edges[:-1], edges[1:], strict=True):
         axis.imshow(
             frame[top : top + tall, left : left + wide],
-            extent=extent,
+            extent=(start + gap, end - gap, 0, 1),
             aspect="auto",
             interpolation="bilinear",
         )
-    axis.set_xlim(limits)
     axis.set_ylim(0, 1)
 
 

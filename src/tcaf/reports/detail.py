@@ -124,7 +124,7 @@ class Detail:
             there = (packed.lens > 0).numpy()
             inputs = packed.mean().numpy()[there]
             panels.append(MapPanel(f"{modality} inputs", tsne(inputs, 0), shown[there]))
-        text = self.trained.class_text.select(classes.ids(chosen.names)).model_input
+        text = self.trained.own_text.select(classes.ids(chosen.names)).model_input
         output = self.trained.model(batch)
         if not hasattr(output, "video_embedding"):
             raise TCAFError(f"what {self.series.name} returns has no video_embedding")

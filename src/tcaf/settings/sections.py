@@ -56,20 +56,25 @@ class TextSettings:
 
     Args:
         source: where vectors come from. `stored`: embeddings that came with the features, by class
-            name. `sentence`: a sentence encoder on the CPU, which embeds any phrase. `clip`,
-            `clap`: the text half of such a model, likewise; the other half is the backbone of that
-            name. `word2vec`, `glove`: the mean of the words' vectors in a file. `npy`: the authors'
-            .npy file of named vectors. `attributes`: a CSV with the class in the first column and
-            numbers in the others, under a header.
+            name. `sentence`: a sentence encoder on the CPU, which embeds any phrase. `hf`, `st`:
+            likewise, the text of a model of the hub, or of a sentence-transformers model, that is a
+            backbone too. `backbone`: that of the model which made the features of `modality`.
+            `word2vec`, `glove`: the mean of the words' vectors in a file. `npy`: the authors' .npy
+            file of named vectors. `attributes`: a CSV with the class in the first column and
+            numbers in the others, under a header. `none`: one number, the same for all classes.
         name: which of the embeddings kept in the store `stored` takes; by default the only ones.
-        path: the file for `word2vec` (.bin or text), `glove`, `npy` or `attributes`; the folder
-            of the transformers model for `clip` or `clap`; for `sentence` the folder of another
+        path: the file for `word2vec` (.bin or text), `glove`, `npy` or `attributes`; for `hf` and
+            `st` ID_OR_FOLDER[@REVISION] of the model; for `sentence` the folder of another
             sentence-transformers model, by default the packaged all-MiniLM-L6-v2 (384 numbers).
+        modality: for `backbone`, and for models of `hf` with a text space for each of several.
         phrases: kinds of phrases kept in the store that are embedded and averaged per class, such
             as name, verticals, description. `name` is the class name itself where the store has no
             other wording.
         phrases_file: a CSV with the columns name and phrase, several rows per class allowed, whose
             phrases are embedded in place of the store's.
+        prompts: sentences that each phrase is put into, which are averaged like phrases: one of the
+            sets general, actions, sounds, general_heard, actions_heard and sounds_heard, or a file
+            with one a line, {} for the phrase.
         normalise: whether each phrase's vector and each class's mean are scaled to length 1; if
             not, the mean of the vectors is taken as they are.
         words: give how near a class is to each of a list of words in place of its vector: `english`
@@ -79,12 +84,23 @@ class TextSettings:
     """
 
     source: Literal[
-        "stored", "sentence", "clip", "clap", "word2vec", "glove", "npy", "attributes"
+        "stored",
+        "sentence",
+        "hf",
+        "st",
+        "backbone",
+        "word2vec",
+        "glove",
+        "npy",
+        "attributes",
+        "none",
     ] = "stored"
     name: str = ""
     path: str = ""
+    modality: Literal["", "audio", "visual"] = ""
     phrases: Annotated[tuple[str, ...], Field(strict=False)] = ("name",)
     phrases_file: str = ""
+    prompts: str = ""
     normalise: bool = True
     words: str = ""
     words_temperature: Positive = 0.2
@@ -233,6 +249,10 @@ class EvaluationSettings:
             systems whose distances are of another scale than TCaF's.
         gamma_max: largest gamma of the fixed grid.
         gamma_step: distance between the gammas of the fixed grid.
+        anchored: take half of a system's distance and half of the cosine distance of the features
+            from class text in their own space, brought to the same mean, in validation, test and
+            answers; for features of models that embed text too, whose text is in the sections
+            `[text_spaces.visual]` and `[text_spaces.audio]`.
     """
 
     window_s: Positive | None = None
@@ -240,6 +260,7 @@ class EvaluationSettings:
     gamma_grid: Literal["fixed", "margins"] = "fixed"
     gamma_max: NotNegative = 3.0
     gamma_step: Positive = 0.2
+    anchored: bool = False
 
     def __post_init__(self) -> None:
         if self.gamma_grid == "margins" and (self.gamma_max, self.gamma_step) != (3.0, 0.2):

@@ -33,12 +33,15 @@ class AnnotatedVideo:
         labels: those of each segment, by its start and end in seconds, each once, sorted; those of
             the video as a whole by None.
         impossible: segments that are no stretch of time, as the file has them.
+        in_order: segment and label of each annotation as the file has them; None for the segment
+            of one that has none or an impossible one.
     """
 
     id: str
     subset: str
     labels: dict[Segment | None, list[str]]
     impossible: tuple[str, ...] = ()
+    in_order: tuple[tuple[Segment | None, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,13 @@ class Annotations:
         videos: sorted by name.
         unread: keys of the file, of videos and of annotations that say nothing here, such as
             lengths and addresses; sorted.
+        are_cut: whether the videos are the file itself, as of Kinetics, whose clips are downloaded
+            as files of their own.
     """
 
     videos: list[AnnotatedVideo]
     unread: list[str]
+    are_cut: bool = False
 
 
 def is_json(path: Path) -> bool:
@@ -75,7 +81,8 @@ def read_annotations(path: Path) -> Annotations:
     content = read_json(path, "a CSV table or ActivityNet's annotations")
     database = content.get("database") if isinstance(content, dict) else None
     unread = set(content) - {"database"} if isinstance(content, dict) else set()
-    if isinstance(content, dict) and database is None and _are_videos(content):
+    are_cut = isinstance(content, dict) and database is None and _are_videos(content)
+    if are_cut:
         database, unread = content, set()
     if not isinstance(database, dict):
         keys = shorten(content) if isinstance(content, dict) else type(content).__name__
@@ -83,11 +90,13 @@ def read_annotations(path: Path) -> Annotations:
     if not database:
         raise TCAFError(f"{path}: expected videos in `database`, found none")
     videos = [_video(path, name, entry, unread) for name, entry in sorted(database.items())]
-    return Annotations(videos, sorted(unread))
+    return Annotations(videos, sorted(unread), are_cut)
 
 
 def _are_videos(content: dict[str, Any]) -> bool:
-    return all(isinstance(each, dict) and "annotations" in each for each in content.values())
+    return bool(content) and all(
+        isinstance(each, dict) and "annotations" in each for each in content.values()
+    )
 
 
 def _video(path: Path, name: str, entry: Any, unread: set[str]) -> AnnotatedVideo:
@@ -96,11 +105,12 @@ def _video(path: Path, name: str, entry: Any, unread: set[str]) -> AnnotatedVide
         annotations = entry.get("annotations") or []
         annotations = [annotations] if isinstance(annotations, dict) else annotations
         unread |= set(entry) - {"annotations", "subset"}
-        said, impossible = set(), []
+        said, impossible, in_order = set(), [], []
         for each in annotations:
             unread |= set(each) - {"label", "segment"}
             label, given = str(each["label"]).strip(), each.get("segment")
             segment = segment_of(*given) if given else ()
+            in_order.append((segment or None, label))
             if segment is None:
                 impossible.append(json.dumps(given))
             else:
@@ -114,4 +124,4 @@ def _video(path: Path, name: str, entry: Any, unread: set[str]) -> AnnotatedVide
     labels: dict[Segment | None, list[str]] = {}
     for segment, label in sorted((s, name) for s, name in said if name):
         labels.setdefault(segment or None, []).append(label)
-    return AnnotatedVideo(name, subset, labels, tuple(impossible))
+    return AnnotatedVideo(name, subset, labels, tuple(impossible), tuple(in_order))

@@ -13,11 +13,18 @@ from pathlib import Path
 from tcaf.data.splits import PARTS
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.extract.corpus import MediaFile, Reject
-from tcaf.files.csv_tables import Row, csv_rows
+from tcaf.files.csv_tables import MissingColumnsError, Row, csv_rows
 from tcaf.sources.annotations import segment_of
 from tcaf.sources.found_files import FoundFiles, check_reach
 from tcaf.sources.media_files import SUFFIXES, media_folder, readable
-from tcaf.sources.published import OWN, check_layout, layout_of, layouts_told, read_published
+from tcaf.sources.published import (
+    BY_ID,
+    OWN,
+    check_layout,
+    layout_of,
+    layouts_told,
+    read_published,
+)
 from tcaf.text.words import foldings
 
 USES = {
@@ -113,17 +120,17 @@ def find_clips(
         raise TCAFError(f"expected a folder with media files at {folder}, found none")
     tables = [labels] if isinstance(labels, Path) else list(labels or ())
     layout = _layout(tables, layout)
+    if trimmed and layout not in BY_ID:
+        raise TCAFError(
+            f"--trimmed is of tables that list stretches of videos by their ids ({', '.join(BY_ID)}"
+            "); leave it out"
+        )
     if not tables:
         listing = _of_folders(folder)
     elif layout == OWN:
         listing = _listed(folder, tables, allow_outside)
     else:
         listing = _published(folder, tables, layout, trimmed)
-    if trimmed and layout in ("", OWN):
-        raise TCAFError(
-            "--trimmed is of tables as data sets publish them, which list stretches of videos by "
-            "their ids; leave it out"
-        )
     if any(clip.group for clip in listing.clips):
         if group:
             raise TCAFError(
@@ -291,9 +298,7 @@ def _own_rows(
 ) -> list[Row]:
     try:
         return csv_rows(table, columns, optional=optional, aliases=aliases)
-    except TCAFError as error:
-        if "expected the columns" not in str(error):
-            raise
+    except MissingColumnsError as error:
         raise TCAFError(f"{error}; or a table as published: {layouts_told()}") from None
 
 

@@ -18,6 +18,9 @@ from tcaf.sources.annotations import Annotations, is_json, read_annotations, seg
 OWN = "own"
 """The layout of tables that people write for tcaf, with the columns file and class."""
 
+BY_ID = ("vggsound", "kinetics", "activitynet", "ave")
+"""The layouts that name videos by their ids."""
+
 CLIP_S = 10
 """Seconds of a clip of VGGSound, whose table gives the start alone."""
 
@@ -144,7 +147,9 @@ def _activitynet(path: Path, into: Published) -> None:
             told = f"{video.id}: expected a label, found none"
             into.rejects.append(Reject(video.id, "no label", told))
         for segment, labels in video.labels.items():
-            into.clips += [Listed(where, video.id, n, video.subset, segment) for n in labels]
+            for name in labels:
+                said = name, video.subset, segment, video.id if found.are_cut else ""
+                into.clips.append(Listed(where, video.id, *said, cut_names=found.are_cut))
 
 
 _UCF_LINE = re.compile(r"(?:\S+/)?[^/\s]+/[^/\s]+\.\w+(?: \d+)?")

@@ -4,26 +4,29 @@ Owns making such a store and adding to one. Which files are clips and what is sa
 `labels`, the part of each `partition`.
 """
 
-import csv
-import io
 import shutil
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from tcaf.data.features import MODALITIES, Modality
+from tcaf.data.features import MODALITIES, FeatureSpec, Modality
 from tcaf.data.shards import Dtype
-from tcaf.data.splits import PARTS, Split
+from tcaf.data.splits import PARTS, Split, load_benchmark
 from tcaf.data.store import FeatureStore
 from tcaf.data.writer import StoreWriter, append_store, check_store_place, new_store
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.execution.processes import usable_cores
 from tcaf.extract.containers import FILE_TIMEOUT_S
-from tcaf.extract.corpus import Backbones, Extracted, Reject, extract_files
-from tcaf.files.atomic import needing_room, only_writer, write_text
+from tcaf.extract.corpus import Backbones, Reject, extract_files
+from tcaf.files.atomic import needing_room, only_writer
 from tcaf.progress import Track, silent
+from tcaf.sources.benchmark_videos import (
+    Vectors,
+    find_benchmark,
+    keep_benchmark,
+    read_vectors,
+)
 from tcaf.sources.labels import (
     Clip,
     Listing,
@@ -33,6 +36,7 @@ from tcaf.sources.labels import (
     group_finder,
 )
 from tcaf.sources.media_files import readable
+from tcaf.sources.outcome import Outcome, sort_out
 from tcaf.sources.partition import (
     SUBSETS,
     check_parts,
@@ -61,6 +65,8 @@ def prepare_videos(
     labels: Path | Sequence[Path] | None = None,
     layout: str = "",
     trimmed: bool = False,
+    benchmark: Literal["ucf", "vggsound", "activitynet"] | None = None,
+    text: Path | None = None,
     classes: Path | None = None,
     group: str = "",
     unseen: float = UNSEEN,
@@ -108,6 +114,11 @@ def prepare_videos(
         layout: how the tables in `labels` are laid out, where that does not show: own, LAYOUTS.
         trimmed: files that are called by the id of a video alone hold the stretch alone that a
             published table lists, and are no whole videos.
+        benchmark: one of the paper's, by the published lists of clips and classes; docs/
+            reproduce-the-paper.md walks through it. `labels` is then VGGSound's or ActivityNet's
+            own table.
+        text: for `benchmark`, the authors' word vectors (.npy) or a word2vec file, kept in the
+            store as `word2vec`, which the paper's presets read.
         classes: a CSV with the columns class and subset (train, val_unseen, test_unseen) that names
             every class; with `append` the new ones are enough.
         group: a regular expression that finds in a file's name what clips of one take share, as in
@@ -116,8 +127,7 @@ def prepare_videos(
         seed: of the rule.
         require_audio: leave out clips without sound, in place of an empty sequence.
         require_visual: leave out clips without picture.
-        audio_weights: a file or folder in place of the audio backbone's known weights; `clap` and
-            `clip` have none, and need it.
+        audio_weights: a file or folder in place of the audio backbone's known weights.
         visual_weights: the same for the visual backbone.
         plugin: a Python file that registers backbones of your own.
         workers: processes that extract; by default one for each core.
@@ -144,9 +154,26 @@ def prepare_videos(
         raise TCAFError(
             "a store is replaced or added to, not both; leave out --overwrite or --append"
         )
-    listing = find_clips(
-        folder, labels, group, layout=layout, trimmed=trimmed, allow_outside=allow_outside
-    )
+    vectors: Vectors = {}
+    if benchmark is not None:
+        given = {"classes": classes, "group": group, "layout": layout, "seed": seed}
+        given |= {"unseen": unseen != UNSEEN, "allow_outside": allow_outside}
+        if named := next((name for name, value in given.items() if value), ""):
+            raise TCAFError(
+                f"the published lists of {benchmark} say which classes are unseen and where each "
+                f"clip stands; leave --{named} out"
+            )
+        if append and text is not None:
+            raise TCAFError("a store keeps the vectors that it was made with; leave --text out")
+        vectors = read_vectors(benchmark, text)
+        tables = [labels] if isinstance(labels, Path) else labels or ()
+        listing = find_benchmark(folder, benchmark, tables, trimmed=trimmed)
+    elif text is not None:
+        raise TCAFError("--text is for the paper's benchmarks; name one with --benchmark")
+    else:
+        listing = find_clips(
+            folder, labels, group, layout=layout, trimmed=trimmed, allow_outside=allow_outside
+        )
     work = out.with_name(f"{out.name}.extracted")
     with only_writer(out, whole=True):
         store = FeatureStore.open(out) if append else None
@@ -155,11 +182,18 @@ def prepare_videos(
         if store is None:
             check_store_place(out, overwrite=overwrite)
         else:
+            if (kind := store.source.get("benchmark")) != benchmark:
+                told = f"the benchmark {kind}" if kind else "no benchmark"
+                raise TCAFError(
+                    f"store {out} is of {told}; add to it {'with' if kind else 'without'} "
+                    f"--benchmark {kind or benchmark}"
+                )
             kept = _groups_of(store, clips, group)
             clips = _not_in(store, clips, folder)
             if not clips:
                 return store
-        split = _read_partition(clips, classes, store)
+        lists = load_benchmark(benchmark) if benchmark else None
+        split = lists.splits["main"] if lists else _read_partition(clips, classes, store)
         for remark in listing.remarks:
             warnings.warn(remark, stacklevel=2)
         _warn_of_unlisted(listing, folder, store)
@@ -174,7 +208,7 @@ def prepare_videos(
             track=track,
         )
         required = {"audio": require_audio, "visual": require_visual}
-        outcome = _sort_out(found, [m for m in MODALITIES if required[m]])
+        outcome = sort_out(found, [m for m in MODALITIES if required[m]])
         outcome.rejects.extend(listing.rejects)
         done = f"the features of all {len(clips)} files are kept in {work}"
         with needing_room(work, lambda: done):
@@ -186,7 +220,7 @@ def prepare_videos(
             )
         by_id = {clip.id: clip for clip in clips}
         chosen = [by_id[extracted.id] for extracted in outcome.kept]
-        if classes is None and chosen and chosen[0].part:
+        if benchmark is None and classes is None and chosen and chosen[0].part:
             split = _joined(store, split_by_parts(chosen))
         elif store is None or split is not None:
             split = _split_of(chosen, split, unseen, seed)
@@ -194,13 +228,18 @@ def prepare_videos(
         _warn_of_parts(chosen, parts, split, kept)
         call = {"folder": readable(folder.resolve()), "seed": seed}
         call |= {"group": group} if group else {}
+        call |= {"benchmark": benchmark} if benchmark else {}
         call |= {"plugin_sha256": backbones.run_plugin()} if plugin else {}
+        call |= _models(spec, {"audio": audio_weights, "visual": visual_weights})
         opened = (
             append_store(out) if store else new_store(out, spec, dtype=dtype, overwrite=overwrite)
         )
         with needing_room(out, lambda: done), opened as writer:
             _note_source(writer, call)
-            _keep_split(writer, split, {*parts, *(store.parts if store else ())})
+            if benchmark is not None and store is None:
+                keep_benchmark(writer, benchmark, vectors)
+            splits = lists.splits if lists else {} if split is None else {"cls": split}
+            _keep_splits(writer, splits, {*parts, *(store.parts if store else ())})
             _add(writer, outcome, chosen, parts)
             outcome.write(writer.folder)
         shutil.rmtree(work)
@@ -334,6 +373,15 @@ def _joined(store: FeatureStore | None, split: Split | None) -> Split | None:
     )
 
 
+def _models(spec: FeatureSpec, weights: Mapping[Modality, Path | None]) -> dict[str, Any]:
+    """Returns which models of a hub made the features, at which commit and under which licence."""
+    from tcaf.extract.hub_models import origin_of
+
+    found = {m: origin_of(spec.backbone(m), weights[m]) for m in MODALITIES}
+    told = {modality: origin for modality, origin in found.items() if origin is not None}
+    return {"models": told} if told else {}
+
+
 def _note_source(writer: StoreWriter, call: dict[str, Any]) -> None:
     """Notes where the clips come from; of a store that is added to, beside what it says already."""
     if not writer.known:
@@ -345,17 +393,17 @@ def _note_source(writer: StoreWriter, call: dict[str, Any]) -> None:
     }
 
 
-def _keep_split(writer: StoreWriter, split: Split | None, parts: set[str]) -> None:
-    """Keeps a split if every part has clips, and warns otherwise."""
+def _keep_splits(writer: StoreWriter, splits: Mapping[str, Split], parts: set[str]) -> None:
+    """Keeps splits if every part has clips, and warns otherwise."""
     empty = [part for part in PARTS if part not in parts]
-    if split is not None and not empty:
-        writer.splits["cls"] = split
-    elif split is not None or not writer.known:
+    if splits and not empty:
+        writer.splits = {**writer.splits, **splits}
+    elif splits or not writer.known:
         warnings.warn(f"no clips for {', '.join(empty)}: {NO_SPLIT}", stacklevel=3)
 
 
 def _add(
-    writer: StoreWriter, outcome: "_Outcome", clips: Sequence[Clip], parts: Sequence[str]
+    writer: StoreWriter, outcome: Outcome, clips: Sequence[Clip], parts: Sequence[str]
 ) -> None:
     """Adds the clips of the files that are kept, and notes the others as left out."""
     for extracted, clip, part in zip(outcome.kept, clips, parts, strict=True):
@@ -372,59 +420,3 @@ def _add(
     writer.left_out = {reason: names for reason, names in left if names}
     for reject in outcome.rejects:
         writer.leave_out(reject.reason, reject.id)
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """What became of the files.
-
-    Args:
-        kept: those with features.
-        rejects: those without, or without what was required.
-    """
-
-    kept: list[Extracted]
-    rejects: list[Reject]
-
-    @property
-    def ids(self) -> set[str]:
-        """Every file's."""
-        return {one.id for one in self.kept} | {one.id for one in self.rejects}
-
-    def write(self, folder: Path) -> None:
-        """Writes rejects.csv, and notes.csv about files kept though something is amiss.
-
-        What such tables in the folder say of other files stays.
-        """
-        rejects = [(reject.id, reject.reason, reject.detail) for reject in self.rejects]
-        notes = [(extracted.id, note) for extracted in self.kept for note in extracted.notes]
-        tried = self.ids
-        for name, header, rows in (
-            ("rejects.csv", ("file", "reason", "detail"), rejects),
-            ("notes.csv", ("file", "note"), notes),
-        ):
-            before = _table_rows(folder / name) if (folder / name).is_file() else []
-            others = [row for row in before if row[0] not in tried]
-            text = io.StringIO()
-            csv.writer(text, lineterminator="\n").writerows([header, *others, *rows])
-            write_text(folder / name, text.getvalue())
-
-
-def _table_rows(path: Path) -> list[list[str]]:
-    """Returns the rows of a table that `_Outcome` wrote, which may have none."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.reader(file))[1:]
-
-
-def _sort_out(found: Sequence[Extracted | Reject], required: Sequence[Modality]) -> _Outcome:
-    kept: list[Extracted] = []
-    rejects: list[Reject] = []
-    for one in found:
-        if isinstance(one, Reject):
-            rejects.append(one)
-        elif missing := [m for m in one.missing if m in required]:
-            reason = f"no {missing[0]} track"
-            rejects.append(Reject(one.id, reason, f"{one.id} has no {missing[0]} track"))
-        else:
-            kept.append(one)
-    return _Outcome(kept, rejects)

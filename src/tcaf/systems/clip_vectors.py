@@ -9,6 +9,7 @@ packed tokens, without a loop over clips. `docs/systems.md` has the meaning in p
 - *products* of how much each modality changes and of where to, at one time and across lags: what
   goes up when the other does, and on which side of a pause.
 - *order*: the course of each modality, along its leading directions of change.
+- *deviation*: how far each number of a modality strays from its mean over the clip, whenever.
 """
 
 from collections.abc import Iterator
@@ -223,3 +224,16 @@ def products(
 def unit_means(packed: Packed) -> Float[Tensor, "batch dim"]:
     """Returns the mean token of each clip at unit length; 0 for a clip without tokens."""
     return F.normalize(packed.mean(), dim=1)
+
+
+def relative_deviations(packed: Packed) -> Float[Tensor, "batch dim"]:
+    """Returns the standard deviation of each number over a clip, by the size of its tokens.
+
+    That is in units of the root mean square length of the clip's tokens, so that no scaling of the
+    features matters; when something happens makes no difference, nor do seconds per token. 0 for a
+    clip of one token or none.
+    """
+    count = packed.lens.clamp_min(1).to(packed.tokens)[:, None]
+    variance = packed.packing.sum(deviations(packed).square()) / count
+    power = (packed.packing.sum(packed.tokens.square()) / count).sum(dim=1, keepdim=True)
+    return (variance / power.clamp_min(torch.finfo(power.dtype).tiny)).sqrt()

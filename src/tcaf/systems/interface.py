@@ -33,6 +33,9 @@ from tcaf.systems.stages import (
     TrainingPart,
 )
 
+FEATURE_SPACES: tuple[Modality, ...] = ("visual", "audio")
+"""The text spaces of features as they are, called as the modality that each is the space of."""
+
 
 @settings("model", kw_only=True)
 class FeatureConfig:
@@ -138,6 +141,24 @@ class Reduces(Protocol):
 
 
 @runtime_checkable
+class ReadsTime(Protocol):
+    """A model that says itself how much of a clip's time it reads, after its fit.
+
+    Of others their system says it (`System.reads_time`).
+    """
+
+    @property
+    def reads_seconds(self) -> bool:
+        """Whether it matters when tokens are."""
+        ...
+
+    @property
+    def reads_many(self) -> bool:
+        """Whether it matters if a clip is one token or many with the same mean."""
+        ...
+
+
+@runtime_checkable
 class Together(Protocol):
     """A model that can answer many clips at once, each in the light of all others (transductive).
 
@@ -181,7 +202,9 @@ class System:
         auxiliary_fit: the same with further labelled videos, in place of what other systems do with
             these: their labels are further classes (`TrainingPart.with_further_classes`).
         start_fit: the same with the classes of a ready model; systems without it refuse data.start.
-        training_free: the model is ready as it is built; validation chooses gamma alone.
+        training_free: the model is ready as it is built; validation chooses gamma.
+        choices: of a training-free system whose model can be one of several (`Chooses`), how many;
+            validation chooses an epoch, as it chooses a fit's regulariser.
         spaces: the text spaces that it reads: `text` is the section text, others are those of
             `Experiment.text_spaces`. Of a single one, model, objective and fit are given the matrix
             of text embeddings; of several a `ClassText`, the matrices by space.
@@ -210,6 +233,7 @@ class System:
     start_fit: NewStartFit | None = None
     training_free: bool = False
     needs_both: bool = False
+    choices: Callable[[Experiment], int] | None = None
     averages: bool = False
     spaces: tuple[str, ...] = (TEXT,)
     ignores: frozenset[str] = frozenset()
@@ -230,6 +254,8 @@ class System:
         for name in ("negatives", "optimiser"):
             if getattr(self, name) and self.objective is None:
                 raise TCAFError(f"system {self.name!r} has {name} but no objective to go with")
+        if self.choices is not None and not self.training_free:
+            raise TCAFError(f"system {self.name!r} has choices but is not training_free")
         if not self.name.isidentifier():
             raise TCAFError(f"a system's name is one word like my_model, got {self.name!r}")
         given_spaces: Any = self.spaces
@@ -248,12 +274,23 @@ class System:
             )
 
     def text_settings(self, experiment: Experiment) -> dict[str, TextSettings]:
-        """Returns where class vectors come from, for each text space that the system reads.
+        """Returns where class vectors come from, for each text space that a run reads.
 
         Raises:
             TCAFError: the experiment does not have one of them.
         """
-        return {space: text_settings(experiment, space) for space in self.spaces}
+        spaces = self.all_spaces(experiment)
+        # What an anchor is compared with need not be named: it is the text of the features' model.
+        known: dict[str, TextSettings] = {
+            m: TextSettings(source="backbone", modality=m) for m in FEATURE_SPACES if m in spaces
+        }
+        experiment = replace(experiment, text_spaces={**known, **experiment.text_spaces})
+        return {space: text_settings(experiment, space) for space in spaces}
+
+    def all_spaces(self, experiment: Experiment) -> tuple[str, ...]:
+        """Returns the text spaces that a run reads: the system's own, then those of anchors."""
+        anchors = FEATURE_SPACES if experiment.evaluation.anchored else ()
+        return tuple(dict.fromkeys([*self.spaces, *anchors]))
 
     def reads_time(self, experiment: Experiment) -> bool:
         """Returns whether the model sees more of a clip than the mean over time."""
@@ -322,8 +359,10 @@ class System:
         return TrainingFreeStage(model, number, experiment)
 
     def stage_1_epochs(self, experiment: Experiment) -> int:
-        """Returns how long stage 1 lasts: without training, for the one epoch to be validated."""
-        return 1 if self.training_free else experiment.training.epochs
+        """Returns how long stage 1 lasts: without training, for as many epochs as are validated."""
+        if self.training_free:
+            return 1 if self.choices is None else self.choices(experiment)
+        return experiment.training.epochs
 
     def stage_2_epochs(self, experiment: Experiment, best: int) -> range:
         """Returns the epochs of stage 2: all up to the last, of a fit the chosen regulariser alone.

@@ -10,7 +10,7 @@ from typing import Any
 from tcaf.settings.experiment import TEXT, Experiment
 from tcaf.settings.fidelity import Fidelity
 from tcaf.settings.sections import ModelSettings
-from tcaf.systems.interface import InputConfig, System, TextSpacesConfig
+from tcaf.systems.interface import FEATURE_SPACES, InputConfig, System, TextSpacesConfig
 from tcaf.systems.registry import find_system
 
 _WINDOWS = frozenset(
@@ -47,13 +47,14 @@ def own_options(system: System) -> list[str]:
     return [each.name for each in fields(system.config) if each.name not in given]
 
 
-def reads_setting(system: System, name: str) -> bool:
+def reads_setting(system: System, name: str, *, anchored: bool = False) -> bool:
     """Returns whether a system's run depends on a setting.
 
     Args:
         system: the entry.
         name: of the setting, as `training.epochs`, `options.num_latents` or
             `text_spaces.clip.source`.
+        anchored: whether distances are, which reads the text spaces of features too.
     """
     section, _, field = name.partition(".")
     if name.startswith("data.auxiliary"):
@@ -65,7 +66,7 @@ def reads_setting(system: System, name: str) -> bool:
     if name in system.ignores or section in system.ignores:
         return False
     if section == "text_spaces":
-        return field.partition(".")[0] in system.spaces
+        return field.partition(".")[0] in (*system.spaces, *(FEATURE_SPACES if anchored else ()))
     if section == TEXT or name == "fidelity.class_vectors":
         return TEXT in system.spaces
     own = {each.name for each in fields(system.config)}
@@ -85,9 +86,12 @@ def reads_setting(system: System, name: str) -> bool:
     return descends if name in _SCHEDULE else True
 
 
-def unread_settings(system: System, settings: Mapping[str, Any]) -> list[str]:
-    """Returns the settings, by dotted name, that a system does not read."""
-    return [name for name in flattened(settings) if not reads_setting(system, name)]
+def unread_settings(
+    system: System, settings: Mapping[str, Any], *, anchored: bool = False
+) -> list[str]:
+    """Returns the settings, by dotted name, that a system does not read; see `reads_setting`."""
+    names = flattened(settings)
+    return [name for name in names if not reads_setting(system, name, anchored=anchored)]
 
 
 def near_settings(system: System, name: str) -> list[str]:
@@ -138,10 +142,15 @@ def without(settings: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]
     return only(settings, flattened(settings).keys() - set(names))
 
 
+def _unread(experiment: Experiment, value: Mapping[str, Any]) -> list[str]:
+    anchored = experiment.evaluation.anchored
+    return unread_settings(find_system(experiment.system), value, anchored=anchored)
+
+
 def read_settings(experiment: Experiment) -> dict[str, Any]:
     """Returns the settings that the experiment's system reads, nested as TOML files are."""
     value = experiment.to_json()
-    return without(value, unread_settings(find_system(experiment.system), value))
+    return without(value, _unread(experiment, value))
 
 
 def read_changes(experiment: Experiment) -> dict[str, Any]:
@@ -151,4 +160,4 @@ def read_changes(experiment: Experiment) -> dict[str, Any]:
     make no difference.
     """
     value = experiment.changes()
-    return without(value, unread_settings(find_system(experiment.system), value))
+    return without(value, _unread(experiment, value))

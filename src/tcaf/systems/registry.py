@@ -18,20 +18,23 @@ from tcaf.plugins import Registry
 from tcaf.settings.experiment import Experiment
 from tcaf.settings.sections import ModelSettings
 from tcaf.settings.validation import check_values
+from tcaf.systems.aligned import Aligned, AlignedConfig, num_choices
 from tcaf.systems.attention_fusion import AttentionFusion
 from tcaf.systems.avca import AVCA, AVCAConfig, avca_objective
 from tcaf.systems.avgzslnet import AVGZSLNet, AVGZSLNetConfig, avgzslnet_objective
 from tcaf.systems.cjme import CJME, CJMEConfig, cjme_objective
-from tcaf.systems.interface import FeatureConfig, System, TextSpacesConfig
+from tcaf.systems.clipclap import ClipClap, ClipClapConfig, clipclap_objective
+from tcaf.systems.interface import FEATURE_SPACES, FeatureConfig, System, TextSpacesConfig
 from tcaf.systems.joint_space import TCAFConfig, used_modalities
 from tcaf.systems.perceiver import Perceiver, PerceiverConfig
 from tcaf.systems.ridge import Ridge, RidgeConfig, RidgeFit
 from tcaf.systems.tcaf import TCAF, tcaf_objective
 from tcaf.systems.tcaf_cosine import TCAFCosine, TCAFCosineConfig, tcaf_cosine_objective
-from tcaf.systems.textlda import TextLDA, TextLDAConfig
+from tcaf.systems.textlda import TextLDA
 from tcaf.systems.textlda_auxiliary import AuxiliaryFit
 from tcaf.systems.textlda_fit import TextLDAFit
 from tcaf.systems.textlda_start import StartFit
+from tcaf.systems.textlda_vectors import TextLDAConfig
 
 SYSTEMS: Registry[System] = Registry("system")
 """All systems by name, in the order in which tables show them."""
@@ -153,6 +156,17 @@ for _system in (
     System("cjme", "CJME", CJMEConfig, CJME, cjme_objective, **_AVERAGED),
     System("avgzslnet", "AVGZSLNet", AVGZSLNetConfig, AVGZSLNet, avgzslnet_objective, **_AVERAGED),
     System("avca", "AVCA", AVCAConfig, AVCA, avca_objective, **_AVERAGED),
+    System(
+        "clipclap",
+        "ClipClap",
+        ClipClapConfig,
+        ClipClap,
+        clipclap_objective,
+        averages=True,
+        needs_both=True,
+        spaces=FEATURE_SPACES,
+        ignores=frozenset({"fidelity.text_statistics"}),
+    ),
     System("ridge", "Ridge", RidgeConfig, Ridge, fit=RidgeFit, averages=True, ignores=_UNSCALED),
     System(
         "tcaf_cosine",
@@ -171,6 +185,16 @@ for _system in (
         auxiliary_fit=AuxiliaryFit,
         start_fit=StartFit,
         ignores=_UNSCALED,
+    ),
+    System(
+        "aligned",
+        "Aligned",
+        AlignedConfig,
+        Aligned,
+        training_free=True,
+        choices=num_choices,
+        spaces=FEATURE_SPACES,
+        ignores=_UNSCALED | _NO_TIME | {"data.average"},
     ),
 ):
     register(_system)

@@ -240,8 +240,17 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
+@runtime_checkable
+class Chooses(Protocol):
+    """A model that learns nothing, of which validation chooses one of several."""
+
+    def choose(self, epoch: int) -> None:
+        """Becomes the one of an epoch."""
+        ...
+
+
 class TrainingFreeStage(_WithWeights):
-    """A model that has nothing to learn; its one epoch is there to be validated.
+    """A model that has nothing to learn; an epoch is there to be validated.
 
     Args:
         model: already on its device.
@@ -252,7 +261,9 @@ class TrainingFreeStage(_WithWeights):
     def run_epoch(
         self, epoch: int, learning_rate: float, report: Report = unwatched
     ) -> dict[str, float]:
-        """Leaves the model as it is."""
+        """Leaves the model as it is, or takes the epoch's choice (`Chooses`)."""
+        if isinstance(self.model, Chooses):
+            self.model.choose(epoch)
         return {"loss": 0.0}
 
 

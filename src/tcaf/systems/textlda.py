@@ -1,6 +1,6 @@
 """TextLDA: discriminant analysis whose class means are predicted from class text.
 
-Owns the product's own system, in closed form. A clip is one vector x (`clip_vectors`). Linear
+Owns the product's own system, in closed form. A clip is one vector x (`textlda_vectors`). Linear
 discriminant analysis whitens it by the scatter within classes, shrunk towards a sphere,
 
     z(x) = diag((1 - rho) e + rho mean(e))^(-1/2) U' (x - mu),    scatter = U diag(e) U',
@@ -18,34 +18,21 @@ that lack the other. An epoch is one choice of rho, lambda and of the blocks of 
 of `textlda_fit.choices`; validation chooses.
 """
 
-import math
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
 from tcaf.data.features import MODALITIES, Modality
-from tcaf.data.packed import Packed
 from tcaf.errors import TCAFError
-from tcaf.settings.validation import Count, NotNegative, settings
-from tcaf.systems import clip_vectors
 from tcaf.systems.blocks import check_dims, check_text
-from tcaf.systems.interface import ClassEmbeddings, InputConfig
+from tcaf.systems.interface import ClassEmbeddings
 from tcaf.systems.textlda_together import moved
-
-NUM_LAGS = 31
-
-PRODUCT_DIRECTIONS = 2
-"""Of the leading directions of change, those of which products are taken."""
-
-FREQUENCY = 2.0**0.5
-"""Standard deviation of the random features' frequencies."""
+from tcaf.systems.textlda_vectors import ClipVectors, Sized, TextLDAConfig
 
 SAME_TEXT = 1e-5
 """What the cosine of two texts may lack of 1 and be one class."""
@@ -53,31 +40,12 @@ SAME_TEXT = 1e-5
 KERNEL_WIDTH = 0.36
 """How far the cosine of two texts falls until their kernel is 1 / e."""
 
-LATER = ("seen_counts", "source_text", "source_map", "source_mean")
-"""Weights that files of older models lack, and which are empty there."""
-
 READ_OUTS: Mapping[str, tuple[Modality, ...]] = {
     "both": MODALITIES,
     "visual": ("visual",),
     "audio": ("audio",),
 }
 """What each read-out reads. The first that is fitted and whose modalities a clip has answers."""
-
-
-@settings("options", kw_only=True)
-class TextLDAConfig(InputConfig):
-    """What `TextLDA` is built from.
-
-    Args:
-        kappa: how many clips a class's text is worth beside the clips that it has.
-        time: whether a clip's course in time is read beside its means: `chosen` by validation, or
-            `on`, or `off`. Clips of one token a modality have none.
-        num_random: random features of what changes together.
-    """
-
-    kappa: NotNegative = 50.0
-    time: Literal["chosen", "on", "off"] = "chosen"
-    num_random: Count = 400
 
 
 @dataclass(frozen=True)
@@ -99,159 +67,16 @@ class Blocks:
     Args:
         clips: how many there are.
         answers: by read-out, the clips that it answers for; read-outs without any are left out.
-        blocks: of the vectors of all clips, by read-out.
+        blocks: of the vectors of all clips, by read-out and name; those that the vectors read, and
+            others that they may come to.
     """
 
     clips: int
     answers: Mapping[str, Bool[Tensor, " batch"]]
-    blocks: Mapping[str, Sequence[Float[Tensor, "batch _"]]]
+    blocks: Mapping[str, Mapping[str, Float[Tensor, "batch _"]]]
 
     def __len__(self) -> int:
         return self.clips
-
-
-class _Sized(nn.Module):
-    """A module whose buffers take the shapes of what is loaded into them: data decides those."""
-
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
-        for name, buffer in self._buffers.items():
-            if name in LATER and buffer is not None:
-                state_dict.setdefault(prefix + name, buffer[:0])
-            kept = state_dict.get(prefix + name)
-            if buffer is not None and kept is not None and kept.ndim == buffer.ndim:
-                self._buffers[name] = buffer.new_empty(kept.shape)
-        super()._load_from_state_dict(state_dict, prefix, *rest)
-
-
-class ClipVectors(_Sized):
-    """What turns clips into vectors, learnt from clips: lags, their statistics, directions.
-
-    Without lags, vectors are means alone.
-
-    Args:
-        config: dimensions, and how many random features.
-    """
-
-    lags: Float[Tensor, " num_lags"]
-    together_mean: Float[Tensor, " num_lags"]
-    together_scale: Float[Tensor, ""]
-    frequencies: Float[Tensor, "num_lags num_random"]
-    phases: Float[Tensor, " num_random"]
-
-    def __init__(self, config: TextLDAConfig) -> None:
-        super().__init__()
-        self.register_buffer("lags", torch.zeros(0))
-        self.register_buffer("together_mean", torch.zeros(0))
-        self.register_buffer("together_scale", torch.zeros(()))
-        self.register_buffer("frequencies", FREQUENCY * torch.randn(NUM_LAGS, config.num_random))
-        self.register_buffer("phases", 2 * torch.pi * torch.rand(config.num_random))
-        for modality in MODALITIES:
-            self.register_buffer(f"{modality}_directions", torch.zeros(0, config.dim(modality)))
-
-    def directions(self, modality: Modality) -> Float[Tensor, "num_directions dim"]:
-        """Returns the directions along which a modality's course is followed."""
-        found: Tensor = getattr(self, f"{modality}_directions")
-        return found
-
-    @property
-    def reads_time(self) -> bool:
-        """Whether vectors hold more than means."""
-        return len(self.lags) > 0
-
-    def without_time(self) -> "ClipVectors":
-        """Returns a copy whose vectors are means alone; it keeps the random numbers."""
-        found = deepcopy(self)
-        found.lags = self.lags[:0]
-        found.together_mean = self.together_mean[:0]
-        for modality in MODALITIES:
-            setattr(found, f"{modality}_directions", self.directions(modality)[:0])
-        return found
-
-    def sizes(self, modalities: Sequence[Modality]) -> list[int]:
-        """Returns the sizes of `blocks`."""
-        means = sum(self.directions(modality).shape[1] for modality in modalities)
-        if not self.reads_time:
-            return [means]
-        courses = [
-            clip_vectors.POLYNOMIALS * len(self.directions(modality)) for modality in modalities
-        ]
-        between = [len(self.lags), len(self.phases)] if len(modalities) > 1 else []
-        return [means, *between, *courses, sum(self.product_sizes(modalities))]
-
-    def product_sizes(self, modalities: Sequence[Modality]) -> list[int]:
-        """Returns how many products there are: across modalities if there are two, then of each."""
-        channels = [1 + len(self.directions(m)[:PRODUCT_DIRECTIONS]) for m in modalities]
-        steps = len(self.lags) // 2 + 1
-        across = [(2 * steps - 1) * math.prod(channels)] if len(channels) > 1 else []
-        return [*across, *(steps * size**2 for size in channels)]
-
-    def columns(self, modality: Modality) -> Int[Tensor, " dim"]:
-        """Returns which numbers of the vector of both modalities are those of one alone."""
-        audio, visual = (self.directions(each).shape[1] for each in MODALITIES)
-        first = 0 if modality == "audio" else audio
-        found = [torch.arange(first, first + (audio if modality == "audio" else visual))]
-        if self.reads_time:
-            *sizes, _ = self.sizes(MODALITIES)
-            sizes += self.product_sizes(MODALITIES)
-            for place in (-5, -2) if modality == "audio" else (-4, -1):
-                start = sum(sizes[:place])
-                found.append(torch.arange(start, start + sizes[place]))
-        return torch.cat(found).to(self.lags.device)
-
-    def blocks(
-        self, batch: FeatureBatch, modalities: Sequence[Modality]
-    ) -> list[Float[Tensor, "batch _"]]:
-        """Returns the blocks of the clips' vectors for a read-out: means first.
-
-        Args:
-            batch: the clips.
-            modalities: that the read-out reads.
-        """
-        given = [batch.modality(modality) for modality in modalities]
-        means = torch.cat([clip_vectors.unit_means(packed) for packed in given], dim=1)
-        if not self.reads_time:
-            return [means]
-        courses = [
-            clip_vectors.course(packed, self.directions(modality))
-            for packed, modality in zip(given, modalities, strict=True)
-        ]
-        grids = self._grids(given, modalities)
-        lags = range(len(self.lags) // 2 + 1)
-        alone = [clip_vectors.products(grid, grid, lags) for grid in grids]
-        if len(given) == 1:
-            return [means, *courses, *alone]
-        audio, visual = grids
-        across = [
-            clip_vectors.products(audio, visual, lags),
-            clip_vectors.products(visual, audio, lags[1:]),
-        ]
-        lagged = self.together(batch)
-        seen = (lagged - self.together_mean) * self.together_scale
-        shapes = clip_vectors.random_features(seen, self.frequencies, self.phases)
-        return [means, lagged, shapes, *courses, torch.cat([*across, *alone], dim=1)]
-
-    def _grids(
-        self, given: Sequence[Packed], modalities: Sequence[Modality]
-    ) -> list[Float[Tensor, "batch num_steps num_channels"]]:
-        """Returns how clips change in some modalities, at the same even steps of time."""
-        step_s = float(self.lags[1] - self.lags[0])
-        ends = [clip_vectors.ends(packed) for packed in given]
-        first = torch.stack([each for each, _ in ends]).amin(dim=0)
-        last = torch.stack([each for _, each in ends]).amax(dim=0)
-        span_s = float((last - first).clamp_min(0).max())
-        # Steps lie at multiples: one before the first token, one behind the last.
-        steps = int(span_s / step_s) + 3
-        return [
-            clip_vectors.on_a_grid(
-                packed, self.directions(modality)[:PRODUCT_DIRECTIONS], step_s, first, steps
-            )
-            for packed, modality in zip(given, modalities, strict=True)
-        ]
-
-    def together(self, batch: FeatureBatch) -> Float[Tensor, "batch num_lags"]:
-        """Returns how sound and picture of each clip change together."""
-        audio, visual = (clip_vectors.change(batch.modality(modality)) for modality in MODALITIES)
-        return clip_vectors.together(batch.audio, batch.visual, audio, visual, self.lags)
 
 
 def text_kernel(
@@ -261,7 +86,7 @@ def text_kernel(
     return torch.exp((phi @ other.T - 1) / KERNEL_WIDTH)
 
 
-class ReadOut(_Sized):
+class ReadOut(Sized):
     """From the vectors of clips and the text of classes to one space.
 
     Empty until it is fitted, and where no clip to learn from has its modalities. Has sources where
@@ -328,7 +153,7 @@ class ReadOut(_Sized):
 def _check_fit(model: "TextLDA", _: object) -> None:
     """Refuses weights that are not of one model, or of a release whose vectors held less."""
     for name, read in READ_OUTS.items():
-        dim, wanted = model.read_out(name).dim, sum(model.vectors.sizes(read))
+        dim, wanted = model.read_out(name).dim, model.vectors.dim(read)
         if dim not in (0, wanted):
             raise RuntimeError(
                 f"the read-out {name!r} takes vectors of {dim} numbers and is given {wanted}; "
@@ -358,6 +183,16 @@ class TextLDA(nn.Module):
         """The modalities that it was fitted on; before that, both."""
         fitted = {m for name, read in READ_OUTS.items() if self.read_out(name).dim for m in read}
         return tuple(m for m in MODALITIES if m in fitted) or MODALITIES
+
+    @property
+    def reads_seconds(self) -> bool:
+        """Whether it matters when tokens are: not to means and deviations."""
+        return self.vectors.reads_time
+
+    @property
+    def reads_many(self) -> bool:
+        """Whether it matters if a clip is one token or many with the same mean."""
+        return self.vectors.reads_time or self.vectors.reads_spread
 
     def read_out(self, name: str) -> ReadOut:
         """Returns the read-out of both modalities, or of one."""
@@ -393,14 +228,12 @@ class TextLDA(nn.Module):
         """
         found = self.reduced(batch) if isinstance(batch, FeatureBatch) else batch
         parts = []
-        for name, read in READ_OUTS.items():
+        for name in READ_OUTS:
             read_out = self.read_out(name)
             z = self.text_mean.new_zeros(len(found), read_out.dim)
             if name in found.answers:
-                # Without time the means are all, which come first.
-                blocks = found.blocks[name][: len(self.vectors.sizes(read))]
                 own = found.answers[name][:, None]
-                z = torch.where(own, read_out.clips(torch.cat(list(blocks), dim=1)), z)
+                z = torch.where(own, read_out.clips(self.vectors.vector(found.blocks[name])), z)
             parts.append(z)
         return TextLDAOutput(torch.cat(parts, dim=1))
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tcaf.data.batches import FeatureBatch
 from tcaf.systems.stages import AuxiliaryPart
-from tcaf.systems.textlda import READ_OUTS, ClipVectors, ReadOut, TextLDA, text_kernel
+from tcaf.systems.textlda import READ_OUTS, ReadOut, TextLDA, text_kernel
 from tcaf.systems.textlda_fit import (
     Choice,
     Course,
@@ -29,6 +29,7 @@ from tcaf.systems.textlda_fit import (
     read_moments,
     share_moments,
 )
+from tcaf.systems.textlda_vectors import ClipVectors
 
 OWN_SHARE = 0.2
 """Share of the classes' own scatter in the one that whitens."""
@@ -53,6 +54,36 @@ class _Sums(Moments):
         self.sums.index_add_(0, labels, x.double())
 
 
+def further_moments(
+    further: AuxiliaryPart | None, vectors: ClipVectors
+) -> dict[str, tuple[Moments, Moments]]:
+    """Reads videos with labels once.
+
+    Args:
+        further: the videos; None stands for none.
+        vectors: what turns them into vectors.
+
+    Returns:
+        For each read-out the moments around groups, and the counts and sums of labels.
+    """
+    text = vectors.lags.new_zeros(0, 1) if further is None else further.class_text.model_input
+    text = text.double()
+    around, labels = (
+        {name: kind(vectors.dim(read), len(text), text) for name, read in READ_OUTS.items()}
+        for kind in (Moments, _Sums)
+    )
+    for batch, clip, label in () if further is None else further.batches():
+        groups = batch.known_labels
+        for name, own, x in read_moments(vectors, batch):
+            grouped = groups[own] >= 0
+            around[name].add(x[grouped], groups[own][grouped])
+            place, here = own.cumsum(dim=0) - 1, own[clip]
+            labels[name].add(x[place[clip[here]]], label[here])
+    share_moments(vectors, around)
+    share_moments(vectors, labels)
+    return {name: (around[name], labels[name]) for name in READ_OUTS}
+
+
 class AuxiliaryScatter(Scatter):
     """What a read-out learns from its clips and from further ones.
 
@@ -74,7 +105,6 @@ class AuxiliaryScatter(Scatter):
     ) -> None:
         self.around = around
         super().__init__(moments, sizes)
-        self.has_labels = len(labels.counts) > 0
         there = labels.counts > 0
         self.label_counts = labels.counts[there]
         self.label_means = labels.sums[there] / self.label_counts[:, None]
@@ -96,8 +126,6 @@ class AuxiliaryScatter(Scatter):
         kappa: float,
     ) -> float:
         """Sets a read-out to the solution of a choice: see `Scatter.fill`."""
-        if not self.has_labels:
-            return super().fill(read_out, phi, choice, kappa)
         text = self.source_text(phi)
         return self.predict_from(read_out, text, self.source_map(text, choice), choice, kappa)
 
@@ -188,28 +216,9 @@ class AuxiliaryFit(TextLDAFit):
         """Returns what a read-out learns from its clips and the further ones."""
         around, labels = self.further[name]
         phi = F.normalize(self.label_text - self.text_mean, dim=1)
-        return AuxiliaryScatter(moments, vectors.sizes(READ_OUTS[name]), around, labels, phi)
+        sizes = [*vectors.sizes(READ_OUTS[name]).values()]
+        return AuxiliaryScatter(moments, sizes, around, labels, phi)
 
     def _read_outs(self, vectors: ClipVectors, course: Course | None) -> dict[str, Scatter]:
-        self.further = self._further(vectors)
+        self.further = further_moments(self.auxiliary, vectors)
         return super()._read_outs(vectors, course)
-
-    def _further(self, vectors: ClipVectors) -> dict[str, tuple[Moments, Moments]]:
-        """Reads the further clips once: their moments around groups, and the sums of labels."""
-        around, labels = (
-            {
-                name: kind(sum(vectors.sizes(read)), len(self.label_text), self.label_text)
-                for name, read in READ_OUTS.items()
-            }
-            for kind in (Moments, _Sums)
-        )
-        for batch, clip, label in () if self.auxiliary is None else self.auxiliary.batches():
-            groups = batch.known_labels
-            for name, own, x in read_moments(vectors, batch):
-                grouped = groups[own] >= 0
-                around[name].add(x[grouped], groups[own][grouped])
-                place, here = own.cumsum(dim=0) - 1, own[clip]
-                labels[name].add(x[place[clip[here]]], label[here])
-        share_moments(vectors, around)
-        share_moments(vectors, labels)
-        return {name: (around[name], labels[name]) for name in READ_OUTS}

@@ -18,7 +18,8 @@ from tcaf.data.features import MODALITIES
 from tcaf.data.packed import Packed
 from tcaf.errors import TCAFError
 from tcaf.systems import clip_vectors
-from tcaf.systems.textlda import NUM_LAGS, READ_OUTS, ClipVectors, ReadOut, TextLDA, TextLDAConfig
+from tcaf.systems.textlda import READ_OUTS, ReadOut, TextLDA
+from tcaf.systems.textlda_vectors import NUM_LAGS, ClipVectors, TextLDAConfig
 
 SHRINKAGES = (0.5, 0.05, 0.1, 0.2, 0.35, 0.65)
 """rho: how far the scatter is taken for a sphere; the default first, as in the others."""
@@ -45,23 +46,29 @@ class Choice:
         rho: shrinkage of the scatter.
         lambda_: ridge of the regression from text.
         time: whether the blocks of time are read.
+        spread: whether deviations over time are.
         start: whether the classes of a ready model are sources too.
     """
 
     rho: float
     lambda_: float
     time: bool
+    spread: bool = False
     start: bool = False
 
 
 def choices(config: TextLDAConfig) -> list[Choice]:
-    """Returns what validation chooses among, one an epoch; those that read time come first."""
-    return [Choice(r, lam, t) for t, r, lam in product(times(config), SHRINKAGES, SMOOTHINGS)]
+    """Returns what validation chooses among, one an epoch; those that read more come first."""
+    return [
+        Choice(rho, lam, time, spread)
+        for (time, spread), rho, lam in product(kinds(config), SHRINKAGES, SMOOTHINGS)
+    ]
 
 
-def times(config: TextLDAConfig) -> tuple[bool, ...]:
-    """Returns whether time is read, of which validation may choose."""
-    return {"chosen": (True, False), "on": (True,), "off": (False,)}[config.time]
+def kinds(config: TextLDAConfig) -> list[tuple[bool, bool]]:
+    """Returns whether time and whether deviations are read, of which validation may choose."""
+    offered = {"chosen": (True, False), "on": (True,), "off": (False,)}
+    return [*product(offered[config.time], offered[config.spread])]
 
 
 class Moments:
@@ -117,7 +124,7 @@ def read_moments(
     chosen = {"both": audio & visual, "visual": visual & ~audio, "audio": audio & ~visual}
     for name, own in chosen.items():
         if bool(own.any()):
-            yield name, own, torch.cat(vectors.blocks(batch, READ_OUTS[name]), dim=1)[own]
+            yield name, own, vectors.vector(vectors.blocks(batch, READ_OUTS[name]))[own]
 
 
 def share_moments(vectors: ClipVectors, moments: dict[str, Moments]) -> None:
@@ -296,7 +303,8 @@ class Scatter:
 class TextLDAFit:
     """All clips of a stage reduced to second moments, from which every choice is solved at once.
 
-    One pass over the clips, and another where their course in time is read.
+    One pass over the clips, another where their course in time is read, and as many again where
+    deviations are read as well as not.
 
     Args:
         model: whose weights are set.
@@ -320,8 +328,10 @@ class TextLDAFit:
         self.text_mean = self.source_text(text).mean(dim=0)
         self.phi = F.normalize(text - self.text_mean, dim=1)
         self.course = None if model.config.time == "off" else Course(model.config)
-        self.means = model.vectors.without_time()
-        self.solved = {False: (self.means, self._read_outs(self.means, self.course))}
+        self.vectors = model.vectors
+        self.taught: ClipVectors | None = None
+        spread = self.choices[0].spread
+        self.solved = {(False, spread): self._solvable(spread, self.course)}
         if self.course and not self.course.found:
             self.course = None
 
@@ -342,13 +352,11 @@ class TextLDAFit:
             )
         choice = self.choices[epoch - 1]
         time = choice.time and self.course is not None
-        if time not in self.solved:
-            assert self.course is not None
-            vectors = self.means.without_time()
-            self.course.teach(vectors)
-            self.course.changes.clear()
-            self.solved[True] = vectors, self._read_outs(vectors, None)
-        self.model.vectors, scatters = self.solved[time]
+        kind = time, choice.spread
+        if kind not in self.solved:
+            found = self._read_time(choice.spread) if time else self._solvable(choice.spread, None)
+            self.solved[kind] = found
+        self.model.vectors, scatters = self.solved[kind]
         self.model.text_mean.copy_(self.text_mean)
         kappa = self.model.config.kappa
         losses = [
@@ -360,7 +368,25 @@ class TextLDAFit:
             "rho": choice.rho,
             "lambda": choice.lambda_,
             "time": float(time),
+            **({"spread": float(choice.spread)} if self.model.config.spread != "off" else {}),
         }
+
+    def _solvable(
+        self, spread: bool, course: Course | None
+    ) -> tuple[ClipVectors, dict[str, Scatter]]:
+        """Returns vectors without time, and what read-outs learn from them."""
+        vectors = self.vectors.without_time(spread)
+        return vectors, self._read_outs(vectors, course)
+
+    def _read_time(self, spread: bool) -> tuple[ClipVectors, dict[str, Scatter]]:
+        """Returns vectors with time, and what read-outs learn from them."""
+        if self.taught is None:
+            assert self.course is not None
+            self.taught = self.vectors.without_time(spread)
+            self.course.teach(self.taught)
+            self.course.changes.clear()
+        vectors = self.taught.with_spread(spread)
+        return vectors, self._read_outs(vectors, None)
 
     def source_text(
         self, text: Float[Tensor, "num_seen text_dim"]
@@ -370,13 +396,13 @@ class TextLDAFit:
 
     def scatter(self, name: str, vectors: ClipVectors, moments: Moments) -> Scatter:
         """Returns what a read-out learns from the moments of its clips."""
-        return Scatter(moments, vectors.sizes(READ_OUTS[name]))
+        return Scatter(moments, [*vectors.sizes(READ_OUTS[name]).values()])
 
     def _read_outs(self, vectors: ClipVectors, course: Course | None) -> dict[str, Scatter]:
         """Reads all clips once, and returns what each read-out learns from."""
         like = self.phi
         moments = {
-            name: Moments(sum(vectors.sizes(read)), len(self.phi), like)
+            name: Moments(vectors.dim(read), len(self.phi), like)
             for name, read in READ_OUTS.items()
         }
         for batch in self.batches:

@@ -14,6 +14,7 @@ sources with clips alone. Validation chooses whether the rows are sources at all
 """
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import product
 
 import torch
@@ -23,9 +24,18 @@ from torch import Tensor
 
 from tcaf.data.batches import FeatureBatch
 from tcaf.systems.stages import AuxiliaryPart, StartPart
-from tcaf.systems.textlda import READ_OUTS, ClipVectors, ReadOut, TextLDA, TextLDAConfig
+from tcaf.systems.textlda import READ_OUTS, ReadOut, TextLDA
 from tcaf.systems.textlda_auxiliary import AuxiliaryFit, AuxiliaryScatter, noisy_kernel
-from tcaf.systems.textlda_fit import SHRINKAGES, SMOOTHINGS, Choice, Moments, Scatter, times
+from tcaf.systems.textlda_fit import (
+    SHRINKAGES,
+    SMOOTHINGS,
+    Choice,
+    Moments,
+    Scatter,
+    TextLDAFit,
+    kinds,
+)
+from tcaf.systems.textlda_vectors import ClipVectors, TextLDAConfig
 
 CLIPS_OF_ROW = 1000.0
 """Clips that a row counts as: ImageNet has about as many pictures of each class."""
@@ -33,8 +43,10 @@ CLIPS_OF_ROW = 1000.0
 
 def start_choices(config: TextLDAConfig) -> list[Choice]:
     """Returns what validation chooses among: as many as without a start, of every other rho."""
-    tried = product(times(config), (True, False), SHRINKAGES[::2], SMOOTHINGS)
-    return [Choice(rho, lambda_, time, start) for time, start, rho, lambda_ in tried]
+    tried = product(kinds(config), (True, False), SHRINKAGES[::2], SMOOTHINGS)
+    return [
+        Choice(rho, lambda_, time, spread, start) for (time, spread), start, rho, lambda_ in tried
+    ]
 
 
 class StartScatter(AuxiliaryScatter):
@@ -78,7 +90,9 @@ class StartScatter(AuxiliaryScatter):
     ) -> float:
         """Sets a read-out to the solution of a choice: see `Scatter.fill`."""
         if not choice.start:
-            return super().fill(read_out, phi, choice, kappa)
+            # Without labels of further videos as if there were no sources but classes.
+            fill = super().fill if len(self.label_phi) else partial(Scatter.fill, self)
+            return fill(read_out, phi, choice, kappa)
         text = torch.cat([self.source_text(phi), self.row_phi])
         return self.predict_from(read_out, text, self.joint_map(text, choice), choice, kappa)
 
@@ -161,7 +175,8 @@ class StartFit(AuxiliaryFit):
     def scatter(self, name: str, vectors: ClipVectors, moments: Moments) -> Scatter:
         """Returns what a read-out learns from its clips and, of pictures, from the network."""
         if "visual" not in READ_OUTS[name]:
-            return super().scatter(name, vectors, moments)
+            kind = TextLDAFit if self.auxiliary is None else AuxiliaryFit
+            return kind.scatter(self, name, vectors, moments)
         around, labels = self.further[name]
         label_phi, row_phi = (
             F.normalize(text - self.text_mean, dim=1) for text in (self.label_text, self.row_text)
@@ -169,5 +184,5 @@ class StartFit(AuxiliaryFit):
         visual_dim = self.rows.shape[1]
         first = 0 if name == "visual" else self.model.config.audio_dim
         columns = torch.arange(first, first + visual_dim, device=self.rows.device)
-        sizes = vectors.sizes(READ_OUTS[name])
+        sizes = [*vectors.sizes(READ_OUTS[name]).values()]
         return StartScatter(moments, sizes, around, labels, label_phi, self.rows, row_phi, columns)

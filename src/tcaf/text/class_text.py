@@ -21,8 +21,10 @@ from tcaf.data.store import CACHE_PREFIX, FeatureStore
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.files.digests import file_digest
 from tcaf.pretrained.fetch import files_digest
+from tcaf.pretrained.hub import find_model
 from tcaf.settings.sections import TextSettings
-from tcaf.text.encoders import PACKAGED_MODEL, SentenceEncoder, TowerEncoder, packaged_model
+from tcaf.text.encoders import PACKAGED_MODEL, AlignedEncoder, SentenceEncoder, packaged_model
+from tcaf.text.of_backbone import BACKBONE, NoText, resolved
 from tcaf.text.phrases import BY_CLASS_NAME as BY_CLASS_NAME
 from tcaf.text.phrases import class_phrases, read_phrases
 from tcaf.text.sources import NamedVectors, TextSource, read_attributes, read_named_vectors
@@ -41,13 +43,13 @@ _NEEDS = {
 }
 """The sources that read the file at `path`, and what they expect there."""
 
-_NEEDS_FOLDER = {
-    "clip": "the folder of a transformers CLIP model",
-    "clap": "the folder of a transformers CLAP model",
+_NEEDS_MODEL = {
+    "hf": "a model that embeds text beside pictures, videos or sounds, ID_OR_FOLDER[@REVISION]",
+    "st": "a sentence-transformers model, ID_OR_FOLDER[@REVISION]",
 }
-"""The sources that read the folder at `path`, and what they expect there."""
+"""The sources that open the model that `path` names, and what they expect of it."""
 
-_KEPT = ("sentence", "clip", "clap", "word2vec", "glove")
+_KEPT = ("sentence", "hf", "st", "word2vec", "glove")
 """The sources slow enough for their embeddings to be kept with the store."""
 
 
@@ -60,23 +62,27 @@ def open_text_source(settings: TextSettings, store: FeatureStore | None = None) 
 
     Args:
         settings: which source, and which file of it.
-        store: where `stored` embeddings lie; the other sources need none.
+        store: where `stored` embeddings lie, and whose features `backbone` goes by; the other
+            sources need none.
 
     Raises:
         TCAFError: a setting that the source does not read, a missing or damaged file, a missing
             package, or a store without such embeddings.
     """
+    settings = _of_store(settings, store)
     _check(settings)
     if settings.source == "stored":
         return _open_stored(settings, store)
+    if settings.source == "none":
+        return NoText()
+    if settings.source in _NEEDS_MODEL:
+        return _open_model(settings)
     path = Path(settings.path)
     if settings.source == "sentence":
         if settings.path:
             return SentenceEncoder(path, f"sentence encoder {path}")
         folder, version = packaged_model()
         return SentenceEncoder(folder, f"sentence encoder {PACKAGED_MODEL} {version}")
-    if settings.source == "clip" or settings.source == "clap":
-        return TowerEncoder(path, settings.source, f"{settings.source} model {path}")
     name = f"{settings.source} file {path}"
     if settings.source == "npy":
         return NamedVectors(name, read_named_vectors(path), fold=True)
@@ -87,21 +93,41 @@ def open_text_source(settings: TextSettings, store: FeatureStore | None = None) 
     return WordVectors(name, TextWordTable(path))
 
 
+def _of_store(settings: TextSettings, store: FeatureStore | None) -> TextSettings:
+    """Returns settings with the source that `backbone` stands for."""
+    return settings if store is None else resolved(settings, store.spec)
+
+
+def _open_model(settings: TextSettings) -> TextSource:
+    files = find_model(settings.path)
+    name = f"{settings.source} model {files.name}"
+    if settings.source == "st":
+        return SentenceEncoder(files.folder, name)
+    return AlignedEncoder(files.folder, settings.modality or None, name)
+
+
 def _check(settings: TextSettings) -> None:
     """Refuses settings that would be passed over in silence, and files that are not there."""
     source = settings.source
     if settings.name and source != "stored":
         raise TCAFError(f"text.name {settings.name!r} is for the source stored, not for {source}")
-    if settings.path and source == "stored":
-        others = ", ".join(["sentence", *_NEEDS_FOLDER, *_NEEDS])
+    if settings.path and source in ("stored", "none"):
+        others = ", ".join(["sentence", *_NEEDS_MODEL, *_NEEDS])
         raise TCAFError(
-            f"text.path {settings.path!r} is not read by the source stored; set text.source to "
+            f"text.path {settings.path!r} is not read by the source {source}; set text.source to "
             f"one of {others}"
         )
-    if source in BY_CLASS_NAME and (settings.phrases_file or tuple(settings.phrases) != ("name",)):
+    if source == BACKBONE:
+        raise TCAFError(
+            "the source backbone goes by the features of a store, and there is none here"
+        )
+    if settings.modality and source not in (BACKBONE, "hf"):
+        raise TCAFError(f"text.modality is for the sources backbone and hf, not for {source}")
+    worded = settings.phrases_file or settings.prompts or tuple(settings.phrases) != ("name",)
+    if source in BY_CLASS_NAME and worded:
         raise TCAFError(
             f"the source {source} has one vector per class and embeds no phrases; leave "
-            "text.phrases and text.phrases_file out, or choose another text.source"
+            "text.phrases, text.phrases_file and text.prompts out, or choose another text.source"
         )
     if settings.words:
         if source in (*BY_CLASS_NAME, "npy"):
@@ -112,7 +138,7 @@ def _check(settings: TextSettings) -> None:
         word_list_file(settings.words)
     if not settings.phrases:
         raise TCAFError("text.phrases is empty; expected kinds of phrases such as name")
-    needed = {**_NEEDS, **_NEEDS_FOLDER}.get(source)
+    needed = {**_NEEDS, **_NEEDS_MODEL}.get(source)
     if needed and not settings.path:
         raise TCAFError(f"the source {source} needs {needed}: set text.path")
     files = [(settings.path, _NEEDS[source])] if source in _NEEDS else []
@@ -171,6 +197,7 @@ def embed_classes(
             vector; a vector that is not finite or, if it is to be normalised, zero.
     """
     vectors = _embed(settings, class_names, store, phrases, source)
+    settings = _of_store(settings, store)
     return _in_words(settings, vectors, lambda: source or open_text_source(settings, store))
 
 
@@ -178,6 +205,7 @@ def average_names(
     settings: TextSettings,
     names: Mapping[str, Sequence[str]],
     vectors: Mapping[str, Float[np.ndarray, " _"]],
+    store: FeatureStore | None = None,
 ) -> Float[np.ndarray, "num_classes text_dim"]:
     """Returns what `embed_classes` does of classes by their names alone, embedded already.
 
@@ -185,10 +213,12 @@ def average_names(
         settings: the source, and the list of words.
         names: of each class.
         vectors: of each name, from `embed_classes` without the list of words.
+        store: that names were embedded for.
     """
+    settings = _of_store(settings, store)
     known = NamedVectors("names that are embedded", vectors)
     means = average_phrases(known, names, settings.normalise)
-    return _in_words(settings, means, lambda: open_text_source(settings))
+    return _in_words(settings, means, lambda: open_text_source(settings, store))
 
 
 def _in_words(
@@ -216,6 +246,7 @@ def _embed(
     source: TextSource | None,
 ) -> Float[np.ndarray, "num_classes text_dim"]:
     """Returns the mean of each class's phrases, before words come in."""
+    settings = _of_store(settings, store)
     _check(settings)
     phrases_of = class_phrases(settings, class_names, store, phrases)
     if source is not None:
@@ -331,6 +362,7 @@ def _cache_key(settings: TextSettings, phrases_of: Mapping[str, Sequence[str]]) 
         "normalise": settings.normalise,
         "phrases": phrases_of,
     }
+    content |= {"modality": settings.modality} if settings.modality else {}
     text = json.dumps(content, sort_keys=True)
     return CACHE_PREFIX + hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -346,12 +378,14 @@ def text_origin(settings: TextSettings) -> list[str]:
         nothing for a source that reads none, or where none is there.
 
     Raises:
-        TCAFError: the package of the sentence encoder is not installed.
+        TCAFError: the package of the sentence encoder is not installed, or a model cannot be had.
     """
     path, package = Path(settings.path), []
     if settings.source == "sentence" and not settings.path:
         path, version = packaged_model()
         package = [PACKAGED_MODEL, version]
+    elif settings.source in _NEEDS_MODEL:
+        path = find_model(settings.path).folder
     elif not settings.path:
         return []
     if not path.is_dir():

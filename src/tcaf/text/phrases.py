@@ -7,6 +7,7 @@ from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.files.csv_tables import csv_rows
 from tcaf.settings.sections import TextSettings
+from tcaf.text.prompts import prompted, read_prompts
 from tcaf.text.words import as_words
 
 BY_CLASS_NAME = ("stored", "attributes")
@@ -22,7 +23,7 @@ def class_phrases(
     """Returns what is embedded for each class; a phrase that a class has twice counts once.
 
     Args:
-        settings: the kinds of phrases, or the file of them.
+        settings: the kinds of phrases or the file of them, and the prompts around each.
         class_names: the classes, known to the store or not.
         store: where phrases by kind lie.
         phrases: phrases of some classes, in place of all others that these have.
@@ -44,12 +45,14 @@ def class_phrases(
         listed = _phrases_of_file(settings.phrases_file, asked)
     else:
         listed = _phrases_of_store(settings.phrases, asked, {} if store is None else store.phrases)
+    templates = read_prompts(settings.prompts)
     result = {}
     for name in class_names:
         stripped = (phrase.strip() for phrase in (given[name] if name in given else listed[name]))
-        result[name] = list(dict.fromkeys(phrase for phrase in stripped if phrase))
-        if not result[name]:
+        found = list(dict.fromkeys(phrase for phrase in stripped if phrase))
+        if not found:
             raise TCAFError(f"class {name!r} has no phrase to embed")
+        result[name] = prompted(found, templates)
     return result
 
 

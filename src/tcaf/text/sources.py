@@ -3,8 +3,6 @@
 Owns what a source is (`TextSource`), the reading of tables, and the encoders: phrases go in, one
 vector each comes out, as the origin has it. Word files are `word_vectors`. Does not choose phrases,
 average or normalise: that is `text`.
-
-`load_tower` loads one half of a CLIP or CLAP model: the text half here, the other for a backbone.
 """
 
 from collections.abc import Mapping, Sequence

@@ -82,6 +82,10 @@ class ClassText(Mapping[str, Tensor]):
         """
         return self if len(self) > 1 else next(iter(self.spaces.values()))
 
+    def only(self, spaces: Iterable[str]) -> "ClassText":
+        """Returns the text in some of the spaces, in their order."""
+        return ClassText({space: self.spaces[space] for space in spaces})
+
     def select(self, rows: Any) -> "ClassText":
         """Returns the text of some of the classes, such as each clip's own.
 

@@ -25,12 +25,11 @@ from tcaf.files.csv_tables import csv_rows
 from tcaf.files.digests import file_digest
 from tcaf.settings.experiment import Experiment
 from tcaf.settings.sections import TextSettings
-from tcaf.systems.registry import find_system
 from tcaf.systems.stages import AuxiliaryPart
 from tcaf.text.class_text import BY_CLASS_NAME, embed_classes
 from tcaf.text.phrases import class_phrases, read_phrases
 from tcaf.text.spaces import ClassText, naming_space
-from tcaf.training.unseen import called, names_alone, near_unseen
+from tcaf.training.unseen import called, learnt_spaces, names_alone, near_unseen
 
 LEAST_VIDEOS = 2
 """Videos that a label needs to be learnt from."""
@@ -222,7 +221,7 @@ def find_auxiliary(experiment: Experiment, store: FeatureStore) -> AuxiliaryVide
     if not path:
         return None
     further = _open(path, store)
-    spaces = find_system(experiment.system).text_settings(experiment)
+    spaces = learnt_spaces(experiment)
     for space, settings in spaces.items():
         with naming_space(space, spaces):
             if settings.source in BY_CLASS_NAME:

@@ -123,7 +123,7 @@ def evaluate_run(
         raise TCAFError(f"{run} holds no gamma; give --gamma, or --search_gamma to look for one")
     thresholds = None if abstain is None else trained.thresholds(abstain)
     place = pick_device(device)
-    model = trained.model.to(place)
+    model = trained.answering.to(place)
     clips = EvaluationPart(opened, rows, trained.classes, trained.class_text)
     windows = find_system(trained.system).windows(experiment, training=False)
     batch_size = experiment.evaluation.batch_size

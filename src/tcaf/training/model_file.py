@@ -20,7 +20,8 @@ from tcaf.evaluation.together import TogetherChoice
 from tcaf.files.atomic import check_content, parse_json
 from tcaf.files.sealed import read_sealed, write_sealed
 from tcaf.settings.experiment import Experiment
-from tcaf.systems.interface import Together
+from tcaf.systems.anchored import Anchored
+from tcaf.systems.interface import FEATURE_SPACES, ReadsTime, Together
 from tcaf.systems.registry import SYSTEMS, find_system
 from tcaf.text.spaces import ClassText, in_space
 from tcaf.training.numbers import check_numbers
@@ -52,6 +53,7 @@ class HeaderContent(BaseModel):
     seen: list[str]
     gamma: float | None
     experiment: dict[str, Any] | None
+    anchor: float | None = None
     together: TogetherContent | None = None
 
 
@@ -73,6 +75,7 @@ class TrainedModel:
             likewise.
         together: gamma and temperature of clips that are answered together; None for systems that
             cannot, and models of older releases.
+        anchor: scale of raw distances (`systems.anchored`); None where distances are not anchored.
     """
 
     system: str
@@ -85,6 +88,20 @@ class TrainedModel:
     temperature: float | None = None
     conformity: Conformity | None = None
     together: TogetherChoice | None = None
+    anchor: float | None = None
+
+    @property
+    def answering(self) -> Any:
+        """What gives distances: the model, or the model with anchors."""
+        if self.anchor is None:
+            return self.model
+        spaces = find_system(self.system).spaces
+        return Anchored(self.model, spaces, self.anchor, self.class_text.dims)
+
+    @property
+    def own_text(self) -> ClassText:
+        """The class text that the model itself reads."""
+        return self.class_text.only(find_system(self.system).spaces)
 
     @property
     def settings(self) -> Experiment:
@@ -120,6 +137,10 @@ class TrainedModel:
         Raises:
             TCAFError: the system cannot answer so, or the model is of an older release.
         """
+        if self.anchor is not None:
+            raise TCAFError(
+                f"{where} has anchored distances, and clips are not answered together by these"
+            )
         if not isinstance(self.model, Together):
             raise TCAFError(
                 f"the system {self.system!r} answers each clip by itself and has no way to answer "
@@ -160,7 +181,9 @@ class TrainedModel:
                     f"holds those of {found_from!r}"
                 )
             steps = self.spec.step_s(modality), spec.step_s(modality)
-            if steps[0] != steps[1] and self._reads_time:
+            # One token may stand for the whole clip, or seconds per token differ.
+            matters = self._reads_many if None in steps else self._reads_seconds
+            if steps[0] != steps[1] and matters:
                 told = [
                     "one token a clip" if s is None else f"a token every {s:g} s" for s in steps
                 ]
@@ -170,8 +193,20 @@ class TrainedModel:
                 )
 
     @property
-    def _reads_time(self) -> bool:
+    def _reads_seconds(self) -> bool:
         """Whether seconds per token matter to the model."""
+        own = isinstance(self.model, ReadsTime)
+        return self.model.reads_seconds if own else self._reads_sequences
+
+    @property
+    def _reads_many(self) -> bool:
+        """Whether it matters to the model if a clip is one token or many."""
+        own = isinstance(self.model, ReadsTime)
+        return self.model.reads_many if own else self._reads_sequences
+
+    @property
+    def _reads_sequences(self) -> bool:
+        """Whether the system sees more of a clip than its mean."""
         experiment = self.experiment
         return experiment is None or find_system(self.system).reads_time(experiment)
 
@@ -201,8 +236,18 @@ def load_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], Any]:
         ) from None
 
 
-def save_model(path: Path, trained: TrainedModel) -> None:
-    """Writes a model and all that is needed to predict with it into one file."""
+def save_model(path: Path, trained: TrainedModel, *, compact: bool = False) -> None:
+    """Writes a model and all that is needed to predict with it into one file.
+
+    Args:
+        path: of the file.
+        trained: the model.
+        compact: write matrices in float16, which is half as large; they are read back in the type
+            that they had, with three digits.
+
+    Raises:
+        TCAFError: compact, and a number is beyond float16.
+    """
     header = {
         "format": MODEL_FORMAT,
         "version": VERSION,
@@ -213,14 +258,28 @@ def save_model(path: Path, trained: TrainedModel) -> None:
         "seen": sorted(trained.classes.seen),
         "gamma": trained.gamma,
         "temperature": trained.temperature,
+        "anchor": trained.anchor,
         "together": asdict(trained.together) if trained.together else None,
         "experiment": trained.experiment.to_json() if trained.experiment else None,
     }
     weights = {f"model.{name}": value for name, value in trained.model.state_dict().items()}
     text = {in_space("text_embedding", space): t for space, t in trained.class_text.items()}
+    if compact:
+        weights, text = ({n: _halved(n, t) for n, t in each.items()} for each in (weights, text))
     kept = trained.conformity
     scores = {f"conformity.{h}": from_numpy(getattr(kept, h)) for h in HALVES} if kept else {}
     save_tensors(path, {**weights, **text, **scores}, header)
+
+
+def _halved(name: str, tensor: Tensor) -> Tensor:
+    """Returns a matrix in float16; vectors and numbers, among them counts, as they are."""
+    if tensor.ndim < 2 or not tensor.is_floating_point():
+        return tensor
+    found = tensor.half()
+    if not bool(found.isfinite().all()):
+        peak = float(tensor.abs().max())
+        raise TCAFError(f"a compact model holds numbers up to 65504; {name} has {peak:g}")
+    return found
 
 
 def load_model(path: str | Path) -> TrainedModel:
@@ -250,7 +309,8 @@ def load_model(path: str | Path) -> TrainedModel:
             "the file that registers it with --plugin"
         )
     together = header.get("together")
-    numbers = {"gamma": header["gamma"], "temperature": header.get("temperature")}
+    names = ("gamma", "temperature", "anchor")
+    numbers = {name: header.get(name) for name in names}
     check_numbers({**numbers, "together": together}, f"model {path}")
     system = find_system(header["system"])
     prefix = "model."
@@ -262,7 +322,9 @@ def load_model(path: str | Path) -> TrainedModel:
         told = one_line(str(error))
         raise TCAFError(f"model {path} does not fit the system {system.name!r}: {told}") from None
     model.eval()
-    keys = {space: in_space("text_embedding", space) for space in system.spaces}
+    anchors = () if header.get("anchor") is None else FEATURE_SPACES
+    spaces = dict.fromkeys([*system.spaces, *anchors])
+    keys = {space: in_space("text_embedding", space) for space in spaces}
     if missing := [space for space, key in keys.items() if key not in tensors]:
         raise TCAFError(
             f"model {path} holds no class text in the space {missing[0]!r}, which the system "
@@ -287,6 +349,7 @@ def load_model(path: str | Path) -> TrainedModel:
         temperature=_real(header.get("temperature")),
         conformity=_conformity(tensors, path),
         together=_together(together) if together else None,
+        anchor=_real(header.get("anchor")),
     )
 
 

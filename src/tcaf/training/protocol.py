@@ -27,13 +27,20 @@ from tcaf.errors import TCAFError
 from tcaf.evaluation.calibration import Reliability, reliability
 from tcaf.evaluation.conformal import Conformity, conformity
 from tcaf.evaluation.gzsl import GZSLResult, decide
-from tcaf.evaluation.parts import EvaluationPart, distances, evaluate_part, read_part
+from tcaf.evaluation.parts import (
+    EvaluationPart,
+    distances,
+    equal_means,
+    evaluate_part,
+    read_part,
+)
 from tcaf.evaluation.temperature import fit_temperature, probabilities
 from tcaf.evaluation.together import PartTogether, TogetherChoice
 from tcaf.execution.devices import pick_device
 from tcaf.seeding import generator, seeded
 from tcaf.settings.experiment import Experiment
-from tcaf.systems.interface import Reduces, Together, ZeroShotModel
+from tcaf.systems.anchored import Anchored, raw_model
+from tcaf.systems.interface import FeatureConfig, Reduces, Together, ZeroShotModel
 from tcaf.systems.reads import reads_setting
 from tcaf.systems.registry import configure, find_system, modalities
 from tcaf.systems.stages import Stage, TrainingPart
@@ -41,6 +48,9 @@ from tcaf.text.spaces import ClassText, SpaceVectors
 from tcaf.training.auxiliary import AuxiliaryVideos, find_auxiliary
 from tcaf.training.observers import EpochRecord, Observer, Silence
 from tcaf.training.start import StartClasses, find_start
+
+ANCHOR = "anchor"
+"""What the scale of raw distances is called among the scores of validation."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +90,12 @@ class Choice:
     temperature: float | None = None
     reliability: Reliability | None = None
     together: TogetherChoice | None = None
+
+    @property
+    def anchor(self) -> float | None:
+        """Scale of raw distances at that epoch; None without anchors."""
+        scale = self.validation.get(ANCHOR)
+        return None if scale is None else float(scale)
 
 
 @dataclass(frozen=True)
@@ -187,11 +203,17 @@ class TwoStages:
         self.experiment = experiment
         self.system = find_system(experiment.system)
         self.store = store
-        self.text = {space: text[space] for space in self.system.spaces}
+        self.text = {space: text[space] for space in self.system.all_spaces(experiment)}
         self.device = pick_device(experiment.training.device)
         self.split = store.split(experiment.data.split)
         self._check_clips()
         self.windows = self.system.windows(experiment, training=False)
+        self.anchored = experiment.evaluation.anchored
+        if self.anchored:
+            raw_model(
+                FeatureConfig(audio_dim=store.spec.audio_dim, visual_dim=store.spec.visual_dim),
+                self.class_text(self.split.stage_2).dims,
+            )
         self.validation = self.evaluation_part("val", self.split.stage_1)
         self.auxiliary: AuxiliaryVideos | None = None
         if not self.system.training_free:
@@ -256,7 +278,7 @@ class TwoStages:
             draw = generator(self.experiment.seed, "clips_per_class", f"stage_{number}")
             few = few_of_each(labels, self.experiment.data.clips_per_class, draw)
             rows, labels = rows[few], labels[few]
-        text = self.class_text(seen)
+        text = self.class_text(seen).only(self.system.spaces)
         config = configure(
             self.experiment,
             audio_dim=self.store.spec.audio_dim,
@@ -282,9 +304,31 @@ class TwoStages:
         )
         return self.system.stage(model, own, self.experiment, number)
 
+    def anchor(self, model: nn.Module) -> float | None:
+        """Returns the scale of raw distances by the validation clips; None without anchors."""
+        if not self.anchored:
+            return None
+        trial = self.answering(model, 1.0)
+        return equal_means(
+            trial,
+            self.validation,
+            self.windows,
+            batch_size=self.experiment.evaluation.batch_size,
+            device=self.device,
+            kept=self._validation_clips(trial),
+        )
+
+    def answering(self, model: nn.Module, scale: float | None) -> Any:
+        """Returns what gives a model's distances: itself, or with anchors of a scale."""
+        if scale is None:
+            return model
+        return Anchored(
+            model, self.system.spaces, scale, self.class_text(self.split.stage_2).dims
+        ).to(self.device)
+
     def evaluate(
         self,
-        model: nn.Module,
+        model: Any,
         part: EvaluationPart,
         gamma: float | None,
         temperature: float | None = None,
@@ -303,9 +347,9 @@ class TwoStages:
             temperature=temperature,
         )
 
-    def _validation_clips(self, model: nn.Module) -> list[Any] | None:
-        """Returns what a closed form needs of the validation clips, read once for all choices."""
-        if self.system.fit is None or not isinstance(model, Reduces):
+    def _validation_clips(self, model: Any) -> list[Any] | None:
+        """Returns what a model needs of the validation clips, read once for all choices."""
+        if self.system.objective is not None or not isinstance(model, Reduces):
             return None
         if self._kept is None:
             assert isinstance(model, ZeroShotModel), "`new_stage` refuses others"
@@ -316,7 +360,7 @@ class TwoStages:
             self._kept = list(clips)
         return self._kept
 
-    def trust(self, model: nn.Module, gamma: float) -> Trust:
+    def trust(self, model: Any, gamma: float) -> Trust:
         """Returns the temperature that fits the validation clips, and what follows from it."""
         assert isinstance(model, ZeroShotModel), "`new_stage` refuses others"
         part = self.validation
@@ -344,7 +388,7 @@ class TwoStages:
 
         Read anew: what is kept of the validation clips is that of another choice.
         """
-        if not isinstance(model, Together):
+        if self.anchored or not isinstance(model, Together):
             return None
         size = self.experiment.evaluation.batch_size
         part = PartTogether(
@@ -384,7 +428,8 @@ class TwoStages:
         epochs = self.system.stage_2_epochs(self.experiment, choice.epoch)
         stage, progress = yield from self._run_stage(2, epochs, progress, observer)
         test = self.evaluation_part("test", self.split.stage_2)
-        result = self.evaluate(stage.model, test, choice.gamma, choice.temperature)
+        model = self.answering(stage.model, choice.anchor)
+        result = self.evaluate(model, test, choice.gamma, choice.temperature)
         yield Finished(stage.model, choice, result)
 
     def _run_stage(
@@ -399,12 +444,16 @@ class TwoStages:
         trusts: list[Trust] = []
 
         def validate() -> dict[str, float | bool]:
-            result = self.evaluate(stage.model, self.validation, None)
+            scale = self.anchor(stage.model)
+            model = self.answering(stage.model, scale)
+            result = self.evaluate(model, self.validation, None)
             scores = result.scores()
+            if scale is not None:
+                scores[ANCHOR] = scale
             before = progress.of_stage(1)
             # Of an epoch that is not chosen nobody asks for probabilities.
             if number == 1 and all(result.harmonic_mean > validation_mean(r) for r in before):
-                trusts.append(self.trust(stage.model, result.gamma))
+                trusts.append(self.trust(model, result.gamma))
                 scores["temperature"] = trusts[-1].temperature
             return scores
 

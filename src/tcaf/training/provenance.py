@@ -15,13 +15,14 @@ from typing import Any
 import torch
 
 from tcaf.data.store import CACHE_PREFIX, FeatureStore
-from tcaf.errors import MissingExtraError
+from tcaf.errors import TCAFError
 from tcaf.execution.devices import pick_device
 from tcaf.files.digests import file_digest
 from tcaf.files.sealed import unsealed_bytes
 from tcaf.settings.experiment import TEXT, Experiment, text_settings
 from tcaf.systems.registry import SYSTEMS, find_system
 from tcaf.text.class_text import text_origin
+from tcaf.text.of_backbone import resolved
 from tcaf.text.spaces import in_space
 from tcaf.text.word_list import word_list_digest
 
@@ -69,11 +70,11 @@ def split_sha256(store: FeatureStore, experiment: Experiment) -> str:
 
 
 def class_text_sha256(experiment: Experiment, store: FeatureStore) -> dict[str, str | None]:
-    """Returns `text_sha256` of each text space that the system reads, as records name them.
+    """Returns `text_sha256` of each text space that the run reads, as records name them.
 
     That of the space `text` is `class_text`, others are `class_text.clip`.
     """
-    spaces = find_system(experiment.system).spaces
+    spaces = find_system(experiment.system).all_spaces(experiment)
     return {in_space("class_text", s): text_sha256(experiment, store, s) for s in spaces}
 
 
@@ -87,14 +88,14 @@ def text_sha256(experiment: Experiment, store: FeatureStore, space: str = TEXT) 
         store: the clips.
         space: the text space.
     """
-    settings = text_settings(experiment, space)
+    settings = resolved(text_settings(experiment, space), store.spec)
     digest = hashlib.sha256()
     try:
         origin = text_origin(settings)
         phrases = [file_digest(Path(settings.phrases_file))] if settings.phrases_file else []
         if settings.words:
             phrases.append(word_list_digest(settings.words))
-    except (MissingExtraError, OSError):
+    except (TCAFError, OSError):
         return None
     if settings.path and not origin:
         return None

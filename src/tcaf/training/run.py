@@ -386,6 +386,7 @@ def _train(
             choice.temperature,
             conformity,
             choice.together,
+            choice.anchor,
         )
         save_model(run.path / name, trained)
 

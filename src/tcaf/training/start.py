@@ -21,16 +21,15 @@ from tcaf.extract.backbones import canonical_name, parse_name
 from tcaf.extract.efficientnet import classifier_rows
 from tcaf.pretrained.imagenet_classes import imagenet_names
 from tcaf.settings.experiment import Experiment
-from tcaf.systems.registry import find_system
 from tcaf.systems.stages import StartPart
 from tcaf.text.class_text import average_names, embed_classes
 from tcaf.text.spaces import ClassText, naming_space
-from tcaf.training.unseen import called, names_alone, near_unseen
+from tcaf.training.unseen import called, learnt_spaces, names_alone, near_unseen
 
 BACKBONE = "efficientnet_lite0"
 """The backbone at whose end the classifier of `imagenet` stands, with any number of frames."""
 
-ANY_PHRASE = ("sentence", "clip", "clap")
+ANY_PHRASE = ("sentence", "hf", "st", "backbone")
 """The sources of class text that embed any name; tables of words lack many of ImageNet's."""
 
 
@@ -100,7 +99,7 @@ def find_start(experiment: Experiment, store: FeatureStore) -> StartClasses | No
     if content is None:
         return None
     _check_features(store)
-    spaces = find_system(experiment.system).text_settings(experiment)
+    spaces = learnt_spaces(experiment)
     for space, settings in spaces.items():
         with naming_space(space, spaces):
             if settings.source not in ANY_PHRASE:
@@ -133,7 +132,9 @@ def find_start(experiment: Experiment, store: FeatureStore) -> StartClasses | No
     for space, settings in spaces.items():
         with naming_space(space, spaces):
             vectors = embed_classes(names_alone(settings), every, store, as_they_are)
-            text[space] = average_names(settings, left, dict(zip(every, vectors, strict=True)))
+            text[space] = average_names(
+                settings, left, dict(zip(every, vectors, strict=True)), store
+            )
     kept = np.array([name in left for name in given])
     return StartClasses(
         experiment.data.start,

@@ -17,6 +17,13 @@ from tcaf.text.class_text import embed_classes
 from tcaf.text.spaces import naming_space
 
 
+def learnt_spaces(experiment: Experiment) -> dict[str, TextSettings]:
+    """Returns where text comes from in the spaces that are learnt from, which anchors' are not."""
+    system = find_system(experiment.system)
+    settings = system.text_settings(experiment)
+    return {space: settings[space] for space in system.spaces}
+
+
 def names_alone(settings: TextSettings) -> TextSettings:
     """Returns settings by which a class's text is that of its name, compared with no words."""
     return replace(settings, phrases=("name",), phrases_file="", words="")
@@ -53,7 +60,7 @@ def near_unseen(
     split = store.split(experiment.data.split)
     unseen = [*split.val_unseen, *split.test_unseen]
     alike = np.full((len(labels), len(unseen)), -1.0)
-    spaces = find_system(experiment.system).text_settings(experiment)
+    spaces = learnt_spaces(experiment)
     for space, settings in spaces.items():
         with naming_space(space, spaces):
             by_name = names_alone(settings)

@@ -1,0 +1,105 @@
+"""Answers line by line, for programs: CSV and JSON, each line as soon as it is there.
+
+Owns the columns of CSV for clips; those of recordings are `reports.captions`. Each class holds on
+to the standard output, which a bar on the standard error takes over while it is drawn. Nothing
+waits in a buffer, so that no stop loses it.
+"""
+
+import csv
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from tcaf.errors import printable
+from tcaf.files.atomic import json_line
+
+
+class JsonLines:
+    """Prints values as JSON, each on a line of its own."""
+
+    def __init__(self) -> None:
+        self._file = sys.stdout
+
+    def print(self, value: Any) -> None:
+        """Prints a value."""
+        self._file.write(json_line(value) + "\n")
+        self._file.flush()
+
+
+class SpansCsv:
+    """Prints spans of recordings as CSV; names are as in `AnswersCsv`."""
+
+    def __init__(self) -> None:
+        self._file = sys.stdout
+        self._writer = csv.writer(self._file, lineterminator="\n")
+        self._has_header = False
+
+    def print_header(self, columns: Sequence[str]) -> None:
+        """Prints the names of the columns, once."""
+        if not self._has_header:
+            self._has_header = True
+            self.print(columns)
+
+    def print(self, row: Sequence[object]) -> None:
+        """Prints a row."""
+        is_shown = self._file.isatty()
+        self._writer.writerow([printable(c) if isinstance(c, str) and is_shown else c for c in row])
+        self._file.flush()
+
+
+class AnswersCsv:
+    """Prints the answers of `tcaf predict` as CSV, a line each, clip by clip as they are found.
+
+    Names are as they are, for other programs to read; on a terminal they are made printable.
+    """
+
+    COLUMNS = ("rank", "class", "probability", "distance", "seen")
+    SETS = ("in_set", "set_size")
+    REASONS = (
+        *("audio_distance", "audio_rank", "visual_distance", "visual_rank"),
+        *("nearest_training", "nearest_distance"),
+    )
+
+    def __init__(self, *, sets: bool = False, reasons: bool = False) -> None:
+        self._more = (*(self.SETS if sets else ()), *(self.REASONS if reasons else ()))
+        self._has_header = False
+        self._file = sys.stdout
+        self._writer = csv.writer(self._file, lineterminator="\n")
+
+    def print_header(self) -> None:
+        """Prints the names of the columns, once."""
+        if not self._has_header:
+            self._has_header = True
+            self._writer.writerow(("file", *self.COLUMNS, *self._more))
+            self._file.flush()
+
+    def print_clip(self, value: dict[str, Any]) -> None:
+        """Prints `Ranking.to_json`; nothing waits in a buffer, so that no stop loses it."""
+        for answer in value["answers"]:
+            more = self._more_of(value, answer)
+            row = (
+                value["id"],
+                *(answer[column] for column in self.COLUMNS),
+                *(more[column] for column in self._more),
+            )
+            self._writer.writerow([self._cell(c) if isinstance(c, str) else c for c in row])
+        self._file.flush()
+
+    def _more_of(self, value: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+        """Returns what was asked for beside the answers; None for a modality that is missing."""
+        found: dict[str, Any] = {}
+        if "set" in value:
+            found |= {"in_set": answer["class"] in value["set"], "set_size": len(value["set"])}
+        if "nearest_training" in value:
+            near = value["nearest_training"][0]
+            found |= {"nearest_training": near["class"], "nearest_distance": near["distance"]}
+            for modality in ("audio", "visual"):
+                alone = answer["alone"].get(modality, {})
+                found |= {f"{modality}_{what}": alone.get(what) for what in ("distance", "rank")}
+        return found
+
+    def _cell(self, text: str) -> str:
+        if self._file.isatty():
+            return printable(text)
+        # A file's name may be no UTF-8; it is written as the ids of a store are.
+        return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
