@@ -167,7 +167,8 @@ OWN_CONFIG = ("train", "settings", "reproduce")
 
 INTRODUCTION = """Audio-visual zero-shot video classification.
 
-Begin with `tcaf prepare synthetic --out world` and `tcaf train --store world --out run`; for videos
+An answer at once: `tcaf predict imagenet clip.mp4 --classes "cat purring, dog barking"`. To train,
+begin with `tcaf prepare synthetic --out world` and `tcaf train --store world --out run`; for videos
 of your own with `tcaf prepare videos FOLDER --out store`. `tcaf COMMAND --help` explains a command,
 `--help-all` every setting."""
 

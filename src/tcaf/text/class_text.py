@@ -197,14 +197,15 @@ def embed_classes(
             vector; a vector that is not finite or, if it is to be normalised, zero.
     """
     vectors = _embed(settings, class_names, store, phrases, source)
-    origin = text_origin(_of_store(settings, store))
-    return _in_words(settings, vectors, origin, lambda: source or open_text_source(settings, store))
+    settings = _of_store(settings, store)
+    return _in_words(settings, vectors, lambda: source or open_text_source(settings, store))
 
 
 def average_names(
     settings: TextSettings,
     names: Mapping[str, Sequence[str]],
     vectors: Mapping[str, Float[np.ndarray, " _"]],
+    store: FeatureStore | None = None,
 ) -> Float[np.ndarray, "num_classes text_dim"]:
     """Returns what `embed_classes` does of classes by their names alone, embedded already.
 
@@ -212,22 +213,23 @@ def average_names(
         settings: the source, and the list of words.
         names: of each class.
         vectors: of each name, from `embed_classes` without the list of words.
+        store: that names were embedded for.
     """
+    settings = _of_store(settings, store)
     known = NamedVectors("names that are embedded", vectors)
     means = average_phrases(known, names, settings.normalise)
-    return _in_words(settings, means, text_origin(settings), lambda: open_text_source(settings))
+    return _in_words(settings, means, lambda: open_text_source(settings, store))
 
 
 def _in_words(
     settings: TextSettings,
     vectors: Float[np.ndarray, "num_classes text_dim"],
-    origin: Sequence[str],
     open_source: Callable[[], TextSource],
 ) -> Float[np.ndarray, "num_classes _"]:
     """Returns text embeddings compared with the list of words, where there is one."""
     if not settings.words:
         return vectors
-    words = word_vectors(settings.words, origin, open_source)
+    words = word_vectors(settings.words, text_origin(settings), open_source)
     return word_shares(vectors, words, settings.words_temperature)
 
 

@@ -29,7 +29,7 @@ from tcaf.training.unseen import called, learnt_spaces, names_alone, near_unseen
 BACKBONE = "efficientnet_lite0"
 """The backbone at whose end the classifier of `imagenet` stands, with any number of frames."""
 
-ANY_PHRASE = ("sentence", "hf", "st")
+ANY_PHRASE = ("sentence", "hf", "st", "backbone")
 """The sources of class text that embed any name; tables of words lack many of ImageNet's."""
 
 
@@ -132,7 +132,9 @@ def find_start(experiment: Experiment, store: FeatureStore) -> StartClasses | No
     for space, settings in spaces.items():
         with naming_space(space, spaces):
             vectors = embed_classes(names_alone(settings), every, store, as_they_are)
-            text[space] = average_names(settings, left, dict(zip(every, vectors, strict=True)))
+            text[space] = average_names(
+                settings, left, dict(zip(every, vectors, strict=True)), store
+            )
     kept = np.array([name in left for name in given])
     return StartClasses(
         experiment.data.start,
