@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from tcaf.answers.ranking import Answer, Ranking, ZeroShotClassifier
+from tcaf.answers.classifier import ZeroShotClassifier
+from tcaf.answers.ranking import Answer, Ranking
 from tcaf.data.classes import ClassSet
 from tcaf.data.features import FeatureSpec, VideoFeatures
 from tcaf.errors import TCAFError
