@@ -17,7 +17,7 @@ ROOMS = {
     "progress": (),
     "plugins": (),
     "files": ("atomic", "digests", "sealed", "safe_pickle", "csv_tables"),
-    "execution": ("devices", "memory", "processes"),
+    "execution": ("devices", "memory", "outcomes", "processes"),
     "data": (
         *("features", "classes", "splits", "random_partitions", "shards", "store", "writer"),
         "parquet",

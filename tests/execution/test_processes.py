@@ -22,18 +22,8 @@ from pool_work import (
     open_slowly,
 )
 from tcaf.errors import TCAFError
-from tcaf.execution.processes import (
-    PATIENT,
-    Crash,
-    Failed,
-    Killed,
-    Moment,
-    OutOfMemory,
-    OutOfTime,
-    answers,
-    events,
-    usable_cores,
-)
+from tcaf.execution.outcomes import Crash, Failed, Killed, OutOfMemory, OutOfTime
+from tcaf.execution.processes import PATIENT, Moment, answers, events, usable_cores
 
 
 @pytest.fixture(params=["quick", pytest.param("real", marks=pytest.mark.slow)])

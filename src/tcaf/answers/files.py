@@ -14,18 +14,8 @@ import numpy as np
 
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.errors import TCAFError
-from tcaf.execution.processes import (
-    PATIENT,
-    Crash,
-    Failure,
-    Killed,
-    Moment,
-    OutOfMemory,
-    OutOfTime,
-    Send,
-    events,
-    usable_cores,
-)
+from tcaf.execution.outcomes import Crash, Failure, Killed, OutOfMemory, OutOfTime
+from tcaf.execution.processes import PATIENT, Moment, Send, events, usable_cores
 from tcaf.extract.backbones import (
     BACKBONES,
     AudioBackbone,

@@ -1,9 +1,9 @@
 """Processes that each work on one task at a time, so that no task can stop the others.
 
-Owns starting, feeding and ending them, and the words for how one ended. A task that crashes takes
-its process along and nothing else; where that may be chance, it is tried once more in a new one. A
-task that takes too long or too much memory is given up. A process ends with the one that started
-it, however that dies. What a worker does with a file is `extract.corpus`, with a run
+Owns starting, feeding and ending them; the words for how one ended are `outcomes`. A task that
+crashes takes its process along and nothing else; where that may be chance, it is tried once more in
+a new one. A task that takes too long or too much memory is given up. A process ends with the one
+that started it, however that dies. What a worker does with a file is `extract.corpus`, with a run
 `experiments.reproduce`.
 """
 
@@ -14,7 +14,6 @@ import pickle
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from tcaf.errors import TCAFError
+from tcaf.execution.outcomes import Crash, Failed, Failure, Killed, OutOfMemory, OutOfTime
 
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
@@ -68,97 +68,6 @@ LOOK_S = 0.02
 
 _STATM = Path("/proc/self/statm")
 """Where Linux says how many pages of memory this process has."""
-
-
-@dataclass(frozen=True)
-class Crash:
-    """The process ended by itself before it had answered, at the last try of the task.
-
-    Args:
-        reason: in words.
-    """
-
-    reason: str
-
-    def __str__(self) -> str:
-        return self.reason
-
-
-@dataclass(frozen=True)
-class Killed:
-    """The process was ended from outside before it had answered, which says nothing of the task.
-
-    Args:
-        reason: in words.
-        wants_memory: whether it was by the signal that also comes for want of memory.
-    """
-
-    reason: str
-    wants_memory: bool
-
-    @property
-    def hint(self) -> str:
-        """What to add to words such as "killed"."""
-        return ", perhaps for want of memory" if self.wants_memory else ""
-
-    def __str__(self) -> str:
-        return self.reason + self.hint
-
-
-@dataclass(frozen=True)
-class OutOfTime:
-    """The process was ended here, since it had not answered within the time that the task has.
-
-    Args:
-        limit_s: that time, in seconds.
-    """
-
-    limit_s: float
-
-    def __str__(self) -> str:
-        return f"not done within {self.limit_s:.0f} s"
-
-
-@dataclass(frozen=True)
-class OutOfMemory:
-    """The process ended itself, since it took more memory than the task may.
-
-    Args:
-        limit_bytes: that much, beyond what the process had before it.
-    """
-
-    limit_bytes: float
-
-    def __str__(self) -> str:
-        return f"it takes more than {self.limit_bytes / 2**30:.1f} GiB"
-
-
-@dataclass(frozen=True)
-class Failed:
-    """The function raised; what comes in place of an answer where errors are not raised again.
-
-    Args:
-        error: what it raised; what a pipe might not carry is a RuntimeError that names it.
-        trace: the traceback in the process.
-    """
-
-    error: Exception
-    trace: str
-
-    @classmethod
-    def of(cls, error: Exception) -> "Failed":
-        """Makes an error fit to be sent: not every exception goes through a pipe."""
-        trace = "".join(traceback.format_exception(error))
-        if isinstance(error, OSError) and error.errno is not None:
-            paths = (error.filename, None, error.filename2)
-            return cls(OSError(error.errno, error.strerror, *paths), trace)
-        if isinstance(error, TCAFError):
-            return cls(TCAFError(str(error)), trace)
-        return cls(RuntimeError(f"{type(error).__name__}: {error}"), trace)
-
-
-Failure = Failed | Crash | Killed | OutOfTime | OutOfMemory
-"""What comes in place of an answer."""
 
 
 def usable_cores() -> int:

@@ -24,15 +24,8 @@ import safetensors.numpy
 
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.errors import TCAFError
-from tcaf.execution.processes import (
-    PATIENT,
-    Crash,
-    Killed,
-    OutOfMemory,
-    OutOfTime,
-    Send,
-    answers,
-)
+from tcaf.execution.outcomes import Crash, Killed, OutOfMemory, OutOfTime
+from tcaf.execution.processes import PATIENT, Send, answers
 from tcaf.extract.backbones import takes_model
 from tcaf.extract.containers import (
     FILE_MEMORY,
