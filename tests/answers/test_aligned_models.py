@@ -1,5 +1,6 @@
 """Models that embed text beside pictures or sounds, as they answer without training."""
 
+import csv
 import json
 from dataclasses import replace
 
@@ -126,6 +127,16 @@ def test_it_is_asked_by_its_name(clip, film, capsys):
     (found,) = json.loads(capsys.readouterr().out)["predictions"]
     assert {each["class"] for each in found["answers"]} == set(NAMES)
     assert sum(each["probability"] for each in found["answers"]) == pytest.approx(1)
+
+
+def test_reasons_of_a_model_without_a_training(clip, film, capsys):
+    asked = ["predict", f"hf:{clip}", str(film), "--classes", ", ".join(NAMES), "--why"]
+    assert cli.main([*asked, "--csv"]) == 0
+    header, *rows = csv.reader(capsys.readouterr().out.splitlines())
+    column = header.index("nearest_training")
+    assert [row[column] for row in rows] == [""] * len(NAMES)
+    assert cli.main(asked) == 0
+    assert "nearest classes of the training" not in capsys.readouterr().out
 
 
 def test_a_model_that_gives_no_probability_says_so(clip, monkeypatch):

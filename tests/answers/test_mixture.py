@@ -7,6 +7,7 @@ import pytest
 
 from tcaf import ZeroShotClassifier, open_classifier
 from tcaf.answers.mixture import Mixture
+from tcaf.data.classes import ClassSet
 from tcaf.data.features import VideoFeatures
 from tcaf.errors import TCAFError
 from tcaf.training.run import train
@@ -138,6 +139,29 @@ def test_what_cannot_be_mixed(runs):
     unsure = ZeroShotClassifier(replace(audio.trained, temperature=None))
     with pytest.raises(TCAFError, match="c gives no probabilities, which a mixture is made of"):
         Mixture({"a": audio, "c": unsure})
+
+
+def test_models_of_a_hub_may_come_first(runs):
+    with pytest.raises(TCAFError, match=r"expected the folder of a model at .*nowhere, found none"):
+        open_classifier(f"hf:./nowhere+{runs / 'audio'}")
+
+
+def test_of_two_spellings_of_a_class_the_first_stands_for_both(runs):
+    audio, visual = (ZeroShotClassifier.load(runs / name) for name in ("audio", "visual"))
+    first = visual.classes[0]
+    names = (first.replace(" ", "_").upper(), *visual.classes[1:])
+    assert names[0] != first
+    text = visual.trained.class_text
+    classes = ClassSet(
+        names,
+        frozenset(
+            n
+            for n, old in zip(names, visual.classes, strict=True)
+            if old in visual.trained.classes.seen
+        ),
+    )
+    other = ZeroShotClassifier(replace(visual.trained, classes=classes, class_text=text))
+    assert Mixture({"a": audio, "b": other}).classes == audio.classes
 
 
 def test_a_folder_with_a_plus_in_its_name_is_one_run(runs):

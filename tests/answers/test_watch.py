@@ -103,6 +103,14 @@ def test_nothing_is_answered_twice_after_a_restart(tmp_path, clock):
     ]
 
 
+def test_a_name_that_is_no_utf_8_is_kept_too(tmp_path):
+    file = Arrived(tmp_path / os.fsdecode(b"b\xfd.mp4"), 1, 2)
+    with Record.open(tmp_path / RECORD, tmp_path, ASKED) as record:
+        record.add(file, {"id": str(file.path), "answers": [{"class": "ant"}]})
+    with Record.open(tmp_path / RECORD, tmp_path, ASKED) as record:
+        assert record.has(file)
+
+
 def test_a_record_that_was_cut_off_anywhere(tmp_path):
     files = [Arrived(tmp_path / f"{n}.mp4", n, 10 * n) for n in range(3)]
     path = tmp_path / RECORD

@@ -162,10 +162,10 @@ def test_older_runs_answer_clip_by_clip_and_say_how_to_get_the_other(older, run,
     classifier = ZeroShotClassifier.load(older)
     rows = tiny_store.rows("cls", "test")
     assert classifier.classify_store(tiny_store, rows)
-    line = r"older release and holds no gamma for clips together; train it again"
+    line = "holds no gamma for clips together: it was not .* a run of an older release"
     with pytest.raises(TCAFError, match=line):
         classifier.classify_store(tiny_store, rows, together=True)
-    with pytest.raises(TCAFError, match=rf"{older} is of an {line}"):
+    with pytest.raises(TCAFError, match=f"{older} {line}"):
         evaluate_run(older, tiny_store, together=True, gamma=0.1)
 
 

@@ -109,6 +109,17 @@ def test_nothing_is_heard_and_nothing_seen(tmp_path):
     assert seen == [False, True, True, True, False]
 
 
+def test_where_they_overlap_what_each_answers_for_is_looked_at(tmp_path):
+    path = write_recording(tmp_path / "r.mkv", [Scene(4.0), Scene(4.0, None, None), Scene(4.0)])
+    empty = {
+        (stretch.start_s, stretch.end_s)
+        for stretch in cut_up(path, Cut(4.0, 2.0))
+        if stretch.is_empty
+    }
+    # 2-6, 4-8 and 6-10 answer for 3-5, 5-7 and 7-9; but for the second they hold something.
+    assert empty == {(5.0, 7.0)}
+
+
 def test_one_track_may_end_before_the_other(tmp_path):
     path = write_recording(tmp_path / "long.mkv", [Scene(6.0)])
     short = write_recording(tmp_path / "short.wav", [Scene(3.0)], sight=False)

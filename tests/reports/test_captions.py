@@ -146,6 +146,8 @@ def test_a_file_for_one_and_for_all(tmp_path):
     assert set(table.files.values()) == {tmp_path / "x.csv"}
     with pytest.raises(TCAFError, match=r"x.vtt can hold one recording, and there are 2; name a"):
         Destination.plan(tmp_path / "x.vtt", None, [one, two], [])
+    with pytest.raises(TCAFError, match=r"x.vtt ends as a file in the format vtt, not srt"):
+        Destination.plan(tmp_path / "x.vtt", "srt", [one], [])
     with pytest.raises(TCAFError, match=r"one of \.csv .*, got .*x.docx"):
         Destination.plan(tmp_path / "x.docx", None, [one], [])
     with pytest.raises(TCAFError, match="--format csv, jsonl, vtt, srt, audacity, elan"):

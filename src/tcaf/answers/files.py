@@ -53,6 +53,12 @@ class FileBackbones:
         Raises:
             TCAFError: features that no backbone here makes, missing weights, or a missing package.
         """
+        for modality, path in self.weights.items():
+            if path is not None and modality not in self.modalities:
+                raise TCAFError(
+                    f"--{modality}_weights {path}: the model reads no {modality} features; leave "
+                    "it out"
+                )
         for modality in self.modalities:
             name = self.spec.backbone(modality)
             if name.partition(":")[0] not in BACKBONES:

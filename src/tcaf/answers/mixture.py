@@ -16,10 +16,11 @@ from jaxtyping import Int
 from tcaf.answers.classifier import ZeroShotClassifier
 from tcaf.answers.interface import Classifier, Surroundings
 from tcaf.answers.ranking import Scores
-from tcaf.answers.ready import is_ready
+from tcaf.answers.ready import READY
 from tcaf.data.batches import Clips
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality
 from tcaf.errors import TCAFError
+from tcaf.text.words import foldings
 
 
 def open_classifier(
@@ -44,7 +45,9 @@ def open_classifier(
     """
     given: tuple[Any, ...] = (plugin, device, audio_weights, visual_weights)
     name = str(model)
-    if "+" not in name or Path(name).exists() or is_ready(name):
+    _, _, after = name.partition(":")
+    # A folder may be called so, and one that is named behind `hf:`.
+    if "+" not in name or name in READY or any(Path(n).exists() for n in (name, after) if n):
         return ZeroShotClassifier.load(model, *given)
     names = [part.strip() for part in name.split("+")]
     if "" in names:
@@ -74,8 +77,8 @@ class Mixture(Classifier):
         for name, member in members.items():
             if member.temperature is None:
                 raise TCAFError(
-                    f"{name} gives no probabilities, which a mixture is made of; train it with "
-                    "this release"
+                    f"{name} gives no probabilities, which a mixture is made of; runs that are "
+                    "trained with this release do"
                 )
         self.members = dict(members)
         self.title = "+".join(members)
@@ -93,16 +96,20 @@ class Mixture(Classifier):
         They are set when they are first asked for: each model embeds those of the others.
         """
         if not self._classes:
-            names = [name for member in self.members.values() for name in member.classes]
-            by_folded = {name.casefold(): name for name in reversed(names)}
-            # Of `Cat` and `cat` the first model's stands for both.
-            self.set_classes(list(dict.fromkeys(by_folded[name.casefold()] for name in names)))
+            names: list[str] = []
+            taken: set[str] = set()
+            for name in (name for member in self.members.values() for name in member.classes):
+                # Of `Cat`, `cat` and `a_cat`, `a cat` the first model's stands for both.
+                if not taken & foldings(name):
+                    names.append(name)
+                    taken |= foldings(name)
+            self.set_classes(names)
         return self._classes
 
     @property
     def seen_columns(self) -> list[int]:
         """Columns of the candidates that a model was trained on."""
-        assert self.classes, "sets them"
+        _ = self.classes  # sets them, where nobody has
         return sorted({c for member in self.members.values() for c in member.seen_columns})
 
     def set_classes(

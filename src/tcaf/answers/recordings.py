@@ -74,7 +74,8 @@ class Span:
             "stretches": self.num_stretches,
         }
         if self.ranking is not None:
-            found["answers"] = self.ranking.to_json()["answers"]
+            value = self.ranking.to_json()
+            found |= {key: value[key] for key in ("answers", "set") if key in value}
         return found
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from tcaf.errors import TCAFError
 from tcaf.files.atomic import followed, json_line, make_parents, only_writer, parse_json
-from tcaf.sources.media_files import media_folder
+from tcaf.sources.media_files import media_folder, readable
 
 RECORD = ".tcaf-watch.jsonl"
 """Name of the record in the folder that is watched."""
@@ -124,19 +124,30 @@ class Record:
         self._done[name] = (file.bytes, file.mtime_ns)
 
     def _name(self, path: Path) -> str:
-        return str(path.relative_to(self._folder))
+        return readable(path.relative_to(self._folder))
 
 
 def _append(path: Path, value: Any) -> None:
     """Adds a line to a file, at one go, and sees to it that it is on the disk."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     try:
-        data = (json_line(value) + "\n").encode()
+        data = (json_line(_in_utf8(value)) + "\n").encode()
         while data:
             data = data[os.write(handle, data) :]
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _in_utf8(value: Any) -> Any:
+    """Returns a JSON value without halves of characters: a file's name may be no UTF-8."""
+    if isinstance(value, str):
+        return value.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    if isinstance(value, Mapping):
+        return {_in_utf8(key): _in_utf8(each) for key, each in value.items()}
+    if isinstance(value, Sequence):
+        return [_in_utf8(each) for each in value]
+    return value
 
 
 def _whole_lines(path: Path, first: Mapping[str, Any]) -> list[bytes]:
@@ -170,7 +181,8 @@ def _check_asked(path: Path, line: bytes, first: Mapping[str, Any]) -> None:
     if not is_record:
         raise TCAFError(f"{path} {_NO_RECORD}")
     now = first["asked"]
-    if other := [key for key in now if asked.get(key) != now[key]]:
+    keys = dict.fromkeys([*now, *asked])
+    if other := [key for key in keys if asked.get(key) != now.get(key)]:
         kept, wanted = (str(each.get(other[0])) for each in (asked, now))
         more = "" if max(map(len, (kept, wanted))) > 60 else f" ({kept}, now {wanted})"
         raise TCAFError(

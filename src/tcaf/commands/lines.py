@@ -91,7 +91,8 @@ class AnswersCsv:
         if "set" in value:
             found |= {"in_set": answer["class"] in value["set"], "set_size": len(value["set"])}
         if "nearest_training" in value:
-            near = value["nearest_training"][0]
+            # A model that needs no training has no classes of one.
+            near = next(iter(value["nearest_training"]), {"class": None, "distance": None})
             found |= {"nearest_training": near["class"], "nearest_distance": near["distance"]}
             for modality in ("audio", "visual"):
                 alone = answer["alone"].get(modality, {})

@@ -310,7 +310,7 @@ def print_answers(value: dict[str, Any]) -> None:
         allowed = f"{100 * value['abstain']:g} % wrong are allowed"
         told = "not ruled out" if several else f"not ruled out: {escape(_set(clips[0]['set']))}"
         _print(f"{told}, where {allowed} [dim](of clips like those of validation)[/]")
-    if reasons:
+    if reasons and clips[0]["nearest_training"]:
         near = (f"{each['class']} {each['distance']:.3f}" for each in clips[0]["nearest_training"])
         _print(f"nearest classes of the training: {escape(', '.join(near))}")
     if apart:

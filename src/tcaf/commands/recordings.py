@@ -174,7 +174,14 @@ class Outlet:
         from tcaf.reports.recording_timeline import draw_recording
 
         number = len(self._ended) if self._num_files > 1 else None
-        note(str(draw_recording(path, recording, number)), "drawn")
+        if recording.reason:
+            # It would be decoded again, here, where nothing guards against what became of it.
+            note(f"no picture of {recording.file}, which could not be read to its end", "")
+            return
+        try:
+            note(str(draw_recording(path, recording, number)), "drawn")
+        except TCAFError as error:
+            note(f"no picture of {recording.file}: {error}", "")
 
     def write_shared(self) -> None:
         """Writes the file that recordings share, if there is one and something for it."""

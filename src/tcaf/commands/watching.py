@@ -12,6 +12,7 @@ from tcaf.commands import printing
 from tcaf.commands.lines import AnswersCsv, JsonLines
 from tcaf.commands.recordings import Outlet, Wanted
 from tcaf.commands.terminal import note
+from tcaf.errors import TCAFError
 
 if TYPE_CHECKING:
     from tcaf.answers.interface import Classifier
@@ -53,10 +54,13 @@ def watch(
         Destination.plan(wanted.out, wanted.format, [], [folder], full_names=True)
     place = folder / RECORD if record is None else record
     decisive = {key: value for key, value in asked.items() if key not in _INDIFFERENT}
-    if cut is not None:
-        decisive |= {"every": cut.every_s, "hop": cut.hop_s}
+    cutting = {"every": cut.every_s, "hop": cut.hop_s} if cut else {"every": None, "hop": None}
+    written: dict[str, str | None] = {"out": None, "format": wanted.format}
+    if wanted.out is not None:
+        # Files that were answered before would be missing in another place.
+        written["out"] = str(wanted.out.resolve())
     model = str(Path(run).resolve()) if Path(run).exists() else run
-    decisive = {"model": model, "classes": list(classifier.classes), **decisive}
+    decisive = {"model": model, "classes": list(classifier.classes)} | cutting | written | decisive
     with Record.open(place, folder, decisive) as kept:
         told = f"; {len(kept)} are answered already" if len(kept) else ""
         note(f"{folder}; answered files are kept in {place}{told}; Ctrl-C ends it", "watching")
@@ -123,11 +127,28 @@ class _Watcher:
                 printing.print_arrived(time.strftime("%Y-%m-%d %H:%M:%S"), value)
             self._keep(file, value)
 
+    def _has_place(self, file: "Arrived") -> bool:
+        """Returns whether answers for a file can be written; one that cannot holds up no other."""
+        from tcaf.reports.captions import Destination
+
+        if self._wanted.out is None:
+            return True
+        try:
+            given = (self._wanted.out, self._wanted.format, [file.path], [self._folder])
+            Destination.plan(*given, full_names=True)
+        except TCAFError as error:
+            note(f"no answer for {file.path}: {error}", "")
+            self._keep(file, {"id": str(file.path), "error": str(error)})
+            return False
+        return True
+
     def _answer_recordings(self, some: "Sequence[Arrived]", cut: "Cut") -> None:
         from tcaf.answers.recordings import Span, answer_recordings
         from tcaf.reports.captions import Destination
 
-        files = {file.path: file for file in some}
+        files = {file.path: file for file in some if self._has_place(file)}
+        if not files:
+            return
         destination = None
         if self._wanted.out is not None:
             given = (self._wanted.out, self._wanted.format, list(files), [self._folder])

@@ -111,7 +111,7 @@ class Stretch:
         start_s: where what it answers for begins, in seconds since the recording's start.
         end_s: where that ends.
         video: its tokens.
-        is_empty: whether there is nothing to hear and nothing to see in all of it.
+        is_empty: whether there is nothing to hear and nothing to see in what it answers for.
     """
 
     number: int
@@ -269,9 +269,10 @@ def stretches(
             raise MediaError(path, *_nothing(list(tracks)))
         goes_on = any(track.goes_on_behind(place[1]) for track in tracks.values())
         end_s = place[1] if goes_on else max(t.filled.length_s for t in tracks.values())
-        filled = [track.filled.is_within(*place) for track in tracks.values()]
+        answers_for = cut.stands_for(number, end_s, not goes_on)
+        filled = [track.filled.is_within(*answers_for) for track in tracks.values()]
         video = VideoFeatures(id, arrays["audio"], arrays["visual"])
-        yield Stretch(number, *cut.stands_for(number, end_s, not goes_on), video, not any(filled))
+        yield Stretch(number, *answers_for, video, not any(filled))
         number += 1
 
 

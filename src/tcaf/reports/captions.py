@@ -205,7 +205,11 @@ class Destination:
         else:
             by_suffix = {each.suffix: name for name, each in FORMATS.items()}
             suffix = out.suffix.lower()
-            format = by_suffix.get(suffix) if format is None else format
+            told = by_suffix.get(suffix)
+            # Any text may be called .txt.
+            if format is not None and suffix != ".txt" and told not in (None, format):
+                raise TCAFError(f"{out} ends as a file in the format {told}, not {format}")
+            format = told if format is None else format
             if format is None:
                 known = " ".join(by_suffix)
                 raise TCAFError(f"expected a file in one of {known} for the answers, got {out}")

@@ -148,8 +148,8 @@ class TrainedModel:
             )
         if self.together is None:
             raise TCAFError(
-                f"{where} is of an older release and holds no gamma for clips together; train it "
-                "again with this release"
+                f"{where} holds no gamma for clips together: it was not validated on any, or is a "
+                "run of an older release, to be trained again"
             )
         chosen = self.together
         alone = chosen.gamma if self.gamma is None else self.gamma
