@@ -289,7 +289,7 @@ def test_what_does_not_fit_is_named(classifier, clips, tiny_store):
 def test_weights_of_what_is_not_read_are_refused(tmp_path, tiny_experiment):
     write_run(tmp_path, tiny_experiment(model={"modalities": "audio"}))
     classifier = ZeroShotClassifier.load(tmp_path / "run", visual_weights="mine.pth")
-    with pytest.raises(TCAFError, match=r"--visual_weights mine\.pth: the model reads no visual fea"):
+    with pytest.raises(TCAFError, match=r"--visual_weights mine\.pth: the model reads no visual"):
         classifier.classify("clip.mp4")
 
 

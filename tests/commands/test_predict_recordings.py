@@ -252,6 +252,7 @@ def test_clips_of_a_folder_are_watched_for(predict, folder, tmp_path, until_noth
     [
         ([], "name clips to answer, or a folder to answer as files arrive: --watch DIR"),
         (["a.mkv", "--watch", "."], "--watch and CLIPS exclude each other"),
+        (["--watch", ".", "--why"], "has no room for --why; add --jsonl or --csv"),
         (["--watch", ".", "--json"], "--watch and --json exclude each other"),
         (["--watch", ".", "--out", "x", "--format", "vtt"], "--out is about recordings that are"),
         (["a.mkv", "--record", "x"], "--record is about a folder that is watched; add --watch DIR"),

@@ -148,6 +148,8 @@ def predict(
         raise TCAFError(f"{given} is about a folder that is watched; add --watch DIR")
     if watch is not None and (given := _first(not_watching)):
         raise TCAFError(f"--watch and {given} exclude each other; leave one out")
+    if watch is not None and why and not (jsonl or csv):
+        raise TCAFError("a line for each file has no room for --why; add --jsonl or --csv")
     if store is not None and (given := _first(of_files)):
         raise TCAFError(f"{given} is about files, and with --store none is read; leave one out")
     if every is not None and (given := _first(of_clips)):
