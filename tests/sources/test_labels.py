@@ -254,6 +254,22 @@ def test_activitynets_annotations(tmp_path):
     assert found.unlisted == ("v_twice.mp4",)
 
 
+def test_a_trimmed_file_is_none_of_several_stretches(tmp_path):
+    touch(tmp_path, "two.mp4", "one.mp4")
+    spans = [{"label": "Dog", "segment": span} for span in ((0, 2), (3, 5))]
+    path = write_annotations(
+        tmp_path / "an.json",
+        two={"subset": "training", "annotations": spans},
+        one={"subset": "training", "annotations": spans[:1]},
+    )
+    found = find_clips(tmp_path, path, trimmed=True)
+    assert [clip.id for clip in found.clips] == ["one.mp4"]
+    told = "two.mp4 may be each of 'two@0-2', 'two@3-5'"
+    assert [(reject.id, reject.reason, reject.detail) for reject in found.rejects] == [
+        (f"two@{span}", "the same file as another clip", told) for span in ("0-2", "3-5")
+    ]
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
