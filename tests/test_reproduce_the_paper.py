@@ -46,16 +46,21 @@ def test_the_numbers_of_the_lists(benchmark):
 
 
 def test_what_is_said_of_groups_and_of_videos():
-    def torn(benchmark, group):
-        sides = {}
+    def torn(benchmark, group, training=("stage_1_train", "val_seen", "val_unseen")):
+        parts = {}
         for clip in load_clips(benchmark):
-            sides.setdefault(group(clip.name), set()).add("test" in clip.part)
-        return sum(len(both) == 2 for both in sides.values()), len(sides)
+            parts.setdefault(group(clip.name), set()).add(clip.part)
+        tested = [each for each in parts.values() if each & {"test_seen", "test_unseen"}]
+        return sum(not each.isdisjoint(training) for each in tested), len(parts)
 
     few, every = torn("ucf", lambda name: name.rpartition("_c")[0])
     assert f"{few} of the {every:,} takes" in TEXT
+    first, _ = torn("ucf", lambda name: name.rpartition("_c")[0], ["stage_1_train"])
+    assert f"({first} in\nthat of stage 1)" in TEXT
     few, every = torn("activitynet", lambda name: name.rpartition("_")[0])
-    assert f"Of {few} videos" in TEXT
+    first, _ = torn("activitynet", lambda name: name.rpartition("_")[0], ["stage_1_train"])
+    assert f"Of {first} videos some clips are in the training of stage 1 " in TEXT
+    assert f"of {few}, some in that of stage 2" in TEXT
     numbers = {}
     for clip in load_clips("activitynet"):
         id, _, number = clip.name.rpartition("_")

@@ -173,6 +173,33 @@ def test_vggsound_in_folders_of_its_classes(tmp_path):
 
 
 @pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("trimmed", [False, True])
+def test_no_clip_of_a_list_is_trained_on_under_another_name(tmp_path, trimmed):
+    touch(tmp_path, *(f"playing oboe/-0iEMffOYwo{times}.mp4" for times in ("_000005", "_5_15")))
+    touch(tmp_path, "playing oboe/new-0000001_000003.mp4", "playing oboe/Y-0iEMffOYwo.mp4")
+    found = find_benchmark(tmp_path, "vggsound", trimmed=trimmed)
+    assert {clip.file.name: clip.part for clip in found.clips} == {
+        "playing oboe/-0iEMffOYwo_5_15.mp4": "val_seen",
+        "playing oboe/new-0000001_000003.mp4": "stage_1_train",
+    }
+    (remark,) = (r for r in found.remarks if "are no clips for training" in r)
+    assert remark.startswith(f"{1 + trimmed} files ")
+    assert "'playing oboe/-0iEMffOYwo_000005.mp4'" in remark
+
+
+@pytest.mark.usefixtures("few")
+def test_a_video_is_trained_on_once_and_found_by_all_known_names(tmp_path):
+    names = ("Ynew-0000001_000003.mp4", "v_new-0000002_3_13.mp4", "new-0000003_000003.mp4")
+    touch(tmp_path, *(f"playing oboe/{name}" for name in names))
+    touch(tmp_path, "playing oboe/Ynew-0000003_3.wav")
+    found = find_benchmark(tmp_path, "vggsound")
+    assert set(parts_of(found)) == {"new-0000001_000003", "new-0000002_3_13"}
+    (reject,) = (reject for reject in found.rejects if reject.id == "new-0000003")
+    assert reject.reason == "several files"
+    assert "'playing oboe/Ynew-0000003_3.wav'" in reject.detail
+
+
+@pytest.mark.usefixtures("few")
 def test_vggsound_flat_without_a_table_is_refused(tmp_path):
     touch(tmp_path, "-0iEMffOYwo_000005.mp4")
     with pytest.raises(TCAFError, match=r"no clip of vggsound for training; .* --labels vggsound"):

@@ -218,7 +218,7 @@ def test_activitynets_annotations(tmp_path):
     touch(
         tmp_path, "v_one.mp4", "deep/two.mkv", "-three.mp4", "many.mp4", "none.mp4", "unlisted.mp4"
     )
-    touch(tmp_path, "twice.mp4", "v_twice.mp4", "a/both.mp4", "b/both.mp4")
+    touch(tmp_path, "half.mp4", "twice.mp4", "v_twice.mp4", "a/both.mp4", "b/both.mp4")
     dog, cat = {"label": "Dog", "segment": [0, 1]}, {"label": "Cat"}
     both = [{"label": label, "segment": [1, 2.5]} for label in ("Dog", "Cat")]
     path = write_annotations(
@@ -232,10 +232,12 @@ def test_activitynets_annotations(tmp_path):
         unlisted={"annotations": [dog | {"segment": [3, 2]}, dog | {"segment": [0, "x"]}]},
         both={"subset": "testing", "annotations": [dog]},
         gone={"subset": "testing", "annotations": [dog]},
+        half={"subset": "testing", "annotations": [dog, {"label": None, "segment": [1, 2]}]},
     )
     found = find_clips(tmp_path, path)
     assert [(c.id, c.class_name, c.use, c.group) for c in found.clips] == [
         ("-three.mp4", "Dog", "test", ""),
+        ("half.mp4@0-1", "Dog", "test", "half.mp4"),
         ("many.mp4", "Cat", "train", "many.mp4"),
         ("many.mp4@0-1", "Dog", "train", "many.mp4"),
         ("v_one.mp4@0-1", "Dog", "train", "v_one.mp4"),
@@ -245,6 +247,7 @@ def test_activitynets_annotations(tmp_path):
     assert {reject.id: reject.reason for reject in found.rejects} == {
         "both@0-1": "several files",
         "gone@0-1": "no such file",
+        "half": "no label",
         "many.mp4@1-2.5": "several labels",
         "none": "no label",
         "unlisted@[3, 2]": "impossible segment",
@@ -252,6 +255,22 @@ def test_activitynets_annotations(tmp_path):
     }
     assert found.remarks == (f"{path}: not used are the keys duration, version",)
     assert found.unlisted == ("v_twice.mp4",)
+
+
+def test_a_trimmed_file_is_none_of_several_stretches(tmp_path):
+    touch(tmp_path, "two.mp4", "one.mp4")
+    spans = [{"label": "Dog", "segment": span} for span in ((0, 2), (3, 5))]
+    path = write_annotations(
+        tmp_path / "an.json",
+        two={"subset": "training", "annotations": spans},
+        one={"subset": "training", "annotations": spans[:1]},
+    )
+    found = find_clips(tmp_path, path, trimmed=True)
+    assert [clip.id for clip in found.clips] == ["one.mp4"]
+    told = "two.mp4 may be each of 'two@0-2', 'two@3-5'"
+    assert [(reject.id, reject.reason, reject.detail) for reject in found.rejects] == [
+        (f"two@{span}", "the same file as another clip", told) for span in ("0-2", "3-5")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -266,6 +285,18 @@ def test_activitynets_annotations(tmp_path):
         (
             '{"database": {"x": {"annotations": [{"label": "a", "segment": [3, 2]}]}}}',
             r"none of 1 clips can be used; the first: x: expected a segment .* found \[3, 2\]",
+        ),
+        (
+            '{"database": {"x": {"annotations": [{"label": "a", "segment": "12"}]}}}',
+            r"perhaps a segment \[start, end\] in seconds, for 'x'",
+        ),
+        (
+            '{"database": {"x": {"annotations": [{"label": ["a"]}]}}}',
+            "annotations with a label each, .* for 'x'",
+        ),
+        (
+            '{"database": {"1": {"annotations": [{"label": null}]}}}',
+            "none of 1 clips can be used; the first: 1: expected a label",
         ),
         ('{"database": {"x": {}}}', "none of 1 clips can be used; the first: x: expected a label"),
         (

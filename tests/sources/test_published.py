@@ -76,6 +76,14 @@ def said(listed: Listed):
             None,
         ),
         (
+            "commented.csv",
+            "# YouTube ID, start seconds, label, train/test split\n" + VGGSOUND[:35],
+            "vggsound",
+            [("---g-f_I2yQ", "people marching", "test", (1, 11), "---g-f_I2yQ")],
+            {},
+            None,
+        ),
+        (
             "named.csv",
             "youtube_id,start_seconds,label,split,category\n"
             + VGGSOUND[:35].replace("test", "test,x"),

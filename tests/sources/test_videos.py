@@ -468,6 +468,7 @@ def test_a_benchmark_has_the_parts_and_words_of_the_lists(tmp_path, sounds, monk
     more = prepare(tmp_path / "UCF-101", tmp_path / "store", benchmark="ucf", append=True)
     assert known(more) == parts
     assert more.left_out == {}
+    assert rows_of(more.path / "rejects.csv") == []
     assert more.splits == store.splits
     with pytest.raises(TCAFError, match="is of the benchmark ucf; add to it with --benchmark ucf"):
         prepare(tmp_path / "UCF-101", tmp_path / "store", append=True)
@@ -531,6 +532,25 @@ def test_a_table_as_published_and_what_is_missing_of_it(tmp_path, sounds, capsys
     store = FeatureStore.open(tmp_path / "store")
     assert store.left_out == {}
     assert known(store)["id-00000019_000190.wav"][0] == "wind, noise"
+
+
+@pytest.mark.filterwarnings("ignore:.*the store has no split")
+def test_a_second_folder_says_nothing_of_clips_from_the_first(tmp_path, sounds):
+    """And a clip that was missing and is there now is no longer named as left out."""
+    rows = [(f"id-{n:08}", 10 * n, "rain", "train") for n in range(4)]
+    table = write_csv(tmp_path / "vggsound.csv", *rows)
+    names = [f"id-{n:08}_{10 * n:06}.wav" for n in range(3)]
+    put(tmp_path / "first", sounds, names[0])
+    put(tmp_path / "second", sounds, names[1])
+    put(tmp_path / "third", sounds, names[2])
+    left = [f"id-{n:08}@{10 * n}-{10 * n + 10}" for n in range(4)]
+    prepare(tmp_path / "first", tmp_path / "store", labels=table)
+    for n, folder in enumerate(("second", "third"), start=1):
+        store = prepare(tmp_path / folder, tmp_path / "store", labels=table, append=True)
+        assert list(store.ids) == names[: n + 1]
+        assert store.left_out == {"no such file": left[n + 1 :]}
+        rejects = rows_of(store.path / "rejects.csv")
+        assert [row[0] for row in rejects] == left[n + 1 :]
 
 
 @pytest.mark.filterwarnings("ignore:.*the store has no split")

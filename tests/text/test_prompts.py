@@ -35,7 +35,7 @@ def test_parts_are_combined():
 
 def test_a_file_has_a_template_a_line(tmp_path):
     path = tmp_path / "mine.txt"
-    path.write_text("# mine\nthis is {}\n\n {} it is\n")
+    path.write_text("# mine\nthis is {}\n\n  # {} and {}\n {} it is\n")
     assert read_prompts(str(path)) == ("this is {}", "{} it is")
     assert read_prompts("") == (NAME,)
     for content, line in (("a\n", 1), ("{}\n\n{} and {}\n", 3)):

@@ -108,7 +108,10 @@ def _video(path: Path, name: str, entry: Any, unread: set[str]) -> AnnotatedVide
         said, impossible, in_order = set(), [], []
         for each in annotations:
             unread |= set(each) - {"label", "segment"}
-            label, given = str(each["label"]).strip(), each.get("segment")
+            named, given = each["label"], each.get("segment")
+            if not isinstance(named, str | int | None) or not isinstance(given, list | None):
+                raise TypeError
+            label = "" if named is None else str(named).strip()
             segment = segment_of(*given) if given else ()
             in_order.append((segment or None, label))
             if segment is None:

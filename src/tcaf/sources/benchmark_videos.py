@@ -21,11 +21,11 @@ from jaxtyping import Float
 
 from tcaf.data.splits import PARTS, Benchmark, load_benchmark
 from tcaf.data.writer import StoreWriter
-from tcaf.errors import TCAFError
+from tcaf.errors import TCAFError, shorten
 from tcaf.extract.corpus import MediaFile, Reject
 from tcaf.extract.media import Segment
 from tcaf.sources.annotations import AnnotatedVideo, read_annotations
-from tcaf.sources.found_files import FoundFiles, check_reach
+from tcaf.sources.found_files import PREFIXES, FoundFiles, check_reach
 from tcaf.sources.labels import Clip, Listing, group_finder
 from tcaf.sources.official_lists import vectors_by_name, vectors_in_release_order
 from tcaf.sources.published import CLIP_S, Listed, layout_of, read_published
@@ -35,8 +35,10 @@ from tcaf.text.words import BinaryWordTable, TextWordTable, WordVectors, folding
 TABLES = {"vggsound": "vggsound", "activitynet": "activitynet"}
 """The layout of the table that a benchmark's files may come with; UCF101's need none."""
 
-_VGGSOUND_NAME = re.compile(r"[\w-]{11}((?:[_-]\d+(?:\.\d+)?){1,2})?")
-"""An id on YouTube, and perhaps the times of a stretch."""
+_VGGSOUND_NAME = re.compile(
+    rf"(?:{'|'.join(PREFIXES)})(?P<id>[\w-]{{11}})(?P<times>(?:[_-]\d+(?:\.\d+)?){{1,2}})?"
+)
+"""What downloaders put first, an id on YouTube, and perhaps the times of a stretch."""
 
 Vectors = Mapping[str, Mapping[str, Float[np.ndarray, " text_dim"]]]
 """Vectors of classes, by the name that a store keeps them under."""
@@ -206,7 +208,7 @@ class _Found:
                     "the benchmark, or clips of unseen classes that the authors did not take"
                 )
         else:
-            self._in_folders(train, folder)
+            remarks += self._in_folders(train)
         num_train = sum(clip.part == "stage_1_train" for clip in self.taken)
         if not num_train:
             raise TCAFError(
@@ -220,16 +222,43 @@ class _Found:
         )
         return remarks
 
-    def _in_folders(self, train: Sequence[str], folder: Path) -> None:
-        """Takes the clips that lie in folders of the classes for training and are in no list."""
+    def _in_folders(self, train: Sequence[str]) -> list[str]:
+        """Takes the clips that lie in folders of the classes for training and are in no list.
+
+        VGGSound has one clip of a video, so that another name of one is no other clip.
+
+        Returns:
+            Remarks.
+        """
         known = {key: name for name in train for key in foldings(name)}
+        listed = {clip.name.rpartition("_")[0] for clip in self.clips}
+        by_id: dict[str, list[tuple[PublishedClip, str]]] = {}
+        again = []
         for name in self.files.unlisted():
             parent, _, file = name.rpartition("/")
             match = _VGGSOUND_NAME.fullmatch(Path(file).stem)
             classes = {known[k] for k in foldings(parent.rpartition("/")[2]) if k in known}
-            if match and len(classes) == 1 and (match[1] or self._trimmed):
-                clip = PublishedClip(match[0], classes.pop(), "stage_1_train")
+            if not match or len(classes) != 1 or not (match["times"] or self._trimmed):
+                continue
+            id, times = match["id"], match["times"] or ""
+            if id in listed:
+                again.append(name)
+            else:
+                clip = PublishedClip(f"{id}{times}", classes.pop(), "stage_1_train")
+                by_id.setdefault(id, []).append((clip, name))
+        for id, same in by_id.items():
+            clip, name = same[0]
+            if len(same) == 1:
                 self.take(clip, Listed("", name, clip.class_name, is_file=True))
+            else:
+                told = f"{id} may be each of {shorten(name for _, name in same)}"
+                self.rejects.append(Reject(id, "several files", told))
+        if not again:
+            return []
+        return [
+            f"{len(again)} files in folders of classes for training are of videos that the lists "
+            f"have, and are no clips for training: {shorten(again)}"
+        ]
 
     def activitynet(self, labels: Sequence[Path], folder: Path) -> list[str]:
         """Takes ActivityNet's clips; returns remarks."""

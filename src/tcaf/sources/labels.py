@@ -370,6 +370,11 @@ def _published(folder: Path, tables: Sequence[Path], layout: str, trimmed: bool)
         by_id.setdefault(clip.id, []).append(clip)
     clips: list[Clip] = []
     for id, same in by_id.items():
+        names = list(dict.fromkeys(clip.listed for clip in same))
+        if len(names) > 1:
+            told = f"{id} may be each of {shorten(names)}"
+            rejects += [Reject(name, "the same file as another clip", told) for name in names]
+            continue
         clips.append(same[0])
         for word, values in (
             ("label", sorted({clip.class_name for clip in same})),

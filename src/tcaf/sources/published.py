@@ -80,9 +80,11 @@ class Published:
 
 def _vggsound(path: Path, into: Published) -> None:
     names = ("youtube_id", "start_seconds", "label", "split")
-    has_names = "youtube_id" in _first_lines(path)[0].casefold()
-    rows = _rows(path, names, into, header=() if has_names else names)
-    for row in rows:
+    first = _first_lines(path)[0]
+    has_names = "youtube_id" in first.casefold() and not first.startswith("#")
+    for row in _rows(path, names, into, header=() if has_names else names):
+        if row["youtube_id"].startswith("#"):
+            continue
         segment = _segment(row, row["start_seconds"], None, row["youtube_id"], into)
         if segment:
             said = row["label"], row["split"], segment, row["youtube_id"]
@@ -143,7 +145,8 @@ def _activitynet(path: Path, into: Published) -> None:
         for given in video.impossible:
             told = f"{video.id}: expected a segment [start, end] in seconds, found {given}"
             into.rejects.append(Reject(f"{video.id}@{given}", "impossible segment", told))
-        if not video.labels and not video.impossible:
+        lacks_some = any(not label for _, label in video.in_order)
+        if lacks_some or not (video.labels or video.impossible):
             told = f"{video.id}: expected a label, found none"
             into.rejects.append(Reject(video.id, "no label", told))
         for segment, labels in video.labels.items():
@@ -155,6 +158,10 @@ def _activitynet(path: Path, into: Published) -> None:
 _UCF_LINE = re.compile(r"(?:\S+/)?[^/\s]+/[^/\s]+\.\w+(?: \d+)?")
 
 _VGGSOUND_LINE = re.compile(r'[\w-]{11}\s*,\s*\d+\s*,\s*(?:"[^"]*"|[^",]+)\s*,\s*[a-z]+')
+
+
+def _are_of_vggsound(lines: Sequence[str]) -> bool:
+    return bool(lines) and all(_VGGSOUND_LINE.fullmatch(line) for line in lines)
 
 
 @dataclass(frozen=True)
@@ -184,7 +191,7 @@ LAYOUTS: Mapping[str, _Layout] = {
     "vggsound": _Layout(
         "ID,10,playing harp,train without names of columns",
         lambda lines: (
-            all(_VGGSOUND_LINE.fullmatch(line) for line in lines)
+            _are_of_vggsound(lines[1:] if lines[0].startswith("#") else lines)
             or _has_columns("youtube_id", "start_seconds")(lines)
         ),
         _vggsound,

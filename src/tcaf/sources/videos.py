@@ -36,7 +36,7 @@ from tcaf.sources.labels import (
     group_finder,
 )
 from tcaf.sources.media_files import readable
-from tcaf.sources.outcome import Outcome, sort_out
+from tcaf.sources.outcome import Outcome, names_of, sort_out
 from tcaf.sources.partition import (
     SUBSETS,
     check_parts,
@@ -208,8 +208,11 @@ def prepare_videos(
             track=track,
         )
         required = {"audio": require_audio, "visual": require_visual}
-        outcome = sort_out(found, [m for m in MODALITIES if required[m]])
-        outcome.rejects.extend(listing.rejects)
+        listed = {clip.id: clip.listed for clip in clips if clip.listed not in ("", clip.id)}
+        outcome = sort_out(found, [m for m in MODALITIES if required[m]], listed)
+        # What the store has may lie in the folder that it came from alone.
+        known = names_of(out, frozenset(store.ids)) if store else set()
+        outcome.rejects.extend(reject for reject in listing.rejects if reject.id not in known)
         done = f"the features of all {len(clips)} files are kept in {work}"
         with needing_room(work, lambda: done):
             outcome.write(work)
@@ -415,7 +418,7 @@ def _add(
         if clip.class_name:
             writer.phrases.setdefault(clip.class_name, {"name": [as_words(clip.class_name)]})
     # What was left out before and is tried again has a new outcome.
-    tried = outcome.ids | {clip.listed for clip in clips}
+    tried = outcome.tried
     left = ((r, [n for n in names if n not in tried]) for r, names in writer.left_out.items())
     writer.left_out = {reason: names for reason, names in left if names}
     for reject in outcome.rejects:

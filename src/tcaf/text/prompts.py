@@ -64,7 +64,7 @@ def read_prompts(text: str) -> tuple[str, ...]:
         raise TCAFError(f"expected a file of templates at {path}: {error}") from None
     found = []
     for number, line in enumerate(lines, start=1):
-        if not line.strip() or line.startswith("#"):
+        if not line.strip() or line.lstrip().startswith("#"):
             continue
         if line.count(NAME) != 1:
             raise TCAFError(
