@@ -62,6 +62,14 @@ def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(hub):
     assert hub.requests == []
 
 
+def test_names_that_no_folder_can_have_are_told_in_one_line(hub):
+    with pytest.raises(TCAFError, match=r"^expected the folder of a model, or a name on the hub"):
+        find_model("x" * 5000)
+    with pytest.raises(TCAFError, match=r"^expected the folder of a model at ~nobody_here/x, fou"):
+        find_model("~nobody_here/x")
+    assert hub.requests == []
+
+
 def test_settings_and_safetensors_are_fetched_and_nothing_else(hub, repository):
     found = find_model("org/model")
     wanted = [
@@ -130,6 +138,20 @@ def test_a_server_that_is_gone_is_said(hub, repository, monkeypatch):
     with pytest.raises(TCAFError, match=r"^cannot fetch model org/model \(") as raised:
         find_model("org/model")
     assert "\n" not in str(raised.value)
+
+
+def test_a_connection_that_breaks_is_said(hub, repository, monkeypatch):
+    import huggingface_hub
+
+    class ReadError(Exception):
+        """As those of its client of HTTP: neither one of its own nor an OSError."""
+
+    def broken(*args, **more):
+        raise ReadError("the peer\nclosed the connection")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", broken)
+    with pytest.raises(TCAFError, match=r"^cannot fetch model org/model \(the peer\); fetch it"):
+        find_model("org/model")
 
 
 def test_without_huggingface_hub_the_extra_is_named(monkeypatch):

@@ -52,7 +52,7 @@ class ModelName:
         Raises:
             TCAFError: it is empty, or has nothing before or behind the @.
         """
-        if text and Path(text).expanduser().is_dir():
+        if text and _find_folder(text):
             return cls(text)
         name, at, revision = text.partition("@")
         if not name or (at and not revision) or text != text.strip():
@@ -104,8 +104,7 @@ def find_model(text: str) -> ModelFiles:
             first, or has no weights in safetensors; no network; or no huggingface_hub.
     """
     name = ModelName.parse(text)
-    folder = Path(name.name).expanduser()
-    if folder.is_dir():
+    if folder := _find_folder(name.name):
         return ModelFiles(name, folder, _licence(folder))
     if name.name.startswith((".", "~", os.sep)) or name.name.count("/") > 1:
         raise TCAFError(f"expected the folder of a model at {name.name}, found none")
@@ -117,6 +116,14 @@ def find_model(text: str) -> ModelFiles:
             "it and give the folder"
         )
     return ModelFiles(ModelName(name.name, folder.name), folder, _licence(folder))
+
+
+def _find_folder(text: str) -> Path | None:
+    """Returns the folder that a name stands for; None where there is no such folder."""
+    with suppress(OSError, RuntimeError):  # longer than names may be, the home of nobody
+        folder = Path(text).expanduser()
+        return folder if folder.is_dir() else None
+    return None
 
 
 def _fetch(name: ModelName) -> Path:
@@ -171,7 +178,7 @@ def _one_line_errors(name: ModelName) -> Iterator[None]:
         raise TCAFError(
             f"model {name.name!r} has no revision {name.revision!r}; see {on_hub}/commits/main"
         ) from None
-    except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - and whatever its client of HTTP raises
         variable = is_offline()
         # Behind the first line huggingface_hub explains its cache.
         said = one_line(str(error).strip().partition("\n")[0]).removeprefix("Got: ")
