@@ -21,10 +21,9 @@ from tcaf.data.store import CACHE_PREFIX, FeatureStore
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.files.digests import file_digest
 from tcaf.pretrained.fetch import files_digest
-from tcaf.pretrained.hub import find_model
 from tcaf.settings.sections import TextSettings
 from tcaf.text.encoders import PACKAGED_MODEL, AlignedEncoder, SentenceEncoder, packaged_model
-from tcaf.text.of_backbone import BACKBONE, NoText, resolved
+from tcaf.text.of_backbone import BACKBONE, NoText, find_marked, resolved
 from tcaf.text.phrases import BY_CLASS_NAME as BY_CLASS_NAME
 from tcaf.text.phrases import class_phrases, read_phrases
 from tcaf.text.sources import NamedVectors, TextSource, read_attributes, read_named_vectors
@@ -99,7 +98,7 @@ def _of_store(settings: TextSettings, store: FeatureStore | None) -> TextSetting
 
 
 def _open_model(settings: TextSettings) -> TextSource:
-    files = find_model(settings.path)
+    files = find_marked(settings.path)
     name = f"{settings.source} model {files.name}"
     if settings.source == "st":
         return SentenceEncoder(files.folder, name)
@@ -385,7 +384,7 @@ def text_origin(settings: TextSettings) -> list[str]:
         path, version = packaged_model()
         package = [PACKAGED_MODEL, version]
     elif settings.source in _NEEDS_MODEL:
-        path = find_model(settings.path).folder
+        path = find_marked(settings.path).folder
     elif not settings.path:
         return []
     if not path.is_dir():
