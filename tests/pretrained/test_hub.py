@@ -7,6 +7,8 @@ from hub_server import COMMIT, hub_on_loopback
 from tcaf.errors import MissingExtraError, TCAFError
 from tcaf.pretrained import hub as models
 from tcaf.pretrained.hub import ModelFiles, ModelName, find_model, is_commit
+from tcaf.settings.sections import TextSettings
+from tcaf.text.class_text import text_origin
 
 CARD = "---\nlanguage: en\nlicense: apache-2.0  # of the weights\n---\n# A model\nlicense: mit\n"
 
@@ -81,6 +83,20 @@ def test_settings_and_safetensors_are_fetched_and_nothing_else(hub, repository):
     assert sorted(path.relative_to(found.folder).as_posix() for path in files) == wanted
     assert found.name == ModelName("org/model", COMMIT)
     assert found.to_json() == {"model": "org/model", "commit": COMMIT, "licence": "apache-2.0"}
+
+
+def test_what_other_programs_fetched_does_not_count(repository):
+    found = find_model("org/model")
+    origin = text_origin(TextSettings(source="hf", path="org/model"))
+    before = sorted(found.files())
+    assert len(before) == 7
+    (found.folder / "pytorch_model.bin").write_text("pickled")
+    (found.folder / "onnx").mkdir()
+    (found.folder / "onnx" / "config.json").write_text("{}")
+    assert sorted(found.files()) == before
+    assert text_origin(TextSettings(source="hf", path="org/model")) == origin
+    # Of a person's own folder all count.
+    assert len(ModelFiles(ModelName(str(found.folder)), found.folder).files()) == 9
 
 
 def test_a_commit_that_is_there_asks_nothing_of_the_hub(hub, repository, monkeypatch):

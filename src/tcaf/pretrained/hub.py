@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from tcaf.errors import MissingExtraError, TCAFError, one_line
@@ -84,6 +85,22 @@ class ModelFiles:
     def commit(self) -> str:
         """The commit of a model of the hub; empty for a folder."""
         return self.name.revision
+
+    def files(self) -> list[Path]:
+        """Returns all files of a folder; of a model of the hub those that `find_model` fetches.
+
+        Other programs keep theirs beside them.
+        """
+        files = [file for file in self.folder.rglob("*") if file.is_file()]
+        return [file for file in files if not self.commit or self._is_fetched(file)]
+
+    def _is_fetched(self, file: Path) -> bool:
+        name = file.relative_to(self.folder).as_posix()
+        wanted, passed_over = (
+            any(fnmatch(name, pattern) for pattern in patterns)
+            for patterns in ((*SETTINGS, *WEIGHTS), PASSED_OVER)
+        )
+        return wanted and not passed_over
 
     def to_json(self) -> dict[str, str]:
         """Returns what records say of the model."""

@@ -1,7 +1,7 @@
 """Class names to text embeddings.
 
 Owns the settings, which phrases stand for a class, their averaging, and what is kept with the
-store. Reading files and running encoders is `text_sources` and `word_vectors`.
+store. Reading files and running encoders is `sources`, `words` and `encoders`.
 """
 
 import hashlib
@@ -370,7 +370,7 @@ def text_origin(settings: TextSettings) -> list[str]:
     """Returns what tells the file or model that a source reads from any other: its content.
 
     Of a folder all files count but hidden ones, Python's caches and notes in Markdown, which no
-    encoder reads.
+    encoder reads; of a model of the hub those that are fetched, whatever lies beside them.
 
     Returns:
         The SHA-256 of the content, behind name and version of a model that comes as a package;
@@ -379,19 +379,20 @@ def text_origin(settings: TextSettings) -> list[str]:
     Raises:
         TCAFError: the package of the sentence encoder is not installed, or a model cannot be had.
     """
-    path, package = Path(settings.path), []
+    path, package, fetched = Path(settings.path), [], None
     if settings.source == "sentence" and not settings.path:
         path, version = packaged_model()
         package = [PACKAGED_MODEL, version]
     elif settings.source in _NEEDS_MODEL:
-        path = find_marked(settings.path).folder
+        model = find_marked(settings.path)
+        path, fetched = model.folder, model.files()
     elif not settings.path:
         return []
     if not path.is_dir():
         return [file_digest(path)] if path.is_file() else []
     files = [
         file
-        for file in path.rglob("*")
+        for file in (path.rglob("*") if fetched is None else fetched)
         if file.is_file()
         and file.suffix.lower() != ".md"
         and not any(part.startswith((".", "__")) for part in file.relative_to(path).parts)
