@@ -7,6 +7,8 @@ from hub_server import COMMIT, hub_on_loopback
 from tcaf.errors import MissingExtraError, TCAFError
 from tcaf.pretrained import hub as models
 from tcaf.pretrained.hub import ModelFiles, ModelName, find_model, is_commit
+from tcaf.settings.sections import TextSettings
+from tcaf.text.class_text import text_origin
 
 CARD = "---\nlanguage: en\nlicense: apache-2.0  # of the weights\n---\n# A model\nlicense: mit\n"
 
@@ -62,6 +64,14 @@ def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(hub):
     assert hub.requests == []
 
 
+def test_names_that_no_folder_can_have_are_told_in_one_line(hub):
+    with pytest.raises(TCAFError, match=r"^expected the folder of a model, or a name on the hub"):
+        find_model("x" * 5000)
+    with pytest.raises(TCAFError, match=r"^expected the folder of a model at ~nobody_here/x, fou"):
+        find_model("~nobody_here/x")
+    assert hub.requests == []
+
+
 def test_settings_and_safetensors_are_fetched_and_nothing_else(hub, repository):
     found = find_model("org/model")
     wanted = [
@@ -73,6 +83,20 @@ def test_settings_and_safetensors_are_fetched_and_nothing_else(hub, repository):
     assert sorted(path.relative_to(found.folder).as_posix() for path in files) == wanted
     assert found.name == ModelName("org/model", COMMIT)
     assert found.to_json() == {"model": "org/model", "commit": COMMIT, "licence": "apache-2.0"}
+
+
+def test_what_other_programs_fetched_does_not_count(repository):
+    found = find_model("org/model")
+    origin = text_origin(TextSettings(source="hf", path="org/model"))
+    before = sorted(found.files())
+    assert len(before) == 7
+    (found.folder / "pytorch_model.bin").write_text("pickled")
+    (found.folder / "onnx").mkdir()
+    (found.folder / "onnx" / "config.json").write_text("{}")
+    assert sorted(found.files()) == before
+    assert text_origin(TextSettings(source="hf", path="org/model")) == origin
+    # Of a person's own folder all count.
+    assert len(ModelFiles(ModelName(str(found.folder)), found.folder).files()) == 9
 
 
 def test_a_commit_that_is_there_asks_nothing_of_the_hub(hub, repository, monkeypatch):
@@ -130,6 +154,20 @@ def test_a_server_that_is_gone_is_said(hub, repository, monkeypatch):
     with pytest.raises(TCAFError, match=r"^cannot fetch model org/model \(") as raised:
         find_model("org/model")
     assert "\n" not in str(raised.value)
+
+
+def test_a_connection_that_breaks_is_said(hub, repository, monkeypatch):
+    import huggingface_hub
+
+    class ReadError(Exception):
+        """As those of its client of HTTP: neither one of its own nor an OSError."""
+
+    def broken(*args, **more):
+        raise ReadError("the peer\nclosed the connection")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", broken)
+    with pytest.raises(TCAFError, match=r"^cannot fetch model org/model \(the peer\); fetch it"):
+        find_model("org/model")
 
 
 def test_without_huggingface_hub_the_extra_is_named(monkeypatch):

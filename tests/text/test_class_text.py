@@ -525,6 +525,7 @@ def test_the_encoder_says_nothing(minilm, capfd, caplog):
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path):
     (tmp_path / "modules.json").write_text(json.dumps([]) + "x")
+    (tmp_path / "model.safetensors").touch()
     with pytest.raises(TCAFError, match="does not load") as error:
         open_text_source(TextSettings(source="sentence", path=str(tmp_path)))
     assert "\n" not in str(error.value)

@@ -86,6 +86,16 @@ def test_labels_near_unseen_classes_are_dropped_with_their_videos(made, asked, w
     assert strict.num_dropped == 3 * (7 + 6)
 
 
+def test_a_clip_of_the_split_is_known_in_another_folder_too(made, asked, world, tmp_path):
+    first, second, third = world.ids[:3]
+    # The first by its id, the second by its name; a name that two clips have tells nothing.
+    ids = (first, f"videos/{second}.mp4", f"a/{third}.mp4", f"b/{third}.mp4")
+    labelled_store(tmp_path / "moved", world.spec, WORDS, known=ids)
+    found = find_auxiliary(asked(auxiliary=str(tmp_path / "moved")), world)
+    assert found.num_known == 2
+    assert {found.store.ids[row] for row in found.rows} & set(ids) == set(ids[2:])
+
+
 def test_groups_are_the_rarest_frequent_label(made, asked, world):
     found = find_auxiliary(asked(), world)
     # Label 0 has six videos, label 1 five, label 2 two, and one video has the last alone.

@@ -97,6 +97,25 @@ def test_files_phrases_and_what_is_stored_count_as_ever(tmp_path, tiny_store, ti
     assert text_sha256(tiny_experiment(), tiny_store) == expected
 
 
+def test_the_content_of_prompts_counts(tmp_path, tiny_store, tiny_experiment):
+    table, prompts = tmp_path / "glove.txt", tmp_path / "prompts.txt"
+    table.write_text("ant 1 2\n")
+    text = {"source": "glove", "path": str(table)}
+
+    def found(name):
+        return text_sha256(tiny_experiment(text={**text, "prompts": name}), tiny_store)
+
+    prompts.write_text("a video of {}\n")
+    before = found(str(prompts))
+    first = prompts.read_text()
+    prompts.write_text("a sound of {}\n")
+    assert len({before, found(str(prompts)), found(""), found("actions")}) == 4
+    prompts.write_text(f"# as before\n{first}")
+    assert found(str(prompts)) == before
+    prompts.unlink()
+    assert found(str(prompts)) is None
+
+
 def test_a_kept_run_of_another_model_is_not_done(
     model, tiny_store, tiny_experiment, toml, tmp_path
 ):

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from tcaf.errors import MissingExtraError, TCAFError, one_line
@@ -52,7 +53,7 @@ class ModelName:
         Raises:
             TCAFError: it is empty, or has nothing before or behind the @.
         """
-        if text and Path(text).expanduser().is_dir():
+        if text and _find_folder(text):
             return cls(text)
         name, at, revision = text.partition("@")
         if not name or (at and not revision) or text != text.strip():
@@ -85,6 +86,22 @@ class ModelFiles:
         """The commit of a model of the hub; empty for a folder."""
         return self.name.revision
 
+    def files(self) -> list[Path]:
+        """Returns all files of a folder; of a model of the hub those that `find_model` fetches.
+
+        Other programs keep theirs beside them.
+        """
+        files = [file for file in self.folder.rglob("*") if file.is_file()]
+        return [file for file in files if not self.commit or self._is_fetched(file)]
+
+    def _is_fetched(self, file: Path) -> bool:
+        name = file.relative_to(self.folder).as_posix()
+        wanted, passed_over = (
+            any(fnmatch(name, pattern) for pattern in patterns)
+            for patterns in ((*SETTINGS, *WEIGHTS), PASSED_OVER)
+        )
+        return wanted and not passed_over
+
     def to_json(self) -> dict[str, str]:
         """Returns what records say of the model."""
         return {"model": self.name.name, "commit": self.commit, "licence": self.licence}
@@ -104,8 +121,7 @@ def find_model(text: str) -> ModelFiles:
             first, or has no weights in safetensors; no network; or no huggingface_hub.
     """
     name = ModelName.parse(text)
-    folder = Path(name.name).expanduser()
-    if folder.is_dir():
+    if folder := _find_folder(name.name):
         return ModelFiles(name, folder, _licence(folder))
     if name.name.startswith((".", "~", os.sep)) or name.name.count("/") > 1:
         raise TCAFError(f"expected the folder of a model at {name.name}, found none")
@@ -117,6 +133,14 @@ def find_model(text: str) -> ModelFiles:
             "it and give the folder"
         )
     return ModelFiles(ModelName(name.name, folder.name), folder, _licence(folder))
+
+
+def _find_folder(text: str) -> Path | None:
+    """Returns the folder that a name stands for; None where there is no such folder."""
+    with suppress(OSError, RuntimeError):  # longer than names may be, the home of nobody
+        folder = Path(text).expanduser()
+        return folder if folder.is_dir() else None
+    return None
 
 
 def _fetch(name: ModelName) -> Path:
@@ -171,7 +195,7 @@ def _one_line_errors(name: ModelName) -> Iterator[None]:
         raise TCAFError(
             f"model {name.name!r} has no revision {name.revision!r}; see {on_hub}/commits/main"
         ) from None
-    except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - and whatever its client of HTTP raises
         variable = is_offline()
         # Behind the first line huggingface_hub explains its cache.
         said = one_line(str(error).strip().partition("\n")[0]).removeprefix("Got: ")

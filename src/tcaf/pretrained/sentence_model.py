@@ -1,11 +1,12 @@
 """Sentence-transformers models, from their folders."""
 
+from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tcaf.errors import TCAFError, missing_extra
-from tcaf.pretrained.model_folder import first_line, no_progress_bar, version
+from tcaf.errors import TCAFError, missing_extra, shorten
+from tcaf.pretrained.model_folder import first_line, model_files, quiet, version
 
 
 def load_sentence_model(folder: Path) -> Any:
@@ -14,7 +15,8 @@ def load_sentence_model(folder: Path) -> Any:
     The last two stay in memory, so that both sides share one.
 
     Raises:
-        TCAFError: sentence-transformers is not installed, or the folder holds no such model.
+        TCAFError: sentence-transformers is not installed or does not import; the folder holds no
+            such model, not all of its weights in the right shapes, or none in safetensors.
     """
     return _load(folder, version(folder))
 
@@ -28,13 +30,53 @@ def _load(folder: Path, version: tuple[tuple[str, int, int], ...]) -> Any:
         )
     try:
         from sentence_transformers import SentenceTransformer
-    except ImportError:
-        raise missing_extra("sentence-transformers") from None
+    except ImportError as error:
+        if error.name == "sentence_transformers":
+            raise missing_extra("sentence-transformers") from None
+        raise TCAFError(f"sentence-transformers does not import: {first_line(error)}") from None
+    model_files(folder)  # else pickles would be read
     try:
-        with no_progress_bar():
-            model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+        with quiet():
+            model = SentenceTransformer(
+                str(folder),
+                device="cpu",
+                local_files_only=True,
+                trust_remote_code=False,
+                model_kwargs={"use_safetensors": True},
+            )
+            lacking = sorted(key for module in model for key in _lacking(module))
+    except Exception as error:  # noqa: BLE001 - whatever a foreign folder makes the library raise
         raise TCAFError(
             f"the sentence-transformers model in {folder} does not load: {first_line(error)}"
         ) from None
+    # They have random numbers in their place.
+    if lacking:
+        raise TCAFError(
+            f"the sentence-transformers model in {folder} does not load: no weights for "
+            f"{shorten(lacking)}"
+        )
     return model.float()
+
+
+def _lacking(module: Any) -> list[str]:
+    """Returns the weights of a transformer in a model that its folder does not have.
+
+    Only transformers itself knows, which renames and shares weights as it reads them, and
+    sentence-transformers does not pass on what it says; so the weights are read once more.
+    """
+    from transformers import PreTrainedModel
+
+    inner = next((each for each in module.modules() if isinstance(each, PreTrainedModel)), None)
+    if inner is None:
+        return []
+    kind: Any = type(inner)
+    _, info = kind.from_pretrained(
+        inner.name_or_path,
+        config=deepcopy(inner.config),
+        local_files_only=True,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    # Many are published without the head for whole texts, which is not read where tokens are.
+    of_tokens = getattr(module, "module_output_name", "token_embeddings") == "token_embeddings"
+    return [k for k in info["missing_keys"] if not (of_tokens and k.startswith("pooler."))]

@@ -65,7 +65,9 @@ class TextSettings:
         name: which of the embeddings kept in the store `stored` takes; by default the only ones.
         path: the file for `word2vec` (.bin or text), `glove`, `npy` or `attributes`; for `hf` and
             `st` ID_OR_FOLDER[@REVISION] of the model; for `sentence` the folder of another
-            sentence-transformers model, by default the packaged all-MiniLM-L6-v2 (384 numbers).
+            sentence-transformers model, by default the packaged all-MiniLM-L6-v2 (384 numbers);
+            for `backbone` the folder of the model that made the features, where it is not found by
+            its name: other weights are refused.
         modality: for `backbone`, and for models of `hf` with a text space for each of several.
         phrases: kinds of phrases kept in the store that are embedded and averaged per class, such
             as name, verticals, description. `name` is the class name itself where the store has no

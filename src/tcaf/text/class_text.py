@@ -1,7 +1,7 @@
 """Class names to text embeddings.
 
 Owns the settings, which phrases stand for a class, their averaging, and what is kept with the
-store. Reading files and running encoders is `text_sources` and `word_vectors`.
+store. Reading files and running encoders is `sources`, `words` and `encoders`.
 """
 
 import hashlib
@@ -21,10 +21,9 @@ from tcaf.data.store import CACHE_PREFIX, FeatureStore
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.files.digests import file_digest
 from tcaf.pretrained.fetch import files_digest
-from tcaf.pretrained.hub import find_model
 from tcaf.settings.sections import TextSettings
 from tcaf.text.encoders import PACKAGED_MODEL, AlignedEncoder, SentenceEncoder, packaged_model
-from tcaf.text.of_backbone import BACKBONE, NoText, resolved
+from tcaf.text.of_backbone import BACKBONE, NoText, find_marked, resolved
 from tcaf.text.phrases import BY_CLASS_NAME as BY_CLASS_NAME
 from tcaf.text.phrases import class_phrases, read_phrases
 from tcaf.text.sources import NamedVectors, TextSource, read_attributes, read_named_vectors
@@ -99,7 +98,7 @@ def _of_store(settings: TextSettings, store: FeatureStore | None) -> TextSetting
 
 
 def _open_model(settings: TextSettings) -> TextSource:
-    files = find_model(settings.path)
+    files = find_marked(settings.path)
     name = f"{settings.source} model {files.name}"
     if settings.source == "st":
         return SentenceEncoder(files.folder, name)
@@ -371,7 +370,7 @@ def text_origin(settings: TextSettings) -> list[str]:
     """Returns what tells the file or model that a source reads from any other: its content.
 
     Of a folder all files count but hidden ones, Python's caches and notes in Markdown, which no
-    encoder reads.
+    encoder reads; of a model of the hub those that are fetched, whatever lies beside them.
 
     Returns:
         The SHA-256 of the content, behind name and version of a model that comes as a package;
@@ -380,19 +379,20 @@ def text_origin(settings: TextSettings) -> list[str]:
     Raises:
         TCAFError: the package of the sentence encoder is not installed, or a model cannot be had.
     """
-    path, package = Path(settings.path), []
+    path, package, fetched = Path(settings.path), [], None
     if settings.source == "sentence" and not settings.path:
         path, version = packaged_model()
         package = [PACKAGED_MODEL, version]
     elif settings.source in _NEEDS_MODEL:
-        path = find_model(settings.path).folder
+        model = find_marked(settings.path)
+        path, fetched = model.folder, model.files()
     elif not settings.path:
         return []
     if not path.is_dir():
         return [file_digest(path)] if path.is_file() else []
     files = [
         file
-        for file in path.rglob("*")
+        for file in (path.rglob("*") if fetched is None else fetched)
         if file.is_file()
         and file.suffix.lower() != ".md"
         and not any(part.startswith((".", "__")) for part in file.relative_to(path).parts)

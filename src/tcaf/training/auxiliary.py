@@ -2,7 +2,8 @@
 
 They are those of another store, or clips of the run's own that a table gives labels to and no part
 of a split has. A label that is near an unseen class (`unseen`) is dropped with every video that
-carries it; so is a video that the split has too. What was dropped is named in the run's provenance.
+carries it; so is a video that the split has too, which is told by its id: the same one, or the same
+name in another folder or with another ending. What was dropped is named in the run's provenance.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ class AuxiliaryVideos:
         labels: of each video, indices into `names`.
         dropped: labels that are too near to an unseen class, each with that class.
         num_dropped: videos that carry one of these.
-        num_known: videos that the split has too.
+        num_known: videos that the split has too, as their ids say.
         num_rare: labels of too few videos.
         missing: ids of a table that no clip of the store has.
         text: of the labels, by text space.
@@ -148,7 +149,18 @@ def _open(path: str, store: FeatureStore) -> _Labelled:
             "and `tcaf prepare audioset` make stores that have, if no table of classes is named"
         )
     other.verify_once()
-    return _Labelled(other, other.labels, np.isin(other.ids, store.ids))
+    return _Labelled(other, other.labels, _are_known(other.ids, store.ids))
+
+
+def _are_known(ids: Sequence[str], others: Sequence[str]) -> Bool[np.ndarray, " ids"]:
+    """Returns which ids are among others, in whatever folder and with whatever ending.
+
+    A name that several clips of a store have, as `cat/1.mp4` and `dog/1.mp4`, says nothing.
+    """
+    own, theirs = ([PurePosixPath(id_).stem for id_ in each] for each in (ids, others))
+    own_counts, their_counts = Counter(own), Counter(theirs)
+    alike = [own_counts[name] == their_counts[name] == 1 for name in own]
+    return np.isin(ids, others) | np.array(alike, bool)
 
 
 def _read_table(path: Path, store: FeatureStore) -> _Labelled:

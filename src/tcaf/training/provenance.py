@@ -23,6 +23,7 @@ from tcaf.settings.experiment import TEXT, Experiment, text_settings
 from tcaf.systems.registry import SYSTEMS, find_system
 from tcaf.text.class_text import text_origin
 from tcaf.text.of_backbone import resolved
+from tcaf.text.prompts import read_prompts
 from tcaf.text.spaces import in_space
 from tcaf.text.word_list import word_list_digest
 
@@ -95,6 +96,7 @@ def text_sha256(experiment: Experiment, store: FeatureStore, space: str = TEXT) 
         phrases = [file_digest(Path(settings.phrases_file))] if settings.phrases_file else []
         if settings.words:
             phrases.append(word_list_digest(settings.words))
+        prompts = read_prompts(settings.prompts) if settings.prompts else ()
     except (TCAFError, OSError):
         return None
     if settings.path and not origin:
@@ -109,6 +111,8 @@ def text_sha256(experiment: Experiment, store: FeatureStore, space: str = TEXT) 
             digest.update(unsealed_bytes(file_path))
     if settings.source != "stored":
         digest.update(json.dumps(store.phrases, sort_keys=True).encode())
+    if prompts:
+        digest.update(json.dumps(prompts).encode())
     return digest.hexdigest()
 
 

@@ -44,8 +44,9 @@ def near_unseen(
 ) -> dict[str, str]:
     """Returns the labels that may not be learnt from, each with the unseen class that it is near.
 
-    By name alone: descriptions and verticals make all music alike. Of several text spaces it is
-    enough to be near in one.
+    By name alone: descriptions, verticals and prompts make all music alike. Of several text spaces
+    it is enough to be near in one; one with a single number, as where a modality is left out, tells
+    nothing apart and does not count.
 
     Args:
         experiment: all settings.
@@ -63,11 +64,13 @@ def near_unseen(
     spaces = learnt_spaces(experiment)
     for space, settings in spaces.items():
         with naming_space(space, spaces):
-            by_name = names_alone(settings)
+            by_name = replace(names_alone(settings), prompts="")
             own, theirs = (
                 embed_classes(by_name, unseen, store),
                 embed_classes(by_name, labels, other, phrases),
             )
+        if own.shape[1] == 1:
+            continue
         own, theirs = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (own, theirs))
         alike = np.maximum(alike, theirs @ own.T)
     nearest = alike.argmax(axis=1)
