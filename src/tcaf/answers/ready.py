@@ -5,7 +5,7 @@ beside this one. Beside those that have a name of their own go `hf:ID_OR_FOLDER[
 `st:...`, any model that embeds text beside pictures, videos or sounds.
 
 Of models of the hub, commits, licences and files were looked up in its pages and in what others
-pin; where this was written nobody could fetch them (`tcaf doctor --weights` does):
+pin; no test has the weights themselves (`tcaf doctor --weights` fetches them):
 
 - `laion/CLIP-ViT-B-32-laion2B-s34B-b79K`, MIT by its model card. OpenAI's own ViT-B/32 has pickled
   weights alone on its branch main.
@@ -75,7 +75,7 @@ class ReadyModel:
 
 _BY_NAME = "tcaf.answers.aligned_models:open_aligned"
 _ANY = "text beside what is seen or heard"
-_UNKNOWN = "never run here, where nothing can be fetched: tcaf doctor --weights"
+_UNKNOWN = "not measured yet; whether its weights are right: tcaf doctor --weights"
 
 READY: dict[str, ReadyModel] = {
     "imagenet": ReadyModel(
