@@ -1,7 +1,8 @@
 """Weights that others publish: fetched, and compared with what is known of them.
 
 Owns what is known of each, and the verdict. No test of this package has any of these weights: what
-is said of them follows from public code and pages, and whoever runs `tcaf doctor --weights` tests it.
+is said of them follows from public code and pages, and whoever runs `tcaf doctor --weights` tests
+it.
 
 - VGGish: its authors' smoke test gives mean and deviation of the embedding of three seconds of a
   1 kHz sine at 16 kHz, 0.000657 and 0.343 before the last ReLU, and 126.0 and 89.3 once it is coded
