@@ -40,6 +40,11 @@ def is_unicode(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
+def in_unicode(text: str) -> str:
+    """Returns a text as files can hold it: bytes of a file's name that are no UTF-8 as `\\xff`."""
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
 def one_line(text: str) -> str:
     """Returns a message as one line, all of whose characters are shown."""
     return printable(re.sub(r"\s*\n\s*", " ", text.strip()))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tcaf.errors import TCAFError
+from tcaf.errors import TCAFError, in_unicode
 from tcaf.files.atomic import followed, json_line, make_parents, only_writer, parse_json
 from tcaf.sources.media_files import media_folder, readable
 
@@ -131,7 +131,7 @@ def _append(path: Path, value: Any) -> None:
     """Adds a line to a file, at one go, and sees to it that it is on the disk."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     try:
-        data = (json_line(_in_utf8(value)) + "\n").encode()
+        data = (json_line(_in_unicode(value)) + "\n").encode()
         while data:
             data = data[os.write(handle, data) :]
         os.fsync(handle)
@@ -139,14 +139,14 @@ def _append(path: Path, value: Any) -> None:
         os.close(handle)
 
 
-def _in_utf8(value: Any) -> Any:
+def _in_unicode(value: Any) -> Any:
     """Returns a JSON value without halves of characters: a file's name may be no UTF-8."""
     if isinstance(value, str):
-        return value.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        return in_unicode(value)
     if isinstance(value, Mapping):
-        return {_in_utf8(key): _in_utf8(each) for key, each in value.items()}
+        return {_in_unicode(key): _in_unicode(each) for key, each in value.items()}
     if isinstance(value, Sequence):
-        return [_in_utf8(each) for each in value]
+        return [_in_unicode(each) for each in value]
     return value
 
 

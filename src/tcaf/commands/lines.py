@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from tcaf.errors import printable
+from tcaf.errors import in_unicode, printable
 from tcaf.files.atomic import json_line
 
 
@@ -103,4 +103,4 @@ class AnswersCsv:
         if self._file.isatty():
             return printable(text)
         # A file's name may be no UTF-8; it is written as the ids of a store are.
-        return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        return in_unicode(text)

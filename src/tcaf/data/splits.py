@@ -33,6 +33,10 @@ NAMED_PARTS = (*PARTS[:3], "stage_2_train", *PARTS[3:])
 """The six lists of clips that a benchmark publishes, in the order of the protocol."""
 
 
+SUBSETS = ("train", "val_unseen", "test_unseen")
+"""What a class can belong to: the lists of a `Split`."""
+
+
 def _among(
     names: Sequence[str] | np.ndarray, allowed: Sequence[str]
 ) -> Bool[np.ndarray, " num_names"]:
@@ -76,7 +80,7 @@ class Split:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Split":
         """Rebuilds a split from `dataclasses.asdict`."""
-        return cls(**{key: tuple(value[key]) for key in ("train", "val_unseen", "test_unseen")})
+        return cls(**{key: tuple(value[key]) for key in SUBSETS})
 
     @property
     def classes(self) -> tuple[str, ...]:

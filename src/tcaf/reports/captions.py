@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from tcaf.answers.recordings import Span
-from tcaf.errors import STEERING, TCAFError, shorten
+from tcaf.errors import STEERING, TCAFError, in_unicode, shorten
 from tcaf.files.atomic import (
     check_file,
     check_folder,
@@ -66,15 +66,10 @@ class Format:
     is_table: bool = False
 
 
-def written(text: str) -> str:
-    """Returns a name as text that files can hold: a file's name may be no UTF-8."""
-    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
-
-
 def csv_row(span: Span) -> list[object]:
     """Returns a span as a row of CSV, in the order of `COLUMNS`."""
     value = span.to_json()
-    return [written(cell) if isinstance(cell := value[c], str) else cell for c in COLUMNS]
+    return [in_unicode(cell) if isinstance(cell := value[c], str) else cell for c in COLUMNS]
 
 
 def to_csv(spans: Iterable[Span]) -> str:
@@ -130,7 +125,7 @@ def _label(span: Span, with_probability: bool = False) -> str:
     """Returns what is said of a span, on one line, without tabs."""
     if span.kind != "answer":
         return SAID[span.kind]
-    name = " ".join(written(STEERING.sub(" ", span.name)).split())
+    name = " ".join(in_unicode(STEERING.sub(" ", span.name)).split())
     if with_probability and span.probability is not None:
         return f"{name} ({100 * span.probability:.0f} %)"
     return name

@@ -8,11 +8,8 @@ is each reader's own.
 import zlib
 from collections.abc import Mapping
 
-from tcaf.data.splits import Split
+from tcaf.data.splits import SUBSETS, Split
 from tcaf.errors import TCAFError, did_you_mean
-
-PARTITIONS = ("train", "val_unseen", "test_unseen")
-"""What a class can belong to; each is a list of `splits.Split`."""
 
 
 def check_partition(partition: str, where: str) -> str:
@@ -25,17 +22,17 @@ def check_partition(partition: str, where: str) -> str:
     Raises:
         TCAFError: there is no such partition.
     """
-    if partition not in PARTITIONS:
+    if partition not in SUBSETS:
         raise TCAFError(
-            f"{where} has the partition {partition!r}; there are {', '.join(PARTITIONS)}"
-            f"{did_you_mean(partition, PARTITIONS)}"
+            f"{where} has the partition {partition!r}; there are {', '.join(SUBSETS)}"
+            f"{did_you_mean(partition, SUBSETS)}"
         )
     return partition
 
 
 def split_of(partitions: Mapping[str, str]) -> Split:
     """Returns the split of classes by name, each list sorted."""
-    lists = {p: [n for n, q in partitions.items() if q == p] for p in PARTITIONS}
+    lists = {p: [n for n, q in partitions.items() if q == p] for p in SUBSETS}
     return Split(**{partition: tuple(sorted(names)) for partition, names in lists.items()})
 
 

@@ -12,13 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from tcaf.data.random_partitions import PARTS_OF as PARTS_OF
-from tcaf.data.splits import Split
+from tcaf.data.splits import SUBSETS, Split
 from tcaf.errors import TCAFError, did_you_mean
 from tcaf.files.csv_tables import csv_rows
 from tcaf.sources.labels import Clip
-
-SUBSETS = ("train", "val_unseen", "test_unseen")
-"""What a class can be in a split file."""
 
 PART_OF_USE = {
     "train": {"train": "stage_1_train", "val": "val_seen", "test": "test_seen"},

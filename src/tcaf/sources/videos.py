@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality
 from tcaf.data.shards import Dtype
-from tcaf.data.splits import PARTS, Split, load_benchmark
+from tcaf.data.splits import PARTS, SUBSETS, Split, load_benchmark
 from tcaf.data.store import FeatureStore
 from tcaf.data.writer import StoreWriter, append_store, check_store_place, new_store
 from tcaf.errors import TCAFError, did_you_mean, shorten
@@ -38,7 +38,6 @@ from tcaf.sources.labels import (
 from tcaf.sources.media_files import readable
 from tcaf.sources.outcome import Outcome, names_of, sort_out
 from tcaf.sources.partition import (
-    SUBSETS,
     check_parts,
     classes_of_takes,
     deal_out,
