@@ -153,25 +153,28 @@ def clap_features(fused=False, max_length_s=4):
         )
 
 
+CLAP_AUDIO = {
+    "num_mel_bins": 16,
+    "spec_size": 64,
+    "patch_size": 4,
+    "patch_stride": [4, 4],
+    "patch_embeds_hidden_size": 8,
+    "hidden_size": 16,
+    "window_size": 4,
+    "depths": [1, 1],
+    "num_attention_heads": [2, 2],
+    "num_hidden_layers": 2,
+}
+"""A half of CLAP that is made in no time."""
+
+
 def write_clap(folder, fused=False, seed=0, max_length_s=4):
     """Writes a CLAP model; returns it and its folder."""
     import transformers
 
     config = transformers.ClapConfig(
         projection_dim=13,
-        audio_config={
-            "num_mel_bins": 16,
-            "spec_size": 64,
-            "patch_size": 4,
-            "patch_stride": [4, 4],
-            "patch_embeds_hidden_size": 8,
-            "hidden_size": 16,
-            "window_size": 4,
-            "depths": [1, 1],
-            "num_attention_heads": [2, 2],
-            "num_hidden_layers": 2,
-            "enable_fusion": fused,
-        },
+        audio_config={**CLAP_AUDIO, "enable_fusion": fused},
         text_config=_text(),
     )
     model = _drawn(transformers.ClapModel(config), seed)

@@ -19,6 +19,7 @@ from tcaf.settings.sections import TextSettings
 from tcaf.text import encoders
 from tcaf.text.class_text import embed_classes, open_text_source
 from tcaf.text.encoders import AlignedEncoder
+from write_aligned import CLAP_AUDIO
 
 PHRASES = ["dog barks", "a", "a dog plays the longest piano", "Dog"]
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -108,18 +109,7 @@ def model(family):
         projection_dim=13,
         # Positions 0 and 1 are those of padding.
         text_config={**text, "max_position_embeddings": MAX_LEN + 2, "pad_token_id": 1},
-        audio_config={
-            "num_mel_bins": 16,
-            "spec_size": 64,
-            "patch_size": 4,
-            "patch_stride": [4, 4],
-            "patch_embeds_hidden_size": 8,
-            "hidden_size": 16,
-            "window_size": 4,
-            "depths": [1, 1],
-            "num_attention_heads": [2, 2],
-            "num_hidden_layers": 2,
-        },
+        audio_config=CLAP_AUDIO,
     )
     return spread(transformers.ClapModel(config)), tokenizer
 
