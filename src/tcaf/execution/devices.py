@@ -22,6 +22,6 @@ def pick_device(name: str) -> torch.device:
     if rank.local >= torch.cuda.device_count():
         raise TCAFError(
             f"there are more processes on this machine than its {torch.cuda.device_count()} GPUs; "
-            "start one for each with --nproc-per-node, or set training.device to 'cpu'"
+            "let torchrun start as many, or set training.device to 'cpu'"
         )
     return torch.device("cuda", rank.local)

@@ -216,7 +216,7 @@ def from_first(value: T) -> T:
     return box[0]
 
 
-def of_all(value: float) -> list[float]:
+def of_all(value: float | int) -> list[Any]:
     """Returns on all ranks the numbers that they give, in their order."""
     if _group is None:
         return [value]
