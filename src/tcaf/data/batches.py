@@ -16,9 +16,11 @@ from torch import Tensor
 
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.data.packed import Packed
+from tcaf.data.resident import ResidentClips
 from tcaf.data.store import FeatureStore
 from tcaf.data.windows import Windows
 from tcaf.errors import TCAFError
+from tcaf.execution.devices import moved
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class FeatureBatch:
 
     def to(self, device: torch.device | str) -> "FeatureBatch":
         """Moves tokens, times and labels to a device; lengths stay on the CPU."""
-        labels = None if self.labels is None else self.labels.to(device)
+        labels = None if self.labels is None else moved(self.labels, device)
         return FeatureBatch(self.audio.to(device), self.visual.to(device), labels)
 
     @classmethod
@@ -192,7 +194,7 @@ class JoinedClips:
 
 
 def load_batch(
-    clips: Clips,
+    clips: Clips | ResidentClips,
     rows: Int[np.ndarray, " batch"],
     windows: Windows,
     *,
@@ -203,7 +205,7 @@ def load_batch(
     """Reads one window of each clip into a packed float32 batch.
 
     Args:
-        clips: a store, or clips in memory.
+        clips: a store, clips in memory, or on a device, where the tokens of the batch are then.
         rows: which of them, in any order, repeats allowed.
         windows: which stretch of each, and how tokens are timed.
         labels: class index of each clip.
@@ -222,9 +224,10 @@ def load_batch(
     packed: dict[Modality, Packed] = {}
     for modality in MODALITIES:
         first, lens = windows.cut(modality, spec, clips.lens(modality)[rows], starts)
-        tokens = torch.from_numpy(clips.gather(rows, modality, first, lens)).to(torch.float32)
+        found = clips.gather(rows, modality, first, lens)
+        tokens = found if isinstance(found, Tensor) else torch.from_numpy(found)
         times = torch.from_numpy(windows.token_times(spec.step_s(modality), first, lens))
-        whole = Packed(tokens, torch.from_numpy(lens), times.to(torch.float32))
+        whole = Packed(tokens.to(torch.float32), torch.from_numpy(lens), times.to(torch.float32))
         packed[modality] = whole.averaged() if windows.average else whole
     return FeatureBatch(**packed, labels=None if labels is None else torch.from_numpy(labels))
 
