@@ -61,7 +61,16 @@ ROOMS = {
         *("provenance", "records", "run", "evaluate", "release", "embed"),
     ),
     "answers": (
-        *("files", "evidence", "ranking", "interface", "ready", "imagenet", "audioset"),
+        *(
+            "files",
+            "several_backbones",
+            "evidence",
+            "ranking",
+            "interface",
+            "ready",
+            "imagenet",
+            "audioset",
+        ),
         *("aligned_models", "known_weights", "classifier", "mixture", "clips"),
         *("recordings", "watch"),
     ),

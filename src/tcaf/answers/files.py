@@ -6,9 +6,10 @@ Owns with which backbones that is done. What becomes of a file's features is `cl
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -72,6 +73,23 @@ class FileBackbones:
             modality: open_backbone(self.spec.backbone(modality), modality, self.weights[modality])
             for modality in self.modalities
         }
+
+    @property
+    def opened_spec(self) -> FeatureSpec:
+        """What the features mean that the opened backbones make.
+
+        Raises:
+            TCAFError: see `opened`.
+        """
+        spec = self.spec
+        for modality, backbone in self.opened.items():
+            made: dict[str, Any] = {
+                f"{modality}_dim": backbone.dim,
+                f"{modality}_step_s": backbone.step_s,
+                f"{modality}_backbone": backbone.name,
+            }
+            spec = replace(spec, **made)
+        return spec
 
     def extract(self, path: Path, id: str) -> VideoFeatures:
         """Returns the features of a file; of a modality that the model does not read, none.
@@ -195,7 +213,10 @@ def _open_worker(
                 reason = str(error)
             except Exception as error:  # noqa: BLE001 - one file must not end the others' answers
                 reason = str(MediaError(path, "failed", f"{type(error).__name__}: {error}"))
-        broken = [str(w.message) for w in caught if issubclass(w.category, BrokenMediaWarning)]
+        # Once each: several backbones may find the same track broken.
+        broken = dict.fromkeys(
+            str(w.message) for w in caught if issubclass(w.category, BrokenMediaWarning)
+        )
         return _Done(video, reason, tuple(broken))
 
     return extract
