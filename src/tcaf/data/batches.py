@@ -218,11 +218,21 @@ def load_batch(
     packed: dict[Modality, Packed] = {}
     for modality in MODALITIES:
         first, lens = windows.cut(modality, spec, clips.lens(modality)[rows], starts)
-        tokens = torch.from_numpy(clips.gather(rows, modality, first, lens)).to(torch.float32)
+        tokens = _float32(clips.gather(rows, modality, first, lens))
         times = torch.from_numpy(windows.token_times(spec.step_s(modality), first, lens))
         whole = Packed(tokens, torch.from_numpy(lens), times.to(torch.float32))
         packed[modality] = whole.averaged() if windows.average else whole
     return FeatureBatch(**packed, labels=None if labels is None else torch.from_numpy(labels))
+
+
+def _float32(values: Float[np.ndarray, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Returns numbers in float32, without a copy if they are."""
+    if values.dtype == np.float32:
+        return torch.from_numpy(values)
+    # numpy's memory comes in large pages: of torch's own the first touch takes longer than the
+    # conversion. numpy's conversion of halves is several times slower than torch's.
+    found = torch.from_numpy(np.empty(values.shape, np.float32))
+    return found.copy_(torch.from_numpy(values))
 
 
 def token_view(store: FeatureStore, row: int, modality: Modality) -> Float[Tensor, "len dim"]:
