@@ -15,7 +15,8 @@ import numpy as np
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.errors import TCAFError
 from tcaf.execution.outcomes import Crash, Failure, Killed, OutOfMemory, OutOfTime
-from tcaf.execution.processes import PATIENT, Moment, Send, events, usable_cores
+from tcaf.execution.processes import HERE, PATIENT, Place, events
+from tcaf.execution.worker import Moment, Send
 from tcaf.extract.backbones import (
     BACKBONES,
     AudioBackbone,

@@ -25,7 +25,8 @@ from tcaf.data.random_partitions import base_split, partition_name
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.execution.outcomes import Failed, Failure
-from tcaf.execution.processes import Send, answers
+from tcaf.execution.processes import HERE, Place, answers
+from tcaf.execution.worker import Send
 from tcaf.experiments.layers import Layer, are_anchored, experiment_layers, resolve
 from tcaf.experiments.tables import Row, Table, no_meaning, row_settings
 from tcaf.files.atomic import write_json, write_text

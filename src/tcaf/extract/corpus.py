@@ -25,7 +25,8 @@ import safetensors.numpy
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.errors import TCAFError
 from tcaf.execution.outcomes import Crash, Killed, OutOfMemory, OutOfTime
-from tcaf.execution.processes import PATIENT, Send, answers
+from tcaf.execution.processes import HERE, PATIENT, Place, answers
+from tcaf.execution.worker import Send
 from tcaf.extract.backbones import takes_model
 from tcaf.extract.containers import (
     FILE_MEMORY,
