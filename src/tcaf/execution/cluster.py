@@ -195,6 +195,10 @@ class _Cluster:
     def cores(self) -> int:
         return sum(self._cores())
 
+    @property
+    def machines(self) -> int:
+        return len(self._machines())
+
     def threads(self, workers: int) -> int:
         return fitting_threads(self._cores(), workers)
 
@@ -380,5 +384,3 @@ class _Remote(Generic[Task]):
 
     def dismiss(self) -> None:
         self.kill()
-
-

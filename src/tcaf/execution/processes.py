@@ -90,6 +90,11 @@ class Place(Protocol):
         """How many there are for all processes together."""
         ...
 
+    @property
+    def machines(self) -> int:
+        """How many share these cores."""
+        ...
+
     def threads(self, workers: int) -> int:
         """Returns how many of the cores each of so many workers gets."""
         ...
@@ -120,6 +125,10 @@ class _Here:
     @property
     def cores(self) -> int:
         return usable_cores()
+
+    @property
+    def machines(self) -> int:
+        return 1
 
     def threads(self, workers: int) -> int:
         return max(1, usable_cores() // workers)
