@@ -198,6 +198,7 @@ def load_batch(
     *,
     labels: Int[np.ndarray, " batch"] | None = None,
     generator: torch.Generator | None = None,
+    share: slice = slice(None),
 ) -> FeatureBatch:
     """Reads one window of each clip into a packed float32 batch.
 
@@ -207,6 +208,8 @@ def load_batch(
         windows: which stretch of each, and how tokens are timed.
         labels: class index of each clip.
         generator: draws random windows.
+        share: which of `rows` are read; windows are drawn for all, so that a clip has the same
+            one in whatever share of a batch.
     """
     spec = clips.spec
     durations = np.zeros(len(rows))
@@ -214,7 +217,8 @@ def load_batch(
         durations = np.maximum(
             durations, clips.lens(modality)[rows] * (spec.step_s(modality) or 0.0)
         )
-    starts = windows.starts(durations, generator)
+    starts = windows.starts(durations, generator)[share]
+    rows, labels = rows[share], None if labels is None else labels[share]
     packed: dict[Modality, Packed] = {}
     for modality in MODALITIES:
         first, lens = windows.cut(modality, spec, clips.lens(modality)[rows], starts)
