@@ -17,7 +17,9 @@ ROOMS = {
     "progress": (),
     "plugins": (),
     "files": ("atomic", "digests", "sealed", "safe_pickle", "csv_tables"),
-    "execution": ("ranks", "devices", "memory", "outcomes", "processes"),
+    "execution": (
+        *("ranks", "devices", "memory", "outcomes", "worker", "processes", "cluster"),
+    ),
     "data": (
         *("features", "classes", "splits", "random_partitions", "shards", "store", "writer"),
         "parquet",
@@ -61,7 +63,16 @@ ROOMS = {
         *("provenance", "records", "run", "evaluate", "release", "embed"),
     ),
     "answers": (
-        *("files", "evidence", "ranking", "interface", "ready", "imagenet", "audioset"),
+        *(
+            "files",
+            "several_backbones",
+            "evidence",
+            "ranking",
+            "interface",
+            "ready",
+            "imagenet",
+            "audioset",
+        ),
         *("aligned_models", "known_weights", "classifier", "mixture", "clips"),
         *("recordings", "watch"),
     ),

@@ -224,12 +224,25 @@ def load_batch(
     packed: dict[Modality, Packed] = {}
     for modality in MODALITIES:
         first, lens = windows.cut(modality, spec, clips.lens(modality)[rows], starts)
-        found = clips.gather(rows, modality, first, lens)
-        tokens = found if isinstance(found, Tensor) else torch.from_numpy(found)
+        tokens = _float32(clips.gather(rows, modality, first, lens))
         times = torch.from_numpy(windows.token_times(spec.step_s(modality), first, lens))
-        whole = Packed(tokens.to(torch.float32), torch.from_numpy(lens), times.to(torch.float32))
+        whole = Packed(tokens, torch.from_numpy(lens), times.to(torch.float32))
         packed[modality] = whole.averaged() if windows.average else whole
     return FeatureBatch(**packed, labels=None if labels is None else torch.from_numpy(labels))
+
+
+def _float32(
+    values: Float[np.ndarray, "*shape"] | Float[Tensor, "*shape"],
+) -> Float[Tensor, "*shape"]:
+    """Returns numbers in float32, without a copy if they are, where they are."""
+    if isinstance(values, Tensor):
+        return values.to(torch.float32)
+    if values.dtype == np.float32:
+        return torch.from_numpy(values)
+    # numpy's memory comes in large pages: of torch's own the first touch takes longer than the
+    # conversion. numpy's conversion of halves is several times slower than torch's.
+    found = torch.from_numpy(np.empty(values.shape, np.float32))
+    return found.copy_(torch.from_numpy(values))
 
 
 def token_view(store: FeatureStore, row: int, modality: Modality) -> Float[Tensor, "len dim"]:

@@ -14,6 +14,38 @@ from tcaf.systems.interface import FeatureConfig, InputConfig
 from tcaf.systems.over_ranks import SINGLE_ROW, RankBatchNorm
 
 
+DROPOUT_STEPS = 1 << 16
+"""Of a probability of dropout: 16 random bits decide on an element."""
+
+
+class Dropout(nn.Module):
+    """Sets elements to 0 at random in training, and scales the others to the same mean.
+
+    On a CPU torch's own takes ten times as long: it draws an element at a time. Here one draw of 64
+    bits, from torch's global stream too, decides on four elements, so that the rate is one of
+    65,536 steps.
+
+    Args:
+        p: the rate.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Returns the values, in training without some of them."""
+        steps = round(self.p * DROPOUT_STEPS)
+        if not self.training or not steps:
+            return values
+        if values.device.type != "cpu":
+            return F.dropout(values, self.p)
+        words = torch.empty(-(-values.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        bits = words.view(torch.int16)[: values.numel()].view(values.shape)
+        kept = torch.ge(bits, steps - DROPOUT_STEPS // 2, out=torch.empty_like(values))
+        return values * kept.mul_(DROPOUT_STEPS / (DROPOUT_STEPS - steps))
+
+
 class Block(nn.Module):
     """Linear, batch norm over real rows, ReLU, dropout (one f with what follows it, Eq. 1).
 
@@ -28,7 +60,7 @@ class Block(nn.Module):
         super().__init__()
         self.linear = nn.Linear(in_dim, out_dim)
         self.norm: nn.BatchNorm1d | RankBatchNorm = nn.BatchNorm1d(out_dim, momentum=momentum)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, rows: Float[Tensor, "rows in_dim"]) -> Float[Tensor, "rows out_dim"]:
         """Maps each row.
