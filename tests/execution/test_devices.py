@@ -12,10 +12,15 @@ CPU = torch.device("cpu")
 
 
 def test_precision_of_products_is_put_back():
-    before = torch.get_float32_matmul_precision()
+    before, seen = torch.get_float32_matmul_precision(), []
+
+    def fail():
+        seen.append(torch.get_float32_matmul_precision())
+        raise ZeroDivisionError
+
     with pytest.raises(ZeroDivisionError), products_in("tf32"):
-        assert torch.get_float32_matmul_precision() == "high"
-        _ = 1 / 0
+        fail()
+    assert seen == ["high"]
     assert torch.get_float32_matmul_precision() == before
     for other in ("float32", "bfloat16"):
         with products_in(other):

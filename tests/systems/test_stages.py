@@ -19,7 +19,6 @@ from tcaf.systems.stages import ClosedFormStage, DescentStage, Stage, TrainingFr
 from tcaf.systems.tcaf import tcaf_objective
 from tcaf.training.protocol import TwoStages
 
-
 DESCENDING = [name for name, system in SYSTEMS.items() if system.objective is not None]
 
 

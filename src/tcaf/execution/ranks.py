@@ -8,6 +8,7 @@ Knows nothing of models; what is computed over the rows of all ranks is `systems
 """
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -124,6 +125,9 @@ def joined() -> Iterator[None]:
         barrier()
         _leave()
     except BaseException as error:
+        # torchrun ends what is left as soon as one has ended: nobody is to be cut off in speaking.
+        with suppress(ValueError):  # a thread may not
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if not _takes_floor(_group.store):
             raise EndedElsewhereError from None
         if _is_of_group(error):

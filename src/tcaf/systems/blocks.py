@@ -13,7 +13,6 @@ from tcaf.settings.fidelity import AudioScaling, VisualScaling
 from tcaf.systems.interface import FeatureConfig, InputConfig
 from tcaf.systems.over_ranks import SINGLE_ROW, RankBatchNorm
 
-
 DROPOUT_STEPS = 1 << 16
 """Of a probability of dropout: 16 random bits decide on an element."""
 
