@@ -184,7 +184,7 @@ steps = 0
 def objective(*given):
     global steps
     steps += 1
-    if os.environ.get("VICTIM") == os.environ.get("RANK"):
+    if os.environ.get("VICTIM", "nobody") == os.environ.get("RANK"):
         if os.environ["FATE"] == "error":
             raise TCAFError("the disc is full here")
         if steps == 8:
