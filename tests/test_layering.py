@@ -39,6 +39,7 @@ ROOMS = {
     ),
     "systems": (
         *("losses", "optimisers", "stages", "interface", "blocks"),
+        "layout",
         *("attention", "attention_map", "joint_space", "tcaf", "attention_fusion", "perceiver"),
         "tcaf_cosine",
         *("averaging", "cjme", "avgzslnet", "avca", "clipclap", "ridge"),
