@@ -21,10 +21,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-
 from benchmarks.padded_tcaf import PaddedTCAF
 from benchmarks.train_step import SHAPES, STEPS_S, new_models
+
 from tcaf.data.batches import FeatureBatch, load_batch
 from tcaf.data.classes import ClassSet
 from tcaf.data.features import FeatureSpec, VideoFeatures
@@ -88,9 +87,8 @@ def padded_clip(store: FeatureStore, row: int, longest: dict[str, int]) -> dict[
 def one_by_one(model: PaddedTCAF, part: EvaluationPart, longest: dict[str, int]) -> Any:
     """Evaluates clips one at a time by the padded model."""
     classes = model.eval().embed_text(part.class_text["text"])[0]
-    videos: list[Tensor] = []
-    for row in part.rows.tolist():
-        videos.append(model(padded_clip(part.store, row, longest))[0])
+    rows = part.rows.tolist()
+    videos = [model(padded_clip(part.store, row, longest))[0] for row in rows]
     distances = euclidean_distances(torch.cat(videos), classes)
     seen, unseen = part.classes.seen_ids, part.classes.unseen_ids
     return score(decide(distances, part.labels, seen=seen, unseen=unseen), gammas=GAMMAS)

@@ -27,6 +27,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps each row."""
         x = self.linear(x)
         x = self.norm(x.transpose(1, 2)).transpose(1, 2) if x.ndim == 3 else self.norm(x)
         return self.dropout(F.relu(x))
@@ -46,6 +47,7 @@ class Positions(nn.Module):
         self.dropout = nn.Dropout(config.dropout_position)
 
     def forward(self, tokens: Tensor, times: Tensor, modality: str) -> Tensor:
+        """Returns position-aware tokens."""
         phase = 2 * math.pi * torch.stack([times, times], dim=2) @ self.frequencies
         fourier = torch.cat([phase.sin(), phase.cos()], dim=2)
         position = self.time(fourier) + self.modality[modality]
@@ -64,6 +66,7 @@ class Attention(nn.Module):
         self.dropout = nn.Dropout(config.dropout_transformer)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Returns what each token attends to; `mask` is True where a query sees a key."""
         batch, length, _ = x.shape
         query, key, value = (
             part.view(batch, length, self.num_heads, -1).transpose(1, 2)
@@ -92,6 +95,7 @@ class Layer(nn.Module):
         )
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Returns the new tokens."""
         x = x + self.attention(self.attention_norm(x), mask)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
@@ -135,7 +139,9 @@ class PaddedTCAF(nn.Module):
             features, times, _ = clips[modality]
             scaling = self.config.scaling(modality)
             if scaling != "none":
-                features = features / 255 if scaling == "divide_255" else F.normalize(features, dim=2)
+                features = (
+                    features / 255 if scaling == "divide_255" else F.normalize(features, dim=2)
+                )
             parts.append(self.positions(self.encoders[modality](features), times, modality))
         real = [torch.ones(batch, 1, dtype=torch.bool), clips["audio"][2], clips["visual"][2]]
         group = torch.cat([torch.full((part.shape[1],), i) for i, part in enumerate(parts)])

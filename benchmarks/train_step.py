@@ -28,11 +28,11 @@ from unittest import mock
 
 import numpy as np
 import torch
+from benchmarks.padded_tcaf import PaddedTCAF
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.padded_tcaf import PaddedTCAF
 from tcaf.data.batches import FeatureBatch
 from tcaf.data.packed import Packed
 from tcaf.data.windows import ranges
@@ -178,30 +178,30 @@ def new_padded_step(shape: Shape) -> Callable[[], None]:
     return step
 
 
-def products(shape: Shape) -> Iterator[tuple[int, int, int, bool]]:
+def products(shape: Shape) -> Iterator[tuple[int, int, int, int]]:
     """Yields rows, input and output size of each product of a step with weights.
 
-    And whether the gradient of its input is needed, as it is of all but the features.
+    And how many gradients are needed: of the features there is none, nor of fixed frequencies.
     """
     config, _ = new_config(shape)
     clips, inner = shape.clips, config.num_heads * config.head_dim
     token, hidden = config.token_dim, config.encoder_hidden_dim
     position, middle = config.position_dim, config.projection_hidden_dim
     rows = sum(shape.tokens) + clips
-    for total, dim in zip(shape.tokens, shape.dims, strict=True):
-        yield from ((total, dim, hidden, False), (total, hidden, token, True))
-        yield from ((total, 2, position // 2, False), (total, position, position, False))
-        yield total, token + position, token, True
+    for total, dim in zip(shape.tokens, shape.dims, strict=2):
+        yield from ((total, dim, hidden, 1), (total, hidden, token, 2))
+        yield from ((total, 2, position // 2, 0), (total, position, position, 1))
+        yield total, token + position, token, 2
     for number in range(config.num_layers):
         queries = rows if number < config.num_layers - 1 else clips
-        yield from ((queries, token, inner, True), (rows, token, 2 * inner, True))
-        yield queries, inner, token, True
-        yield queries, token, config.feed_forward_dim, True
-        yield queries, config.feed_forward_dim, token, True
+        yield from ((queries, token, inner, 2), (rows, token, 2 * inner, 2))
+        yield queries, inner, token, 2
+        yield queries, token, config.feed_forward_dim, 2
+        yield queries, config.feed_forward_dim, token, 2
     for first, last in ((token, middle), (middle, config.joint_dim)):
-        yield clips, first, last, True
+        yield clips, first, last, 2
     for first, last in ((config.joint_dim, middle), (middle, TEXT_DIM)):
-        yield clips, first, last, True
+        yield clips, first, last, 2
 
 
 def rectangles(shape: Shape) -> Iterator[tuple[int, int, int, int]]:
@@ -220,7 +220,7 @@ def rectangles(shape: Shape) -> Iterator[tuple[int, int, int, int]]:
 def new_floor(shape: Shape) -> tuple[Callable[[], None], int]:
     """Returns the step's matrix products, forward and backward, and their multiply-adds."""
     weighted, attended, count = [], [], 0
-    joined: list[tuple[int, int, int, bool]] = []
+    joined: list[tuple[int, int, int, int]] = []
     for rows, first, last, needed in products(shape):
         if joined and joined[-1][:2] == (rows, first) and joined[-1][2] * 2 == last:
             joined[-1] = (rows, first, 3 * joined[-1][2], needed)  # queries, keys, values in one
@@ -229,7 +229,7 @@ def new_floor(shape: Shape) -> tuple[Callable[[], None], int]:
     for rows, first, last, needed in joined:
         sizes = ((rows, first), (last, first), (rows, last))
         weighted.append((*(torch.randn(size) for size in sizes), needed))
-        count += (3 if needed else 2) * rows * first * last
+        count += (1 + needed) * rows * first * last
     for batch, queries, keys, dim in rectangles(shape):
         sizes = (queries, dim), (keys, dim), (keys, dim), (queries, keys)
         attended.append([torch.randn(batch, *size) for size in sizes])
@@ -238,8 +238,9 @@ def new_floor(shape: Shape) -> tuple[Callable[[], None], int]:
     def floor() -> None:
         for rows, weight, grad, needed in weighted:
             rows @ weight.T
-            grad.T @ rows
-            if needed:
+            if needed >= 1:
+                grad.T @ rows
+            if needed == 2:
                 grad @ weight
         for query, key, value, pairs in attended:
             torch.bmm(query, key.mT), torch.bmm(pairs, value)

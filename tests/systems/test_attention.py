@@ -77,16 +77,6 @@ def test_without_class_token_by_hand():
     assert found["visual"].item() == pytest.approx(12)
 
 
-def test_table_of_patterns():
-    # Table 3: A_c joins the class token to everything; cross adds the other modality, self the own.
-    for pattern, sees in SEES.items():
-        assert set(sees["class"]) == {"class", "audio", "visual"}, pattern
-        for own, other in (("audio", "visual"), ("visual", "audio")):
-            assert "class" in sees[own]
-            assert (own in sees[own]) == (pattern in ("self", "full"))
-            assert (other in sees[own]) == (pattern in ("cross", "full"))
-
-
 def masked_square(made, rows, where):
     """The whole square of all tokens of a clip, masked before the softmax, clip by clip."""
     num_clips = len(next(iter(where.lens.values())))

@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import product
 
@@ -96,7 +98,9 @@ def all_groups(model, batch):
         layer.forward = lambda rows, layout, _, layer=layer: type(layer).forward(
             layer, rows, layout, layout.groups
         )
-    last = model.layers[-1].register_forward_hook(lambda _, args, rows: args[1].split(rows)["class"])
+    last = model.layers[-1].register_forward_hook(
+        lambda _, args, rows: args[1].split(rows)["class"]
+    )
     try:
         return model(batch)
     finally:
@@ -396,3 +400,27 @@ def test_error_of_the_one_modality(small_model, random_batch):
 def test_error_of_text(small_model):
     with pytest.raises(TCAFError, match="expected text embeddings of size 11, got 13"):
         small_model().embed_text(torch.ones(2, 13))
+
+
+@pytest.mark.slow
+def test_a_clip_of_fifty_minutes_needs_less_than_two_gigabytes():
+    """Its attention weights, were they kept, would be 0.9 GB for each layer."""
+    code = """
+import resource, torch
+from tcaf.data.batches import FeatureBatch
+from tcaf.data.packed import Packed
+from tcaf.systems.joint_space import TCAFConfig
+from tcaf.systems.tcaf import TCAF
+
+def tokens(num, dim, step_s):
+    return Packed(torch.rand(num, dim), torch.tensor([num]), torch.arange(num) * step_s)
+
+model = TCAF(TCAFConfig(audio_dim=128, visual_dim=4096, text_dim=300)).eval()
+with torch.inference_mode():
+    found = model(FeatureBatch(tokens(3000, 128, 0.96), tokens(4700, 4096, 0.64)))
+assert found.video_embedding.isfinite().all()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert float(done.stdout) < 2

@@ -12,7 +12,6 @@ from tcaf.errors import TCAFError
 from tcaf.settings.fidelity import AudioScaling, VisualScaling
 from tcaf.systems.interface import FeatureConfig, InputConfig
 
-
 DROPOUT_STEPS = 1 << 16
 """Of a probability of dropout: 16 random bits decide on an element."""
 
@@ -33,7 +32,7 @@ class Dropout(nn.Dropout):
         steps = round(self.p * DROPOUT_STEPS)
         if not self.training or not steps:
             return values
-        if values.device.type != "cpu":
+        if values.device.type != "cpu" or steps == DROPOUT_STEPS:
             return F.dropout(values, self.p)
         words = torch.empty(-(-values.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         bits = words.view(torch.int16)[: values.numel()].view(values.shape)
