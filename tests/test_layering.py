@@ -17,9 +17,7 @@ ROOMS = {
     "progress": (),
     "plugins": (),
     "files": ("atomic", "digests", "sealed", "safe_pickle", "csv_tables"),
-    "execution": (
-        *("ranks", "devices", "memory", "outcomes", "worker", "processes", "cluster"),
-    ),
+    "execution": (*("ranks", "devices", "memory", "outcomes", "worker", "processes", "cluster"),),
     "data": (
         *("features", "classes", "splits", "random_partitions", "shards", "store", "writer"),
         "parquet",
@@ -41,6 +39,7 @@ ROOMS = {
     ),
     "systems": (
         *("over_ranks", "losses", "optimisers", "stages", "interface", "blocks"),
+        "layout",
         *("attention", "attention_map", "joint_space", "tcaf", "attention_fusion", "perceiver"),
         "tcaf_cosine",
         *("averaging", "cjme", "avgzslnet", "avca", "clipclap", "ridge"),

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tcaf.data.batches import FeatureBatch, JoinedClips, LoadedClips, load_batch
+from tcaf.data.batches import FeatureBatch, JoinedClips, LoadedClips, in_reads, load_batch
 from tcaf.data.features import FeatureSpec, VideoFeatures
 from tcaf.data.packed import Packed
 from tcaf.data.sampler import Sampler, few_of_each, in_order
@@ -193,6 +193,27 @@ def test_clips_in_memory_are_batched_as_those_of_a_store(store, windows):
         for modality in ("audio", "visual"):
             one, other = made.modality(modality), kept.modality(modality)
             assert torch.equal(getattr(one, name), getattr(other, name)), (modality, name)
+
+
+@pytest.mark.parametrize(
+    ("windows", "most", "reads"),
+    [
+        # Tokens of both modalities: 25, 7, 3, 2, 100, 31.
+        (Windows(), 40, [[0, 1, 2, 3], [4], [5]]),
+        (Windows(), 34, [[0, 1], [2, 3], [4], [5]]),
+        (Windows(), 10_000, [[0, 1, 2, 3], [4, 5]]),
+        # Within 1.92 s no clip has more than 2 + 3 tokens: 5, 3, 2, 2, 5, 5.
+        (Windows(window_s=1.92), 12, [[0, 1, 2, 3], [4, 5]]),
+        (Windows(window_s=1.92, place="random"), 12, [[0, 1, 2, 3], [4, 5]]),
+        # A mean is made of all tokens.
+        (Windows(average=True), 34, [[0, 1], [2, 3], [4], [5]]),
+    ],
+)
+def test_reads_of_so_many_tokens_by_hand(store, monkeypatch, windows, most, reads):
+    monkeypatch.setattr("tcaf.data.batches.MOST_TOKENS", most)
+    found = in_reads(store, np.arange(6), windows, batch_size=4)
+    assert [rows.tolist() for rows in found] == reads
+    assert list(in_reads(store, np.arange(0), windows, batch_size=4)) == []
 
 
 def test_labels_go_with_the_batch(store):

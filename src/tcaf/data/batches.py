@@ -4,8 +4,8 @@ Owns `FeatureBatch`, and reading one. Clips come from a store or from memory, on
 nothing of models.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
@@ -212,12 +212,7 @@ def load_batch(
             one in whatever share of a batch.
     """
     spec = clips.spec
-    durations = np.zeros(len(rows))
-    for modality in MODALITIES:
-        durations = np.maximum(
-            durations, clips.lens(modality)[rows] * (spec.step_s(modality) or 0.0)
-        )
-    starts = windows.starts(durations, generator)[share]
+    starts = windows.starts(_durations(clips, rows), generator)[share]
     rows, labels = rows[share], None if labels is None else labels[share]
     packed: dict[Modality, Packed] = {}
     for modality in MODALITIES:
@@ -237,6 +232,45 @@ def _float32(values: Float[np.ndarray, "*shape"]) -> Float[Tensor, "*shape"]:
     # conversion. numpy's conversion of halves is several times slower than torch's.
     found = torch.from_numpy(np.empty(values.shape, np.float32))
     return found.copy_(torch.from_numpy(values))
+
+
+def _durations(clips: Clips, rows: Int[np.ndarray, " batch"]) -> Float[np.ndarray, " batch"]:
+    """Returns how long clips last, in seconds; 0 where tokens have no time."""
+    each = [clips.lens(m)[rows] * (clips.spec.step_s(m) or 0.0) for m in MODALITIES]
+    return np.max(each, axis=0).astype(np.float64)
+
+
+MOST_TOKENS = 16_384
+"""Tokens that are read at once where a batch may be smaller: 256 MiB of 4,096 numbers each."""
+
+
+def in_reads(
+    clips: Clips, rows: Int[np.ndarray, " num_rows"], windows: Windows, batch_size: int
+) -> Iterator[Int[np.ndarray, " batch"]]:
+    """Yields rows in order, as many as fit into memory at once.
+
+    Of long clips these are fewer than `batch_size`, at least one, so that memory does not grow with
+    the length of clips times their number.
+
+    Args:
+        clips: a store, or clips in memory.
+        rows: which of them.
+        windows: which stretch of each is read; of random ones the middle stands for all.
+        batch_size: most clips of a batch.
+    """
+    middle = replace(windows, place="centre")
+    starts = middle.starts(_durations(clips, rows), None)
+    tokens = np.zeros(len(rows), np.int64)
+    for modality in MODALITIES:
+        # Averages are made of whole windows too.
+        tokens += middle.cut(modality, clips.spec, clips.lens(modality)[rows], starts)[1]
+    before = np.concatenate([[0], np.cumsum(tokens)])
+    first = 0
+    while first < len(rows):
+        fits = int(np.searchsorted(before, before[first] + MOST_TOKENS, side="right")) - 1
+        end = min(max(fits, first + 1), first + batch_size)
+        yield rows[first:end]
+        first = end
 
 
 def token_view(store: FeatureStore, row: int, modality: Modality) -> Float[Tensor, "len dim"]:
