@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from tcaf.data.batches import Clips, FeatureBatch, JoinedClips, load_batch
+from tcaf.data.batches import Clips, FeatureBatch, JoinedClips, expect_batch, load_batch
 from tcaf.data.sampler import Sampler, in_order
 from tcaf.data.store import FeatureStore
 from tcaf.data.windows import Windows
@@ -186,6 +186,19 @@ class TrainingPart:
         rows, labels = self.rows[chosen], self.labels[chosen]
         batch = load_batch(self.store, rows, self.windows, labels=labels, generator=starts)
         return batch.to(self.device)
+
+    def expect(self, chosen: Int[np.ndarray, " batch"], starts: torch.Generator) -> None:
+        """Prepares for a call of `load`, without waiting for anything.
+
+        Args:
+            chosen: as of that call.
+            starts: in the state that the other's will be in then.
+        """
+        expect_batch(self.store, self.rows[chosen], self.windows, generator=starts)
+
+
+Drawn = tuple[Int[np.ndarray, " batch"], Int[np.ndarray, " batch"] | None]
+"""Which clips a batch is made of, and which others stand against them."""
 
 
 @runtime_checkable
@@ -385,7 +398,9 @@ class DescentStage(_WithWeights):
         self.model.train()
         sums: dict[str, Tensor] = {}
         with seeded(seed, "dropout", *purpose):
-            for number, (chosen, other) in enumerate(zip(drawn, others, strict=True), start=1):
+            soon = generator(seed, "windows", *purpose)
+            batches = self._expected(zip(drawn, others, strict=True), soon)
+            for number, (chosen, other) in enumerate(batches, start=1):
                 losses = self._losses(chosen, other, starts)
                 self.optimiser.step(losses.total, learning_rate)
                 for name, value in losses.terms().items():
@@ -399,6 +414,19 @@ class DescentStage(_WithWeights):
                 "training.learning_rate or check the features' scale (fidelity.audio_scaling)"
             )
         return means
+
+    def _expected(self, batches: Iterable[Drawn], starts: torch.Generator) -> Iterator[Drawn]:
+        """Yields batches, each while the clips of the one after it are read ahead."""
+        before: Drawn | None = None
+        for batch in batches:
+            for chosen in batch:
+                if chosen is not None:
+                    self.part.expect(chosen, starts)
+            if before is not None:
+                yield before
+            before = batch
+        if before is not None:
+            yield before
 
     def _losses(
         self,
