@@ -38,7 +38,7 @@ ROOMS = {
         *("extractor", "stretches", "corpus"),
     ),
     "systems": (
-        *("losses", "optimisers", "stages", "interface", "blocks"),
+        *("losses", "optimisers", "stages", "interface", "blocks", "gram"),
         *("attention", "attention_map", "joint_space", "tcaf", "attention_fusion", "perceiver"),
         "tcaf_cosine",
         *("averaging", "cjme", "avgzslnet", "avca", "clipclap", "ridge"),
