@@ -38,7 +38,7 @@ ROOMS = {
         *("extractor", "stretches", "corpus"),
     ),
     "systems": (
-        *("over_ranks", "losses", "optimisers", "stages", "interface", "blocks"),
+        *("over_ranks", "losses", "optimisers", "stages", "interface", "blocks", "gram"),
         "layout",
         *("attention", "attention_map", "joint_space", "tcaf", "attention_fusion", "perceiver"),
         "tcaf_cosine",

@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
@@ -108,6 +108,16 @@ class Clips(Protocol):
         """Returns `lens` tokens of each row from its `first` on, clip after clip."""
         ...
 
+    def expect(
+        self,
+        rows: Int[np.ndarray, " batch"],
+        modality: Modality,
+        first: Int[np.ndarray, " batch"],
+        lens: Int[np.ndarray, " batch"],
+    ) -> None:
+        """Prepares for a call of `gather`, without waiting for anything."""
+        ...
+
 
 @dataclass(frozen=True)
 class LoadedClips:
@@ -143,6 +153,15 @@ class LoadedClips:
         cuts = zip(rows.tolist(), first.tolist(), lens.tolist(), strict=True)
         parts = [self.videos[row].tokens(modality)[at : at + length] for row, at, length in cuts]
         return np.concatenate(parts)
+
+    def expect(
+        self,
+        rows: Int[np.ndarray, " batch"],
+        modality: Modality,
+        first: Int[np.ndarray, " batch"],
+        lens: Int[np.ndarray, " batch"],
+    ) -> None:
+        """Does nothing: they are in memory."""
 
 
 @dataclass(frozen=True)
@@ -180,15 +199,31 @@ class JoinedClips:
     ) -> Float[np.ndarray, "total dim"]:
         """Returns `lens` tokens of each row from its `first` on, clip after clip."""
         tokens = np.empty((int(lens.sum()), self.spec.dim(modality)), np.float32)
-        ends = len(self.first.lens(modality))
-        for clips, own, before in (
-            (self.first, rows < ends, 0),
-            (self.second, rows >= ends, ends),
-        ):
-            if own.any():
-                found = clips.gather(rows[own] - before, modality, first[own], lens[own])
-                tokens[np.repeat(own, lens)] = found
+        for clips, own, before in self._origins(rows, modality):
+            found = clips.gather(rows[own] - before, modality, first[own], lens[own])
+            tokens[np.repeat(own, lens)] = found
         return tokens
+
+    def expect(
+        self,
+        rows: Int[np.ndarray, " batch"],
+        modality: Modality,
+        first: Int[np.ndarray, " batch"],
+        lens: Int[np.ndarray, " batch"],
+    ) -> None:
+        """Prepares both origins for a call of `gather`."""
+        for clips, own, before in self._origins(rows, modality):
+            clips.expect(rows[own] - before, modality, first[own], lens[own])
+
+    def _origins(
+        self, rows: Int[np.ndarray, " batch"], modality: Modality
+    ) -> Iterator[tuple[Clips, Bool[np.ndarray, " batch"], int]]:
+        """Yields an origin, which rows are its, and how many rows come before its first."""
+        ends = len(self.first.lens(modality))
+        if (rows < ends).any():
+            yield self.first, rows < ends, 0
+        if (rows >= ends).any():
+            yield self.second, rows >= ends, ends
 
 
 def load_batch(
@@ -212,7 +247,7 @@ def load_batch(
             one in whatever share of a batch.
     """
     spec = clips.spec
-    starts = windows.starts(_durations(clips, rows), generator)[share]
+    starts = _starts(clips, rows, windows, generator)[share]
     rows, labels = rows[share], None if labels is None else labels[share]
     packed: dict[Modality, Packed] = {}
     for modality in MODALITIES:
@@ -222,6 +257,44 @@ def load_batch(
         whole = Packed(tokens, torch.from_numpy(lens), times.to(torch.float32))
         packed[modality] = whole.averaged() if windows.average else whole
     return FeatureBatch(**packed, labels=None if labels is None else torch.from_numpy(labels))
+
+
+def expect_batch(
+    clips: Clips,
+    rows: Int[np.ndarray, " batch"],
+    windows: Windows,
+    *,
+    generator: torch.Generator | None = None,
+    share: slice = slice(None),
+) -> None:
+    """Prepares for a call of `load_batch`, without waiting for anything.
+
+    Args:
+        clips: a store, or clips in memory.
+        rows: as of that call.
+        windows: as of that call.
+        generator: in the state that the other's will be in then.
+        share: as of that call.
+    """
+    starts = _starts(clips, rows, windows, generator)[share]
+    rows = rows[share]
+    for modality in MODALITIES:
+        first, lens = windows.cut(modality, clips.spec, clips.lens(modality)[rows], starts)
+        clips.expect(rows, modality, first, lens)
+
+
+def _starts(
+    clips: Clips,
+    rows: Int[np.ndarray, " batch"],
+    windows: Windows,
+    generator: torch.Generator | None,
+) -> Float[np.ndarray, " batch"]:
+    """Returns where each clip's window starts, in seconds."""
+    durations = np.zeros(len(rows))
+    for modality in MODALITIES:
+        step_s = clips.spec.step_s(modality) or 0.0
+        durations = np.maximum(durations, clips.lens(modality)[rows] * step_s)
+    return windows.starts(durations, generator)
 
 
 def _float32(values: Float[np.ndarray, "*shape"]) -> Float[Tensor, "*shape"]:
