@@ -156,7 +156,8 @@ def _in_words(url: str) -> Iterator[None]:
             raise
         # Of web servers all that can be wrong is a file that is not found, at first sight.
         cause = error.__cause__ if isinstance(error, FileNotFoundError) else error
-        if cause is None or isinstance(cause, FileNotFoundError):
+        is_absent = cause is None or isinstance(cause, FileNotFoundError)
+        if is_absent or getattr(cause, "status", None) == 404:
             raise TCAFError(f"expected a file or folder at {url}, found nothing") from None
         reason = one_line(str(cause)) or type(cause).__name__
         raise TCAFError(f"cannot read {url}: {reason}") from None
