@@ -99,8 +99,14 @@ def test_the_others_are_silent(as_second, capfd, arguments):
 # --- Real processes ---
 
 SIZES = {
-    **{"num_layers": 1, "num_heads": 3, "head_dim": 2, "token_dim": 13, "joint_dim": 17},
-    **{"encoder_hidden_dim": 19, "projection_hidden_dim": 23, "position_dim": 4},
+    "num_layers": 1,
+    "num_heads": 3,
+    "head_dim": 2,
+    "token_dim": 13,
+    "joint_dim": 17,
+    "encoder_hidden_dim": 19,
+    "projection_hidden_dim": 23,
+    "position_dim": 4,
     **{f"dropout_{n}": 0.0 for n in ("encoder", "position", "transformer")},
     **{f"dropout_{n}_projection": 0.0 for n in ("text", "video")},
 }

@@ -66,10 +66,10 @@ class RankBatchNorm(_BatchNorm):
         found.train(norm.training)
         return found
 
-    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 - torch's name
+    def _check_input_dim(self, input: Tensor) -> None:
         """Takes rows of any shape: the second axis has the features."""
 
-    def forward(self, input: Shaped[Tensor, "rows dim *more"]) -> Tensor:  # noqa: A002
+    def forward(self, input: Shaped[Tensor, "rows dim *more"]) -> Tensor:
         """Normalises rows; refuses a single one on all ranks together, in training.
 
         Raises:
