@@ -24,7 +24,7 @@ ROOMS = {
     "data": (
         *("features", "classes", "splits", "random_partitions", "shards", "store", "writer"),
         "parquet",
-        *("packed", "windows", "sampler", "batches"),
+        *("packed", "windows", "sampler", "resident", "batches"),
     ),
     "pretrained": (
         *("fetch", "weights", "hub", "model_folder", "aligned_model", "sentence_model"),

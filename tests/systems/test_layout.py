@@ -59,7 +59,8 @@ def test_every_place_is_gathered_once_and_comes_back(lens, pattern, token, whole
     num = sum(int(made.lens[group].sum()) for group in queries)
     kinds = {True: (3, 3), False: (1, 2)}[plan.joined]
     sources = [
-        torch.arange(count * heads * kind) for count, kind in zip((num, made.num_rows), kinds)
+        torch.arange(count * heads * kind)
+        for count, kind in zip((num, made.num_rows), kinds, strict=True)
     ]
     gathered = sources[0][plan.query_from], sources[1][plan.key_from]
     if plan.joined:

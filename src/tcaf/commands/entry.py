@@ -401,7 +401,9 @@ def _sigterm_interrupts() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        # A process that ends with others has its own way to take it (`execution.ranks`).
+        if signal.getsignal(signal.SIGTERM) is raise_terminated:
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

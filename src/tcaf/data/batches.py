@@ -16,9 +16,11 @@ from torch import Tensor
 
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.data.packed import Packed
+from tcaf.data.resident import ResidentClips
 from tcaf.data.store import FeatureStore
 from tcaf.data.windows import Windows
 from tcaf.errors import TCAFError
+from tcaf.execution.devices import moved
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class FeatureBatch:
 
     def to(self, device: torch.device | str) -> "FeatureBatch":
         """Moves tokens, times and labels to a device; lengths stay on the CPU."""
-        labels = None if self.labels is None else self.labels.to(device)
+        labels = None if self.labels is None else moved(self.labels, device)
         return FeatureBatch(self.audio.to(device), self.visual.to(device), labels)
 
     @classmethod
@@ -227,7 +229,7 @@ class JoinedClips:
 
 
 def load_batch(
-    clips: Clips,
+    clips: Clips | ResidentClips,
     rows: Int[np.ndarray, " batch"],
     windows: Windows,
     *,
@@ -238,7 +240,7 @@ def load_batch(
     """Reads one window of each clip into a packed float32 batch.
 
     Args:
-        clips: a store, or clips in memory.
+        clips: a store, clips in memory, or on a device, where the tokens of the batch are then.
         rows: which of them, in any order, repeats allowed.
         windows: which stretch of each, and how tokens are timed.
         labels: class index of each clip.
@@ -260,7 +262,7 @@ def load_batch(
 
 
 def expect_batch(
-    clips: Clips,
+    clips: Clips | ResidentClips,
     rows: Int[np.ndarray, " batch"],
     windows: Windows,
     *,
@@ -284,21 +286,21 @@ def expect_batch(
 
 
 def _starts(
-    clips: Clips,
+    clips: Clips | ResidentClips,
     rows: Int[np.ndarray, " batch"],
     windows: Windows,
     generator: torch.Generator | None,
 ) -> Float[np.ndarray, " batch"]:
     """Returns where each clip's window starts, in seconds."""
-    durations = np.zeros(len(rows))
-    for modality in MODALITIES:
-        step_s = clips.spec.step_s(modality) or 0.0
-        durations = np.maximum(durations, clips.lens(modality)[rows] * step_s)
-    return windows.starts(durations, generator)
+    return windows.starts(_durations(clips, rows), generator)
 
 
-def _float32(values: Float[np.ndarray, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Returns numbers in float32, without a copy if they are."""
+def _float32(
+    values: Float[np.ndarray, "*shape"] | Float[Tensor, "*shape"],
+) -> Float[Tensor, "*shape"]:
+    """Returns numbers in float32, without a copy if they are, where they are."""
+    if isinstance(values, Tensor):
+        return values.to(torch.float32)
     if values.dtype == np.float32:
         return torch.from_numpy(values)
     # numpy's memory comes in large pages: of torch's own the first touch takes longer than the
@@ -307,7 +309,9 @@ def _float32(values: Float[np.ndarray, "*shape"]) -> Float[Tensor, "*shape"]:
     return found.copy_(torch.from_numpy(values))
 
 
-def _durations(clips: Clips, rows: Int[np.ndarray, " batch"]) -> Float[np.ndarray, " batch"]:
+def _durations(
+    clips: Clips | ResidentClips, rows: Int[np.ndarray, " batch"]
+) -> Float[np.ndarray, " batch"]:
     """Returns how long clips last, in seconds; 0 where tokens have no time."""
     each = [clips.lens(m)[rows] * (clips.spec.step_s(m) or 0.0) for m in MODALITIES]
     return np.max(each, axis=0).astype(np.float64)
@@ -318,7 +322,10 @@ MOST_TOKENS = 16_384
 
 
 def in_reads(
-    clips: Clips, rows: Int[np.ndarray, " num_rows"], windows: Windows, batch_size: int
+    clips: Clips | ResidentClips,
+    rows: Int[np.ndarray, " num_rows"],
+    windows: Windows,
+    batch_size: int,
 ) -> Iterator[Int[np.ndarray, " batch"]]:
     """Yields rows in order, as many as fit into memory at once.
 

@@ -8,6 +8,7 @@ Knows nothing of models; what is computed over the rows of all ranks is `systems
 """
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -101,7 +102,10 @@ def current() -> Rank:
 
 def speaks() -> bool:
     """Returns whether this process says things to the user: the first one, or who fails first."""
-    return _has_floor or started().index == 0
+    try:
+        return _has_floor or started().index == 0
+    except TCAFError:
+        return True  # of variables that make no rank, for one
 
 
 @contextmanager
@@ -124,6 +128,9 @@ def joined() -> Iterator[None]:
         barrier()
         _leave()
     except BaseException as error:
+        # torchrun ends what is left as soon as one has ended: nobody is to be cut off in speaking.
+        with suppress(ValueError):  # a thread may not
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if not _takes_floor(_group.store):
             raise EndedElsewhereError from None
         if _is_of_group(error):

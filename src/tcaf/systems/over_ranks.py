@@ -52,8 +52,9 @@ def mean_over_ranks(values: Float[Tensor, " rows"]) -> Float[Tensor, ""]:
 class RankBatchNorm(_BatchNorm):
     """Batch normalisation whose statistics are those of the rows of all ranks.
 
-    Equal to torch's on the rows of all ranks together. A rank may have no rows. Rows that are the
-    same on all ranks, as those of class text are, count once.
+    Equal to torch's on the rows of all ranks together. A rank may have no rows, but comes here: all
+    ranks run the same norms in the same order. Rows that are the same on all ranks, as those of
+    class text are, count once.
     """
 
     @classmethod
