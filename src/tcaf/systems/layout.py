@@ -183,9 +183,9 @@ class TokenLayout:
         width = np.sum(list(self.lens.values()), axis=0)
         order = np.argsort(-width, kind="stable")
         found, width = [], width[order]
-        start, end = 0, np.count_nonzero(width)
+        start, end = 0, int(np.count_nonzero(width))
         while start < end:
-            stop = int(np.searchsorted(-width, -narrowest * width[start], side="right"))
+            stop = min(int(np.searchsorted(-width, -narrowest * width[start], side="right")), end)
             found.append(order[start:stop])
             start = stop
         return found
