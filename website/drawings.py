@@ -1,8 +1,8 @@
 """Draws the pictures of the documentation: `python website/drawings.py` writes `docs/drawings/`.
 
-Owns what they show; `svg` below owns how a box and an arrow look. They are kept in the repository, so
-that pages show them where they lie, and a test compares. That of the rooms follows from the arrows
-that CONTRIBUTING.md has.
+Owns what they show; `Drawing` below owns how a box and an arrow look. They are kept in the
+repository, so that pages show them where they lie, and a test compares. That of the rooms follows
+from the arrows that CONTRIBUTING.md has.
 """
 
 import re
@@ -85,9 +85,7 @@ class Drawing:
     height: int
     parts: list[str] = field(default_factory=list)
 
-    def box(
-        self, x: float, y: float, *lines: str, kind: str = "", width: float = 130
-    ) -> Box:
+    def box(self, x: float, y: float, *lines: str, kind: str = "", width: float = 130) -> Box:
         """Draws a box; the first line is the name of the thing, the others say more."""
         one = Box(x, y, lines, kind, width)
         left, top = x - width / 2, y - one.height / 2
@@ -153,7 +151,9 @@ class Drawing:
 
 def model() -> Drawing:
     """TCaF, from tokens and class text to a distance (Mercea et al. 2022, Sec. 3)."""
-    page = Drawing("TCaF: from the tokens of a clip and the text of a class to a distance", 780, 430)
+    page = Drawing(
+        "TCaF: from the tokens of a clip and the text of a class to a distance", 780, 430
+    )
     page.frame(10, 10, 480, 290, "a clip")
     page.frame(10, 310, 480, 110, "a class")
     sound = page.box(90, 65, "sound", "a token a second")
@@ -162,8 +162,14 @@ def model() -> Drawing:
     times = page.box(245, 180, "times in seconds", "of each token")
     start = page.box(245, 255, "class token", "a learnt vector", kind="learnt")
     blocks = page.box(
-        405, 180, "transformer", "a modality sees the", "other and the class", "token, not itself",
-        kind="learnt", width=140,
+        405,
+        180,
+        "transformer",
+        "a modality sees the",
+        "other and the class",
+        "token, not itself",
+        kind="learnt",
+        width=140,
     )
     page.arrows([sound, picture], [encoders])
     page.arrows([encoders, times, start], [blocks])

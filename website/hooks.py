@@ -25,6 +25,9 @@ GENERATED = {
 }
 """Pages that follow from the code."""
 
+PROJECT = ("CONTRIBUTING.md", "CHANGELOG.md")
+"""Pages of the repository that the site has besides those that are linked to."""
+
 _FENCE = re.compile(r"^```.*?^```$", re.M | re.S)
 _LINK = re.compile(r"(\]\()([^)\s#:]+)(#[^)\s]*)?(\))")
 _MERMAID = re.compile(r"^```mermaid\n.*?^```$", re.M | re.S)
@@ -34,17 +37,19 @@ def on_files(files: Files, config: Any) -> Files:
     """Adds the generated pages, and every file of the repository that a page links to."""
     for name, page in GENERATED.items():
         files.append(File.generated(config, name, content=page()))
-    left = [file for file in files if file.is_documentation_page() and file.abs_src_path]
-    while left:
-        file = left.pop()
-        for path in _linked(Path(file.abs_src_path or ""), file.content_string):
+    left = [Path(f.abs_src_path) for f in files if f.is_documentation_page() and f.abs_src_path]
+    wanted = list(PROJECT)
+    while wanted or left:
+        for path in wanted:
             uri = site_path(path)
-            if uri.startswith("../") or files.get_file_from_path(uri):
+            # What is not there is left to MkDocs, which names the link.
+            if files.get_file_from_path(uri) or not (ROOT / path).is_file():
                 continue
-            added = File.generated(config, uri, abs_src_path=str(ROOT / path))
-            files.append(added)
-            if added.is_documentation_page():
-                left.append(added)
+            files.append(File.generated(config, uri, abs_src_path=str(ROOT / path)))
+            if path.endswith(".md"):
+                left.append(ROOT / path)
+        page = left.pop() if left else None
+        wanted = _linked(page, page.read_text(encoding="utf-8")) if page else []
     return files
 
 

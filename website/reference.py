@@ -1,7 +1,7 @@
 """The pages of the site that follow from the code: commands, settings, Python.
 
-Owns how signatures and docstrings become Markdown. Nothing of it is committed: `hooks` calls it while
-the site is built. What `tcaf COMMAND --help` prints comes from the same functions.
+Owns how signatures and docstrings become Markdown. Nothing of it is committed: `hooks` calls it
+while the site is built. What `tcaf COMMAND --help` prints comes from the same functions.
 """
 
 import inspect
@@ -37,7 +37,7 @@ def commands_page() -> str:
     """Returns every command with its options."""
     blocks = ["# Commands", INTRODUCTION.partition("\n\n")[2]]
     blocks.append(
-        "`--help` of each command says the same. Where a command takes settings of a run, these are "
+        "`--help` of each command says the same. Where a command takes settings of a run, they are "
         "options too: [settings](settings.md). All commands take `--config FILE`, a TOML file that "
         "holds their options. Exit status: 0 done, 2 something that you can mend, 130 and 143 "
         "interrupted."
@@ -101,8 +101,8 @@ def settings_page() -> str:
     blocks = [
         "# Settings",
         "A setting is an option, as in `--training.epochs 30`, or a line in a TOML file that "
-        "`--config` names. Defaults are the paper's; presets of the data and of the system lie over "
-        "them, files over these, and what is typed over all: `tcaf settings --store STORE` shows "
+        "`--config` names. Defaults are the paper's; presets of the data and of the system win "
+        "over them, files over these, and what is typed over all: `tcaf settings --store STORE` shows "
         "what would be in force and where each comes from. A setting that the system does not read "
         "is refused.",
         "```toml\n[training]\nepochs = 30\n```",
@@ -119,9 +119,7 @@ def settings_page() -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _section(
-    kind: Any, names: list[str], prefix: str, *, first_line: bool = True
-) -> Iterator[str]:
+def _section(kind: Any, names: list[str], prefix: str, *, first_line: bool = True) -> Iterator[str]:
     document = parse_docstring(kind.__doc__ or "")
     if first_line and document.short_description:
         yield document.short_description
@@ -146,7 +144,7 @@ def _default(field: Field) -> str:
 
 
 def api_page() -> str:
-    """Returns the public names, which mkdocstrings replaces with their signatures and docstrings."""
+    """Returns the public names, which mkdocstrings replaces by signatures and docstrings."""
     blocks = [
         "# Python",
         "These names are the public face of the package: `from tcaf import ...`. Deeper paths are "
