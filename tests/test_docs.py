@@ -220,9 +220,9 @@ def world(tiny_store, tiny_experiment, tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_examples_of_the_readme(world, capsys):
-    run("README.md", 0)
-    run("README.md", 1)
+def test_the_examples_of_the_readme_and_of_features(world, capsys):
+    run("features.md")
+    run("README.md")
     output = capsys.readouterr().out
     assert "'clips': 1" in output
     assert re.search(r"tensor\(\[\d+, \d+\]\)", output)
