@@ -102,9 +102,9 @@ def settings_page() -> str:
         "# Settings",
         "A setting is an option, as in `--training.epochs 30`, or a line in a TOML file that "
         "`--config` names. Defaults are the paper's; presets of the data and of the system win "
-        "over them, files over these, and what is typed over all: `tcaf settings --store STORE` shows "
-        "what would be in force and where each comes from. A setting that the system does not read "
-        "is refused.",
+        "over them, files over these, and what is typed over all: `tcaf settings --store STORE` "
+        "shows what would be in force and where each comes from. A setting that the system does "
+        "not read is refused.",
         "```toml\n[training]\nepochs = 30\n```",
     ]
     for section, kind in SECTIONS.items():
