@@ -208,15 +208,15 @@ def tutorial(tmp_path_factory):
 
 def test_the_notebook_of_the_tutorial(tutorial):
     place, (_, store, trained, answers, table, python) = tutorial
-    assert "36 classes" in store
+    assert "24 classes" in store
     assert "test_unseen" in store
     assert "ZSL" in trained
-    assert answers.count("_0000.mp4") >= 36
+    assert answers.count("_0000.mp4") >= 24
     assert "Ridge" in table
     assert (place / "results" / "table.md").is_file()
     assert "<title>" in (place / "report.html").read_text(encoding="utf-8")
     right, number = (int(word) for word in python.split() if word.isdigit())
-    # A guess among 36 classes is right once in 36.
+    # A guess among 24 classes is right once in 24.
     assert right >= number / 4
 
 
