@@ -36,7 +36,7 @@ class Block:
         return [shlex.split(line, comments=True) for line in lines]
 
 
-PROGRAMS = ("tcaf", "make", "pip", "python", "source", ".venv/bin/python", "rsync", "curl")
+PROGRAMS = ("tcaf", "make", "pip", "python", "python3", "source", "curl", "docker", "torchrun")
 """What a command in the documents begins with."""
 
 

@@ -40,7 +40,7 @@ GENERATED = {"commands.md", "settings.md", "api.md"}
 FORMULAS = {"systems.md": ["distance = w s_v (1 - v . v_c) + (1 - w) s_a (1 - a . a_c)"]}
 """Blocks that are no code."""
 
-OTHER_TOOLS = re.compile(r"make \S+|pip install .*|python -m venv .*|source \.venv/bin/activate")
+OTHER_TOOLS = re.compile(r"make \S+|pip install .*|python3 -m venv .*|source \.venv/bin/activate")
 
 
 def linked_pages():
