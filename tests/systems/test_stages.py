@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tcaf.data.batches import load_batch
+from tcaf.data.store import FeatureStore
 from tcaf.data.windows import Windows
 from tcaf.errors import TCAFError
 from tcaf.settings.experiment import Experiment
@@ -264,6 +265,34 @@ def test_objective_by_its_parts(stage, statistics):
             clip_text_reconstruction=rho_w,
         )
     assert objective_of(made, rows, labels).item() == pytest.approx(expected.total.item())
+
+
+@pytest.mark.parametrize("system", ["tcaf", "avgzslnet"])
+def test_clips_are_expected_a_batch_ahead(stage, monkeypatch, system):
+    """Of triplets both batches are, in windows that are drawn alike."""
+    built = stage(system=system, training={"window_s": 4.0, "batches_per_epoch": 3})
+    events = []
+
+    def note(kind, real):
+        def noted(store, rows, modality, first, lens):
+            events.append((kind, (modality, rows.tolist(), first.tolist(), lens.tolist())))
+            return real(store, rows, modality, first, lens)
+
+        return noted
+
+    for kind in ("expect", "gather"):
+        monkeypatch.setattr(FeatureStore, kind, note(kind, getattr(FeatureStore, kind)))
+    built.run_epoch(1, 1e-3)
+    batches = 2 if system == "avgzslnet" else 1
+    kinds = [kind for kind, _ in events]
+    of_batch = 2 * batches
+    assert kinds == [
+        *["expect"] * of_batch,
+        *(["expect"] * of_batch + ["gather"] * of_batch) * 2,
+        *["gather"] * of_batch,
+    ]
+    expected, asked = ([what for kind, what in events if kind == k] for k in ("expect", "gather"))
+    assert expected == asked
 
 
 def test_windows_of_training(stage):

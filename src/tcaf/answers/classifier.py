@@ -18,14 +18,14 @@ from tcaf.answers.evidence import nearest
 from tcaf.answers.interface import Classifier, Surroundings
 from tcaf.answers.ranking import Scores
 from tcaf.answers.ready import READY, is_ready, open_ready
-from tcaf.data.batches import Clips, FeatureBatch, LoadedClips, load_batch
+from tcaf.data.batches import Clips, FeatureBatch, LoadedClips, in_reads, load_batch
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
-from tcaf.data.sampler import in_order
 from tcaf.errors import TCAFError, did_you_mean
 from tcaf.evaluation.conformal import answer_sets, strangeness
 from tcaf.evaluation.temperature import calibrated, probabilities
 from tcaf.evaluation.together import distances_together
 from tcaf.execution.devices import pick_device
+from tcaf.files.remote import local_path
 from tcaf.plugins import load_plugin
 from tcaf.systems.registry import find_system
 from tcaf.text.candidates import NO_STORE, RunClasses
@@ -142,6 +142,7 @@ class ZeroShotClassifier(Classifier):
             "audio_weights": audio_weights,
             "visual_weights": visual_weights,
         }
+        run = local_path(run)
         if is_ready(run):
             found = cls(open_ready(str(run)), **given)
             found.title = str(run)
@@ -264,7 +265,7 @@ class ZeroShotClassifier(Classifier):
         only: Modality | None = None,
     ) -> Float[Tensor, "clips num_classes"]:
         found = [torch.zeros(0, len(class_embedding))]
-        for some in in_order(rows, self.experiment.evaluation.batch_size):
+        for some in in_reads(clips, rows, self.windows, self.experiment.evaluation.batch_size):
             batch = load_batch(clips, some, self.windows).to(self.device)
             batch = batch if only is None else batch.only(only)
             found.append(self.model.scores(batch, class_embedding).cpu())
@@ -276,7 +277,7 @@ class ZeroShotClassifier(Classifier):
     ) -> Float[Tensor, "clips num_classes"]:
         batches = (
             load_batch(clips, some, self.windows).to(self.device)
-            for some in in_order(rows, self.experiment.evaluation.batch_size)
+            for some in in_reads(clips, rows, self.windows, self.experiment.evaluation.batch_size)
         )
         found = distances_together(
             self.model,

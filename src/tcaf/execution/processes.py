@@ -306,7 +306,7 @@ class _Pool(Generic[Task, Answer]):
                 self._start_again(hand, replace(job, losses=job.losses + 1))
                 return
             message = Killed(message.reason, wants_memory=False)
-        if self.raises:
+        elif self.raises:
             _raise(message, hand.ready)
         if isinstance(message, Crash) and job.tries < self.tries:
             self._start_again(hand, replace(job, tries=job.tries + 1))

@@ -174,7 +174,7 @@ class TokenLayout:
 
     @cached_property
     def buckets(self) -> list[Int[np.ndarray, " clips"]]:
-        """The clips of each bucket: all of them, the longest first, in stretches alike in length.
+        """The clips of each bucket: all that have tokens, the longest first, alike in length.
 
         Of two clips in a bucket the shorter has at least `NARROWEST` of the longer one's tokens. On
         a GPU all clips are one: padding costs it less than to be given more to do.
@@ -183,9 +183,9 @@ class TokenLayout:
         width = np.sum(list(self.lens.values()), axis=0)
         order = np.argsort(-width, kind="stable")
         found, width = [], width[order]
-        start = 0
-        while start < len(order):
-            stop = int(np.searchsorted(-width, -narrowest * width[start], side="right"))
+        start, end = 0, int(np.count_nonzero(width))
+        while start < end:
+            stop = min(int(np.searchsorted(-width, -narrowest * width[start], side="right")), end)
             found.append(order[start:stop])
             start = stop
         return found
@@ -254,8 +254,9 @@ class _Planner:
         ends = np.cumsum([longest[group] for group in self.order]).tolist()
         at = {g: slice(e - longest[g], e) for g, e in zip(self.order, ends, strict=True)}
         # A clip's padding repeats a token of its own, so that no clip reads what another one holds.
-        own = rows[np.arange(len(clips)), real.argmax(axis=1)]
-        rows = np.where(real, rows, own[:, None])
+        if rows.size:
+            own = rows[np.arange(len(clips)), real.argmax(axis=1)]
+            rows = np.where(real, rows, own[:, None])
         # Keys, then values: clips, heads, tokens.
         self.key_from += [self._places(rows, 2, which) for which in (0, 1)]
         self.key_real += [self._by_head(real)] * 2

@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from tcaf.data.batches import Clips, FeatureBatch, JoinedClips, load_batch
+from tcaf.data.batches import Clips, FeatureBatch, JoinedClips, expect_batch, load_batch
 from tcaf.data.resident import ResidentClips
 from tcaf.data.sampler import Sampler, in_order
 from tcaf.data.store import FeatureStore
@@ -218,6 +218,22 @@ class TrainingPart:
             self.store, rows, self.windows, labels=labels, generator=starts, share=share
         )
         return batch.to(self.device)
+
+    def expect(
+        self, chosen: Int[np.ndarray, " batch"], starts: torch.Generator, share: slice
+    ) -> None:
+        """Prepares for a call of `load`, without waiting for anything.
+
+        Args:
+            chosen: as of that call.
+            starts: in the state that the other's will be in then.
+            share: as of that call.
+        """
+        expect_batch(self.store, self.rows[chosen], self.windows, generator=starts, share=share)
+
+
+Drawn = tuple[Int[np.ndarray, " batch"], Int[np.ndarray, " batch"] | None]
+"""Which clips a batch is made of, and which others stand against them."""
 
 
 def _chunks(number: int, batch_size: int, spread: bool) -> Iterator[Int[np.ndarray, " batch"]]:
@@ -481,7 +497,9 @@ class DescentStage(_WithWeights):
         sums: dict[str, Tensor] = {}
         glimpse: tuple[int, Glimpse] | None = None
         with seeded(seed, "dropout", *purpose, *own), products_in(settings.precision):
-            for number, (chosen, other) in enumerate(zip(drawn, others, strict=True), start=1):
+            soon = generator(seed, "windows", *purpose)
+            batches = self._expected(zip(drawn, others, strict=True), soon)
+            for number, (chosen, other) in enumerate(batches, start=1):
                 losses = self._losses(chosen, other, starts)
                 self.optimiser.step(losses.total, learning_rate)
                 for name, value in losses.terms().items():
@@ -504,6 +522,19 @@ class DescentStage(_WithWeights):
                 "training.learning_rate or check the features' scale (fidelity.audio_scaling)"
             )
         return means
+
+    def _expected(self, batches: Iterable[Drawn], starts: torch.Generator) -> Iterator[Drawn]:
+        """Yields batches, each while the clips of the one after it are read ahead."""
+        before: Drawn | None = None
+        for batch in batches:
+            for chosen in batch:
+                if chosen is not None:
+                    self.part.expect(chosen, starts, self.share)
+            if before is not None:
+                yield before
+            before = batch
+        if before is not None:
+            yield before
 
     def _losses(
         self,
