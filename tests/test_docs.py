@@ -33,14 +33,16 @@ from write_clip_run import COLOURS, KINDS, write_clip, write_run
 from write_words import write_glove
 
 SHELL = [(b.page, words) for b in ALL if b.kind == "shell" for words in b.commands if words]
-TCAF = sorted({shlex.join(words) for _, words in SHELL if words[0] == "tcaf"})
+TCAF = sorted({shlex.join(w[w.index("tcaf") :]) for _, w in SHELL if "tcaf" in w})
 GENERATED = {"commands.md", "settings.md", "api.md"}
 """Pages that the site has and the repository has not."""
 
 FORMULAS = {"systems.md": ["distance = w s_v (1 - v . v_c) + (1 - w) s_a (1 - a . a_c)"]}
 """Blocks that are no code."""
 
-OTHER_TOOLS = re.compile(r"make \S+|pip install .*|python3 -m venv .*|source \.venv/bin/activate")
+OTHER_TOOLS = re.compile(
+    r"torchrun .* -m tcaf .*|make \S+|pip install .*|python3 -m venv .*|source \.venv/bin/activate"
+)
 
 
 def linked_pages():
