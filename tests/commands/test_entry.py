@@ -72,6 +72,7 @@ def test_help_explains_every_option(tcaf, command):
     assert output.startswith(f"Usage: {' '.join(('tcaf', *command))}")
     assert "<class" not in output
     assert "typing" not in output
+    assert "default: (" not in output
     # Every option is followed by its explanation, on its own line or the next.
     bare = re.findall(r"│ [ *]+ (--[\w.]+)(?: --no-[\w.-]+)? +│\n│ [ *]+ --", output)
     assert not bare

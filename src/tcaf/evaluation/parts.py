@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tcaf.data.batches import in_reads, load_batch
 from tcaf.data.classes import ClassSet
+from tcaf.data.resident import ResidentClips
 from tcaf.data.store import FeatureStore
 from tcaf.data.windows import Windows
 from tcaf.errors import TCAFError
@@ -34,12 +35,14 @@ class EvaluationPart:
         rows: which clips.
         classes: candidates, with their seen/unseen partition.
         class_text: text embeddings of the candidates, in their order.
+        clips: the store's, where their tokens lie on a device; None reads the store.
     """
 
     store: FeatureStore
     rows: Int[np.ndarray, " clips"]
     classes: ClassSet
     class_text: ClassText
+    clips: FeatureStore | ResidentClips | None = None
 
     @property
     def labels(self) -> Int[Tensor, " clips"]:
@@ -66,8 +69,9 @@ def read_part(
     if not len(part.rows):
         raise TCAFError(f"nothing to evaluate: store {part.store.path} has no clips in this part")
     model.eval()
-    for rows in in_reads(part.store, part.rows, windows, batch_size):
-        batch = load_batch(part.store, rows, windows).to(device)
+    clips = part.store if part.clips is None else part.clips
+    for rows in in_reads(clips, part.rows, windows, batch_size):
+        batch = load_batch(clips, rows, windows).to(device)
         yield model.reduced(batch) if isinstance(model, Reduces) else batch
 
 

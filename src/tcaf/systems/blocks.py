@@ -11,6 +11,7 @@ from tcaf.data.packed import Packed
 from tcaf.errors import TCAFError
 from tcaf.settings.fidelity import AudioScaling, VisualScaling
 from tcaf.systems.interface import FeatureConfig, InputConfig
+from tcaf.systems.over_ranks import SINGLE_ROW, RankBatchNorm
 
 DROPOUT_STEPS = 1 << 16
 """Of a probability of dropout: 16 random bits decide on an element."""
@@ -53,7 +54,7 @@ class Block(nn.Module):
     def __init__(self, in_dim: int, out_dim: int, dropout: float, momentum: float) -> None:
         super().__init__()
         self.linear = nn.Linear(in_dim, out_dim)
-        self.norm = nn.BatchNorm1d(out_dim, momentum=momentum)
+        self.norm: nn.BatchNorm1d | RankBatchNorm = nn.BatchNorm1d(out_dim, momentum=momentum)
         self.dropout = Dropout(dropout)
 
     def forward(self, rows: Float[Tensor, "rows in_dim"]) -> Float[Tensor, "rows out_dim"]:
@@ -62,14 +63,13 @@ class Block(nn.Module):
         Raises:
             TCAFError: in training, fewer than two rows: they have no batch statistics.
         """
-        if not len(rows):
-            # A batch in which no clip has this modality: there is nothing to take statistics of.
-            return rows.new_zeros(0, self.linear.out_features)
-        if self.training and len(rows) == 1:
-            raise TCAFError(
-                "a training batch left a single sample in a batch norm, which has no statistics; "
-                "use a larger batch_size, at least two classes, and clips with more than one token"
-            )
+        # Of several ranks all take part in the statistics, and count the rows of all.
+        if not (self.training and isinstance(self.norm, RankBatchNorm)):
+            if not len(rows):
+                # A batch in which no clip has this modality has nothing to take statistics of.
+                return rows.new_zeros(0, self.linear.out_features)
+            if self.training and len(rows) == 1:
+                raise TCAFError(SINGLE_ROW)
         hidden: Tensor = self.dropout(F.relu(self.norm(self.linear(rows))))
         return hidden
 

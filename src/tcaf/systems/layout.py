@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from tcaf.execution.devices import moved
 from tcaf.settings.sections import AttentionPattern
 
 Group = Literal["class", "audio", "visual"]
@@ -175,14 +176,16 @@ class TokenLayout:
     def buckets(self) -> list[Int[np.ndarray, " clips"]]:
         """The clips of each bucket: all that have tokens, the longest first, alike in length.
 
-        Of two clips in a bucket the shorter has at least `NARROWEST` of the longer one's tokens.
+        Of two clips in a bucket the shorter has at least `NARROWEST` of the longer one's tokens. On
+        a GPU all clips are one: padding costs it less than to be given more to do.
         """
+        narrowest = NARROWEST if self.device.type == "cpu" else 0.0
         width = np.sum(list(self.lens.values()), axis=0)
         order = np.argsort(-width, kind="stable")
         found, width = [], width[order]
-        start, end = 0, np.count_nonzero(width)
+        start, end = 0, int(np.count_nonzero(width))
         while start < end:
-            stop = int(np.searchsorted(-width, -NARROWEST * width[start], side="right"))
+            stop = min(int(np.searchsorted(-width, -narrowest * width[start], side="right")), end)
             found.append(order[start:stop])
             start = stop
         return found
@@ -244,7 +247,7 @@ class _Planner:
         )
 
     def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(self.layout.device)
+        return moved(torch.from_numpy(array), self.layout.device)
 
     def _bucket(self, clips: Int[np.ndarray, " clips"]) -> Bucket:
         """Adds the places of a bucket and returns its shape."""
