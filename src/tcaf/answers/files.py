@@ -31,6 +31,7 @@ from tcaf.extract.corpus import MediaFile, one_of_each_folder, too_long
 from tcaf.extract.extractor import Extractor, audio_tokens, visual_tokens
 from tcaf.extract.media import probe, read_audio, read_frames
 from tcaf.extract.stretches import Cut, Stretch, stretches
+from tcaf.files.remote import as_named
 from tcaf.plugins import load_plugin
 
 
@@ -205,7 +206,7 @@ def _open_worker(
             warnings.simplefilter("always", BrokenMediaWarning)
             try:
                 if cut is None:
-                    video = backbones.extract(path, str(path))
+                    video = backbones.extract(path, as_named(path))
                 else:
                     send(Begun(probe(path).duration_s))
                     for stretch in backbones.stretches(path, str(path), cut):
