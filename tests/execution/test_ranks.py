@@ -184,7 +184,7 @@ steps = 0
 def objective(*given):
     global steps
     steps += 1
-    if os.environ.get("VICTIM") == os.environ.get("RANK"):
+    if os.environ.get("VICTIM", "nobody") == os.environ.get("RANK"):
         if os.environ["FATE"] == "error":
             raise TCAFError("the disc is full here")
         if steps == 8:
@@ -229,7 +229,7 @@ def test_an_error_that_all_have_is_said_once(tiny_store, tmp_path):
     ended = torchrun(2, tmp_path / "logs", "-m", "tcaf", *training(tiny_store, out))
     assert "exitcode  : 2" in ended.told
     (line,) = [line for err in ended.err for line in err.splitlines() if "tcaf: " in line]
-    assert "holds mine.txt and no run" in line
+    assert "holds 'mine.txt' and no run" in line
 
 
 @pytest.mark.slow

@@ -148,15 +148,17 @@ def _meet(rank: Rank) -> _Group:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     import torch
     import torch.distributed as dist
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
 
     backend = "gloo"
     if torch.cuda.is_available() and dist.is_nccl_available():
         backend = "cpu:gloo,cuda:nccl"
     try:
-        store, index, count = next(dist.rendezvous("env://", timeout=MEETING))
+        store, index, count = next(rendezvous("env://", timeout=MEETING))
         dist.init_process_group(
             backend,
-            store=dist.PrefixStore("tcaf", store),
+            store=PrefixStore("tcaf", store),
             rank=index,
             world_size=count,
             timeout=PATIENCE,

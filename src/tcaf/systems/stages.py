@@ -469,9 +469,8 @@ class DescentStage(_WithWeights):
             return self.step
         # A term may be switched off, or no clip of this rank's share have a modality. Buffers are
         # equal without being sent: batch norms take their statistics over all ranks.
-        return DistributedDataParallel(
-            self.step, find_unused_parameters=True, **{_SYNCS_BUFFERS: False}
-        )
+        how: dict[str, Any] = {"find_unused_parameters": True, _SYNCS_BUFFERS: False}
+        return DistributedDataParallel(self.step, **how)
 
     def learning_rate(self, epoch: int, scores: Sequence[float]) -> float:
         """Returns an epoch's learning rate, given the validation HM of the epochs before it."""

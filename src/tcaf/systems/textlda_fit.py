@@ -431,8 +431,8 @@ class TextLDAFit:
                 moments[name].add(x, labels[own])
             if course is not None:
                 course.add(batch)
-        for own in moments.values():
-            own.add_up()
+        for each in moments.values():
+            each.add_up()
         if course is not None:
             course.add_up()
         share_moments(vectors, moments)
