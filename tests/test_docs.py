@@ -44,6 +44,9 @@ FORMULAS = {"systems.md": ["distance = w s_v (1 - v . v_c) + (1 - w) s_a (1 - a 
 OUTPUT = {"service.md": ["imagenet answers at http://127.0.0.1:8000/"]}
 """Blocks that are what a command prints."""
 
+OPTIONS_OF_OTHERS = {"nnodes", "rdzv-endpoint"}
+"""Of torchrun."""
+
 OTHER_TOOLS = re.compile(
     r"torchrun .* -m tcaf .*|make \S+|pip install .*|python3 -m venv .*|source \.venv/bin/activate"
     r"|python -m http\.server .*|docker (build|run) .*|curl .*|hf auth login"
@@ -147,7 +150,7 @@ def options():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_is_named_in_a_line_is_there(page):
     """Commands and options between backquotes; options alone belong to some command."""
-    every = set().union(*options().values())
+    every = OPTIONS_OF_OTHERS.union(*options().values())
     for code in re.findall(r"`([^`]+)`", prose(page.read_text(encoding="utf-8"))):
         code = " ".join(code.split())
         known = every
