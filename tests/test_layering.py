@@ -17,7 +17,7 @@ ROOMS = {
     "progress": (),
     "plugins": (),
     "files": ("atomic", "digests", "sealed", "safe_pickle", "csv_tables"),
-    "execution": ("devices", "memory", "outcomes", "processes"),
+    "execution": ("devices", "memory", "outcomes", "processes", "standing"),
     "data": (
         *("features", "classes", "splits", "random_partitions", "shards", "store", "writer"),
         "parquet",
