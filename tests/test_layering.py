@@ -63,6 +63,7 @@ ROOMS = {
     "answers": (
         *(
             "files",
+            "readers",
             "several_backbones",
             "evidence",
             "ranking",
@@ -80,6 +81,9 @@ ROOMS = {
         *("results", "partitions", "transductive", "projection", "plots"),
         "reliability",
         *("embedding_map", "timelines", "contents", "detail", "report", "page"),
+    ),
+    "app": (
+        *("limits", "refusals", "kept", "waiting", "uploads", "provenance", "read_clips", "engine"),
     ),
     "commands": (
         *("options", "printing", "lines", "terminal"),
