@@ -17,7 +17,7 @@ ROOMS = {
     "progress": (),
     "plugins": (),
     "files": ("atomic", "digests", "sealed", "safe_pickle", "csv_tables"),
-    "execution": ("devices", "memory", "outcomes", "processes"),
+    "execution": ("devices", "memory", "outcomes", "processes", "standing"),
     "data": (
         *("features", "classes", "splits", "random_partitions", "shards", "store", "writer"),
         "parquet",
@@ -63,6 +63,7 @@ ROOMS = {
     "answers": (
         *(
             "files",
+            "readers",
             "several_backbones",
             "evidence",
             "ranking",
@@ -80,6 +81,9 @@ ROOMS = {
         *("answer_rows", "results", "partitions", "transductive", "projection", "plots"),
         "reliability",
         *("embedding_map", "timelines", "contents", "detail", "report", "page"),
+    ),
+    "app": (
+        *("limits", "refusals", "kept", "waiting", "uploads", "provenance", "read_clips", "engine"),
     ),
     "commands": (
         *("options", "printing", "lines", "terminal"),

@@ -156,7 +156,7 @@ class _MemoryGuard:
 
 
 @dataclass(frozen=True)
-class _Ready:
+class Ready:
     """The first sign of life of a worker."""
 
 
@@ -172,7 +172,7 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class _Answer:
+class Done:
     """What a worker's function returns."""
 
     content: Any
@@ -206,7 +206,7 @@ def _serve(connection: Connection, pickled: bytes, threads: int, limit_bytes: fl
         except Exception as error:  # noqa: BLE001 - the parent decides
             connection.send(Failed.of(error))
             return
-        connection.send(_Ready())
+        connection.send(Ready())
         guard = _MemoryGuard(limit_bytes)
         while True:
             task = connection.recv()
@@ -214,15 +214,15 @@ def _serve(connection: Connection, pickled: bytes, threads: int, limit_bytes: fl
             connection.send(_done(work, task, send))
 
 
-def _done(work: Callable[[Task, Send], Answer], task: Task, send: Send) -> _Answer | Failed:
+def _done(work: Callable[[Task, Send], Answer], task: Task, send: Send) -> Done | Failed:
     try:
-        return _Answer(work(task, send))
+        return Done(work(task, send))
     except Exception as error:  # noqa: BLE001 - the parent decides
         return Failed.of(error)
 
 
 @dataclass(frozen=True)
-class _Job(Generic[Task]):
+class Job(Generic[Task]):
     """A task, and how many processes have been given it."""
 
     task: Task
@@ -230,12 +230,12 @@ class _Job(Generic[Task]):
 
 
 @dataclass
-class _Worker(Generic[Task]):
+class Worker(Generic[Task]):
     """A process, the pipe to it, and what it has in hand."""
 
     process: Any
     connection: Connection
-    job: _Job[Task]
+    job: Job[Task]
     limit_bytes: float
     ready: bool = False
     since: float = math.inf
@@ -243,13 +243,13 @@ class _Worker(Generic[Task]):
     @classmethod
     def start(
         cls,
-        job: _Job[Task],
+        job: Job[Task],
         open_: Open[Task, Any],
         arguments: tuple[Any, ...],
         threads: int,
         limit_bytes: float,
         environment: Mapping[str, str],
-    ) -> "_Worker[Task]":
+    ) -> "Worker[Task]":
         """Starts a process and hands it its first task."""
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
@@ -262,7 +262,7 @@ class _Worker(Generic[Task]):
         worker.give(job)
         return worker
 
-    def give(self, job: _Job[Task]) -> None:
+    def give(self, job: Job[Task]) -> None:
         """Hands over the next task."""
         self.job = job
         if self.ready:
@@ -271,13 +271,13 @@ class _Worker(Generic[Task]):
         with suppress(OSError):
             self.connection.send(job.task)
 
-    def receive(self) -> _Ready | Moment | _Answer | Failed | Crash | Killed | OutOfMemory:
+    def receive(self) -> Ready | Moment | Done | Failed | Crash | Killed | OutOfMemory:
         """Returns what the process has sent, or why it has ended without."""
         try:
             message = self.connection.recv()
         except (EOFError, OSError):
             return self._ended()
-        if isinstance(message, _Ready):
+        if isinstance(message, Ready):
             self.ready, self.since = True, time.monotonic()
         return message
 
@@ -306,7 +306,7 @@ class _Worker(Generic[Task]):
         return Killed(reason, wants_memory=False)
 
 
-def _no_limit(task: Any) -> float:
+def no_limit(task: Any) -> float:
     """Lets a task take as long as it will."""
     return math.inf
 
@@ -322,7 +322,7 @@ def events(
     workers: int,
     *,
     watch: Watch[Task] = _ignore,
-    limit: Limit[Task] = _no_limit,
+    limit: Limit[Task] = no_limit,
     limit_bytes: float = math.inf,
     environment: Mapping[str, str] = MappingProxyType({}),
     fresh: bool = False,
@@ -359,7 +359,7 @@ def events(
     if workers < 1:
         raise TCAFError(f"--workers must be at least 1, got {workers}")
     threads = max(1, usable_cores() // workers)
-    waiting = [_Job(task) for task in reversed(tasks)]
+    waiting = [Job(task) for task in reversed(tasks)]
     how = (watch, limit, limit_bytes, environment, fresh, tries, raises)
     pool = _Pool(open_, arguments, threads, *how, waiting)
     try:
@@ -425,16 +425,16 @@ class _Pool(Generic[Task, Answer]):
     fresh: bool
     tries: int
     raises: bool
-    waiting: list[_Job[Task]]
-    running: list[_Worker[Task]] = field(default_factory=list)
+    waiting: list[Job[Task]]
+    running: list[Worker[Task]] = field(default_factory=list)
 
-    def start(self, job: _Job[Task]) -> None:
+    def start(self, job: Job[Task]) -> None:
         """Gives a job to a new process."""
         given = (self.open_, self.arguments, self.threads, self.limit_bytes, self.environment)
-        self.running.append(_Worker.start(job, *given))
+        self.running.append(Worker.start(job, *given))
         self.watch(job.task, None)
 
-    def left_s(self, worker: _Worker[Task]) -> float:
+    def left_s(self, worker: Worker[Task]) -> float:
         """Returns how long the task in a process may go on, in seconds; endless without a limit."""
         return worker.since + self.limit(worker.job.task) - time.monotonic()
 
@@ -443,21 +443,21 @@ class _Pool(Generic[Task, Answer]):
         soonest = min(self.left_s(worker) for worker in self.running)
         return None if soonest == math.inf else max(soonest, 0.0)
 
-    def give_up(self, worker: _Worker[Task]) -> tuple[Task, OutOfTime]:
+    def give_up(self, worker: Worker[Task]) -> tuple[Task, OutOfTime]:
         """Ends a process whose task is out of time."""
         worker.process.kill()
         worker.dismiss()
         self.running.remove(worker)
         return worker.job.task, OutOfTime(self.limit(worker.job.task))
 
-    def hear(self, worker: _Worker[Task]) -> Iterator[tuple[Task, Answer | Failure | Moment]]:
+    def hear(self, worker: Worker[Task]) -> Iterator[tuple[Task, Answer | Failure | Moment]]:
         """Takes a message, and yields the task and its moment or answer where it is one.
 
         Raises:
             Exception: see `events`.
         """
         job, message = worker.job, worker.receive()
-        if isinstance(message, _Ready):
+        if isinstance(message, Ready):
             return
         if isinstance(message, Moment):
             self.watch(job.task, message.content)
@@ -468,7 +468,7 @@ class _Pool(Generic[Task, Answer]):
         if isinstance(message, Crash) and job.tries < self.tries:
             self.running.remove(worker)
             # In a new process: what came before may have spoilt this one.
-            self.start(_Job(job.task, job.tries + 1))
+            self.start(Job(job.task, job.tries + 1))
             return
         is_over = self.fresh or isinstance(message, Crash | Killed | OutOfMemory)
         goes_on = worker.ready and not is_over
@@ -478,10 +478,10 @@ class _Pool(Generic[Task, Answer]):
         else:
             worker.dismiss()
             self.running.remove(worker)
-        yield job.task, message.content if isinstance(message, _Answer) else message
+        yield job.task, message.content if isinstance(message, Done) else message
 
 
-def _raise(message: _Answer | Failure, ready: bool) -> None:
+def _raise(message: Done | Failure, ready: bool) -> None:
     if not ready:
         reason = message.error if isinstance(message, Failed) else message
         raise TCAFError(f"no process starts: {reason}")
