@@ -144,15 +144,14 @@ class Guard:
         code = base64.b64encode(access.auth.encode()).decode()
         self._expected = f"Basic {code}" if access.auth else ""
 
-    async def __call__(
-        self, scope: MutableMapping[str, Any], receive: Receive, send: Send
-    ) -> None:
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answers a request, or lets the application do so."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in
-                   scope["headers"]}
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        }
         status, reason, more = self._refusal(scope, headers)
         if status:
             await _refuse(scope, send, status, reason, more)

@@ -67,8 +67,8 @@ def build_page(desk: Desk, runs: Runs | None = None) -> Any:
 def _head(desk: Desk) -> str:
     return (
         '<header class="t-top"><h1>What does this clip show?</h1><p>Name classes in your own words '
-        f"and <code>{escape(desk.title)}</code> ranks them by the {desk.reads}, those it never learnt "
-        f"too. Clips {escape(desk.limits)}; they stay on this machine.</p></header>"
+        f"and <code>{escape(desk.title)}</code> ranks them by the {desk.reads}, those it never "
+        f"learnt too. Clips {escape(desk.limits)}; they stay on this machine.</p></header>"
     )
 
 
