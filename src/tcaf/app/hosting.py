@@ -4,8 +4,10 @@ Owns the checks that stand before everything that answers, page and service alik
 life from its socket to its end. Nothing here knows what is asked for.
 """
 
+import asyncio
 import base64
 import ipaddress
+import logging
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
@@ -225,10 +227,18 @@ def serve(app: Application, access: Access, say: Callable[[str], None]) -> None:
     config = uvicorn.Config(
         Guard(app, access), log_level="warning", timeout_graceful_shutdown=3, ws="none"
     )
+    logging.getLogger("uvicorn.error").addFilter(_no_partings)
     server = uvicorn.Server(config)
     say(url_of(listening))
     with listening:
         server.run(sockets=[listening])
+
+
+def _no_partings(record: logging.LogRecord) -> bool:
+    """Returns whether a message is more than that somebody was listening when the server ended."""
+    kind = record.exc_info[0] if record.exc_info else None
+    is_parting = kind is not None and issubclass(kind, asyncio.CancelledError)
+    return not is_parting and "graceful shutdown exceeded" not in record.getMessage()
 
 
 def missing_app(package: str) -> MissingExtraError:

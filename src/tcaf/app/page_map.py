@@ -36,7 +36,7 @@ def map_html(found: ClipMap, ids: Sequence[str], predicted: Sequence[str]) -> st
         for panel, clips in zip(found.panels, found.clips, strict=True)
     )
     keys = "".join(
-        f'<li><svg viewBox="-3 -3 6 6" aria-hidden="true">{_mark(number, 0, 0, is_seen, "")}</svg>'
+        f'<li><svg viewBox="-3 -3 6 6" aria-hidden="true">{_mark(number, 0.0, 0.0, is_seen, "")}</svg>'
         f"{shown(name, NAME)}{'' if is_seen else ' <b>unseen</b>'}</li>"
         for number, (name, is_seen) in enumerate(_classes(found))
     )

@@ -137,7 +137,7 @@ def _cells(row: ResultRow) -> Sequence[Cell]:
         *(_score(score) for score in scores),
         _score(row.area, 1.0, 3),
         _score(row.calibration),
-        number_cell(row.seeds, str(row.seeds)),
+        number_cell(float(row.seeds), str(row.seeds)),
     )
 
 

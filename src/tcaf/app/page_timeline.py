@@ -218,7 +218,7 @@ def _said(span: Span) -> str:
 
 
 def _axis(length_s: float) -> str:
-    step_s = next((s for s in STEPS_S if length_s / s <= MARKS), length_s / MARKS)
+    step_s = float(next((s for s in STEPS_S if length_s / s <= MARKS), length_s / MARKS))
     marks = np.arange(0, length_s + 1e-9, step_s)
     told = "".join(
         f'<span style="left:{100 * mark / length_s:.2f}%">{_clock(float(mark), step_s)}</span>'
