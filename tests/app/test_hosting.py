@@ -1,4 +1,4 @@
-"""Who reaches the application: addresses, passwords, other sites' pages, what a browser may load."""
+"""Who reaches the application: addresses, passwords, other sites, what a browser may load."""
 
 import asyncio
 import base64

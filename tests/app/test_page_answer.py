@@ -108,8 +108,10 @@ def test_percent(probability, told):
 
 @pytest.mark.parametrize(
     ("rank", "told"),
-    [(1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (12, "12th"), (13, "13th")]
-    + [(21, "21st"), (111, "111th"), (122, "122nd")],
+    [
+        *((1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (12, "12th")),
+        *((13, "13th"), (21, "21st"), (111, "111th"), (122, "122nd")),
+    ],
 )
 def test_ordinals(rank, told):
     assert _ordinal(rank) == told

@@ -174,7 +174,8 @@ def test_a_rendered_clip_with_keys_alone(opened, tmp_path):
     from tcaf.sources.rendered import RenderedClip
     from tcaf.sources.world import World
 
-    RenderedClip("clip.mp4", World(2, 2, 2).classes[0], "test_seen", (1,)).render(tmp_path)
+    world = World(2, 2, 2, ("together",), 0)
+    RenderedClip("clip.mp4", world.classes[0], "test_seen", (1,)).render(tmp_path)
     with opened() as page:
         bring(page, tmp_path / "clip.mp4")
         assert len(answers(page)) == 5
@@ -265,8 +266,10 @@ def test_what_is_recorded_is_answered(opened):
         page.get_by_text("Record with camera and microphone").click()
         page.get_by_role("button", name="Click to Access Webcam").click()
         record = page.locator("#t-record button[aria-label='start recording']")
+        page.wait_for_function("document.querySelector('#t-record video')?.videoWidth > 0")
+        page.wait_for_timeout(1000)
         record.click()
-        page.wait_for_timeout(2500)
+        page.wait_for_timeout(4000)
         record.click()
         assert len(answers(page)) == 5
 
@@ -284,7 +287,7 @@ def test_many_files_fill_a_table_that_is_sorted(opened, axe, tmp_path):
         page.locator("#t-ask-all").click()
         page.wait_for_selector("#t-table-files details")
         assert "1 cannot be used" in page.inner_text("#t-table")
-        page.get_by_role("button", name="file").click()
+        page.get_by_role("button", name="file", exact=True).click()
 
         def files():
             return page.locator("#t-table tbody th").all_inner_texts()
@@ -292,7 +295,7 @@ def test_many_files_fill_a_table_that_is_sorted(opened, axe, tmp_path):
         names = sorted(path.name for path in tmp_path.iterdir())
         page.wait_for_selector("#t-table th[aria-sort=ascending]")
         assert files() == names
-        page.get_by_role("button", name="file").click()
+        page.get_by_role("button", name="file", exact=True).click()
         page.wait_for_selector("#t-table th[aria-sort=descending]")
         assert files() == names[::-1]
         check(page, axe)

@@ -36,7 +36,7 @@ def map_html(found: ClipMap, ids: Sequence[str], predicted: Sequence[str]) -> st
         for panel, clips in zip(found.panels, found.clips, strict=True)
     )
     keys = "".join(
-        f'<li><svg viewBox="-3 -3 6 6" aria-hidden="true">{_mark(number, 0.0, 0.0, is_seen, "")}</svg>'
+        f'<li><svg viewBox="-3 -3 6 6" aria-hidden="true">{_mark(number, 0.0, 0.0, is_seen)}</svg>'
         f"{shown(name, NAME)}{'' if is_seen else ' <b>unseen</b>'}</li>"
         for number, (name, is_seen) in enumerate(_classes(found))
     )
@@ -89,7 +89,7 @@ def _placed(
     return MARGIN + (SIDE - 2 * MARGIN) * (points - low) / span
 
 
-def _mark(number: int, x: float, y: float, is_seen: bool, told: str) -> str:
+def _mark(number: int, x: float, y: float, is_seen: bool, told: str = "") -> str:
     """Returns a point: a dot for a clip of a seen class, a triangle for one of an unseen one."""
     look = f'fill="var(--{HUES[number % len(HUES)]})"'
     tip = f' data-t-tip="{escape(told)}"' if told else ""
