@@ -78,7 +78,7 @@ ROOMS = {
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),
     "reports": (
         *("theme", "answer_timeline", "recording_timeline", "captions"),
-        *("results", "partitions", "transductive", "projection", "plots"),
+        *("answer_rows", "results", "partitions", "transductive", "projection", "plots"),
         "reliability",
         *("embedding_map", "timelines", "contents", "detail", "report", "page"),
     ),
@@ -92,6 +92,7 @@ ROOMS = {
             "prepare",
             "store",
             "train",
+            "app",
             "recordings",
             "watching",
             "predict",

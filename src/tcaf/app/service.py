@@ -93,7 +93,7 @@ def create_app(engine: Engine, *, token: str = "") -> "FastAPI":
     _add_facts(app, engine)
     _add_questions(app, engine, at_once)
     app.add_middleware(
-        Gate,  # type: ignore[arg-type]
+        Gate,
         limits=engine.limits,
         at_once=at_once,
         worth_s=lambda: engine.retry_after_s,

@@ -107,6 +107,11 @@ COMMANDS: dict[tuple[str, ...], Command] = {
         "predict:predict",
         ("run", "clips"),
     ),
+    ("app",): Command(
+        "Opens a page in which a person drops a clip, names classes, and sees what it shows.",
+        "app:app",
+        ("model",),
+    ),
     ("reproduce",): Command(
         "Reproduces a table of the paper on the clips of a store, over several seeds.",
         "reproduce:reproduce",
