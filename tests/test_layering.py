@@ -84,7 +84,7 @@ ROOMS = {
     ),
     "app": (
         *("limits", "refusals", "kept", "waiting", "uploads", "provenance", "read_clips", "engine"),
-        *("schema", "gate", "service"),
+        *("hosting", "schema", "gate", "service"),
     ),
     "commands": (
         *("options", "printing", "lines", "terminal"),
@@ -93,6 +93,7 @@ ROOMS = {
             "store",
             "train",
             "app",
+            "serve",
             "recordings",
             "watching",
             "predict",

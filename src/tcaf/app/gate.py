@@ -149,7 +149,7 @@ class _Counted:
 def _length(headers: MutableMapping[bytes, bytes]) -> float:
     """Returns how long a question says that it is; 0 if it does not."""
     try:
-        return int(headers.get(b"content-length", b"0"))
+        return float(int(headers.get(b"content-length", b"0")))
     except ValueError:
         return math.inf
 

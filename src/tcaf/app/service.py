@@ -4,6 +4,7 @@ Owns addresses and statuses. What is asked and answered is `schema`, what is ref
 reads it `gate`, all work `engine`. A page is mounted on the same application.
 """
 
+import importlib.util
 import logging
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from tcaf.app import schema
 from tcaf.app.engine import Engine
 from tcaf.app.gate import PREFIX, Gate
+from tcaf.app.hosting import missing_app
 from tcaf.app.read_clips import ReadClip
 from tcaf.app.refusals import Kind, RefusedError, without_places
-from tcaf.errors import MissingExtraError, one_line
+from tcaf.errors import one_line
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -64,6 +66,17 @@ Result = TypeVar("Result")
 _log = logging.getLogger("tcaf.service")
 
 
+def require_app() -> None:
+    """Says at once what would else be said when the service is made.
+
+    Raises:
+        MissingExtraError: the extra `app` is not installed.
+    """
+    for package, name in {"fastapi": "FastAPI", "python_multipart": "python-multipart"}.items():
+        if importlib.util.find_spec(package) is None:
+            raise missing_app(name)
+
+
 def create_app(engine: Engine, *, token: str = "") -> "FastAPI":
     """Returns the service as an application, on which a page may be mounted.
 
@@ -74,11 +87,9 @@ def create_app(engine: Engine, *, token: str = "") -> "FastAPI":
     Raises:
         MissingExtraError: the extra `app` is not installed.
     """
-    try:
-        import python_multipart  # noqa: F401
-        from fastapi import FastAPI
-    except ImportError:
-        raise MissingExtraError("FastAPI is not installed; pip install 'tcaf[app]'") from None
+    require_app()
+    from fastapi import FastAPI
+
     app = FastAPI(
         title="tcaf",
         version=engine.provenance["tcaf"],
@@ -186,7 +197,10 @@ def _add_questions(app: "FastAPI", engine: Engine, at_once: int) -> None:
             limiter.append(anyio.CapacityLimiter(at_once))
         return await to_thread.run_sync(work, abandon_on_cancel=True, limiter=limiter[0])
 
-    asking: dict[str, Any] = {"response_model_exclude_unset": True, "response_model": schema.Answers}
+    asking: dict[str, Any] = {
+        "response_model_exclude_unset": True,
+        "response_model": schema.Answers,
+    }
 
     @app.post(
         f"{PREFIX}classify",
