@@ -84,7 +84,7 @@ ROOMS = {
     ),
     "app": (
         *("limits", "refusals", "kept", "waiting", "uploads", "provenance", "read_clips", "engine"),
-        *("hosting", "schema", "gate", "service"),
+        *("hosting", "schema", "gate", "mcp_tool", "service"),
     ),
     "commands": (
         *("options", "printing", "lines", "terminal"),

@@ -151,15 +151,14 @@ class Guard:
         code = base64.b64encode(access.auth.encode()).decode()
         self._expected = f"Basic {code}" if access.auth else ""
 
-    async def __call__(
-        self, scope: MutableMapping[str, Any], receive: Receive, send: Send
-    ) -> None:
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answers a request, or lets the application do so."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in
-                   scope["headers"]}
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        }
         status, reason, more = self._refusal(scope, headers)
         if status:
             await _refuse(scope, send, status, reason, more)
@@ -237,9 +236,9 @@ def serve(app: Application, access: Access, say: Callable[[str], None]) -> None:
         Guard(app, access), log_level="warning", timeout_graceful_shutdown=3, ws="none"
     )
     server = uvicorn.Server(config)
-    say(url_of(listening))
     # The signal that ends it is sent once more when all is answered, and is no interruption.
     with listening, suppress(KeyboardInterrupt):
+        say(url_of(listening))
         server.run(sockets=[listening])
 
 

@@ -9,12 +9,13 @@ import logging
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tcaf.app import schema
 from tcaf.app.engine import Engine
 from tcaf.app.gate import PREFIX, Gate
 from tcaf.app.hosting import missing_app
+from tcaf.app.mcp_tool import Elsewhere, mcp_server
 from tcaf.app.read_clips import ReadClip
 from tcaf.app.refusals import Kind, RefusedError, without_places
 from tcaf.errors import one_line
@@ -61,7 +62,8 @@ DESCRIPTION = """Names what clips show, by sight and sound, for class names that
 `/api/v1/classify/again` answer for other names or another bias without the file being sent or read
 again. Errors are JSON with one sentence."""
 
-Result = TypeVar("Result")
+MCP = f"{PREFIX}mcp"
+"""Where assistants ask, by the Model Context Protocol."""
 
 _log = logging.getLogger("tcaf.service")
 
@@ -90,6 +92,9 @@ def create_app(engine: Engine, *, token: str = "") -> "FastAPI":
     require_app()
     from fastapi import FastAPI
 
+    at_once = engine.load["readers"] + engine.limits.max_waiting
+    elsewhere = _threads(at_once)
+    tool = mcp_server(engine, elsewhere, MCP)
     app = FastAPI(
         title="tcaf",
         version=engine.provenance["tcaf"],
@@ -98,11 +103,13 @@ def create_app(engine: Engine, *, token: str = "") -> "FastAPI":
         # Their pages load scripts from elsewhere.
         docs_url=None,
         redoc_url=None,
+        lifespan=None if tool is None else tool.lifespan,
     )
-    at_once = engine.load["readers"] + engine.limits.max_waiting
     _answer_problems(app)
     _add_facts(app, engine)
-    _add_questions(app, engine, at_once)
+    _add_questions(app, engine, elsewhere)
+    if tool is not None:
+        app.router.routes += tool.routes
     app.add_middleware(
         Gate,
         limits=engine.limits,
@@ -183,19 +190,24 @@ def _add_facts(app: "FastAPI", engine: Engine) -> None:
         return {"open": engine.description, "ready": ready}
 
 
-def _add_questions(app: "FastAPI", engine: Engine, at_once: int) -> None:
-    """Adds the addresses that answer for clips."""
+def _threads(at_once: int) -> Elsewhere:
+    """Returns what works in threads of our own, where who waits keeps nobody else waiting."""
     import anyio
     from anyio import to_thread
-    from fastapi import Body, File, Form, Request, UploadFile
 
     limiter: list[anyio.CapacityLimiter] = []
 
-    async def elsewhere(work: Callable[[], Result]) -> Result:
-        """Works in a thread of our own, so that who waits there keeps nobody else waiting."""
-        if not limiter:
+    async def elsewhere(work: Callable[[], Any]) -> Any:
+        if not limiter:  # made where a loop runs
             limiter.append(anyio.CapacityLimiter(at_once))
         return await to_thread.run_sync(work, abandon_on_cancel=True, limiter=limiter[0])
+
+    return elsewhere
+
+
+def _add_questions(app: "FastAPI", engine: Engine, elsewhere: Elsewhere) -> None:
+    """Adds the addresses that answer for clips."""
+    from fastapi import Body, File, Form, Request, UploadFile
 
     asking: dict[str, Any] = {
         "response_model_exclude_unset": True,
