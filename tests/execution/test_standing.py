@@ -11,7 +11,7 @@ from pool_work import open_asleep, open_badly, open_counting, open_double, open_
 from tcaf.errors import TCAFError
 from tcaf.execution.outcomes import Crash, Failed, Killed, OutOfMemory, OutOfTime
 from tcaf.execution.processes import Moment
-from tcaf.execution.standing import StandingProcesses
+from tcaf.execution.standing import NoneFreeError, StandingProcesses
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +88,16 @@ def test_a_task_has_its_time_and_memory(standing):
     assert one.do("sleep") == OutOfTime(0.3)
     assert one.do("greedy") == OutOfMemory(2.0**26)
     assert one.do("b") == "bb"
+
+
+def test_patience_ends(standing):
+    one = standing(open_counting, (), 1)
+    busy = one.events(10**6)
+    assert next(busy) == Moment(0)
+    with pytest.raises(NoneFreeError, match=r"^no process has become free within 0\.1 s$"):
+        one.do(1, 0.1)
+    busy.close()
+    assert one.do(1, 0.1) == 3
 
 
 def test_leaving_a_task_ends_its_process(standing):

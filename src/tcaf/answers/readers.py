@@ -6,6 +6,7 @@ byte of it. Many files that are known from the start are `files`.
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -115,25 +116,30 @@ class FileReaders:
         return self._processes.workers
 
     def start(self) -> None:
-        """Starts a process, so that the first file need not wait for that.
+        """Starts the processes, so that the first files need not wait for that.
 
         Raises:
-            TCAFError: it cannot open the backbones.
+            TCAFError: one cannot open the backbones.
         """
-        self._processes.do(None)
+        # Each is at work on nothing while the next one is asked for.
+        with ThreadPoolExecutor(self.workers) as threads:
+            for _ in threads.map(self._processes.do, [None] * self.workers):
+                pass
 
-    def read(self, path: Path, name: str) -> ReadFile:
+    def read(self, path: Path, name: str, patience_s: float | None = None) -> ReadFile:
         """Returns the features of a file, once a process is free.
 
         Args:
             path: where it lies.
             name: what it is called in errors and as the clip's id.
+            patience_s: how long to wait until a process is free, in seconds; None for ever.
 
         Raises:
+            NoneFreeError: none has become free.
             MediaError: the file cannot be used, or takes too long or too much memory.
             TCAFError: no process starts, or the readers are closed.
         """
-        found = self._processes.do(_Asked(path, name))
+        found = self._processes.do(_Asked(path, name), patience_s)
         if isinstance(found, MediaError):
             raise found
         if isinstance(found, Failed):

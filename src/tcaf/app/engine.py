@@ -9,6 +9,7 @@ is `answers`; nothing here knows HTTP. Everything may be called from any thread.
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +32,7 @@ from tcaf.app.uploads import Uploads
 from tcaf.app.waiting import WaitingRoom
 from tcaf.data.features import MODALITIES, VideoFeatures
 from tcaf.errors import TCAFError
+from tcaf.execution.standing import NoneFreeError
 from tcaf.extract.containers import MediaError
 from tcaf.files.digests import file_sha256
 from tcaf.text.candidates import split_names
@@ -127,12 +129,15 @@ class Engine:
         self._uploads.close()
 
     def warm(self) -> None:
-        """Does what the first question would else wait for: starts a process, opens text.
+        """Does what the first questions would else wait for: starts processes, opens text.
 
         Raises:
             TCAFError: a process cannot open the backbones.
         """
         self._readers.start()
+        # A run that takes none but its own names has nothing to open.
+        with suppress(RefusedError):
+            self.choose(["something"])
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -154,6 +159,11 @@ class Engine:
             "readers": self._readers.workers,
             "max_waiting": self.limits.max_waiting,
         }
+
+    @property
+    def retry_after_s(self) -> int:
+        """In how many seconds it may be worth to ask again, where too many ask."""
+        return self._room.busy("").retry_after_s
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -237,7 +247,10 @@ class Engine:
 
     def _made(self, path: Path, name: str) -> ReadFile:
         with self._room.place():
-            return self._readers.read(path, name)
+            try:
+                return self._readers.read(path, name, self.limits.patience_s)
+            except NoneFreeError:
+                raise self._room.busy(f"waited {self.limits.patience_s:g} s") from None
 
     def _clip(self, name: str, key: str, found: ReadFile) -> ReadClip:
         video = _asked(lambda: self._classifier.features(called(found.video, name)))

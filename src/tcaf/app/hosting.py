@@ -7,10 +7,12 @@ life from its socket to its end. Nothing here knows what is asked for.
 import asyncio
 import base64
 import ipaddress
+import json
 import logging
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,6 +34,9 @@ POLICY = (
 )
 """What a browser may load: nothing from elsewhere. Gradio's own scripts build functions of text."""
 
+API = "/api/"
+"""Where errors are JSON."""
+
 OPEN = ("/api/v1/health",)
 """Paths that need no password: whether the server is alive."""
 
@@ -50,6 +55,7 @@ class Access:
         host: the address that is listened at.
         port: of it; 0 for one that is free.
         auth: `user:password` that everybody has to give; empty for nobody.
+        asks_itself: whether what answers asks for a password of its own, or for none on purpose.
 
     Raises:
         TCAFError: an address of the network without a password, or half a password.
@@ -58,6 +64,7 @@ class Access:
     host: str = HOST
     port: int = PORT
     auth: str = ""
+    asks_itself: bool = False
 
     def __post_init__(self) -> None:
         user, colon, password = self.auth.partition(":")
@@ -65,7 +72,7 @@ class Access:
             raise TCAFError("--auth must be a name and a password, as in --auth user:password")
         if not 0 <= self.port < 65_536:
             raise TCAFError(f"--port must be from 0 to 65535, got {self.port}")
-        if not self.is_loopback and not self.auth:
+        if not self.is_loopback and not self.auth and not self.asks_itself:
             raise TCAFError(
                 f"--host {self.host} lets everybody in who reaches this machine; add "
                 "--auth user:password, or leave --host out for this machine alone"
@@ -202,9 +209,12 @@ async def _refuse(
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008})
         return
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), *more]
+    kind, body = b"text/plain; charset=utf-8", f"{reason}\n"
+    if scope["path"].startswith(API):
+        kind, body = b"application/json", json.dumps({"error": reason, "kind": "forbidden"})
+    headers = [(b"content-type", kind), *more]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": f"{reason}\n".encode()})
+    await send({"type": "http.response.body", "body": body.encode()})
 
 
 def serve(app: Application, access: Access, say: Callable[[str], None]) -> None:
@@ -229,8 +239,9 @@ def serve(app: Application, access: Access, say: Callable[[str], None]) -> None:
     )
     logging.getLogger("uvicorn.error").addFilter(_no_partings)
     server = uvicorn.Server(config)
-    say(url_of(listening))
-    with listening:
+    # The signal that ends it is sent once more when all is answered, and is no interruption.
+    with listening, suppress(KeyboardInterrupt):
+        say(url_of(listening))
         server.run(sockets=[listening])
 
 

@@ -17,6 +17,7 @@ from tcaf.app.page_many import ManyTab
 from tcaf.app.page_parts import QUICK, calling, html, import_gradio, kept_in
 from tcaf.app.page_runs import Runs, RunsTab
 from tcaf.app.page_theme import css, head, theme
+from tcaf.app.service import create_app
 from tcaf.app.shelf import MEDIA, Shelf
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def add_page(app: "FastAPI", desk: Desk, shelf: Shelf, runs: Runs | None = None)
 
 @contextmanager
 def opened_page(engine: Engine, folder: Path | None = None) -> Iterator["FastAPI"]:
-    """Holds the application with its page for as long as it is shown; then all clips are gone.
+    """Holds the service with the page on it for as long as it is shown; then all clips are gone.
 
     Args:
         engine: that answers.
@@ -116,11 +117,9 @@ def opened_page(engine: Engine, folder: Path | None = None) -> Iterator["FastAPI
         TCAFError: see `build_page`.
     """
     import_gradio()
-    from fastapi import FastAPI
-
     with Shelf() as shelf, kept_in(shelf.folder), Desk(engine, shelf) as desk:
         desk.warm()
-        app = FastAPI(title="tcaf", docs_url=None, redoc_url=None, openapi_url=None)
+        app = create_app(engine)
         yield add_page(app, desk, shelf, None if folder is None else Runs(folder))
 
 

@@ -82,7 +82,7 @@ class Uploads:
             RefusedError: too large.
         """
         if size > self.max_bytes:
-            told = f"{self.max_bytes / 2**20:g} MiB"
+            told = f"{self.max_bytes / 2**20:.3g} MiB"
             raise RefusedError("too_large", f"{name}: too large (more than {told})")
 
     def close(self) -> None:

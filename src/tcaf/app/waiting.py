@@ -51,11 +51,7 @@ class WaitingRoom:
         """
         with self._lock:
             if self._inside >= self._room:
-                raise RefusedError(
-                    "busy",
-                    f"busy: too many clips wait to be read ({self.waiting}); ask again later",
-                    self._worth_s(),
-                )
+                raise self.busy(f"too many clips wait to be read ({self.waiting})")
             self._inside += 1
         since = time.monotonic()
         ahead = self._inside
@@ -68,5 +64,9 @@ class WaitingRoom:
                 took_s = (time.monotonic() - since) / max(1.0, ahead / self._at_work)
                 self._usual_s += 0.2 * (took_s - self._usual_s)
 
-    def _worth_s(self) -> int:
-        return min(max(math.ceil(self._usual_s * self._inside / self._at_work), 1), LONGEST_S)
+    def busy(self, reason: str) -> RefusedError:
+        """Returns what whoever is sent away is told."""
+        worth_s = math.ceil(self._usual_s * self._inside / self._at_work)
+        return RefusedError(
+            "busy", f"busy: {reason}; ask again later", min(max(worth_s, 1), LONGEST_S)
+        )

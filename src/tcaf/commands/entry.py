@@ -112,6 +112,11 @@ COMMANDS: dict[tuple[str, ...], Command] = {
         "app:app",
         ("model",),
     ),
+    ("serve",): Command(
+        "Answers over HTTP what clips that are sent show, for programs and assistants.",
+        "serve:serve",
+        ("model",),
+    ),
     ("reproduce",): Command(
         "Reproduces a table of the paper on the clips of a store, over several seeds.",
         "reproduce:reproduce",

@@ -31,6 +31,10 @@ from tcaf.execution.processes import (
 )
 
 
+class NoneFreeError(TCAFError):
+    """No process has become free in time."""
+
+
 class StandingProcesses(Generic[Task, Answer]):
     """Processes for tasks that come one at a time; each is started when it is first needed.
 
@@ -71,27 +75,40 @@ class StandingProcesses(Generic[Task, Answer]):
         self._busy: list[Worker[Task]] = []
         self._is_closed = False
 
-    def do(self, task: Task) -> Answer | Failure:
+    def do(self, task: Task, patience_s: float | None = None) -> Answer | Failure:
         """Returns the answer to a task, as soon as a process is free and has found it.
 
+        Args:
+            task: see `events`.
+            patience_s: see there.
+
         Raises:
-            TCAFError: see `events`.
+            TCAFError: see there.
         """
-        with closing(self.events(task)) as found:
+        with closing(self.events(task, patience_s)) as found:
             for event in found:
                 if not isinstance(event, Moment):
                     return event
         raise AssertionError("the last event is the answer")
 
-    def events(self, task: Task) -> Generator[Moment | Answer | Failure, None, None]:
+    def events(
+        self, task: Task, patience_s: float | None = None
+    ) -> Generator[Moment | Answer | Failure, None, None]:
         """Yields the moments of a task and then its answer; a task that is tried again, all again.
 
         Close it where it is left early, so that its process ends then.
 
+        Args:
+            task: what is to be done; picklable.
+            patience_s: how long to wait until a process is free, in seconds; None for ever.
+
         Raises:
+            NoneFreeError: none has become free.
             TCAFError: no process comes so far as to take a task, or all are closed.
         """
-        with self._slots:
+        if not self._slots.acquire(timeout=patience_s):
+            raise NoneFreeError(f"no process has become free within {patience_s:g} s")
+        try:
             for tries in range(1, self._tries + 1):
                 worker, message = self._given(Job(task, tries)), None
                 try:
@@ -111,6 +128,8 @@ class StandingProcesses(Generic[Task, Answer]):
                 if not isinstance(message, Crash) or tries == self._tries:
                     yield message.content if isinstance(message, Done) else message
                     return
+        finally:
+            self._slots.release()
 
     def close(self) -> None:
         """Ends all processes; whoever waits for one gets an error."""
