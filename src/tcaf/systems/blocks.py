@@ -35,7 +35,7 @@ class Block(nn.Module):
         Raises:
             TCAFError: in training, fewer than two rows: they have no batch statistics.
         """
-        if not len(rows):
+        if not rows.shape[0]:  # and not its length, which a trace would take for a constant
             # A batch in which no clip has this modality: there is nothing to take statistics of.
             return rows.new_zeros(0, self.linear.out_features)
         if self.training and len(rows) == 1:
