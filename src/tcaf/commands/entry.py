@@ -139,6 +139,11 @@ COMMANDS: dict[tuple[str, ...], Command] = {
         "store:store_embed",
         ("run",),
     ),
+    ("export",): Command(
+        "Writes a model as ONNX, or for torch.export, with all that an answer needs beside it.",
+        "export:export",
+        ("model", "out"),
+    ),
     ("models",): Command(
         "Lists the ready models, which name what clips show before anything is trained.",
         "about:models",

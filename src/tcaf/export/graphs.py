@@ -4,8 +4,10 @@ Owns the tracing with sizes left open: how many clips, how long they are, how ma
 """
 
 import io
+import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -47,41 +49,40 @@ def model_graph(model: PortableModel, joint_dim: int, kind: Kind) -> bytes:
         clips[f"{modality}_mask"] = torch.ones(2, length, dtype=torch.bool)
         open_sizes[f"{modality}_mask"] = {0: batch, 1: sizes[modality]}
     embedding, seen = torch.ones(3, joint_dim), torch.ones(3, dtype=torch.bool)
-    inputs = (clips, embedding, seen)
+    inputs = {"clips": clips, "class_embedding": embedding, "seen": seen}
     names = [*clips, "class_embedding", "seen"]
-    dynamic = (open_sizes, {0: classes}, {0: classes})
+    dynamic = {"clips": open_sizes, "class_embedding": {0: classes}, "seen": {0: classes}}
     return _traced(model, inputs, dynamic, names, model.outputs, kind)
 
 
 def text_graph(text: PortableText, kind: Kind) -> bytes:
     """Returns the file of a text side; see `model_graph`."""
     classes = Dim("num_classes")
-    inputs = ({space: torch.ones(3, dim) for space, dim in text.dims.items()},)
-    dynamic = ({space: {0: classes} for space in text.dims},)
+    inputs = {"text": {space: torch.ones(3, dim) for space, dim in text.dims.items()}}
+    dynamic = {"text": {space: {0: classes} for space in text.dims}}
     return _traced(text, inputs, dynamic, list(text.dims), ("class_embedding",), kind)
 
 
 def _traced(
     module: nn.Module,
-    inputs: tuple[Any, ...],
-    dynamic: Any,
+    inputs: dict[str, Any],
+    dynamic: dict[str, Any],
     names: list[str],
     outputs: tuple[str, ...],
     kind: Kind,
 ) -> bytes:
     if kind == "onnx":
         _check_packages()
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch, about itself
+    with torch.no_grad(), _quiet():
         try:
             if kind == "pt2":
                 file = io.BytesIO()
-                program = torch.export.export(module, inputs, dynamic_shapes=dynamic)
+                program = torch.export.export(module, (), inputs, dynamic_shapes=dynamic)
                 torch.export.save(program, file)
                 return file.getvalue()
             made = torch.onnx.export(
                 module,
-                inputs,
+                kwargs=inputs,
                 dynamo=True,
                 dynamic_shapes=dynamic,
                 input_names=names,
@@ -90,12 +91,25 @@ def _traced(
                 verbose=False,
             )
         except (RuntimeError, ValueError, TypeError) as error:
-            raise TCAFError(
-                f"torch cannot trace this model: {one_line(str(error))[:300]}"
-            ) from None
+            first = error.__cause__ or error  # torch wraps it into advice for programmers
+            told = one_line(str(first).partition("\n")[0])[:300]
+            raise TCAFError(f"torch cannot trace this model: {told}") from None
     assert made is not None
     found: bytes = made.model_proto.SerializeToString()
     return found
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps to itself what torch warns of and logs about its own making of graphs."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
 
 
 def _check_packages() -> None:

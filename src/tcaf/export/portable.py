@@ -169,7 +169,9 @@ class PortableModel(nn.Module):
             )
         self.spec, self.windows = spec, windows
         self.gamma, self.temperature = gamma, temperature
-        read = {*self.model.modalities, *(self.raw.modalities if self.raw is not None else ())}
+        # Asked for once: of some models it follows from what the weights are.
+        self.own: tuple[Modality, ...] = tuple(self.model.modalities)
+        read = {*self.own, *(self.raw.modalities if self.raw is not None else ())}
         self.tokens: tuple[Modality, ...] = tuple(m for m in MODALITIES if m in read)
         timed = [m for m in MODALITIES if spec.step_s(m) is not None]
         cut = {*self.tokens, *(timed if windows.window_s is not None else ())}
@@ -211,7 +213,7 @@ class PortableModel(nn.Module):
     def _distances(
         self, clips: Clips, class_embedding: Float[Tensor, "num_classes joint_dim"]
     ) -> Float[Tensor, "batch num_classes"]:
-        own = {m: clips[m] for m in MODALITIES if m in clips and m in self.model.modalities}
+        own = {modality: clips[modality] for modality in self.own}
         distances = _DISTANCES[type(self.model)]
         if self.raw is None:
             return distances(self.model, own, class_embedding)
