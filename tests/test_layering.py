@@ -75,9 +75,7 @@ ROOMS = {
         *("recordings", "watch"),
     ),
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),
-    "export": (
-        *("padded", "attending", "clip_blocks", "portable", "graphs", "bundle", "page"),
-    ),
+    "export": (*("padded", "attending", "clip_blocks", "portable", "graphs", "bundle", "page"),),
     "reports": (
         *("theme", "answer_timeline", "recording_timeline", "captions"),
         *("results", "partitions", "transductive", "projection", "plots"),

@@ -121,5 +121,5 @@ def test_a_system_of_ones_own_is_refused(tiny_experiment):
 
     classifier = ZeroShotClassifier(write_trained("tcaf", tiny_experiment()))
     classifier.model.__class__ = Mine
-    with pytest.raises(TCAFError, match="system 'tcaf' cannot be exported.* none of Mine"):
+    with pytest.raises(TCAFError, match=r"system 'tcaf' cannot be exported.* none of Mine"):
         portable_of(classifier)

@@ -133,7 +133,9 @@ class Steps:
     channels: Float[Tensor, "batch len n"]
 
 
-def on_steps(clips: Padded, directions: Float[Tensor, "num_directions dim"], step_s: float) -> Steps:
+def on_steps(
+    clips: Padded, directions: Float[Tensor, "num_directions dim"], step_s: float
+) -> Steps:
     """Returns how clips change beside even steps of time: how much, and along some directions.
 
     Args:

@@ -1,4 +1,4 @@
-"""Clips as rectangles: tokens padded to the longest, with masks. What graphs of other programs take.
+"""Clips as rectangles: tokens padded to the longest, with masks, as graphs take them.
 
 Owns the rectangle, the cutting and timing of clips in it, and the arithmetic that needs a mask.
 Everywhere else tokens are packed (`data.packed`), to which this is equal; here all is made of

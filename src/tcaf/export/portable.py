@@ -6,6 +6,7 @@ inputs. Writing them to files is `graphs`.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ from tcaf.systems.textlda import READ_OUTS, TextLDA
 from tcaf.text.spaces import ClassText
 
 Clips = Mapping[Modality, Padded]
-Distances = Callable[[Any, Clips, Tensor], Tensor]
+Distances = Callable[..., Tensor]
 
 
 def _of_family(
@@ -86,9 +87,11 @@ def _of_aligned(
 
 
 def _of_textlda(
-    model: TextLDA, clips: Clips, classes: Float[Tensor, "num_classes joint_dim"]
+    model: TextLDA,
+    clips: Clips,
+    classes: Float[Tensor, "num_classes joint_dim"],
+    blocks: ClipBlocks,
 ) -> Float[Tensor, "batch num_classes"]:
-    blocks = ClipBlocks(model.vectors)
     left = torch.stack([each.there for each in clips.values()]).any(dim=0)
     parts = []
     for name, read in READ_OUTS.items():
@@ -169,7 +172,11 @@ class PortableModel(nn.Module):
             )
         self.spec, self.windows = spec, windows
         self.gamma, self.temperature = gamma, temperature
-        # Asked for once: of some models it follows from what the weights are.
+        # What follows from numbers of the weights is asked for here, where nothing is traced.
+        vectors = self.model.vectors if isinstance(self.model, TextLDA) else None
+        self.distances: Distances = _DISTANCES[type(self.model)]
+        if vectors is not None:
+            self.distances = partial(_of_textlda, blocks=ClipBlocks(vectors))
         self.own: tuple[Modality, ...] = tuple(self.model.modalities)
         read = {*self.own, *(self.raw.modalities if self.raw is not None else ())}
         self.tokens: tuple[Modality, ...] = tuple(m for m in MODALITIES if m in read)
@@ -214,14 +221,12 @@ class PortableModel(nn.Module):
         self, clips: Clips, class_embedding: Float[Tensor, "num_classes joint_dim"]
     ) -> Float[Tensor, "batch num_classes"]:
         own = {modality: clips[modality] for modality in self.own}
-        distances = _DISTANCES[type(self.model)]
         if self.raw is None:
-            return distances(self.model, own, class_embedding)
+            return self.distances(self.model, own, class_embedding)
         size = sum(self.raw.config.dim(modality) for modality in self.raw.modalities)
         classes, raw = class_embedding[:, :-size], class_embedding[:, -size:]
-        return (
-            distances(self.model, own, classes) + self.scale * _of_aligned(self.raw, clips, raw)
-        ) / 2
+        distances = self.distances(self.model, own, classes)
+        return (distances + self.scale * _of_aligned(self.raw, clips, raw)) / 2
 
 
 class PortableText(nn.Module):
