@@ -47,6 +47,7 @@ UNDER = {
     "evaluation.conformal": ("predict", "evaluate"),
     "execution.devices.pick_device": RUNS,
     "execution.processes.events": FILES,
+    "execution.ranks.joined": ("train",),
     "systems.anchored.raw_model": RUNS,
     "systems.textlda_fit.TextLDAFit.solve": RUNS,
     "commands.reproduce.reproduce": ("reproduce",),
@@ -79,7 +80,7 @@ UNDER = {
     "sources.published.layout_of": ("prepare videos",),
     "sources.videos.prepare_videos": ("prepare videos",),
     "sources.youtube8m.prepare_youtube8m": ("prepare youtube8m",),
-    "systems.stages.DescentStage.run_epoch": RUNS,
+    "systems.stages.DescentStage": RUNS,
     "text.candidates": RUNS,
     "text.class_text": TEXT,
     "training.auxiliary": RUNS,
@@ -166,7 +167,7 @@ COMMAND = re.compile(rf"\btcaf ({'|'.join([*NAMES, *GROUPS])})\b(?!\.)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w.-]*\w")
 SETTING = re.compile(rf"(?<![\w.])({'|'.join(SECTIONS)})\.([a-z_0-9]+)\b(?!\()")
 # Of another program, of a style sheet, and of no option in particular.
-FOREIGN = re.compile(r"\bhf download\b.*|\bvar\(--\w+|`--no-\.\.\.`")
+FOREIGN = re.compile(r"\bhf download\b.*|\btorchrun --[^`]*|\bvar\(--\w+|`--no-\.\.\.`")
 FILE_NAMES = re.compile(r"\b\w+\.(safetensors|md)\b")
 
 

@@ -17,7 +17,9 @@ ROOMS = {
     "progress": (),
     "plugins": (),
     "files": ("atomic", "digests", "sealed", "safe_pickle", "csv_tables"),
-    "execution": ("devices", "memory", "outcomes", "processes"),
+    "execution": (
+        *("ranks", "devices", "memory", "outcomes", "worker", "processes", "cluster"),
+    ),
     "data": (
         *("features", "classes", "splits", "random_partitions", "shards", "store", "writer"),
         "parquet",
@@ -38,7 +40,7 @@ ROOMS = {
         *("extractor", "stretches", "corpus"),
     ),
     "systems": (
-        *("losses", "optimisers", "stages", "interface", "blocks"),
+        *("over_ranks", "losses", "optimisers", "stages", "interface", "blocks"),
         *("attention", "attention_map", "joint_space", "tcaf", "attention_fusion", "perceiver"),
         "tcaf_cosine",
         *("averaging", "cjme", "avgzslnet", "avca", "clipclap", "ridge"),

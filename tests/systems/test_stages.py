@@ -309,13 +309,13 @@ TRIPLETS = ("cjme", "avgzslnet", "avca")
 @pytest.mark.parametrize("system", TRIPLETS)
 def test_negatives_are_of_other_classes_and_drawn_anew(stage, system):
     made, pairs = stage(system=system), []
-    original = made.objective
+    original = made.step.objective
 
     def spy(model, batch, negatives, text_embedding, experiment):
         pairs.append((batch, negatives))
         return original(model, batch, negatives, text_embedding, experiment)
 
-    made.objective = spy
+    made.step.objective = spy
     train(made)
     assert len(pairs) == 2 * 3
     for batch, negatives in pairs:
@@ -335,7 +335,7 @@ def test_a_system_without_triplets_gets_no_negatives(stage):
         given.append(negatives)
         return tcaf_objective(model, batch, negatives, text_embedding, experiment)
 
-    made.objective = spy
+    made.step.objective = spy
     train(made, [1])
     assert given == [None] * 3
 

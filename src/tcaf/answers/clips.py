@@ -22,6 +22,7 @@ from tcaf.data.features import VideoFeatures
 from tcaf.data.splits import PARTS, UNIONS
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
+from tcaf.execution.processes import HERE, Place
 from tcaf.extract.containers import FILE_TIMEOUT_S
 from tcaf.extract.media import require_decoder
 from tcaf.progress import Track, silent
@@ -184,6 +185,7 @@ def answer_files(
     keep_features: bool = False,
     file_timeout_s: float = FILE_TIMEOUT_S,
     workers: int | None = None,
+    place: Place = HERE,
     track: Track = silent,
 ) -> Iterator[Answered | Unanswered]:
     """Yields what became of each file, as soon as it is known; one that fails stops no other.
@@ -202,6 +204,7 @@ def answer_files(
         keep_features: what `draw_timelines` needs, and much memory for many files.
         file_timeout_s: see `features_of_files`.
         workers: see there.
+        place: see there.
         track: shows how many files are done.
 
     Raises:
@@ -230,7 +233,7 @@ def answer_files(
                 yield number, Answered(next(rankings), video if keep_features else None, file)
 
     # Opened here first: what is wrong with weights is said before any process starts.
-    found = features_of_files(files, classifier.backbones, file_timeout_s, workers)
+    found = features_of_files(files, classifier.backbones, file_timeout_s, workers, place)
     with closing(found):
         read = (
             (number, _video(classifier, features))
@@ -275,6 +278,7 @@ def answer_clips(
     keep_features: bool = False,
     file_timeout_s: float = FILE_TIMEOUT_S,
     workers: int | None = None,
+    place: Place = HERE,
     track: Track = silent,
 ) -> Iterable[Answered | Unanswered]:
     """Answers the clips that words name: files and folders, or clips of a store.
@@ -291,6 +295,7 @@ def answer_clips(
         keep_features: what `draw_timelines` needs, and much memory for many clips.
         file_timeout_s: see `features_of_files`.
         workers: see there.
+        place: see there.
         track: shows how many files are done.
 
     Returns:
@@ -311,6 +316,7 @@ def answer_clips(
             keep_features=keep_features,
             file_timeout_s=file_timeout_s,
             workers=workers,
+            place=place,
             track=track,
         )
     opened = FeatureStore.open(store)

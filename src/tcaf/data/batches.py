@@ -198,6 +198,7 @@ def load_batch(
     *,
     labels: Int[np.ndarray, " batch"] | None = None,
     generator: torch.Generator | None = None,
+    share: slice = slice(None),
 ) -> FeatureBatch:
     """Reads one window of each clip into a packed float32 batch.
 
@@ -207,6 +208,8 @@ def load_batch(
         windows: which stretch of each, and how tokens are timed.
         labels: class index of each clip.
         generator: draws random windows.
+        share: which of `rows` are read; windows are drawn for all, so that a clip has the same
+            one in whatever share of a batch.
     """
     spec = clips.spec
     durations = np.zeros(len(rows))
@@ -214,15 +217,26 @@ def load_batch(
         durations = np.maximum(
             durations, clips.lens(modality)[rows] * (spec.step_s(modality) or 0.0)
         )
-    starts = windows.starts(durations, generator)
+    starts = windows.starts(durations, generator)[share]
+    rows, labels = rows[share], None if labels is None else labels[share]
     packed: dict[Modality, Packed] = {}
     for modality in MODALITIES:
         first, lens = windows.cut(modality, spec, clips.lens(modality)[rows], starts)
-        tokens = torch.from_numpy(clips.gather(rows, modality, first, lens)).to(torch.float32)
+        tokens = _float32(clips.gather(rows, modality, first, lens))
         times = torch.from_numpy(windows.token_times(spec.step_s(modality), first, lens))
         whole = Packed(tokens, torch.from_numpy(lens), times.to(torch.float32))
         packed[modality] = whole.averaged() if windows.average else whole
     return FeatureBatch(**packed, labels=None if labels is None else torch.from_numpy(labels))
+
+
+def _float32(values: Float[np.ndarray, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Returns numbers in float32, without a copy if they are."""
+    if values.dtype == np.float32:
+        return torch.from_numpy(values)
+    # numpy's memory comes in large pages: of torch's own the first touch takes longer than the
+    # conversion. numpy's conversion of halves is several times slower than torch's.
+    found = torch.from_numpy(np.empty(values.shape, np.float32))
+    return found.copy_(torch.from_numpy(values))
 
 
 def token_view(store: FeatureStore, row: int, modality: Modality) -> Float[Tensor, "len dim"]:

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from tcaf.data.features import Modality
 from tcaf.export.padded import Padded
-from tcaf.systems.attention import SEES, CrossModalAttention, Group
+from tcaf.systems.attention import CrossModalAttention
 from tcaf.systems.attention_fusion import AttentionFusion
 from tcaf.systems.joint_space import ClipEncoder
+from tcaf.systems.layout import SEES, Group
 from tcaf.systems.perceiver import Perceiver, PerceiverLayer
 from tcaf.systems.tcaf import Layer, PositionEncoder, Transformer
 

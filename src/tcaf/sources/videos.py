@@ -16,7 +16,7 @@ from tcaf.data.splits import PARTS, SUBSETS, Split, load_benchmark
 from tcaf.data.store import FeatureStore
 from tcaf.data.writer import StoreWriter, append_store, check_store_place, new_store
 from tcaf.errors import TCAFError, did_you_mean, shorten
-from tcaf.execution.processes import usable_cores
+from tcaf.execution.cluster import check_cluster, joined
 from tcaf.extract.containers import FILE_TIMEOUT_S
 from tcaf.extract.corpus import Backbones, Reject, extract_files
 from tcaf.files.atomic import needing_room, only_writer
@@ -76,6 +76,7 @@ def prepare_videos(
     visual_weights: Path | None = None,
     plugin: Path | None = None,
     workers: int | None = None,
+    cluster: str = "",
     file_timeout_s: float = FILE_TIMEOUT_S,
     allow_outside: bool = False,
     dtype: Dtype = "float16",
@@ -130,6 +131,9 @@ def prepare_videos(
         visual_weights: the same for the visual backbone.
         plugin: a Python file that registers backbones of your own.
         workers: processes that extract; by default one for each core.
+        cluster: extract on the machines of a cluster of Ray (extra cluster): `local` for one of
+            this machine alone, `auto` for the one that runs here, or its HOST:PORT. What is read
+            and written has to lie where all of them see it.
         file_timeout_s: seconds that a file may take, and as many again for each MiB of it, up to
             144 times as many; one that takes longer is left out.
         allow_outside: take files that `labels` names outside the folder, by `..` or from the root;
@@ -153,6 +157,7 @@ def prepare_videos(
         raise TCAFError(
             "a store is replaced or added to, not both; leave out --overwrite or --append"
         )
+    check_cluster(cluster)
     vectors: Vectors = {}
     if benchmark is not None:
         given = {"classes": classes, "group": group, "layout": layout, "seed": seed}
@@ -197,15 +202,17 @@ def prepare_videos(
             warnings.warn(remark, stacklevel=2)
         _warn_of_unlisted(listing, folder, store)
         backbones = Backbones(audio, visual, audio_weights, visual_weights, plugin)
-        spec, found = extract_files(
-            [clip.file for clip in clips],
-            backbones,
-            work,
-            workers=workers or usable_cores(),
-            file_timeout_s=file_timeout_s,
-            expected=store.spec if store else None,
-            track=track,
-        )
+        with joined(cluster) as place:
+            spec, found = extract_files(
+                [clip.file for clip in clips],
+                backbones,
+                work,
+                workers=workers or place.cores,
+                file_timeout_s=file_timeout_s,
+                expected=store.spec if store else None,
+                place=place,
+                track=track,
+            )
         required = {"audio": require_audio, "visual": require_visual}
         listed = {clip.id: clip.listed for clip in clips if clip.listed not in ("", clip.id)}
         outcome = sort_out(found, [m for m in MODALITIES if required[m]], listed)

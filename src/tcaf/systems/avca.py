@@ -29,7 +29,7 @@ from tcaf.data.batches import FeatureBatch
 from tcaf.data.features import MODALITIES, Modality
 from tcaf.settings.validation import Count, Fraction, settings
 from tcaf.systems.averaging import AveragingModel, TripletConfig, triplet_objective
-from tcaf.systems.blocks import Block, check_text
+from tcaf.systems.blocks import Block, Dropout, check_text
 from tcaf.systems.joint_space import TextOutput
 from tcaf.systems.losses import Losses, squared_error, triplet
 
@@ -109,15 +109,15 @@ class CrossAttention(nn.Module):
         self.norm = nn.LayerNorm(config.token_dim)
         self.to_qkv = nn.Linear(config.token_dim, 3 * inner, bias=False)
         self.to_out = nn.Sequential(
-            nn.Linear(inner, config.token_dim), nn.Dropout(config.dropout_encoder)
+            nn.Linear(inner, config.token_dim), Dropout(config.dropout_encoder)
         )
         self.feed_forward = nn.Sequential(
             nn.LayerNorm(config.token_dim),
             nn.Linear(config.token_dim, config.feed_forward_dim),
             nn.GELU(),
-            nn.Dropout(config.dropout_encoder),
+            Dropout(config.dropout_encoder),
             nn.Linear(config.feed_forward_dim, config.token_dim),
-            nn.Dropout(config.dropout_encoder),
+            Dropout(config.dropout_encoder),
         )
 
     def forward(

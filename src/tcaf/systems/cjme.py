@@ -33,6 +33,7 @@ from tcaf.systems.averaging import AveragingModel, TripletConfig
 from tcaf.systems.blocks import Block, check_text
 from tcaf.systems.interface import ClassEmbeddings
 from tcaf.systems.losses import Losses, squared_error, triplets
+from tcaf.systems.over_ranks import mean_over_ranks
 
 CJMEAttention = Literal["per_clip", "separate_means"]
 
@@ -185,7 +186,8 @@ def cjme_losses(
         triplet = ((1 - alpha) * audio + alpha * visual).mean()
     else:
         # A column of weights times a row of losses is every weight times every loss.
-        triplet = (1 - alpha.mean()) * audio.mean() + alpha.mean() * visual.mean()
+        weight = mean_over_ranks(alpha)
+        triplet = (1 - weight) * mean_over_ranks(audio) + weight * mean_over_ranks(visual)
     y = attention_target(clips.audio_embedding, clips.visual_embedding, class_embedding)
     return Losses(
         {

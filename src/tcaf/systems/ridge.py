@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
 from tcaf.data.features import MODALITIES, Modality
+from tcaf.execution import ranks
 from tcaf.settings.validation import Positive, settings
 from tcaf.systems.blocks import check_dims, check_text
 from tcaf.systems.interface import ClassEmbeddings, InputConfig
@@ -143,6 +144,8 @@ class RidgeFit:
         TCAFError: a batch without labels.
     """
 
+    adds_up = True
+
     def __init__(
         self,
         model: Ridge,
@@ -165,6 +168,8 @@ class RidgeFit:
             sum_x += x.sum(dim=0)
             counts += torch.bincount(labels, minlength=len(counts))
             clips += len(batch)
+        ranks.add_up(gram, cross, sum_x, counts)
+        clips = round(sum(ranks.of_all(clips)))
         text = text_embedding.double()
         self.mean_x = sum_x / clips
         self.mean_w = counts @ text / clips

@@ -6,26 +6,39 @@ epoch's number alone, so a stage that is resumed from them is the stage that was
 Knows nothing of files, of validation or of the second stage.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from tcaf.data.batches import Clips, FeatureBatch, JoinedClips, load_batch
 from tcaf.data.sampler import Sampler, in_order
 from tcaf.data.store import FeatureStore
 from tcaf.data.windows import Windows
 from tcaf.errors import TCAFError
+from tcaf.execution import ranks
 from tcaf.seeding import generator, seeded
 from tcaf.settings.experiment import Experiment
 from tcaf.systems.losses import Losses
 from tcaf.systems.optimisers import Optimiser
+from tcaf.systems.over_ranks import over_ranks
 from tcaf.text.spaces import ClassText
+
+_SYNCS_BUFFERS = (
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    else "broadcast_buffers"
+)
+"""What torch calls the sending of buffers before each step; of two names the older one warns."""
 
 SHOW_EVERY = 10
 """Batches between two reports of the running losses: reading a loss waits for the device."""
@@ -82,6 +95,7 @@ class AuxiliaryPart:
         windows: how videos are cut.
         device: where to compute.
         batch_size: videos in a batch.
+        spread: whether each rank reads its own batches alone.
     """
 
     store: FeatureStore
@@ -93,12 +107,13 @@ class AuxiliaryPart:
     windows: Windows
     device: torch.device
     batch_size: int
+    spread: bool = False
 
     def batches(
         self,
     ) -> Iterator[tuple[FeatureBatch, Int[Tensor, " pairs"], Int[Tensor, " pairs"]]]:
         """Yields all videos, labelled by group, and which of a batch have which label."""
-        for chosen in in_order(np.arange(len(self.rows)), self.batch_size):
+        for chosen in _chunks(len(self.rows), self.batch_size, self.spread):
             batch = load_batch(
                 self.store, self.rows[chosen], self.windows, labels=self.groups[chosen]
             )
@@ -133,6 +148,7 @@ class TrainingPart:
         device: where to compute.
         auxiliary: further videos to learn from.
         start: classes of a ready model to learn from.
+        spread: whether each rank reads its own batches alone, where all clips are read.
     """
 
     store: Clips
@@ -143,6 +159,12 @@ class TrainingPart:
     device: torch.device
     auxiliary: AuxiliaryPart | None = None
     start: StartPart | None = None
+    spread: bool = False
+
+    def over_ranks(self) -> "TrainingPart":
+        """Returns the same clips and further videos, of which each rank reads its own batches."""
+        further = None if self.auxiliary is None else replace(self.auxiliary, spread=True)
+        return replace(self, auxiliary=further, spread=True)
 
     def check(self, number: int) -> None:
         """Checks that there is something to train stage `number` on.
@@ -175,17 +197,37 @@ class TrainingPart:
         )
 
     def load(
-        self, chosen: Int[np.ndarray, " batch"], starts: torch.Generator | None = None
+        self,
+        chosen: Int[np.ndarray, " batch"],
+        starts: torch.Generator | None = None,
+        share: slice = slice(None),
     ) -> FeatureBatch:
         """Reads a batch with its labels.
 
         Args:
             chosen: which of the clips.
             starts: draws random windows.
+            share: which of these clips are read; windows are drawn for all.
         """
         rows, labels = self.rows[chosen], self.labels[chosen]
-        batch = load_batch(self.store, rows, self.windows, labels=labels, generator=starts)
+        batch = load_batch(
+            self.store, rows, self.windows, labels=labels, generator=starts, share=share
+        )
         return batch.to(self.device)
+
+
+def _chunks(
+    number: int, batch_size: int, spread: bool
+) -> Iterator[Int[np.ndarray, " batch"]]:
+    """Yields so many things in order, batch by batch.
+
+    Args:
+        number: of things.
+        batch_size: of them in a batch.
+        spread: whether each rank gets every so manieth batch, of which there are ranks.
+    """
+    rank = ranks.current() if spread else ranks.Rank()
+    return islice(in_order(np.arange(number), batch_size), rank.index, None, rank.count)
 
 
 @runtime_checkable
@@ -324,11 +366,33 @@ class _AllClips:
     report: Report
 
     def __iter__(self) -> Iterator[FeatureBatch]:
-        order = np.arange(len(self.part.rows))
-        count = -(-len(order) // self.batch_size)
-        for number, chosen in enumerate(in_order(order, self.batch_size), start=1):
+        chunks = list(_chunks(len(self.part.rows), self.batch_size, self.part.spread))
+        for number, chosen in enumerate(chunks, start=1):
             yield self.part.load(chosen)
-            self.report(number, count, {})
+            self.report(number, len(chunks), {})
+
+
+class TrainingStep(nn.Module):
+    """All that a training step computes, as one module's forward, which can be wrapped.
+
+    Args:
+        model: in training mode.
+        objective: the loss on a batch.
+        experiment: all settings.
+    """
+
+    def __init__(self, model: nn.Module, objective: Objective, experiment: Experiment) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+        self.experiment = experiment
+
+    def forward(
+        self, batch: FeatureBatch, negatives: FeatureBatch | None, text: Any
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Returns the terms of the loss by name."""
+        losses = self.objective(self.model, batch, negatives, text, self.experiment)
+        return dict(losses.named)
 
 
 class DescentStage(_WithWeights):
@@ -357,10 +421,33 @@ class DescentStage(_WithWeights):
     ) -> None:
         super().__init__(model, number, experiment)
         self.part = part
-        self.objective = objective
         self.negatives = negatives
         self.optimiser = optimiser
         self.sampler = Sampler(part.labels, experiment.training.sampling)
+        self.step = TrainingStep(model, objective, experiment)
+        self.rank = ranks.current()
+        size = experiment.training.batch_size
+        if size < self.rank.count:
+            raise TCAFError(
+                f"each of {self.rank.count} processes needs a clip of every batch; set "
+                f"training.batch_size to at least as many, got {size}"
+            )
+        self.share = self.rank.share(size)
+        # Gradients are averaged over ranks, whose shares may differ by a clip.
+        self.weight = (self.share.stop - self.share.start) * self.rank.count / size
+        if self.rank.count > 1:
+            over_ranks(model)
+
+    @cached_property
+    def on_all_ranks(self) -> nn.Module:
+        """The step whose gradients are those of all ranks; made when all of them come to it."""
+        if self.rank.count == 1:
+            return self.step
+        # A term may be switched off, or no clip of this rank's share have a modality. Buffers are
+        # equal without being sent: batch norms take their statistics over all ranks.
+        return DistributedDataParallel(
+            self.step, find_unused_parameters=True, **{_SYNCS_BUFFERS: False}
+        )
 
     def learning_rate(self, epoch: int, scores: Sequence[float]) -> float:
         """Returns an epoch's learning rate, given the validation HM of the epochs before it."""
@@ -383,15 +470,17 @@ class DescentStage(_WithWeights):
         if self.negatives:
             others = list(self.sampler.draw_others(drawn, generator(seed, "negatives", *purpose)))
         self.model.train()
+        own = ("rank", self.rank.index) if self.rank.index else ()
         sums: dict[str, Tensor] = {}
-        with seeded(seed, "dropout", *purpose):
+        with seeded(seed, "dropout", *purpose, *own):
             for number, (chosen, other) in enumerate(zip(drawn, others, strict=True), start=1):
                 losses = self._losses(chosen, other, starts)
                 self.optimiser.step(losses.total, learning_rate)
                 for name, value in losses.terms().items():
                     sums[name] = sums[name] + value if name in sums else value
-                if number % SHOW_EVERY == 0 or number == len(drawn):
-                    means = {name: value.item() / number for name, value in sums.items()}
+                is_last = number == len(drawn)
+                if number % SHOW_EVERY == 0 or is_last:
+                    means = self._means(sums, number, over_all=is_last)
                     report(number, len(drawn), means)
         if not all(map(math.isfinite, means.values())):
             raise TCAFError(
@@ -400,16 +489,26 @@ class DescentStage(_WithWeights):
             )
         return means
 
+    def _means(
+        self, sums: Mapping[str, Float[Tensor, ""]], number: int, *, over_all: bool
+    ) -> dict[str, float]:
+        """Returns the means over so many batches, of this rank's share or over all ranks."""
+        found = torch.stack(list(sums.values()))
+        if over_all:
+            ranks.add_up(found)
+            found /= self.rank.count
+        return {name: total / number for name, total in zip(sums, found.tolist(), strict=True)}
+
     def _losses(
         self,
         chosen: Int[np.ndarray, " batch"],
         others: Int[np.ndarray, " batch"] | None,
         starts: torch.Generator,
     ) -> Losses:
-        batch = self.part.load(chosen, starts)
-        negatives = None if others is None else self.part.load(others, starts)
-        text = self.part.class_text.model_input
-        return self.objective(self.model, batch, negatives, text, self.experiment)
+        batch = self.part.load(chosen, starts, self.share)
+        negatives = None if others is None else self.part.load(others, starts, self.share)
+        named = self.on_all_ranks(batch, negatives, self.part.class_text.model_input)
+        return Losses({name: term * self.weight for name, term in named.items()})
 
     def state(self) -> dict[str, Tensor]:
         """Returns copies of the weights and of the optimiser's averages, by name."""

@@ -36,6 +36,7 @@ from tcaf.evaluation.parts import (
 )
 from tcaf.evaluation.temperature import fit_temperature, probabilities
 from tcaf.evaluation.together import PartTogether, TogetherChoice
+from tcaf.execution import ranks
 from tcaf.execution.devices import pick_device
 from tcaf.seeding import generator, seeded
 from tcaf.settings.experiment import Experiment
@@ -418,7 +419,8 @@ class TwoStages:
             observer: who watches.
 
         Yields:
-            `EpochDone` after each epoch, `Finished` at the end.
+            `EpochDone` after each epoch, `Finished` at the end; that only on the first of several
+            ranks, which alone validates and tests.
         """
         progress, observer = progress or Progress(), observer or Silence()
         epochs = range(1, 1 + self.system.stage_1_epochs(self.experiment))
@@ -427,6 +429,8 @@ class TwoStages:
         choice = choose(progress.of_stage(1))
         epochs = self.system.stage_2_epochs(self.experiment, choice.epoch)
         stage, progress = yield from self._run_stage(2, epochs, progress, observer)
+        if ranks.current().index:
+            return
         test = self.evaluation_part("test", self.split.stage_2)
         model = self.answering(stage.model, choice.anchor)
         result = self.evaluate(model, test, choice.gamma, choice.temperature)
@@ -458,12 +462,14 @@ class TwoStages:
             return scores
 
         watches = number == 1 or self.experiment.fidelity.stage_2_schedule == "validation"
+        watches = watches and not ranks.current().index
         for epoch in range(done + 1, epochs[-1] + 1):
             rate = self.learning_rate(stage, progress.records, epoch)
             record = timed_epoch(stage, epoch, rate, observer, validate if watches else None)
             trust = trusts.pop() if trusts else None
             if trust is not None:
                 record = replace(record, reliability=trust.reliability)
+            record = ranks.from_first(record)
             progress = Progress((*progress.records, record), stage.state())
             observer.epoch_done(record)
             is_best = number == 1 and choose(progress.of_stage(1)).epoch == epoch
