@@ -17,9 +17,7 @@ ROOMS = {
     "progress": (),
     "plugins": (),
     "files": ("atomic", "digests", "sealed", "safe_pickle", "csv_tables"),
-    "execution": (
-        *("ranks", "devices", "memory", "outcomes", "worker", "processes", "cluster"),
-    ),
+    "execution": (*("ranks", "devices", "memory", "outcomes", "worker", "processes", "cluster"),),
     "data": (
         *("features", "classes", "splits", "random_partitions", "shards", "store", "writer"),
         "parquet",

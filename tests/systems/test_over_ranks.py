@@ -128,9 +128,7 @@ def test_norms_and_their_gradients(both):
     alone, together = (found["norms"] for found in both)
     for name, values in alone.items():
         for one, other in zip(values, together[name], strict=True):
-            torch.testing.assert_close(
-                torch.tensor(other), torch.tensor(one), atol=1e-5, rtol=1e-5
-            )
+            torch.testing.assert_close(torch.tensor(other), torch.tensor(one), atol=1e-5, rtol=1e-5)
 
 
 @slow

@@ -146,6 +146,11 @@ COMMANDS: dict[tuple[str, ...], Command] = {
         "export:export",
         ("model", "out"),
     ),
+    ("push",): Command(
+        "Puts a model or a store on the Hugging Face Hub, with a card, as one commit.",
+        "push:push",
+        ("what", "name"),
+    ),
     ("models",): Command(
         "Lists the ready models, which name what clips show before anything is trained.",
         "about:models",

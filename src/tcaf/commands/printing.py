@@ -127,6 +127,16 @@ def print_export(value: dict[str, Any]) -> None:
         print_line(f"next: python -m http.server --directory {value['page']}")
 
 
+def print_pushed(value: dict[str, Any]) -> None:
+    """Prints what `tcaf push` made, and how it is opened."""
+    files = value["files"]
+    size = sum(files.values()) / 2**20
+    where = value["path"] or value["name"]
+    print_line(f"{where}: a {value['kind']} of {len(files)} files, {size:,.1f} MiB")
+    if value["address"]:
+        print_line(f"opened by: {value['address']}")
+
+
 def print_imported(value: dict[str, Any], out: Path) -> None:
     """Prints what `tcaf import-checkpoint` made and how to go on."""
     print_line(f"{value['path']}: {value['weights']:,} weights")

@@ -6,7 +6,7 @@ true of the whole, class text embeddings lie beside it. The way back gives an eq
 the same shards. float16 stays float16: Parquet knows it since format 2.10 (2023).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -44,7 +44,12 @@ _ROW_GROUP = 1000
 
 
 def to_parquet(
-    store_path: Path, out: Path, *, overwrite: bool = False, track: Track = silent
+    store_path: Path,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    origin: Mapping[str, Any] | None = None,
+    track: Track = silent,
 ) -> None:
     """Writes a store as Parquet files that other tools and the Hugging Face Hub read.
 
@@ -52,6 +57,7 @@ def to_parquet(
         store_path: a feature store.
         out: folder to make.
         overwrite: replace such a folder that is there already.
+        origin: what is to be said of where the clips come from; by default what the store says.
         track: shows progress.
 
     Raises:
@@ -73,6 +79,7 @@ def to_parquet(
         for name in store.text_names:
             write_text_embeddings(folder, name, store.text(name))
         content = {**asdict(manifest), "shards": files}
+        content |= {} if origin is None else {"source": dict(origin)}
         sealed = seal_json({"format": FORMAT, "version": VERSION, **content})
         write_json(folder / SIDECAR, sealed)
 

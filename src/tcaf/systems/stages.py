@@ -216,9 +216,7 @@ class TrainingPart:
         return batch.to(self.device)
 
 
-def _chunks(
-    number: int, batch_size: int, spread: bool
-) -> Iterator[Int[np.ndarray, " batch"]]:
+def _chunks(number: int, batch_size: int, spread: bool) -> Iterator[Int[np.ndarray, " batch"]]:
     """Yields so many things in order, batch by batch.
 
     Args:
