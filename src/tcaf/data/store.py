@@ -29,6 +29,7 @@ from tcaf.data.splits import NAMED_PARTS, Split
 from tcaf.errors import TCAFError, did_you_mean
 from tcaf.files.atomic import check_content, parse_json
 from tcaf.files.digests import changed_files, file_sha256
+from tcaf.files.remote import local_path
 from tcaf.files.sealed import read_sealed, write_sealed
 from tcaf.progress import Track, silent
 
@@ -53,12 +54,13 @@ class FeatureStore:
 
     @classmethod
     def open(cls, path: str | Path) -> "FeatureStore":
-        """Opens the store in a folder.
+        """Opens the store in a folder, or at an address, of which it is fetched (`local_path`).
 
         Raises:
-            TCAFError: no store there, another version, or a shard is missing, cut short or foreign.
+            TCAFError: no store there, another version, or a shard is missing, cut short or foreign;
+                or it cannot be fetched.
         """
-        folder = Path(path)
+        folder = local_path(path)
         manifest = Manifest.read(folder)
         schema = shard_schema(manifest.spec, manifest.dtype)
         return cls(

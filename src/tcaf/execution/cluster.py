@@ -27,6 +27,8 @@ from tcaf.errors import MissingExtraError, TCAFError, did_you_mean, one_line
 from tcaf.execution.outcomes import Failed, Killed
 from tcaf.execution.processes import HERE, Hand, Place, usable_cores
 from tcaf.execution.worker import Job, Lost, Message, Moment, Ready, Setup, Task, Worker
+from tcaf.files.digests import cache_folder
+from tcaf.files.urls import as_url
 
 LOCAL = "local"
 """A cluster of this machine alone, started for as long as it is needed."""
@@ -215,7 +217,8 @@ class _Cluster:
 
     def check_shared(self, reads: Iterable[Path], writes: Path | None = None) -> None:
         with _probe(writes) as probe:
-            wanted = [(str(path.absolute()), _size(path)) for path in (*reads, *probe)]
+            paths = [path for path in (*reads, *probe) if as_url(path) is None]
+            wanted = [(str(path.absolute()), _size(path)) for path in paths]
             wrong = [self._look_on(machine, wanted) for machine in self._machines()]
         if told := next((each for each in wrong if each), ""):
             raise TCAFError(told)
@@ -242,7 +245,7 @@ class _Cluster:
             return (
                 f"machine {name} of the cluster does not see {_named(missing)} as this one does; "
                 "what is read and written has to lie in a folder that all machines share, under "
-                "the same path"
+                f"the same path{_cache_hint(missing)}"
             )
         return ""
 
@@ -254,6 +257,12 @@ def _named(missing: str) -> str:
     """Returns the name of what a machine does not see; of our probe, that of its folder."""
     path = Path(missing)
     return str(path.parent) if path.name.startswith(_PROBE) else missing
+
+
+def _cache_hint(missing: str) -> str:
+    """Returns how what is fetched gets there too, where that is what is missing."""
+    inside = Path(missing).is_relative_to(cache_folder().absolute())
+    return "; TCAF_CACHE says where fetched files are kept" if inside else ""
 
 
 def _size(path: Path) -> int | None:

@@ -20,6 +20,8 @@ from tcaf.execution.cluster import check_cluster, joined
 from tcaf.extract.containers import FILE_TIMEOUT_S
 from tcaf.extract.corpus import Backbones, Reject, extract_files
 from tcaf.files.atomic import needing_room, only_writer
+from tcaf.files.remote import local_path
+from tcaf.files.urls import as_url
 from tcaf.progress import Track, silent
 from tcaf.sources.benchmark_videos import (
     Vectors,
@@ -103,7 +105,8 @@ def prepare_videos(
     need a place in it, by `classes` or by the parts in `labels`.
 
     Args:
-        folder: folder with media files, in sub-folders or not.
+        folder: folder with media files, in sub-folders or not; or its address, as in s3://BUCKET/X,
+            from which all of it is fetched.
         out: folder of the store to make, or to add to.
         audio: backbone for sound: AUDIO_BACKBONES; `tcaf backbones` describes them.
         visual: backbone for frames: VISUAL_BACKBONES.
@@ -158,6 +161,11 @@ def prepare_videos(
             "a store is replaced or added to, not both; leave out --overwrite or --append"
         )
     check_cluster(cluster)
+    origin = as_url(folder) or readable(folder.resolve())
+    folder = local_path(folder)
+    tables = [labels] if isinstance(labels, str | Path) else labels or ()
+    labels = [local_path(table) for table in tables] or None
+    classes = None if classes is None else local_path(classes)
     vectors: Vectors = {}
     if benchmark is not None:
         given = {"classes": classes, "group": group, "layout": layout, "seed": seed}
@@ -170,8 +178,7 @@ def prepare_videos(
         if append and text is not None:
             raise TCAFError("a store keeps the vectors that it was made with; leave --text out")
         vectors = read_vectors(benchmark, text)
-        tables = [labels] if isinstance(labels, Path) else labels or ()
-        listing = find_benchmark(folder, benchmark, tables, trimmed=trimmed)
+        listing = find_benchmark(folder, benchmark, labels or (), trimmed=trimmed)
     elif text is not None:
         raise TCAFError("--text is for the paper's benchmarks; name one with --benchmark")
     else:
@@ -193,7 +200,7 @@ def prepare_videos(
                     f"--benchmark {kind or benchmark}"
                 )
             kept = _groups_of(store, clips, group)
-            clips = _not_in(store, clips, folder)
+            clips = _not_in(store, clips, origin)
             if not clips:
                 return store
         lists = load_benchmark(benchmark) if benchmark else None
@@ -235,7 +242,7 @@ def prepare_videos(
             split = _split_of(chosen, split, unseen, seed)
         parts = deal_out(chosen, split, seed, kept)
         _warn_of_parts(chosen, parts, split, kept)
-        call = {"folder": readable(folder.resolve()), "seed": seed}
+        call = {"folder": origin, "seed": seed}
         call |= {"group": group} if group else {}
         call |= {"benchmark": benchmark} if benchmark else {}
         call |= {"plugin_sha256": backbones.run_plugin()} if plugin else {}
@@ -303,12 +310,12 @@ def _warn_of_parts(
         )
 
 
-def _not_in(store: FeatureStore, clips: Sequence[Clip], folder: Path) -> list[Clip]:
+def _not_in(store: FeatureStore, clips: Sequence[Clip], folder: str) -> list[Clip]:
     """Returns the clips that a store does not have, by name; warns of equal names elsewhere."""
     known = set(store.ids)
     passed = [clip.id for clip in clips if clip.id in known]
     calls = [store.source, *store.source.get("appended", [])]
-    if passed and readable(folder.resolve()) not in [call.get("folder") for call in calls]:
+    if passed and folder not in [call.get("folder") for call in calls]:
         warnings.warn(
             f"{len(passed)} files of {folder} are passed over: store {store.path} has clips of "
             f"these names, from another folder ({shorten(passed)})",

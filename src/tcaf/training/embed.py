@@ -19,6 +19,7 @@ from tcaf.data.store import FeatureStore
 from tcaf.data.writer import check_store_place, new_store
 from tcaf.errors import TCAFError
 from tcaf.execution.devices import pick_device
+from tcaf.files.remote import local_path
 from tcaf.progress import Track, silent
 from tcaf.systems.registry import find_system
 from tcaf.training.model_file import load_model
@@ -55,7 +56,8 @@ def embed_store(
     opened = store if isinstance(store, FeatureStore) else FeatureStore.open(store)
     opened.verify_once()
     check_store_place(Path(out), overwrite=overwrite)
-    trained = load_model(Path(run) / "stage_1.safetensors")
+    run = local_path(run)
+    trained = load_model(run / "stage_1.safetensors")
     experiment = trained.settings
     data: Mapping[str, Any] = Run(run).provenance["data"]
     own = (opened.fingerprint, split_sha256(opened, experiment))
