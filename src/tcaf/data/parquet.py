@@ -20,7 +20,12 @@ import pyarrow.parquet as pq
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.data.shards import LABELS, Dtype, Manifest, StoreContent, is_schema, shard_schema
 from tcaf.data.splits import Split
-from tcaf.data.store import FeatureStore, read_text_embeddings, write_text_embeddings
+from tcaf.data.store import (
+    PARQUET_SIDECAR,
+    FeatureStore,
+    read_text_embeddings,
+    write_text_embeddings,
+)
 from tcaf.data.writer import new_store
 from tcaf.errors import TCAFError, one_line
 from tcaf.files.atomic import (
@@ -31,14 +36,14 @@ from tcaf.files.atomic import (
     read_json,
     write_json,
 )
-from tcaf.files.digests import file_sha256
+from tcaf.files.digests import cache_folder, file_sha256
 from tcaf.files.remote import local_path
 from tcaf.files.sealed import check_json, seal_json
 from tcaf.progress import Track, silent
 
 FORMAT = "tcaf-parquet"
 VERSION = 1
-SIDECAR = "tcaf.json"
+SIDECAR = PARQUET_SIDECAR
 
 _ROW_GROUP = 1000
 """Most clips in a row group, which is what a reader holds in memory."""
@@ -131,6 +136,18 @@ def from_parquet(
         for text in sorted(folder.glob("text/*.safetensors")):
             writer.add_text(text.stem, read_text_embeddings(text))
     return FeatureStore.open(out)
+
+
+def unpacked(folder: Path) -> Path:
+    """Returns the store of a Parquet folder, made in the cache when it is first asked for.
+
+    Raises:
+        TCAFError: see `from_parquet`.
+    """
+    place = cache_folder() / "parquet" / file_sha256(folder / SIDECAR)[:24]
+    if not (place / "store.json").is_file():
+        from_parquet(folder, place)
+    return place
 
 
 def _read_sidecar(folder: Path) -> dict[str, Any]:

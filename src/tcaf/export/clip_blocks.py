@@ -2,7 +2,8 @@
 
 Owns, for rectangles, the arithmetic of `systems.clip_vectors`, which says what each block means. In
 place of pairs of tokens that are near each other, and of a grid as long as the longest clip needs,
-each token of one modality meets each of the other: no shape follows from what the numbers are.
+each token of one modality meets each of the other, at each lag: no shape follows from what the
+numbers are. Memory grows with the product of both lengths, which is little for clips of minutes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -68,14 +69,12 @@ class ClipBlocks:
         near = (audio.times.double()[:, :, None] - visual.times.double()[:, None, :]).abs() <= reach
         near = near & audio.mask[:, :, None] & visual.mask[:, None, :]
         changes = change(audio)[:, :, None] * change(visual)[:, None, :]
-        found = []
-        for lag in self.lags:
-            w = torch.exp(-0.5 * ((apart - lag) / width).square()) * near
-            weight = w.sum(dim=(1, 2))
-            least = torch.finfo(weight.dtype).tiny
-            total = (w * changes).sum(dim=(1, 2))
-            found.append(total * weight.clamp_min(least).rsqrt() * (weight > 1e-6))
-        return torch.stack(found, dim=1)
+        # Batch, audio, visual, lags: all lags at once, for a loop would be a graph of thousands.
+        lagged = (apart[..., None] - self.vectors.lags) / width
+        w = torch.exp(-0.5 * lagged.square()) * near[..., None]
+        weight, total = w.sum(dim=(1, 2)), (w * changes[..., None]).sum(dim=(1, 2))
+        least = torch.finfo(weight.dtype).tiny
+        return total * weight.clamp_min(least).rsqrt() * (weight > 1e-6)
 
 
 def deviations(clips: Padded) -> Float[Tensor, "batch len dim"]:
@@ -167,12 +166,12 @@ def products(later: Steps, earlier: Steps, lags: range) -> Float[Tensor, "batch 
     }
     # What two tokens have in common by how many steps the one is to be behind the other.
     met = {0: pairs[0, 0] + pairs[1, 1], 1: pairs[1, 0], -1: pairs[0, 1]}
-    found = []
-    for lag in lags:
-        beside = [(apart + more == lag) * both for more, both in met.items()]
-        overlap = torch.stack(beside).sum(dim=0)
-        found.append(later.channels.mT @ overlap @ earlier.channels)
-    return torch.stack(found, dim=1).flatten(1)
+    # Batch, lags, later, earlier: all lags at once.
+    behind = apart[:, None] - torch.arange(lags.start, lags.stop)[None, :, None, None]
+    beside = [(behind + more == 0) * both[:, None] for more, both in met.items()]
+    overlap = torch.stack(beside).sum(dim=0)
+    found = later.channels.mT[:, None] @ overlap @ earlier.channels[:, None]
+    return found.flatten(1)
 
 
 def relative_deviations(clips: Padded) -> Float[Tensor, "batch dim"]:

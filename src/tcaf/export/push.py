@@ -21,10 +21,11 @@ from typing import Any
 
 from tcaf.answers.ready import is_ready, open_ready
 from tcaf.data.parquet import to_parquet
-from tcaf.data.store import FeatureStore
+from tcaf.data.store import PARQUET_SIDECAR, FeatureStore
 from tcaf.errors import TCAFError
 from tcaf.export.card import Origin, model_card, store_card, without_places
 from tcaf.files.atomic import check_place, new_folder, write_json, write_text
+from tcaf.files.remote import local_path
 from tcaf.plugins import load_plugin
 from tcaf.pretrained.upload import Kind, Pushed, check_name, push_folder
 from tcaf.progress import Track, silent
@@ -94,17 +95,17 @@ def make_folder(
     own_card = None if card is None else _read_card(card)
     if plugin is not None:
         load_plugin(plugin)
-    path = Path(what)
-    if (path / "store.json").is_file():
+    path = Path(what) if is_ready(what) else local_path(what)
+    if any((path / name).is_file() for name in ("store.json", PARQUET_SIDECAR)):
         if records:
             raise TCAFError(f"{what} is a store, which keeps no records of a run")
         store = FeatureStore.open(path)
-        to_parquet(path, out, origin=without_places(store.source), track=track)
+        to_parquet(store.path, out, origin=without_places(store.source), track=track)
         parts = Counter(store.parts.tolist())
         made = store_card(name, store, licence, dict(sorted(parts.items())))
         write_text(out / CARD, own_card or made)
         return Folder(out, "dataset")
-    made = _write_model(what, out, name, licence, records=records)
+    made = _write_model(what, path, out, name, licence, records=records)
     write_text(out / CARD, own_card or made)
     return Folder(out, "model")
 
@@ -116,11 +117,12 @@ def _read_card(card: Path) -> str:
         raise TCAFError(f"expected a card in Markdown at {card}: {error}") from None
 
 
-def _write_model(what: str, out: Path, name: str, licence: str, *, records: bool) -> str:
+def _write_model(
+    what: str, path: Path, out: Path, name: str, licence: str, *, records: bool
+) -> str:
     """Writes a model into a new folder, and returns its card."""
     ready = is_ready(what)
-    trained = open_ready(what) if ready else load_model(what)
-    path = Path(what)
+    trained = open_ready(what) if ready else load_model(path)
     run = None if ready or not path.is_dir() else Run(path)
     is_whole = run is not None and (path / "provenance.json").is_file()
     if records and not is_whole:

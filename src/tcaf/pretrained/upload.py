@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from tcaf.errors import MissingExtraError, TCAFError, one_line
-from tcaf.pretrained.fetch import is_offline
+from tcaf.files.transfers import is_offline
 
 Kind = Literal["model", "dataset"]
 
