@@ -41,7 +41,8 @@ for modality in {name.removesuffix("_mask") for name in known["inputs"]} & {"aud
     padded[0, : len(tokens)] = tokens
     inputs |= {modality: padded, f"{modality}_mask": np.arange(length)[None] < len(tokens)}
 inputs = {name: inputs[name] for name in known["inputs"]}
-found = dict(zip(known["outputs"], onnxruntime.InferenceSession(given.model).run(None, inputs)))
+made = onnxruntime.InferenceSession(given.model).run(known["outputs"], inputs)
+found = dict(zip(known["outputs"], made, strict=True))
 chances = found.get("probabilities", -found["distances"])[0]  # some models have distances alone
 for column in np.argsort(-chances)[:5]:
     print(f"{chances[column]:.6f}  {names[column]}{'' if seen[column] else '  (unseen)'}")

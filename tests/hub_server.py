@@ -75,7 +75,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _create(self, asked):
         kind = asked.get("type") or "model"
-        name = f"{asked['organization']}/{asked['name']}" if "organization" in asked else asked["name"]
+        name = (
+            f"{asked['organization']}/{asked['name']}" if "organization" in asked else asked["name"]
+        )
         if name.startswith("other/"):
             return self._fail(403, "")
         key = _key(f"{kind}s", name)

@@ -1,4 +1,7 @@
-"""Small trained models of every system, without training where weights may as well be random."""
+"""Small models of every system, without training where weights may as well be random.
+
+And how they answer: from clips as they are, and as graphs take them.
+"""
 
 from dataclasses import replace
 
@@ -9,6 +12,7 @@ from tcaf.data.batches import LoadedClips, load_batch
 from tcaf.data.classes import ClassSet
 from tcaf.data.features import FeatureSpec, VideoFeatures
 from tcaf.data.windows import Windows
+from tcaf.export.portable import PortableModel
 from tcaf.seeding import seeded
 from tcaf.settings.sections import TextSettings
 from tcaf.systems.registry import SYSTEMS, configure
@@ -99,3 +103,36 @@ def _fit(system, model, text, missing, epoch):
     batch = load_batch(LoadedClips(videos, SPEC), np.arange(60), Windows(), labels=labels)
     fit = SYSTEMS[system].fit(model, [batch], text[:3])
     fit.solve(epoch)
+
+
+def padded(videos, portable, rest=np.nan):
+    """Clips as a graph takes them; whatever lies beside them is not to be read."""
+    found = {}
+    for modality in portable.masks:
+        tokens = [video.tokens(modality) for video in videos]
+        longest = max(1, *map(len, tokens))
+        rows = np.full((len(videos), longest, SPEC.dim(modality)), rest, np.float32)
+        mask = np.zeros(rows.shape[:2], bool)
+        for i, own in enumerate(tokens):
+            rows[i, : len(own)], mask[i, : len(own)] = own, True
+        found[f"{modality}_mask"] = torch.from_numpy(mask)
+        if modality in portable.tokens:
+            found[modality] = torch.from_numpy(rows)
+    return found
+
+
+def portable_of(classifier):
+    return PortableModel(
+        classifier.model,
+        classifier.trained.system,
+        classifier.spec,
+        classifier.windows,
+        classifier.gamma,
+        classifier.temperature,
+    )
+
+
+def answered(classifier, videos):
+    """Distances and probabilities by the packed way."""
+    found = classifier.scores(LoadedClips(videos, SPEC), np.arange(len(videos)))
+    return found.distances, found.probabilities

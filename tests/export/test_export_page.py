@@ -108,7 +108,7 @@ def npz(save=np.savez, **arrays):
 
 def shown(tab):
     """Names and numbers as the page shows them."""
-    tab.wait_for_function("document.querySelectorAll('#answers li').length > 0")
+    tab.locator("#answers li").first.wait_for()
     rows = []
     for item in tab.locator("#answers li").all():
         name, number = item.locator(".name > span").all()
@@ -156,11 +156,11 @@ def test_other_kinds_of_files(opened, classifier, video):
     text = json.dumps({"audio": video.audio.tolist(), "visual": video.visual.tolist()})
     file = {"name": "clip.json", "mimeType": "application/json", "buffer": text.encode()}
     tab.set_input_files("#file", file)
-    tab.wait_for_function("document.querySelector('#clip').textContent.startsWith('clip.json')")
+    tab.locator("#clip", has_text="clip.json").wait_for()
     close(shown(tab), expected)
     halves = {m: video.tokens(m).astype(np.float16) for m in ("audio", "visual")}
     tab.set_input_files("#file", npz(**halves))
-    tab.wait_for_function("document.querySelector('#clip').textContent.startsWith('clip.npz')")
+    tab.locator("#clip", has_text="clip.npz").wait_for()
     close(shown(tab), wanted(classifier, replace(video, **halves)))
 
 
@@ -174,7 +174,8 @@ def test_classes_are_chosen_and_added(opened, classifier, video):
     tab.dispatch_event("#names", "change")
     tab.fill("#further", names[3])
     tab.click("#add")
-    tab.wait_for_function("document.querySelectorAll('#answers li').length === 4")
+    tab.locator("#answers li").nth(3).wait_for()
+    assert tab.locator("#answers li").count() == 4
     before = classifier.classes
     classifier.set_classes(names)
     # A name that is added counts as unseen.
@@ -220,8 +221,7 @@ def test_files_that_are_none(opened, video):
         (npz(audio=video.visual)["buffer"], "The model reads audio features of 5 numbers"),
     ):
         tab.set_input_files("#file", {**bad, "buffer": buffer})
-        tab.wait_for_selector("#status.wrong")
-        assert told in tab.inner_text("#status")
+        tab.locator("#status.wrong", has_text=told).wait_for()
         assert tab.locator("#answers li").count() == 0
     tab.set_input_files("#file", bad)
     assert len(shown(tab)) == 7

@@ -11,8 +11,7 @@ from tcaf.errors import TCAFError
 from tcaf.export import graphs
 from tcaf.export.portable import PortableText
 from tcaf.systems.registry import SYSTEMS
-from test_portable import answered, padded, portable_of
-from write_trained import clips, write_trained
+from write_trained import answered, clips, padded, portable_of, write_trained
 
 LENS = [
     [(5, 7)],

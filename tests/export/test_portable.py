@@ -2,16 +2,14 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
 from tcaf import ZeroShotClassifier
-from tcaf.data.batches import LoadedClips
 from tcaf.errors import TCAFError
-from tcaf.export.portable import PortableModel, PortableText
+from tcaf.export.portable import PortableText
 from tcaf.systems.registry import SYSTEMS
-from write_trained import SPEC, clips, write_trained
+from write_trained import answered, clips, padded, portable_of, write_trained
 
 LENS = [(5, 7), (1, 1), (12, 3), (3, 19), (8, 8), (2, 11)]
 LACKING = [(0, 4), (6, 0), (0, 1), (9, 13)]
@@ -37,39 +35,6 @@ VARIANTS = [
     ("textlda", {}, {"missing": "visual"}),
     ("aligned", {}, {"visual_weight": 1.0, "visual_scale": 3.0}),
 ]
-
-
-def padded(videos, portable, rest=np.nan):
-    """Clips as a graph takes them; whatever lies beside them is not to be read."""
-    found = {}
-    for modality in portable.masks:
-        tokens = [video.tokens(modality) for video in videos]
-        longest = max(1, *map(len, tokens))
-        rows = np.full((len(videos), longest, SPEC.dim(modality)), rest, np.float32)
-        mask = np.zeros(rows.shape[:2], bool)
-        for i, own in enumerate(tokens):
-            rows[i, : len(own)], mask[i, : len(own)] = own, True
-        found[f"{modality}_mask"] = torch.from_numpy(mask)
-        if modality in portable.tokens:
-            found[modality] = torch.from_numpy(rows)
-    return found
-
-
-def portable_of(classifier):
-    return PortableModel(
-        classifier.model,
-        classifier.trained.system,
-        classifier.spec,
-        classifier.windows,
-        classifier.gamma,
-        classifier.temperature,
-    )
-
-
-def answered(classifier, videos):
-    """Distances and probabilities by the packed way."""
-    found = classifier.scores(LoadedClips(videos, SPEC), np.arange(len(videos)))
-    return found.distances, found.probabilities
 
 
 @pytest.mark.parametrize(("system", "settings", "options"), VARIANTS)

@@ -39,10 +39,10 @@ def export(
         plugin: the Python file that registers the run's system, if that is one of your own.
         json: print the result as JSON.
     """
-    from tcaf.export.bundle import check_out, export_model
-    from tcaf.export.page import check_page, write_page
     from tcaf.answers.clips import choose_classes
     from tcaf.answers.mixture import open_classifier
+    from tcaf.export.bundle import check_out, export_model
+    from tcaf.export.page import check_page, write_page
     from tcaf.text.candidates import read_names
 
     check_out(out, overwrite=overwrite)

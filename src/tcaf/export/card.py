@@ -64,8 +64,8 @@ def model_card(name: str, trained: TrainedModel, origin: Origin, licence: str) -
     sections = [
         f"# {_plain(name)}",
         f"{system.title}, a system of [tcaf](https://pypi.org/project/tcaf/) for audio-visual "
-        f"zero-shot classification. It goes by {_and([NOUNS[m] for m in modalities])} of a clip and "
-        f"says which of any class names it shows; it was trained on {len(seen)} classes.",
+        f"zero-shot classification. It goes by {_and([NOUNS[m] for m in modalities])} of a clip "
+        f"and says which of any class names it shows; it was trained on {len(seen)} classes.",
         "## Numbers",
         _numbers(origin),
         "## How to use it",

@@ -6,9 +6,9 @@ each token of one modality meets each of the other, at each lag: no shape follow
 numbers are. Memory grows with the product of both lengths, which is little for clips of minutes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +21,27 @@ from tcaf.systems.clip_vectors import LEAST_TOKENS, REACH, random_features
 from tcaf.systems.textlda_vectors import PRODUCT_DIRECTIONS, ClipVectors
 
 
+@dataclass(frozen=True)
+class OneModality:
+    """What vectors read of one modality, whichever read-out asks.
+
+    Args:
+        clips: the tokens.
+        still: blocks that need no time: means, and deviations where they are read.
+        course: how clips move along the leading directions of change.
+        steps: how they change at even steps of time.
+        own: products of that with itself.
+    """
+
+    clips: Padded
+    still: list[Float[Tensor, "batch dim"]]
+    course: Float[Tensor, "batch num_numbers"] | None = None
+    steps: "Steps | None" = None
+    own: Float[Tensor, "batch num_products"] | None = None
+
+
 class ClipBlocks:
-    """From padded clips to the vectors of a read-out.
+    """From padded clips to the vectors of read-outs.
 
     Args:
         vectors: what was learnt of vectors.
@@ -33,32 +52,41 @@ class ClipBlocks:
         self.lags: list[float] = vectors.lags.tolist()
         # Numbers of the model, hence of the graph: as float32, which the packed way computes in.
         self.step_s = float(vectors.lags[1] - vectors.lags[0]) if self.lags else 0.0
+        self.steps = range(len(self.lags) // 2 + 1)
 
-    def vector(
-        self, clips: Mapping[Modality, Padded], modalities: Sequence[Modality]
-    ) -> Float[Tensor, "batch dim"]:
-        """Returns the vectors of clips for the read-out of some modalities."""
-        vectors, given = self.vectors, [clips[modality] for modality in modalities]
-        found = [F.normalize(each.mean(), dim=1) for each in given]
-        if vectors.reads_spread:
-            found += [relative_deviations(each) for each in given]
+    def read(self, modality: Modality, clips: Padded) -> OneModality:
+        """Returns what vectors read of one modality, once for all read-outs."""
+        still = [F.normalize(clips.mean(), dim=1)]
+        if self.vectors.reads_spread:
+            still.append(relative_deviations(clips))
+        if not self.vectors.reads_time:
+            return OneModality(clips, still)
+        directions = self.vectors.directions(modality)
+        steps = on_steps(clips, directions[:PRODUCT_DIRECTIONS], self.step_s)
+        own = products(steps, steps, self.steps)
+        return OneModality(clips, still, course(clips, directions), steps, own)
+
+    def vector(self, given: Sequence[OneModality]) -> Float[Tensor, "batch dim"]:
+        """Returns the vectors of clips for the read-out of some modalities, in their order."""
+        vectors = self.vectors
+        # The means of all, then the deviations of all.
+        found = list(chain.from_iterable(zip(*(each.still for each in given), strict=True)))
         if not vectors.reads_time:
             return torch.cat(found, dim=1)
+        steps = [each.steps for each in given if each.steps is not None]
+        across = []
         if len(given) > 1:
-            lagged = self._together(*given)
+            lagged = self._together(*(each.clips for each in given))
             scaled = (lagged - vectors.together_mean) * vectors.together_scale
             found += [lagged, random_features(scaled, vectors.frequencies, vectors.phases)]
-        directions = [vectors.directions(modality) for modality in modalities]
-        found += [course(each, own) for each, own in zip(given, directions, strict=True)]
-        pairs = [
-            on_steps(each, own[:PRODUCT_DIRECTIONS], self.step_s)
-            for each, own in zip(given, directions, strict=True)
-        ]
-        lags = range(len(self.lags) // 2 + 1)
-        if len(given) > 1:
-            audio, visual = pairs
-            found += [products(audio, visual, lags), products(visual, audio, lags[1:])]
-        found += [products(each, each, lags) for each in pairs]
+            audio, visual = steps
+            across = [
+                products(audio, visual, self.steps),
+                products(visual, audio, self.steps[1:]),
+            ]
+        found += [each.course for each in given if each.course is not None]
+        found += across
+        found += [each.own for each in given if each.own is not None]
         return torch.cat(found, dim=1)
 
     def _together(self, audio: Padded, visual: Padded) -> Float[Tensor, "batch num_lags"]:

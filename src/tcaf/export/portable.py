@@ -93,14 +93,14 @@ def _of_textlda(
     blocks: ClipBlocks,
 ) -> Float[Tensor, "batch num_classes"]:
     left = torch.stack([each.there for each in clips.values()]).any(dim=0)
-    parts = []
+    parts, of_modality = [], {m: blocks.read(m, each) for m, each in clips.items()}
     for name, read in READ_OUTS.items():
         read_out = model.read_out(name)
         if not read_out.dim:
             continue  # it has no columns in the class embeddings either
         own = left & torch.stack([clips[m].there for m in read]).all(dim=0)
         left = left & ~own
-        z = read_out.clips(blocks.vector(clips, read))
+        z = read_out.clips(blocks.vector([of_modality[m] for m in read]))
         parts.append(torch.where(own[:, None], z, 0.0))
     return 1 - torch.cat(parts, dim=1) @ classes.T
 

@@ -287,8 +287,8 @@ def load_model(path: str | Path) -> TrainedModel:
     """Reads a model from a run directory or a model file, or from the address of one.
 
     Raises:
-        TCAFError: it cannot be fetched, nothing there, a damaged file, one of another version, or one with numbers that
-            cannot be.
+        TCAFError: nothing there or what cannot be fetched, a damaged file, one of another version,
+            or one with numbers that cannot be.
     """
     path = local_path(path)
     if path.is_dir():
