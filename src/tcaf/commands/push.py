@@ -16,6 +16,7 @@ def push(
     card: Path | None = None,
     records: bool = False,
     out: Path | None = None,
+    overwrite: bool = False,
     plugin: Path | None = None,
     json: bool = False,
 ) -> None:
@@ -37,6 +38,7 @@ def push(
         records: also the records of a run, which `tcaf report` reads: ids of test clips, paths of
             this machine and the command.
         out: write what would be pushed to this folder, and push nothing.
+        overwrite: replace such a folder that is there already.
         plugin: the Python file that registers the run's system, if that is one of your own.
         json: print the result as JSON.
     """
@@ -51,6 +53,7 @@ def push(
         card=card,
         records=records,
         out=out,
+        overwrite=overwrite,
         plugin=plugin,
         track=track,
     )

@@ -68,6 +68,7 @@ def make_folder(
     licence: str = "other",
     card: Path | None = None,
     records: bool = False,
+    overwrite: bool = False,
     plugin: Path | None = None,
     track: Track = silent,
 ) -> Folder:
@@ -80,6 +81,7 @@ def make_folder(
         licence: of what is pushed, as the hub calls it.
         card: a file in place of the card that is made.
         records: also what a run keeps of itself.
+        overwrite: replace such a folder that is there already.
         plugin: see `push`.
         track: shows progress.
 
@@ -99,15 +101,25 @@ def make_folder(
     if any((path / name).is_file() for name in ("store.json", PARQUET_SIDECAR)):
         if records:
             raise TCAFError(f"{what} is a store, which keeps no records of a run")
-        store = FeatureStore.open(path)
-        to_parquet(store.path, out, origin=without_places(store.source), track=track)
-        parts = Counter(store.parts.tolist())
-        made = store_card(name, store, licence, dict(sorted(parts.items())))
-        write_text(out / CARD, own_card or made)
+        with new_folder(out, overwrite=overwrite) as folder:
+            made = _write_store(FeatureStore.open(path), folder, name, licence, track)
+            write_text(folder / CARD, own_card or made)
         return Folder(out, "dataset")
-    made = _write_model(what, path, out, name, licence, records=records)
-    write_text(out / CARD, own_card or made)
+    with new_folder(out, overwrite=overwrite) as folder:
+        made = _write_model(what, path, folder, name, licence, records=records)
+        write_text(folder / CARD, own_card or made)
     return Folder(out, "model")
+
+
+def _write_store(store: FeatureStore, made: Path, name: str, licence: str, track: Track) -> str:
+    """Writes a store into an empty folder, and returns its card."""
+    files = made / "files"
+    to_parquet(store.path, files, origin=without_places(store.source), track=track)
+    for file in sorted(files.iterdir()):
+        file.rename(made / file.name)
+    files.rmdir()
+    parts = Counter(store.parts.tolist())
+    return store_card(name, store, licence, dict(sorted(parts.items())))
 
 
 def _read_card(card: Path) -> str:
@@ -118,9 +130,9 @@ def _read_card(card: Path) -> str:
 
 
 def _write_model(
-    what: str, path: Path, out: Path, name: str, licence: str, *, records: bool
+    what: str, path: Path, made: Path, name: str, licence: str, *, records: bool
 ) -> str:
-    """Writes a model into a new folder, and returns its card."""
+    """Writes a model into an empty folder, and returns its card."""
     ready = is_ready(what)
     trained = open_ready(what) if ready else load_model(path)
     run = None if ready or not path.is_dir() else Run(path)
@@ -130,18 +142,17 @@ def _write_model(
     origin = Origin(None, {})
     if run is not None and is_whole:
         origin = Origin(run.result, run.provenance)
-    with new_folder(out) as made:
-        save_model(made / "model.safetensors", trained)
-        write_json(made / "config.json", trained.settings.to_json())
-        if run is not None and run.text_file.is_file():
-            target = made / run.text_file.relative_to(path)
-            target.parent.mkdir()
-            shutil.copyfile(run.text_file, target)
-        if records:
-            # As they are: what they say of each other is checked by whoever reads them.
-            for file in (*RECORDS, *RECORDS_OF_STAGES, "config.json", "model.safetensors"):
-                if (path / file).is_file():
-                    shutil.copyfile(path / file, made / file)
+    save_model(made / "model.safetensors", trained)
+    write_json(made / "config.json", trained.settings.to_json())
+    if run is not None and run.text_file.is_file():
+        target = made / run.text_file.relative_to(path)
+        target.parent.mkdir()
+        shutil.copyfile(run.text_file, target)
+    if records:
+        # As they are: what they say of each other is checked by whoever reads them.
+        for file in (*RECORDS, *RECORDS_OF_STAGES, "config.json", "model.safetensors"):
+            if (path / file).is_file():
+                shutil.copyfile(path / file, made / file)
     return model_card(name, trained, origin, licence)
 
 
@@ -155,6 +166,7 @@ def push(
     card: Path | None = None,
     records: bool = False,
     out: Path | None = None,
+    overwrite: bool = False,
     plugin: Path | None = None,
     track: Track = silent,
 ) -> tuple[Pushed | None, dict[str, Any]]:
@@ -169,6 +181,7 @@ def push(
         card: a file in place of the card that is made.
         records: also what a run keeps of itself, which `tcaf report` reads.
         out: write the folder here and push nothing.
+        overwrite: replace such a folder that is at `out` already.
         plugin: the Python file that registers the run's system, if that is one of your own.
         track: shows progress.
 
@@ -178,7 +191,7 @@ def push(
     Raises:
         TCAFError: see `make_folder` and `pretrained.upload.push_folder`.
     """
-    with _place(out) as folder:
+    with _place(out, overwrite=overwrite) as folder:
         made = make_folder(
             what,
             folder,
@@ -186,6 +199,7 @@ def push(
             licence=licence,
             card=card,
             records=records,
+            overwrite=overwrite,
             plugin=plugin,
             track=track,
         )
@@ -198,10 +212,10 @@ def push(
 
 
 @contextmanager
-def _place(out: Path | None) -> Iterator[Path]:
+def _place(out: Path | None, *, overwrite: bool) -> Iterator[Path]:
     """Yields where a folder is to be made: where it was asked for, or one for the moment."""
     if out is not None:
-        check_place(out, overwrite=False, what="folder for the hub", mark=CARD)
+        check_place(out, overwrite=overwrite, what="folder for the hub", mark=CARD)
         yield out
         return
     with tempfile.TemporaryDirectory() as work:
