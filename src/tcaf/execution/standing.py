@@ -1,8 +1,8 @@
 """Processes that stay, for tasks that come one at a time and from any thread.
 
-Owns who has which process. What a process is, and how it ends, is `worker`. In `processes` all tasks are
-known at the start, here nobody knows when the next one comes, and a process that has answered
-waits for it with all that it has opened.
+Owns who has which process. What a process is, and how it ends, is `worker`. In `processes` all
+tasks are known at the start, here nobody knows when the next one comes, and a process that has
+answered waits for it with all that it has opened.
 """
 
 import math
