@@ -33,11 +33,19 @@ class Block:
     def commands(self) -> list[list[str]]:
         """The words of each command, without comments; lines that end in \\ go on."""
         lines = self.text.replace("\\\n", " ").splitlines()
-        return [shlex.split(line, comments=True) for line in lines]
+        found = (shlex.split(line, comments=True) for line in lines)
+        # Without variables that stand before a command.
+        return [words[1:] if re.match(r"[A-Z_]+=", words[0]) else words for words in found if words]
 
 
-PROGRAMS = ("tcaf", "make", "pip", "python", "python3", "source", "curl", "docker", "torchrun")
+PROGRAMS = (
+    *("tcaf", "make", "pip", "python", "python3", "source"),
+    *("curl", "docker", "hf", "torchrun"),
+)
 """What a command in the documents begins with."""
+
+SHELLS = ("sh", "bash", "shell", "console")
+"""What stands behind the fence of commands."""
 
 
 def _kind(text: str) -> str:
@@ -64,7 +72,8 @@ def blocks(page: Path) -> list[Block]:
 
 def _blocks(page: str, text: str) -> list[Block]:
     found: list[tuple[int, str, str]] = [
-        (each.start(), each[1], each[2]) for each in _FENCE.finditer(text)
+        (each.start(), "shell" if each[1] in SHELLS else each[1], each[2])
+        for each in _FENCE.finditer(text)
     ]
     # Fences are blanked out, so that places stay.
     rest = _FENCE.sub(lambda fence: re.sub(r"[^\n]", " ", fence[0]), text)
@@ -104,3 +113,10 @@ def links(page: Path) -> list[str]:
     """Returns what the links of a page lead to, but for addresses of the web."""
     found = re.findall(r"\]\(([^)\s]+)\)", prose(page.read_text(encoding="utf-8")))
     return [link for link in found if not re.match(r"https?://", link)]
+
+
+def named_in_tests(page: str, but: str) -> list[str]:
+    """Returns the test files that name a page, but for one and for that of all pages."""
+    files = (ROOT / "tests").rglob("test_*.py")
+    others = (path for path in files if path.name not in (but, "test_docs.py"))
+    return [path.name for path in others if page in path.read_text(encoding="utf-8")]

@@ -139,6 +139,32 @@ def test_a_mistyped_option_of_any_command_waits_for_no_torch(words):
     assert done.stderr.splitlines()[-1] == "2 []"
 
 
+@pytest.mark.parametrize(
+    ("code", "most"),
+    [
+        ("import tcaf", 45),
+        ("import tcaf.commands.entry as e; e.main(['--help'])", 400),
+    ],
+)
+def test_what_starts_imports_little(code, most):
+    """Modules are counted, since seconds depend on what else the machine does."""
+    count = (
+        f"import sys\nbefore = set(sys.modules)\ntry:\n    {code}\nexcept SystemExit:\n    pass\n"
+    )
+    count += "print(len(set(sys.modules) - before), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", count], capture_output=True, text=True, check=True)
+    assert 0 < int(done.stderr.splitlines()[-1]) < most
+
+
+def test_an_answer_for_stored_clips_imports_no_more_than_it_needs(world):
+    """torch takes most of the start; pandas would take half as long again."""
+    slow = (*set(SLOW) - {"torch", "numpy", "pyarrow"}, "av", "scipy", "sklearn", "torchvision")
+    arguments = ["predict", str(world / "run"), "--store", str(world / "store"), "test"]
+    code = COUNT.replace("ARGUMENTS", repr(arguments)).replace("SLOW", repr(slow))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == "0 []"
+
+
 def test_options_take_hyphens_and_underscores(world):
     for name in ("--per_class", "--per-class"):
         _, bound = cli.parse(["evaluate", "run", "--store", "s", name])

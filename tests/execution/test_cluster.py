@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -98,7 +99,6 @@ def test_what_a_machine_does_not_see(tmp_path):
 @pytest.fixture(scope="module")
 def place():
     """A real cluster of this machine."""
-    pytest.importorskip("ray")
     with joined("local") as joined_place:
         yield joined_place
 
@@ -107,6 +107,11 @@ def kept(files):
     return {path.name: path.read_bytes() for path in files.rglob("*") if path.is_file()}
 
 
+# Not imported here: Ray reads on import what it has to keep quiet about.
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra cluster")
+
+
+@needs_ray
 @pytest.mark.slow
 class TestReal:
     """With real processes of Ray's."""
@@ -165,7 +170,7 @@ class TestReal:
         given = (names, open_environment, (), 1)
         assert dict(answers(*given, place=place)) == dict(answers(*given))
         assert place.cores == usable_cores()
-        (tmp_path / "a").touch()
+        (tmp_path / "a").write_text("7")
         ((_, (_, _, threads)),) = answers(["a"], open_once, (tmp_path,), 1, place=place)
         assert threads == usable_cores()
 
@@ -198,7 +203,7 @@ class TestReal:
 
     def test_runs_are_those_of_this_machine(self, place, tiny_store, tmp_path):
         """Weights and scores, byte for byte; moments come, and a run that fails is kept."""
-        options = {"training": {"epochs": 1}}
+        options = {"training": {"epochs": 1, "batches_per_epoch": 3}}
         outcomes, news = {}, []
         for name, how in (("here", {}), ("there", {"place": place})):
             how_planned = {"config": [], "seeds": [0], "runs": tmp_path / name}
@@ -255,12 +260,12 @@ if __name__ == "__main__":
 """
 
 
+@needs_ray
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_all_ends_with_the_command(tmp_path, sent):
     """Ctrl-C reaches all processes of the terminal's group; a kill the command alone."""
     psutil = pytest.importorskip("psutil")
-    pytest.importorskip("ray")
     (tmp_path / "script.py").write_text(INTERRUPTED)
     path = [str(Path(__file__).parents[1]), *sys.path]
     command = subprocess.Popen(

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from pydantic import BaseModel, ConfigDict
 
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality
@@ -219,7 +219,7 @@ class Shard:
     @cached_property
     def offsets(self) -> dict[Modality, Int[np.ndarray, " rows_plus_one"]]:
         """First token of each row, and the end of the last, by modality."""
-        return {m: self.batch.column(m).offsets.to_numpy().astype(np.int64) for m in MODALITIES}
+        return {m: numbers(self.batch.column(m).offsets).astype(np.int64) for m in MODALITIES}
 
     @cached_property
     def places(self) -> dict[Modality, tuple[int, int]]:
@@ -243,8 +243,20 @@ class Shard:
     def tokens(self) -> dict[Modality, Float[np.ndarray, "num_tokens dim"]]:
         """All tokens of the shard, a read-only view of the file."""
         return {
-            m: self.batch.column(m)
-            .values.values.to_numpy()
-            .reshape(-1, self.batch.schema.field(m).type.value_type.list_size)
+            m: numbers(self.batch.column(m).values.values).reshape(
+                -1, self.batch.schema.field(m).type.value_type.list_size
+            )
             for m in MODALITIES
         }
+
+
+def numbers(array: pa.Array) -> Shaped[np.ndarray, " _"]:
+    """Returns a read-only view of the numbers of an array without gaps.
+
+    Arrow's own `to_numpy` imports pandas first, which takes as long as half of torch.
+    """
+    dtype = np.dtype(array.type.to_pandas_dtype())
+    _, values = array.buffers()
+    if not len(array):
+        return np.empty(0, dtype)
+    return np.frombuffer(values, dtype, len(array), array.offset * dtype.itemsize)
