@@ -44,10 +44,13 @@ UNDER = {
     "commands.train.evaluate": ("evaluate",),
     "commands.train.train": ("train",),
     "data.writer.StoreWriter.add": STORES,
+    "export.bundle": ("export",),
+    "export.page": ("export",),
     "evaluation.conformal": ("predict", "evaluate"),
     "execution.cluster.check_cluster": (*FILES, "reproduce"),
     "execution.devices.pick_device": RUNS,
     "execution.processes.events": FILES,
+    "execution.ranks.joined": ("train",),
     "systems.anchored.raw_model": RUNS,
     "systems.textlda_fit.TextLDAFit.solve": RUNS,
     "commands.reproduce.reproduce": ("reproduce",),
@@ -65,7 +68,10 @@ UNDER = {
     "extract.corpus.WorkFolder.open": ("prepare videos",),
     "extract.corpus.too_long": ("prepare videos", "predict"),
     "extract.stretches": ("predict",),
-    "files.atomic.check_place": (*STORES, "store embed", "render", "store to-parquet"),
+    "files.atomic.check_place": (
+        *(*STORES, "store embed", "render", "store to-parquet"),
+        *("export", "push"),
+    ),
     "pretrained.fetch._fetch": FILES,
     "reports.captions": ("predict",),
     "reports.report": ("report",),
@@ -80,7 +86,7 @@ UNDER = {
     "sources.published.layout_of": ("prepare videos",),
     "sources.videos.prepare_videos": ("prepare videos",),
     "sources.youtube8m.prepare_youtube8m": ("prepare youtube8m",),
-    "systems.stages.DescentStage.run_epoch": RUNS,
+    "systems.stages.DescentStage": RUNS,
     "text.candidates": RUNS,
     "text.class_text": TEXT,
     "training.auxiliary": RUNS,
@@ -167,7 +173,7 @@ COMMAND = re.compile(rf"\btcaf ({'|'.join([*NAMES, *GROUPS])})\b(?!\.)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w.-]*\w")
 SETTING = re.compile(rf"(?<![\w.])({'|'.join(SECTIONS)})\.([a-z_0-9]+)\b(?!\()")
 # Of another program, of a style sheet, and of no option in particular.
-FOREIGN = re.compile(r"\bhf download\b.*|\bvar\(--\w+|`--no-\.\.\.`")
+FOREIGN = re.compile(r"\bhf download\b.*|\btorchrun --[^`]*|\bvar\(--\w+|`--no-\.\.\.`")
 FILE_NAMES = re.compile(r"\b\w+\.(safetensors|md)\b")
 
 

@@ -38,6 +38,29 @@ def open_backbone(options, weights):
     return Colours()
 
 
+class Shades(Colours):
+    """Another one, whose token is the mean colour of one frame."""
+
+    name = "shades"
+    dim = 3
+    step_s = 0.32
+    window_frames = 1
+    frame_size = FrameSize(3, 5)
+
+    def embed(self, windows):
+        return (windows.mean(axis=(1, 2, 3)) / 255).astype(np.float32)
+
+
+def open_shades(options, weights):
+    assert not options
+    return Shades()
+
+
+SHADES = BackboneInfo("visual", open_shades, "3", 0.32, "none", "none needed")
+SHADES_SPEC = FeatureSpec(128, 3, 0.96, 0.32, "logmel", "shades")
+"""What `logmel` and `Shades` make."""
+
+
 def write_clip(path, *, seconds=3, pitch=440, colour=(200, 40, 90), sound=True, picture=True):
     """Writes a tone over frames of one colour that grow brighter."""
     import av
@@ -79,13 +102,13 @@ KINDS = {"ant": "train", "bee": "train", "cat": "train", "dog, wet": "val", "eel
 """Classes of the run by their part of the split."""
 
 
-def write_run(folder, experiment):
+def write_run(folder, experiment, spec=SPEC):
     """Trains on clips around a mean token for each class; returns the run's folder."""
     rng = np.random.default_rng(0)
     text = {name: rng.normal(size=11).astype(np.float32) for name in KINDS}
-    with new_store(folder / "store", SPEC) as writer:
+    with new_store(folder / "store", spec) as writer:
         for name, kind in KINDS.items():
-            middles = rng.normal(size=128), rng.uniform(size=6)
+            middles = rng.normal(size=128), rng.uniform(size=spec.visual_dim)
             for number, part in enumerate(PARTS_OF[kind]):
                 audio, visual = (
                     (m + 0.1 * rng.normal(size=(length, len(m)))).astype(np.float32)

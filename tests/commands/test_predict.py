@@ -60,6 +60,15 @@ def predict(capsys, monkeypatch, world):
     return run
 
 
+def test_a_bias_between_no_classes_is_noted(predict, world):
+    both = world / "media" / "both.mp4"
+    for names, kind in (("eel", "none"), ("ant; bee", "all")):
+        status, _, error = predict(both, "--classes", names, "--seen_bias", "0.1")
+        assert status == 0
+        assert f"--seen_bias changes nothing: {kind} of the classes" in error
+    assert "seen_bias" not in predict(both, "--classes", "ant; eel", "--seen_bias", "0.1")[2]
+
+
 def complaint(result):
     """Returns the one line of a command that failed."""
     status, output, error = result

@@ -6,9 +6,10 @@ Owns with which backbones that is done. What becomes of a file's features is `cl
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -74,6 +75,23 @@ class FileBackbones:
             modality: open_backbone(self.spec.backbone(modality), modality, self.weights[modality])
             for modality in self.modalities
         }
+
+    @property
+    def opened_spec(self) -> FeatureSpec:
+        """What the features mean that the opened backbones make.
+
+        Raises:
+            TCAFError: see `opened`.
+        """
+        spec = self.spec
+        for modality, backbone in self.opened.items():
+            made: dict[str, Any] = {
+                f"{modality}_dim": backbone.dim,
+                f"{modality}_step_s": backbone.step_s,
+                f"{modality}_backbone": backbone.name,
+            }
+            spec = replace(spec, **made)
+        return spec
 
     def extract(self, path: Path, id: str) -> VideoFeatures:
         """Returns the features of a file; of a modality that the model does not read, none.
@@ -163,6 +181,22 @@ _File = tuple[int, Path]
 """A file, and its number among those asked for: one may be asked for twice."""
 
 
+def open_here(
+    backbones: FileBackbones, plugins: Sequence[Path], infos: Mapping[str, BackboneInfo]
+) -> None:
+    """Opens the backbones in a process that knows none but the package's own.
+
+    Args:
+        backbones: what to open.
+        plugins: files to run, which make backbones known.
+        infos: of backbones that are found by name of their module.
+    """
+    for plugin in plugins:
+        load_plugin(plugin)
+    BACKBONES.update(infos)
+    _ = backbones.opened
+
+
 def _open_worker(
     backbones: FileBackbones,
     plugins: Sequence[Path],
@@ -177,10 +211,7 @@ def _open_worker(
         infos: of backbones that are found by name of their module.
         cut: sends the stretches of each file as they come, in place of all features at the end.
     """
-    for plugin in plugins:
-        load_plugin(plugin)
-    BACKBONES.update(infos)
-    _ = backbones.opened
+    open_here(backbones, plugins, infos)
 
     def extract(file: _File, send: Send) -> _Done:
         path, video, reason = file[1], None, ""
@@ -197,7 +228,10 @@ def _open_worker(
                 reason = str(error)
             except Exception as error:  # noqa: BLE001 - one file must not end the others' answers
                 reason = str(MediaError(path, "failed", f"{type(error).__name__}: {error}"))
-        broken = [str(w.message) for w in caught if issubclass(w.category, BrokenMediaWarning)]
+        # Once each: several backbones may find the same track broken.
+        broken = dict.fromkeys(
+            str(w.message) for w in caught if issubclass(w.category, BrokenMediaWarning)
+        )
         return _Done(video, reason, tuple(broken))
 
     return extract
@@ -247,12 +281,19 @@ def _failure(path: Path, event: Failure) -> str:
     """Returns in one line why a process has not come to the end of a file."""
     if isinstance(event, OutOfTime):
         return str(MediaError(path, *too_long(event)))
+    return str(failure(path, event))
+
+
+def failure(path: str | Path, event: Failure) -> MediaError:
+    """Returns what is said of a file where a process has not come to its end."""
+    if isinstance(event, OutOfTime):
+        return MediaError(path, "takes too long", str(event))
     if isinstance(event, Killed):
-        return str(MediaError(path, f"killed{event.hint}", event.reason))
+        return MediaError(path, f"killed{event.hint}", event.reason)
     if isinstance(event, OutOfMemory):
-        return str(MediaError(path, "takes too much memory", str(event)))
+        return MediaError(path, "takes too much memory", str(event))
     assert isinstance(event, Crash), "what a worker raises is raised here too"
-    return str(MediaError(path, "decoder crashed", event.reason))
+    return MediaError(path, "decoder crashed", event.reason)
 
 
 def features_of_files(

@@ -4,6 +4,7 @@ Owns the steps that all have in common: features of files, and from scores to ra
 scores is `classifier`, for a model, and `mixture`; what a run holds is `training.run`.
 """
 
+import copy
 import math
 import warnings
 from abc import ABC, abstractmethod
@@ -97,6 +98,26 @@ class Classifier(ABC):
                 what it was at the training.
         """
 
+    def with_classes(
+        self, names: Sequence[str], phrases: Mapping[str, Sequence[str]] | None = None
+    ) -> "Classifier":
+        """Returns what answers with other candidates and shares all else; this stays as it is.
+
+        Args:
+            names: see `set_classes`.
+            phrases: see there.
+
+        Raises:
+            TCAFError: see there.
+        """
+        other = self._apart_from_classes()
+        other.set_classes(names, phrases)
+        return other
+
+    def _apart_from_classes(self) -> "Classifier":
+        """Returns a copy whose candidates can be set without setting those of this one."""
+        return copy.copy(self)
+
     @property
     @abstractmethod
     def known(self) -> tuple[str, ...]:
@@ -189,15 +210,7 @@ class Classifier(ABC):
             TCAFError: features that no backbone here makes, missing weights, or a missing package.
         """
         backbones = FileBackbones(self.spec, self.modalities, self.weights)
-        spec = self.spec
-        for modality, backbone in backbones.opened.items():
-            made: dict[str, Any] = {
-                f"{modality}_dim": backbone.dim,
-                f"{modality}_step_s": backbone.step_s,
-                f"{modality}_backbone": backbone.name,
-            }
-            spec = replace(spec, **made)
-        self.check_features(spec, "the extractor")
+        self.check_features(backbones.opened_spec, "the extractor")
         return backbones
 
     def features(self, clip: Clip) -> VideoFeatures:
@@ -219,6 +232,14 @@ class Classifier(ABC):
             raise TCAFError(lacks(video.id, used))
         video.check(spec)
         return video
+
+    def loaded(self, videos: Sequence[VideoFeatures]) -> Clips:
+        """Returns what `features` returned of some clips, as `scores` reads them.
+
+        Raises:
+            TCAFError: a clip that does not fit.
+        """
+        return LoadedClips(videos, self.spec)
 
     # A text is a file; that it is a sequence of texts too is of no account.
     @overload
@@ -284,9 +305,10 @@ class Classifier(ABC):
         if not videos:
             return []
         ids = [video.id for video in videos]
-        loaded = LoadedClips(videos, self.spec)
         rows = np.arange(len(videos))
-        return self._answer(loaded, rows, ids, top_k, seen_bias, together, abstain, why)
+        return self._answer(
+            self.loaded(videos), rows, ids, top_k, seen_bias, together, abstain, why
+        )
 
     def classify_store(
         self,

@@ -4,21 +4,32 @@ Owns mixtures, and the one way from the names that people give to what answers: 
 folder, `imagenet+audioset`.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
+from torch import Tensor
 
 from tcaf.answers.classifier import ZeroShotClassifier
-from tcaf.answers.interface import Classifier, Surroundings
+from tcaf.answers.files import FileBackbones
+from tcaf.answers.interface import Classifier, Clip, Surroundings
 from tcaf.answers.ranking import Scores
 from tcaf.answers.ready import READY
+from tcaf.answers.several_backbones import (
+    Group,
+    LoadedGroups,
+    SeveralBackbones,
+    SeveralFeatures,
+    grouped,
+)
 from tcaf.data.batches import Clips
-from tcaf.data.features import MODALITIES, FeatureSpec, Modality
+from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.errors import TCAFError
 from tcaf.text.words import foldings
 
@@ -63,12 +74,16 @@ class Mixture(Classifier):
     hears where there is no sound, is left out for it. A candidate counts as seen if a model was
     trained on it.
 
+    Models that read the same modality by different backbones do so side by side: each file is read
+    for each of the `groups` of backbones that go together. A store has the features of one such
+    group alone, so that a mixture of several answers files.
+
     Args:
         members: the models, by what people call them.
 
     Raises:
-        TCAFError: fewer than two models, one without probabilities, or two that read the same
-            modality by different backbones.
+        TCAFError: fewer than two models, one without probabilities, or weights given for one of
+            several backbones of a modality.
     """
 
     def __init__(self, members: Mapping[str, ZeroShotClassifier]) -> None:
@@ -83,10 +98,15 @@ class Mixture(Classifier):
         self.members = dict(members)
         self.title = "+".join(members)
         self.notes = tuple(dict.fromkeys(note for m in members.values() for note in m.notes))
-        self.spec, self.modalities = _joined(members)
+        self.groups = grouped({name: (m.spec, m.modalities) for name, m in members.items()})
+        self.spec = self.groups[0].spec
+        self.modalities = tuple(
+            m for m in MODALITIES if any(m in group.modalities for group in self.groups)
+        )
         first = next(iter(members.values()))
         self.split = first.split
         self.weights = first.weights
+        self._check_weights()
         self._classes: tuple[str, ...] = ()
 
     @property
@@ -119,6 +139,12 @@ class Mixture(Classifier):
         for member in self.members.values():
             member.set_classes(names, phrases)
         self._classes = next(iter(self.members.values())).classes
+
+    def _apart_from_classes(self) -> "Mixture":
+        """Returns a copy whose members have candidates of their own."""
+        other = copy.copy(self)
+        other.members = {name: copy.copy(member) for name, member in self.members.items()}
+        return other
 
     @property
     def known(self) -> tuple[str, ...]:
@@ -157,9 +183,50 @@ class Mixture(Classifier):
         return 0.0, 1.0
 
     def check_features(self, spec: FeatureSpec, where: str) -> None:
-        """Checks that features are of the kinds that are read: see `Classifier.check_features`."""
+        """Checks that features are of the kinds that are read: see `Classifier.check_features`.
+
+        Raises:
+            TCAFError: see there, or no features of one kind would do.
+        """
+        if len(self.groups) > 1:
+            raise TCAFError(
+                f"{where} has features by one backbone for each of sound and picture, but "
+                f"{self._differing()}; give files"
+            )
         for member in self.members.values():
             member.check_features(spec, where)
+
+    @cached_property
+    def backbones(self) -> FileBackbones:
+        """What makes features of files: see `Classifier.backbones`."""
+        made = [FileBackbones(g.spec, g.modalities, self._weights_of(g)) for g in self.groups]
+        for group, each in zip(self.groups, made, strict=True):
+            for name in group.members:
+                self.members[name].check_features(each.opened_spec, "the extractor")
+        first, *others = made
+        if not others:
+            return first
+        return SeveralBackbones(first.spec, first.modalities, first.weights, tuple(others))
+
+    def features(self, clip: Clip) -> VideoFeatures:
+        """Returns the features of a clip as they are read: see `Classifier.features`."""
+        if len(self.groups) == 1:
+            return super().features(clip)
+        if not isinstance(clip, VideoFeatures):
+            clip = self.backbones.extract(Path(clip), str(clip))
+        if not isinstance(clip, SeveralFeatures):
+            raise TCAFError(
+                f"clip {clip.id!r} has features by one backbone for each of sound and picture, but "
+                f"{self._differing()}; give a file"
+            )
+        return clip
+
+    def loaded(self, videos: Sequence[VideoFeatures]) -> Clips:
+        """Returns clips as `scores` reads them: see `Classifier.loaded`."""
+        several = [video for video in videos if isinstance(video, SeveralFeatures)]
+        if len(self.groups) == 1 or len(several) < len(videos):
+            return super().loaded(videos)
+        return LoadedGroups(several, [group.spec for group in self.groups])
 
     def check_sets(self, allowed: float) -> None:
         """Refuses sets of names: they follow from clips that all models were validated on.
@@ -185,11 +252,11 @@ class Mixture(Classifier):
         assert not together, "`calibration` refuses it"
         total = torch.zeros(len(rows), len(self.classes), dtype=torch.float64)
         models = torch.zeros(len(rows), 1, dtype=torch.float64)
-        for member, there in self._there(clips, rows, only):
-            found = member.scores(clips, rows[there.numpy()], seen_bias, only=only).probabilities
+        for share in self._shares(clips, rows, only):
+            found = share.member.scores(share.clips, share.rows, seen_bias, only=only).probabilities
             assert found is not None, "models without are refused"
-            total[there] += found
-            models[there] += 1
+            total[share.there] += found
+            models[share.there] += 1
         chances = total / models
         tiny = torch.finfo(torch.float64).tiny
         distances = -chances.clamp_min(tiny).log()
@@ -205,50 +272,79 @@ class Mixture(Classifier):
         """Returns the training classes around clips, those of one model after those of another."""
         assert allowed is None, "`check_sets` refuses sets"
         near: list[tuple] = [()] * len(rows)
-        for member, there in self._there(clips, rows, None):
-            places = there.nonzero()[:, 0].tolist()
-            part = Scores(scores.distances[there], scores.added[there], None)
-            found = member.surroundings(clips, rows[there.numpy()], part, None)
+        for share in self._shares(clips, rows, None):
+            places = share.there.nonzero()[:, 0].tolist()
+            part = Scores(scores.distances[share.there], scores.added[share.there], None)
+            found = share.member.surroundings(share.clips, share.rows, part, None)
             for place, own in zip(places, found.nearest, strict=True):
                 near[place] += own
         return Surroundings(near, None)
 
-    def _there(
+    def _shares(
         self, clips: Clips, rows: Int[np.ndarray, " clips"], only: Modality | None
-    ) -> list[tuple[ZeroShotClassifier, Any]]:
-        """Returns the models that have something to go by, and for which of the clips."""
+    ) -> list["_Share"]:
+        """Returns the models that have something to go by, and of which clips."""
         found = []
-        for member in self.members.values():
-            read = [m for m in member.modalities if only in (None, m)]
-            if read:
-                there = np.any([clips.lens(modality)[rows] > 0 for modality in read], axis=0)
-                found.append((member, torch.from_numpy(there)))
+        for number, group in enumerate(self.groups):
+            of_group, own = clips, rows
+            has_any = np.ones(len(rows), bool)
+            if isinstance(clips, LoadedGroups):
+                of_group, places = clips.of_group(number)
+                own = places[rows]
+                has_any = own >= 0
+            for member in (self.members[name] for name in group.members):
+                read = [m for m in member.modalities if only in (None, m)]
+                if not read:
+                    continue
+                there = has_any.copy()
+                lens = [of_group.lens(modality)[own[has_any]] for modality in read]
+                there[has_any] = np.any([each > 0 for each in lens], axis=0)
+                found.append(_Share(member, of_group, own[there], torch.from_numpy(there)))
         return found
 
-
-def _joined(
-    members: Mapping[str, ZeroShotClassifier],
-) -> tuple[FeatureSpec, tuple[Modality, ...]]:
-    """Returns what all models read, together.
-
-    Raises:
-        TCAFError: two read the same modality by different backbones.
-    """
-    owner: dict[Modality, str] = {}
-    spec = next(iter(members.values())).spec
-    for name, member in members.items():
-        for modality in member.modalities:
-            other = owner.setdefault(modality, name)
-            wanted, got = (members[n].spec.backbone(modality) for n in (other, name))
-            if wanted != got:
-                raise TCAFError(
-                    f"{other} and {name} both read {modality} features, {other} those of "
-                    f"{wanted!r} and {name} those of {got!r}; a mixture needs one backbone for "
-                    "each of sound and picture"
-                )
-            given: dict[str, Any] = {
-                f"{modality}_{what}": getattr(member.spec, f"{modality}_{what}")
-                for what in ("dim", "step_s", "backbone")
+    def _differing(self) -> str:
+        """Says which models read a modality by different backbones."""
+        for modality in MODALITIES:
+            read = {
+                group.spec.backbone(modality): name
+                for group in self.groups
+                for name in group.members
+                if modality in self.members[name].modalities
             }
-            spec = replace(spec, **given)
-    return spec, tuple(m for m in MODALITIES if m in owner)
+            if len(read) > 1:
+                told = " and ".join(f"{name} those of {made!r}" for made, name in read.items())
+                return f"of {modality} features {self.title} reads several: {told}"
+        raise AssertionError("several groups differ in a modality")
+
+    def _weights_of(self, group: Group) -> dict[Modality, Path | None]:
+        return {m: w if m in group.modalities else None for m, w in self.weights.items()}
+
+    def _check_weights(self) -> None:
+        """Checks that it is clear for which backbone weights are given.
+
+        Raises:
+            TCAFError: it is not.
+        """
+        for modality, path in self.weights.items():
+            if path is not None and sum(modality in group.modalities for group in self.groups) > 1:
+                raise TCAFError(
+                    f"--{modality}_weights {path} could be meant for several: {self._differing()}; "
+                    f"put {modality} weights where each backbone finds its own"
+                )
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What one model of a mixture has to go by.
+
+    Args:
+        member: the model.
+        clips: as it reads them.
+        rows: those of the clips asked for that it has something of.
+        there: which of the clips asked for these are.
+    """
+
+    member: ZeroShotClassifier
+    clips: Clips
+    rows: Int[np.ndarray, " some"]
+    there: Bool[Tensor, " clips"]

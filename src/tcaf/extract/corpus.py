@@ -378,6 +378,8 @@ def _extract_waiting(
     jobs = _jobs(waiting)
     # Found once: on a disk that hangs, looking at a file would hang too.
     limits = {job: job[0].limit_s(file_timeout_s) for job in jobs}
+    # The largest first, to a MiB: at the end no process waits long for another's last file.
+    jobs.sort(key=lambda job: limits[job] // file_timeout_s, reverse=True)
     found = answers(
         jobs,
         _open_worker,

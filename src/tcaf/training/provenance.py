@@ -16,6 +16,7 @@ import torch
 
 from tcaf.data.store import CACHE_PREFIX, FeatureStore
 from tcaf.errors import TCAFError
+from tcaf.execution import ranks
 from tcaf.execution.devices import pick_device
 from tcaf.files.digests import file_digest
 from tcaf.files.sealed import unsealed_bytes
@@ -50,7 +51,7 @@ def circumstances(experiment: Experiment) -> dict[str, Any]:
     device = pick_device(experiment.training.device).type
     packages = ("tcaf", "torch", "numpy", "pyarrow", "safetensors")
     return {
-        "commit": _commit(),
+        "commit": commit(),
         "command": sys.argv,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "python": platform.python_version(),
@@ -59,6 +60,7 @@ def circumstances(experiment: Experiment) -> dict[str, Any]:
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "processes": ranks.current().count,
         "device": device,
         "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
     }
@@ -126,7 +128,7 @@ def cpu_name() -> str:
     return names[0] if names else platform.machine()
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """Returns the commit of the package's checkout, marked if it was changed; None outside one."""
     here = Path(__file__).parent
     describe = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
