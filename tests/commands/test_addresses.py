@@ -99,6 +99,7 @@ def test_clips_are_called_by_their_address(tcaf, world, bucket):
     assert output == here.replace(str(world), bucket)
 
 
+@pytest.mark.filterwarnings("ignore:.*the store has no split")
 @pytest.mark.slow  # with a real network
 def test_a_store_of_clips_elsewhere(tcaf, bucket, tmp_path):
     """The same command goes on, and what is fetched is no part of what the store says."""
