@@ -128,9 +128,12 @@ def test_an_export_is_replaced_when_asked(tmp_path, monkeypatch, tiny_experiment
     monkeypatch.setattr(bundle, "model_graph", lambda *_: b"model")
     monkeypatch.setattr(bundle, "text_graph", lambda *_: b"text")
     out = tmp_path / "model.pt2"
-    export_model(classifier, out)
+    export_model(classifier, out, vocabulary=classifier.known[:2])
+    words = json.loads((tmp_path / "vocabulary.json").read_text(encoding="utf-8"))
+    assert words["names"] == list(classifier.known[:2])
     classifier.set_classes(["owl hooting"])
     made = export_model(classifier, out, overwrite=True)
+    assert not (tmp_path / "vocabulary.json").exists()
     known = json.loads((tmp_path / "classes.json").read_text(encoding="utf-8"))
     assert (known["names"], known["seen"]) == (["owl hooting"], [False])
     assert (made.model, out.read_bytes()) == ("model.pt2", b"model")

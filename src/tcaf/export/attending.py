@@ -36,13 +36,14 @@ def embedded(
         clips: of the modalities that it reads.
     """
     encoded = {m: _encoded(model, m, clips[m]) for m in model.modalities}
+    found: Tensor
     if isinstance(model, AttentionFusion):
         found = _fused(model, encoded)
     elif isinstance(model, Perceiver):
         found = model.video_projection(_read_by_latents(model, encoded))
     else:
         assert isinstance(model, Transformer)
-        found = model.video_projection(_transformed(model, encoded))
+        found = model.get_submodule("video_projection")(_transformed(model, encoded))
     there = torch.stack([each.there for each in encoded.values()]).any(dim=0)
     return torch.where(there[:, None], found, math.nan)
 

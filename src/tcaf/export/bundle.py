@@ -238,4 +238,6 @@ def export_model(
     check_out(out, overwrite=overwrite)
     bundle = make_bundle(classifier, out.name, kind_of(out), vocabulary)
     write_bundle(bundle, out.parent)
+    if VOCABULARY not in bundle.files:
+        (out.parent / VOCABULARY).unlink(missing_ok=True)  # of the export before
     return bundle

@@ -52,7 +52,7 @@ def model_card(name: str, trained: TrainedModel, origin: Origin, licence: str) -
     """
     system = find_system(trained.system)
     modalities = [m for m in MODALITIES if m in trained.model.modalities]
-    head = {
+    head: dict[str, Any] = {
         "license": licence,
         "library_name": "tcaf",
         "pipeline_tag": "video-classification",

@@ -22,9 +22,6 @@ Kind = Literal["onnx", "pt2"]
 OPSET = 18
 """Of ONNX: what onnxruntime and onnxruntime-web have read since 2023."""
 
-MOST_BYTES = 2**31 - 1
-"""What a file of ONNX with its weights inside can hold."""
-
 
 def model_graph(model: PortableModel, joint_dim: int, kind: Kind) -> bytes:
     """Returns the file of a model.

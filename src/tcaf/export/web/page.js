@@ -33,7 +33,7 @@ function facts(list, entries) {
 async function load() {
   const known = (state.known = await json("classes.json"));
   [state.model, state.text] = await Promise.all(
-    [known.model, known.text_model].map((name) => ort.InferenceSession.create(name)),
+    [known.model, known.text_model].map((name) => ort.InferenceSession.create(encodeURIComponent(name))),
   );
   if (known.sha256["vocabulary.json"]) {
     const words = await json("vocabulary.json");
