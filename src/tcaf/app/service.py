@@ -234,8 +234,8 @@ def _add_questions(app: "FastAPI", engine: Engine, elsewhere: Elsewhere) -> None
         top_k: Annotated[schema.TopK, Form()] = 5,
         seen_bias: Annotated[schema.SeenBias, Form()] = 0.0,
         why: Annotated[schema.Why, Form()] = False,
-        abstain: Annotated[schema.Abstain, Form()] = None,
-        every: Annotated[schema.Every, Form()] = None,
+        abstain: Annotated[schema.FormAbstain, Form()] = None,
+        every: Annotated[schema.FormEvery, Form()] = None,
     ) -> Any:
         """Answers for a file."""
         _check_known(request.query_params, ())
