@@ -49,7 +49,7 @@ ROOMS = {
     "sources": (
         *("id_parts", "tfrecord", "youtube8m", "audioset", "official_lists", "official"),
         *("media_files", "annotations", "published", "found_files", "labels", "partition"),
-        *("benchmark_videos", "outcome", "videos"),
+        *("benchmark_videos", "outcome", "videos", "photographs"),
         *("world", "scenes", "rendered", "hidden", "synthetic"),
     ),
     "evaluation": (
@@ -84,7 +84,9 @@ ROOMS = {
     ),
     "app": (
         *("limits", "refusals", "kept", "waiting", "uploads", "provenance", "read_clips", "engine"),
-        *("hosting", "schema", "gate", "mcp_tool", "service"),
+        *("hosting", "schema", "gate", "mcp_tool", "service", "shelf", "views"),
+        *("page_answer", "page_timeline", "page_table", "page_map", "page_names", "page_examples"),
+        *("page_desk", "page_theme", "page_parts", "page_clip", "page_many", "page_runs", "page"),
     ),
     "commands": (
         *("options", "printing", "lines", "terminal"),

@@ -4,9 +4,11 @@ Owns the checks that stand before everything that answers, page and service alik
 life from its socket to its end. Nothing here knows what is asked for.
 """
 
+import asyncio
 import base64
 import ipaddress
 import json
+import logging
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
@@ -235,11 +237,19 @@ def serve(app: Application, access: Access, say: Callable[[str], None]) -> None:
     config = uvicorn.Config(
         Guard(app, access), log_level="warning", timeout_graceful_shutdown=3, ws="none"
     )
+    logging.getLogger("uvicorn.error").addFilter(_no_partings)
     server = uvicorn.Server(config)
     # The signal that ends it is sent once more when all is answered, and is no interruption.
     with listening, suppress(KeyboardInterrupt):
         say(url_of(listening))
         server.run(sockets=[listening])
+
+
+def _no_partings(record: logging.LogRecord) -> bool:
+    """Returns whether a message is more than that somebody was listening when the server ended."""
+    kind = record.exc_info[0] if record.exc_info else None
+    is_parting = kind is not None and issubclass(kind, asyncio.CancelledError)
+    return not is_parting and "graceful shutdown exceeded" not in record.getMessage()
 
 
 def missing_app(package: str) -> MissingExtraError:

@@ -17,6 +17,7 @@ from tcaf.app.page_many import ManyTab
 from tcaf.app.page_parts import QUICK, calling, html, import_gradio, kept_in
 from tcaf.app.page_runs import Runs, RunsTab
 from tcaf.app.page_theme import css, head, theme
+from tcaf.app.service import create_app
 from tcaf.app.shelf import MEDIA, Shelf
 
 if TYPE_CHECKING:
@@ -67,8 +68,8 @@ def build_page(desk: Desk, runs: Runs | None = None) -> Any:
 def _head(desk: Desk) -> str:
     return (
         '<header class="t-top"><h1>What does this clip show?</h1><p>Name classes in your own words '
-        f"and <code>{escape(desk.title)}</code> ranks them by the {desk.reads}, those it never learnt "
-        f"too. Clips {escape(desk.limits)}; they stay on this machine.</p></header>"
+        f"and <code>{escape(desk.title)}</code> ranks them by the {desk.reads}, those it never "
+        f"learnt too. Clips {escape(desk.limits)}; they stay on this machine.</p></header>"
     )
 
 
@@ -106,7 +107,7 @@ def add_page(app: "FastAPI", desk: Desk, shelf: Shelf, runs: Runs | None = None)
 
 @contextmanager
 def opened_page(engine: Engine, folder: Path | None = None) -> Iterator["FastAPI"]:
-    """Holds the application with its page for as long as it is shown; then all clips are gone.
+    """Holds the service with the page on it for as long as it is shown; then all clips are gone.
 
     Args:
         engine: that answers.
@@ -116,11 +117,9 @@ def opened_page(engine: Engine, folder: Path | None = None) -> Iterator["FastAPI
         TCAFError: see `build_page`.
     """
     import_gradio()
-    from fastapi import FastAPI
-
     with Shelf() as shelf, kept_in(shelf.folder), Desk(engine, shelf) as desk:
         desk.warm()
-        app = FastAPI(title="tcaf", docs_url=None, redoc_url=None, openapi_url=None)
+        app = create_app(engine)
         yield add_page(app, desk, shelf, None if folder is None else Runs(folder))
 
 

@@ -122,13 +122,16 @@ def _apart(answers: Sequence[Mapping[str, Any]]) -> str:
     return (
         '<h3>What sound and picture say apart</h3><div class="t-scroll" tabindex="0" role="region" '
         'aria-label="What sound and picture say apart"><table class="t-table"><thead><tr>'
-        f'<th scope="col">class</th>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+        f'<th scope="col">class</th>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+        "</div>"
         '<p class="t-legend">Rank among the names by one of them alone, and the distance.</p>'
     )
 
 
 def _ordinal(rank: int) -> str:
-    ending = "th" if rank % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(rank % 10, "th")
+    ending = (
+        "th" if rank % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(rank % 10, "th")
+    )
     return f"{rank}{ending}"
 
 
@@ -175,7 +178,8 @@ def files_html(files: Mapping[str, tuple[str, str]]) -> str:
             f'<pre id="{place}" class="t-pre" tabindex="0" role="region" '
             f'aria-label="{escape(title)}">{escape(text)}</pre></details>'
         )
-    return f'<div class="t-files" role="group" aria-label="The answer as a file">{"".join(parts)}</div>'
+    label = "The answer as a file"
+    return f'<div class="t-files" role="group" aria-label="{label}">{"".join(parts)}</div>'
 
 
 def as_files(value: Mapping[str, Any], captions: str, stem: str) -> dict[str, tuple[str, str]]:

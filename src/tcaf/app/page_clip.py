@@ -4,7 +4,7 @@ Owns its layout, its events and what is remembered of a session between them. Wh
 `page_desk`, how it looks `page_answer` and `page_timeline`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
@@ -155,9 +155,7 @@ class ClipTab:
         self._list.input(picked, [self._list, self._names], self._names, queue=False).then(
             streaming(self._again_if), asked, self._told, **reading
         )
-        self._names.input(
-            lambda: OWN, None, self._list, queue=False, show_progress="hidden"
-        )
+        self._names.input(lambda: OWN, None, self._list, queue=False, show_progress="hidden")
         quick = [self._answer, self._spans, self._files, self._facts]
         self._bias.input(
             calling(self._moved),

@@ -454,9 +454,7 @@ class Desk:
             told += f", {len(failed)} cannot be used"
         batch.told = told
 
-    def _read_all(
-        self, files: Sequence[tuple[Path, str]]
-    ) -> Iterator[tuple[int, ReadClip | str]]:
+    def _read_all(self, files: Sequence[tuple[Path, str]]) -> Iterator[tuple[int, ReadClip | str]]:
         """Yields by number the clips as they are read, or why they cannot be, in a sentence."""
 
         def read(number: int) -> ReadClip | str:
@@ -502,6 +500,4 @@ def _whole(clip: ReadClip, prediction: Mapping[str, Any]) -> Span:
     end_s = clip.length_s or 1.0
     kind: Kind = "none" if names == () else "answer"
     ranking = Ranking(clip.name, answers, names)
-    return Span(
-        clip.name, 0.0, end_s, kind, ranking, answers[0].probability, answers[0].distance
-    )
+    return Span(clip.name, 0.0, end_s, kind, ranking, answers[0].probability, answers[0].distance)

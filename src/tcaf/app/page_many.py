@@ -145,9 +145,7 @@ class ManyTab:
 
 def table_html(batch: Batch) -> str:
     """Returns a table of what is known so far; files that wait come last."""
-    rows = [
-        _cells(name, row) for name, row in zip(batch.names, batch.rows, strict=True) if row
-    ]
+    rows = [_cells(name, row) for name, row in zip(batch.names, batch.rows, strict=True) if row]
     waiting = len(batch.rows) - len(rows)
     told = batch.told or f"0 of {len(batch.rows)} answered"
     bar = (

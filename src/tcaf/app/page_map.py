@@ -36,12 +36,12 @@ def map_html(found: ClipMap, ids: Sequence[str], predicted: Sequence[str]) -> st
         for panel, clips in zip(found.panels, found.clips, strict=True)
     )
     keys = "".join(
-        f'<li><svg viewBox="-3 -3 6 6" aria-hidden="true">{_mark(number, 0, 0, is_seen, "")}</svg>'
+        f'<li><svg viewBox="-3 -3 6 6" aria-hidden="true">{_mark(number, 0.0, 0.0, is_seen)}</svg>'
         f"{shown(name, NAME)}{'' if is_seen else ' <b>unseen</b>'}</li>"
         for number, (name, is_seen) in enumerate(_classes(found))
     )
     return (
-        '<figure class="t-map"><h3>Inputs and learnt embeddings</h3>'
+        '<figure class="t-map"><h2>Inputs and learnt embeddings</h2>'
         f'<div class="t-panels">{panels}</div><ul class="t-keys">{keys}</ul>'
         "<figcaption>t-SNE of test clips. Triangles are clips of unseen classes, squares the "
         "classes' own embeddings; point at a clip to see which it is.</figcaption></figure>"
@@ -69,13 +69,13 @@ def _panel(found: ClipMap, panel: MapPanel, said: Sequence[tuple[str, str]]) -> 
         marks.append(_mark(label, x, y, is_seen, told))
     if panel.class_points is not None:
         for label, (x, y) in enumerate(_placed(panel.class_points, every).tolist()):
-            told = f"the class {classes[label][0]}"
+            tip = escape(f"the class {classes[label][0]}")
             marks.append(
                 f'<rect class="t-class" x="{x - 2.2:.1f}" y="{y - 2.2:.1f}" width="4.4" '
-                f'height="4.4" fill="var(--{HUES[label % len(HUES)]})" data-t-tip="{escape(told)}"/>'
+                f'height="4.4" fill="var(--{HUES[label % len(HUES)]})" data-t-tip="{tip}"/>'
             )
     return (
-        f'<div><h4>{escape(panel.title)}</h4><svg class="t-panel" viewBox="0 0 {SIDE:g} {SIDE:g}" '
+        f'<div><h3>{escape(panel.title)}</h3><svg class="t-panel" viewBox="0 0 {SIDE:g} {SIDE:g}" '
         f'role="img" aria-label="Map of clips: {escape(panel.title)}">{"".join(marks)}</svg></div>'
     )
 
@@ -89,7 +89,7 @@ def _placed(
     return MARGIN + (SIDE - 2 * MARGIN) * (points - low) / span
 
 
-def _mark(number: int, x: float, y: float, is_seen: bool, told: str) -> str:
+def _mark(number: int, x: float, y: float, is_seen: bool, told: str = "") -> str:
     """Returns a point: a dot for a clip of a seen class, a triangle for one of an unseen one."""
     look = f'fill="var(--{HUES[number % len(HUES)]})"'
     tip = f' data-t-tip="{escape(told)}"' if told else ""

@@ -125,7 +125,7 @@ def figure_html(figure: PageFigure) -> str:
     narrow = f'<div class="t-narrow">{figure.narrow}</div>' if figure.narrow else ""
     only = "" if figure.narrow else " t-only"
     return (
-        f'<figure><h3>{escape(figure.title)}</h3><div class="t-wide{only}">{figure.wide}</div>'
+        f'<figure><h2>{escape(figure.title)}</h2><div class="t-wide{only}">{figure.wide}</div>'
         f"{narrow}<figcaption>{escape(figure.caption)}</figcaption></figure>"
     )
 
@@ -137,7 +137,7 @@ def _cells(row: ResultRow) -> Sequence[Cell]:
         *(_score(score) for score in scores),
         _score(row.area, 1.0, 3),
         _score(row.calibration),
-        number_cell(row.seeds, str(row.seeds)),
+        number_cell(float(row.seeds), str(row.seeds)),
     )
 
 

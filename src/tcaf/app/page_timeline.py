@@ -81,7 +81,7 @@ def stretches_html(spans: Sequence[Span], captions: str) -> str:
     code = base64.b64encode(captions.encode()).decode()
     return (
         f'<div data-t-captions="data:text/vtt;base64,{code}"><h3>Stretches</h3>'
-        f'{_timed([_spans(spans, length_s)], length_s, has_range=False)}'
+        f"{_timed([_spans(spans, length_s)], length_s, has_range=False)}"
         f'<ol class="t-stretches">{rows}</ol></div>'
     )
 
@@ -95,7 +95,7 @@ def _timed(rows: Sequence[str], length_s: float, has_range: bool = True) -> str:
     return (
         f'<div class="t-time" data-t-length="{length_s:.3f}"><div class="t-rows" data-t-seekable>'
         f'{"".join(rows)}<span class="t-head" aria-hidden="true"></span></div>{_axis(length_s)}'
-        f'{slider if has_range else ""}</div>'
+        f"{slider if has_range else ''}</div>"
     )
 
 
@@ -171,8 +171,10 @@ def _attention(attention: ClipAttention | None, length_s: float) -> str:
     even = HEIGHT * (1 - 1 / top)
     lines = [f'<line class="t-even" x1="0" x2="1000" y1="{even:.1f}" y2="{even:.1f}"/>']
     for name, times, looks, step_s in used:
-        steps = np.append(times, times[-1] + step_s) if step_s is not None else np.linspace(
-            0, length_s, len(times) + 1
+        steps = (
+            np.append(times, times[-1] + step_s)
+            if step_s is not None
+            else np.linspace(0, length_s, len(times) + 1)
         )
         across = np.repeat(steps / length_s * 1000, 2)[1:-1]
         down = np.repeat(HEIGHT * (1 - looks * num_tokens / top), 2)
@@ -216,7 +218,7 @@ def _said(span: Span) -> str:
 
 
 def _axis(length_s: float) -> str:
-    step_s = next((s for s in STEPS_S if length_s / s <= MARKS), length_s / MARKS)
+    step_s = float(next((s for s in STEPS_S if length_s / s <= MARKS), length_s / MARKS))
     marks = np.arange(0, length_s + 1e-9, step_s)
     told = "".join(
         f'<span style="left:{100 * mark / length_s:.2f}%">{_clock(float(mark), step_s)}</span>'
@@ -230,4 +232,3 @@ def _clock(seconds: float, step_s: float) -> str:
     if step_s < 1:
         return f"{seconds:.1f} s"
     return f"{seconds:.0f} s" if seconds < 60 and step_s < 60 else describe_time(seconds)
-

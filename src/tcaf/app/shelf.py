@@ -144,8 +144,9 @@ class Shelf:
 
     def _oldest(self, own: dict[str, Placed]) -> list[Placed]:
         """Takes out the clips that are too many, the oldest first; the newest stays."""
-        sizes = {token: each.path.stat().st_size for token, each in own.items()
-                 if each.path.exists()}
+        sizes = {
+            token: each.path.stat().st_size for token, each in own.items() if each.path.exists()
+        }
         gone = []
         for token in list(own)[:-1]:
             if sum(sizes.values()) <= self._room:

@@ -83,4 +83,6 @@ def app(
             note(each)
         engine.warm()
         with opened_page(engine, runs) as shown:
-            serve(shown, access, lambda url: print(f"the page is at {url} until Ctrl-C", flush=True))
+            serve(
+                shown, access, lambda url: print(f"the page is at {url} until Ctrl-C", flush=True)
+            )

@@ -262,7 +262,7 @@ def curve_figures(series: Sequence[Series], notes: list[str]) -> list[PageFigure
         return []
     figure = PageFigure.of(
         "curves",
-        lambda width: seen_unseencurve_figures(curves, width=width),
+        lambda width: seen_unseen_curves(curves, width=width),
         title="Seen-unseen curve",
         caption="Accuracy on seen over unseen classes for every gamma, mean over seeds; the dot is "
         "the gamma that validation chose. A ranking by area does not hang on it.",
@@ -283,7 +283,7 @@ def confusion_figures(one: Series, notes: list[str]) -> list[PageFigure]:
     names = [decided[0].classes.names[i] for i in decided[0].classes.unseen_ids]
     figure = PageFigure.of(
         "confusion",
-        lambda width: unseenconfusion_figures(counts, names, width=width),
+        lambda width: unseen_confusion(counts, names, width=width),
         title="Confusion of unseen classes",
         caption=f"Test clips of unseen classes by the nearest unseen class, {one.name}: "
         "percent of the row.",
@@ -321,7 +321,7 @@ def _training(detail: Detail) -> PageFigure:
     chosen = (detail.run.result or {})["choice"]["epoch"]
     return PageFigure.of(
         "training",
-        lambda width: trainingcurve_figures(records, chosen_epoch=chosen, width=width),
+        lambda width: training_curves(records, chosen_epoch=chosen, width=width),
         title="Training",
         caption=f"Losses, validation scores and learning rate of {detail.name}; the line marks "
         "what validation chose: an epoch or, of a closed form, the regularisers.",
