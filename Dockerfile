@@ -10,7 +10,7 @@ COPY src src
 
 # torch without CUDA, which PyPI does not have for Linux; everything else as tests and results had it.
 RUN pip install --index-url https://download.pytorch.org/whl/cpu torch==2.13.0
-RUN pip install -c constraints.txt '.[video,text,app]'
+RUN pip install -c constraints.txt '.[video,text,serve]'
 
 # What a first answer would look for: all of it is in the packages, nothing is fetched.
 RUN python -c "from tcaf import open_classifier; open_classifier('imagenet').set_classes(['a dog'])"

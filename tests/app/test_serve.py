@@ -232,7 +232,7 @@ def test_the_steps_of_the_container_work(tmp_path):
         words = shlex.split(step)
         if words[:2] == ["pip", "install"] and words[-1].startswith("."):
             extras = re.fullmatch(r"\.\[([\w,]+)\]", words[-1])[1].split(",")
-            assert set(extras) == {"video", "text", "app"}
+            assert set(extras) == {"video", "text", "serve"}
             install = ["pip", "install", "--no-deps", "--no-build-isolation", "--quiet", "."]
         elif words[0] == "python":
             warm = words
