@@ -4,8 +4,6 @@ import functools
 import json
 import threading
 
-import httpx
-import numpy as np
 import pytest
 
 from moody import MOODY
@@ -284,9 +282,9 @@ def test_a_question_that_never_ends_is_ended(serving):
     )
 
     async def receive():
-        if waited:
-            return waited.pop()
-        await asyncio.sleep(60)
+        if not waited:
+            await asyncio.sleep(60)
+        return waited.pop()
 
     async def send(message):
         sent.append(message)

@@ -226,12 +226,12 @@ def serve(app: Application, access: Access, say: Callable[[str], None]) -> None:
         say: is given the address once somebody listens there.
 
     Raises:
-        TCAFError: the address cannot be had, or the extra `app` is not installed.
+        TCAFError: the address cannot be had, or the extra `serve` is not installed.
     """
     try:
         import uvicorn
     except ImportError:
-        raise missing_app("uvicorn") from None
+        raise missing_serve("uvicorn") from None
     listening = access.listen()
     # Long answers are interrupted by whoever stops the server.
     config = uvicorn.Config(
@@ -255,3 +255,8 @@ def _no_partings(record: logging.LogRecord) -> bool:
 def missing_app(package: str) -> MissingExtraError:
     """Returns the error for a package that the extra `app` would have brought."""
     return MissingExtraError(f"{package} is not installed; pip install 'tcaf[app]'")
+
+
+def missing_serve(package: str) -> MissingExtraError:
+    """Returns the error for a package that the extra `serve` would have brought."""
+    return MissingExtraError(f"{package} is not installed; pip install 'tcaf[serve]'")

@@ -22,9 +22,10 @@ from tcaf.app.refusals import RefusedError
 Elsewhere = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Works in another thread."""
 
-INSTRUCTIONS = """Names what a video or sound clip shows, by sight and sound, among class names that
-you choose freely. Probabilities are among these names alone: add a name for everything that the clip
-might plausibly show. Ask again with other names by the `key` of the clip; nothing is decoded anew."""
+INSTRUCTIONS = """Names what a video or sound clip shows, by sight and sound, among class names
+that you choose freely. Probabilities are among these names alone: add a name for everything that
+the clip might plausibly show. Ask again with other names by the `key` of the clip; nothing is
+decoded anew."""
 
 
 @dataclass(frozen=True)

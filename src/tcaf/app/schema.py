@@ -5,7 +5,7 @@ Owns nothing of what they mean: an answer has the fields of `tcaf predict --json
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from tcaf.data.features import Modality
 
@@ -50,6 +50,13 @@ Every = Annotated[
         description="Seconds: also answer each stretch of so many, as `spans`; neighbours with the "
         "same answer are joined.",
     ),
+]
+# A form has no null: what is left out is not there.
+FormAbstain = Annotated[
+    Abstain, WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1})
+]
+FormEvery = Annotated[
+    Every, WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 86_400})
 ]
 Tokens = Annotated[
     list[list[float]],

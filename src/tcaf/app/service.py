@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tcaf.app import schema
 from tcaf.app.engine import Engine
 from tcaf.app.gate import PREFIX, Gate
-from tcaf.app.hosting import missing_app
+from tcaf.app.hosting import missing_serve
 from tcaf.app.mcp_tool import Elsewhere, mcp_server
 from tcaf.app.read_clips import ReadClip
 from tcaf.app.refusals import Kind, RefusedError, without_places
@@ -72,11 +72,11 @@ def require_app() -> None:
     """Says at once what would else be said when the service is made.
 
     Raises:
-        MissingExtraError: the extra `app` is not installed.
+        MissingExtraError: the extra `serve` is not installed.
     """
     for package, name in {"fastapi": "FastAPI", "python_multipart": "python-multipart"}.items():
         if importlib.util.find_spec(package) is None:
-            raise missing_app(name)
+            raise missing_serve(name)
 
 
 def create_app(engine: Engine, *, token: str = "") -> "FastAPI":
@@ -87,7 +87,7 @@ def create_app(engine: Engine, *, token: str = "") -> "FastAPI":
         token: that questions have to come with, as `Authorization: Bearer TOKEN`; empty for none.
 
     Raises:
-        MissingExtraError: the extra `app` is not installed.
+        MissingExtraError: the extra `serve` is not installed.
     """
     require_app()
     from fastapi import FastAPI
@@ -234,8 +234,8 @@ def _add_questions(app: "FastAPI", engine: Engine, elsewhere: Elsewhere) -> None
         top_k: Annotated[schema.TopK, Form()] = 5,
         seen_bias: Annotated[schema.SeenBias, Form()] = 0.0,
         why: Annotated[schema.Why, Form()] = False,
-        abstain: Annotated[schema.Abstain, Form()] = None,
-        every: Annotated[schema.Every, Form()] = None,
+        abstain: Annotated[schema.FormAbstain, Form()] = None,
+        every: Annotated[schema.FormEvery, Form()] = None,
     ) -> Any:
         """Answers for a file."""
         _check_known(request.query_params, ())

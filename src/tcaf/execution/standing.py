@@ -31,6 +31,10 @@ from tcaf.execution.processes import (
 )
 
 
+CLOSING_S = 5.0
+"""Seconds that closing waits for others, at most."""
+
+
 class NoneFreeError(TCAFError):
     """No process has become free in time."""
 
@@ -132,7 +136,10 @@ class StandingProcesses(Generic[Task, Answer]):
             self._slots.release()
 
     def close(self) -> None:
-        """Ends all processes; whoever waits for one gets an error."""
+        """Ends all processes; whoever waits for one gets an error.
+
+        Waits a little for those who have one in hand to hear of it.
+        """
         with self._lock:
             self._is_closed = True
             idle, self._idle = self._idle, []
@@ -142,6 +149,13 @@ class StandingProcesses(Generic[Task, Answer]):
         for worker in idle:
             worker.process.kill()
             worker.dismiss()
+        until = time.monotonic() + CLOSING_S
+        got = [
+            self._slots.acquire(timeout=max(until - time.monotonic(), 0.0))
+            for _ in range(self.workers)
+        ]
+        for _ in filter(None, got):
+            self._slots.release()
 
     def _given(self, job: Job[Task]) -> Worker[Task]:
         """Returns a process that has the job: one that waits, or else a new one."""
