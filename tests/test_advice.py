@@ -35,7 +35,9 @@ FILES = ("prepare videos", "predict")
 # Under which commands a function's messages appear: what they advise exists for all of these.
 UNDER = {
     "answers.clips.choose_classes": ("predict",),
+    "app.hosting.Access": ("app",),
     "commands.about": ("doctor",),
+    "commands.serve.serve": ("serve",),
     "commands.entry": ("train",),
     "answers.recordings": ("predict",),
     "answers.watch": ("predict",),
@@ -51,6 +53,7 @@ UNDER = {
     "execution.devices.pick_device": RUNS,
     "execution.processes.events": FILES,
     "execution.ranks.joined": ("train",),
+    "execution.standing": ("app", "serve"),
     "systems.anchored.raw_model": RUNS,
     "systems.textlda_fit.TextLDAFit.solve": RUNS,
     "commands.reproduce.reproduce": ("reproduce",),
