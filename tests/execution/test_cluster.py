@@ -203,7 +203,7 @@ class TestReal:
 
     def test_runs_are_those_of_this_machine(self, place, tiny_store, tmp_path):
         """Weights and scores, byte for byte; moments come, and a run that fails is kept."""
-        options = {"training": {"epochs": 1}}
+        options = {"training": {"epochs": 1, "batches_per_epoch": 3}}
         outcomes, news = {}, []
         for name, how in (("here", {}), ("there", {"place": place})):
             how_planned = {"config": [], "seeds": [0], "runs": tmp_path / name}

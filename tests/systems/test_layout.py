@@ -57,11 +57,8 @@ def test_every_place_is_gathered_once_and_comes_back(lens, pattern, token, whole
     plan = made.plan(pattern, queries, heads)
     assert made.plan(pattern, queries, heads) is plan
     num = sum(int(made.lens[group].sum()) for group in queries)
-    kinds = {True: (3, 3), False: (1, 2)}[plan.joined]
-    sources = [
-        torch.arange(count * heads * kind)
-        for count, kind in zip((num, made.num_rows), kinds, strict=True)
-    ]
+    for_query, for_key = (3, 3) if plan.joined else (1, 2)
+    sources = torch.arange(num * heads * for_query), torch.arange(made.num_rows * heads * for_key)
     gathered = sources[0][plan.query_from], sources[1][plan.key_from]
     if plan.joined:
         back = torch.cat(gathered)[plan.joined_row_from]

@@ -65,6 +65,7 @@ class ZeroShotClassifier(Classifier):
         trained: the model.
         gamma: added to the distance of seen classes; 0 where the model holds none.
         temperature: of probabilities, or None.
+        text_settings: where class text comes from, for each text space.
         notes: what somebody who reads the answers should know, in words.
 
     Raises:
@@ -105,8 +106,9 @@ class ZeroShotClassifier(Classifier):
         own = trained.class_text.by_name(trained.classes.names)
         known = {space: {**(text or {}).get(space, {}), **own[space]} for space in own}
         settings = system.text_settings(self.experiment)
+        self.text_settings = {space: resolved(s, trained.spec) for space, s in settings.items()}
         self._text = RunClasses(
-            {space: resolved(each, trained.spec) for space, each in settings.items()},
+            self.text_settings,
             known,
             store,
             no_store,
@@ -171,6 +173,7 @@ class ZeroShotClassifier(Classifier):
     ) -> None:
         """Sets the candidate classes: see `Classifier.set_classes`."""
         found = self._text.embed(names, phrases)
+        self._class_text = found.text
         text = found.text.to(self.device).model_input
         self._candidates = text
         self._class_embedding = self.model.embed_text(text).class_embedding
@@ -182,6 +185,24 @@ class ZeroShotClassifier(Classifier):
     def classes(self) -> tuple[str, ...]:
         """The candidates; everything that is by class has their order."""
         return self._classes
+
+    @property
+    def class_text(self) -> ClassText:
+        """The text embeddings of the candidates."""
+        return self._class_text
+
+    @property
+    def class_embedding(self) -> Float[Tensor, "num_classes joint_dim"]:
+        """The candidates in the joint space, on the model's device."""
+        return self._class_embedding
+
+    def embed_names(self, names: Sequence[str]) -> ClassText:
+        """Returns the text embeddings of names, made as those of candidates; these stay.
+
+        Raises:
+            TCAFError: see `Classifier.set_classes`.
+        """
+        return self._text.embed(names).text
 
     @property
     def seen_columns(self) -> Sequence[int]:

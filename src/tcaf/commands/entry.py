@@ -109,6 +109,16 @@ COMMANDS: dict[tuple[str, ...], Command] = {
         "predict:predict",
         ("run", "clips"),
     ),
+    ("app",): Command(
+        "Opens a page in which a person drops a clip, names classes, and sees what it shows.",
+        "app:app",
+        ("model",),
+    ),
+    ("serve",): Command(
+        "Answers over HTTP what clips that are sent show, for programs and assistants.",
+        "serve:serve",
+        ("model",),
+    ),
     ("reproduce",): Command(
         "Reproduces a table of the paper on the clips of a store, over several seeds.",
         "reproduce:reproduce",
@@ -140,6 +150,16 @@ COMMANDS: dict[tuple[str, ...], Command] = {
         "Makes a store of what a run makes of its clips, for other systems to be trained on.",
         "store:store_embed",
         ("run",),
+    ),
+    ("export",): Command(
+        "Writes a model as ONNX, or for torch.export, with all that an answer needs beside it.",
+        "export:export",
+        ("model", "out"),
+    ),
+    ("push",): Command(
+        "Puts a model or a store on the Hugging Face Hub, with a card, as one commit.",
+        "push:push",
+        ("what", "name"),
     ),
     ("models",): Command(
         "Lists the ready models, which name what clips show before anything is trained.",

@@ -113,6 +113,30 @@ def print_parquet(value: dict[str, Any]) -> None:
     print_line(f"{value['path']}: {files} Parquet files, {size:,.1f} MiB")
 
 
+def print_export(value: dict[str, Any]) -> None:
+    """Prints what `tcaf export` wrote."""
+    (model, size), *others = value["files"].items()
+    if model != value["model"]:  # a vocabulary comes first
+        (model, size) = value["model"], value["files"][value["model"]]
+        others = [each for each in value["files"].items() if each[0] != model]
+    beside = ", ".join(name for name, _ in others)
+    print_line(f"{value['path']}: {value['system']}, {size / 2**20:,.1f} MiB; beside it {beside}")
+    for text in value["notes"]:
+        print_line(f"note: {text}")
+    if value["page"]:
+        print_line(f"next: python -m http.server --directory {value['page']}")
+
+
+def print_pushed(value: dict[str, Any]) -> None:
+    """Prints what `tcaf push` made, and how it is opened."""
+    files = value["files"]
+    size = sum(files.values()) / 2**20
+    where = value["path"] or value["name"]
+    print_line(f"{where}: a {value['kind']} of {len(files)} files, {size:,.1f} MiB")
+    if value["address"]:
+        print_line(f"opened by: {value['address']}")
+
+
 def print_imported(value: dict[str, Any], out: Path) -> None:
     """Prints what `tcaf import-checkpoint` made and how to go on."""
     print_line(f"{value['path']}: {value['weights']:,} weights")

@@ -6,7 +6,7 @@ true of the whole, class text embeddings lie beside it. The way back gives an eq
 the same shards. float16 stays float16: Parquet knows it since format 2.10 (2023).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -20,7 +20,12 @@ import pyarrow.parquet as pq
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.data.shards import LABELS, Dtype, Manifest, StoreContent, is_schema, shard_schema
 from tcaf.data.splits import Split
-from tcaf.data.store import FeatureStore, read_text_embeddings, write_text_embeddings
+from tcaf.data.store import (
+    PARQUET_SIDECAR,
+    FeatureStore,
+    read_text_embeddings,
+    write_text_embeddings,
+)
 from tcaf.data.writer import new_store
 from tcaf.errors import TCAFError, one_line
 from tcaf.files.atomic import (
@@ -31,21 +36,26 @@ from tcaf.files.atomic import (
     read_json,
     write_json,
 )
-from tcaf.files.digests import file_sha256
+from tcaf.files.digests import cache_folder, file_sha256
 from tcaf.files.remote import local_path
 from tcaf.files.sealed import check_json, seal_json
 from tcaf.progress import Track, silent
 
 FORMAT = "tcaf-parquet"
 VERSION = 1
-SIDECAR = "tcaf.json"
+SIDECAR = PARQUET_SIDECAR
 
 _ROW_GROUP = 1000
 """Most clips in a row group, which is what a reader holds in memory."""
 
 
 def to_parquet(
-    store_path: Path, out: Path, *, overwrite: bool = False, track: Track = silent
+    store_path: Path,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    origin: Mapping[str, Any] | None = None,
+    track: Track = silent,
 ) -> None:
     """Writes a store as Parquet files that other tools and the Hugging Face Hub read.
 
@@ -53,6 +63,7 @@ def to_parquet(
         store_path: a feature store, or its address.
         out: folder to make.
         overwrite: replace such a folder that is there already.
+        origin: what is to be said of where the clips come from; by default what the store says.
         track: shows progress.
 
     Raises:
@@ -74,6 +85,7 @@ def to_parquet(
         for name in store.text_names:
             write_text_embeddings(folder, name, store.text(name))
         content = {**asdict(manifest), "shards": files}
+        content |= {} if origin is None else {"source": dict(origin)}
         sealed = seal_json({"format": FORMAT, "version": VERSION, **content})
         write_json(folder / SIDECAR, sealed)
 
@@ -124,6 +136,18 @@ def from_parquet(
         for text in sorted(folder.glob("text/*.safetensors")):
             writer.add_text(text.stem, read_text_embeddings(text))
     return FeatureStore.open(out)
+
+
+def unpacked(folder: Path) -> Path:
+    """Returns the store of a Parquet folder, made in the cache when it is first asked for.
+
+    Raises:
+        TCAFError: see `from_parquet`.
+    """
+    place = cache_folder() / "parquet" / file_sha256(folder / SIDECAR)[:24]
+    if not (place / "store.json").is_file():
+        from_parquet(folder, place)
+    return place
 
 
 def _read_sidecar(folder: Path) -> dict[str, Any]:

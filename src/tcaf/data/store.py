@@ -10,6 +10,7 @@ first look reads every byte, later ones none.
 """
 
 import hashlib
+import importlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -36,6 +37,9 @@ from tcaf.progress import Track, silent
 CACHE_PREFIX = "cache-"
 """How the names of text embeddings begin that were computed here, not given with the clips."""
 
+PARQUET_SIDECAR = "tcaf.json"
+"""What a folder of Parquet files has where a store has its manifest."""
+
 
 class FeatureStore:
     """A prepared set of clips, opened without reading any token.
@@ -56,11 +60,16 @@ class FeatureStore:
     def open(cls, path: str | Path) -> "FeatureStore":
         """Opens the store in a folder, or at an address, of which it is fetched (`local_path`).
 
+        A folder of Parquet files that `to_parquet` wrote is turned into a store in the cache.
+
         Raises:
             TCAFError: no store there, another version, or a shard is missing, cut short or foreign;
                 or it cannot be fetched.
         """
         folder = local_path(path)
+        if (folder / PARQUET_SIDECAR).is_file():
+            # Which imports this module.
+            folder = importlib.import_module("tcaf.data.parquet").unpacked(folder)
         manifest = Manifest.read(folder)
         schema = shard_schema(manifest.spec, manifest.dtype)
         return cls(

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -102,6 +103,20 @@ def local_path(named: str | Path, bar: Bar = terminal_bar) -> Path:
     with _locked(place):
         _update(url, filesystem, place, files, bar)
     return target
+
+
+def as_named(path: Path) -> str:
+    """Returns what people call a file: its address if it was fetched from one, else its path."""
+    folder = cache_folder() / "remote"
+    if not path.is_relative_to(folder):
+        return str(path)
+    key, _, *inside = path.relative_to(folder).parts
+    return "/".join([_address(folder / key), *inside])
+
+
+@lru_cache
+def _address(place: Path) -> str:
+    return str(parse_json((place / "fetched.json").read_bytes())["url"])
 
 
 def _name(url: str) -> str:

@@ -65,7 +65,7 @@ class Block(nn.Module):
         """
         # Of several ranks all take part in the statistics, and count the rows of all.
         if not (self.training and isinstance(self.norm, RankBatchNorm)):
-            if not len(rows):
+            if not rows.shape[0]:  # and not its length, a constant to a trace
                 # A batch in which no clip has this modality has nothing to take statistics of.
                 return rows.new_zeros(0, self.linear.out_features)
             if self.training and len(rows) == 1:

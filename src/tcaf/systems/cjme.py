@@ -16,6 +16,7 @@ y marks the modality that is surer of its class (`attention_target`). A clip is 
 classes by one of its modalities, the one with more weight.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,7 +26,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
-from tcaf.data.features import MODALITIES
+from tcaf.data.features import MODALITIES, Modality
 from tcaf.settings.experiment import Experiment
 from tcaf.settings.validation import Count, Fraction, settings
 from tcaf.systems.averaging import AveragingModel, TripletConfig
@@ -108,7 +109,10 @@ class CJME(AveragingModel):
             TCAFError: features of other dimensions than the model's, or a training batch too small
                 for batch norm.
         """
-        means = self.means(batch)
+        return self.of_means(self.means(batch))
+
+    def of_means(self, means: Mapping[Modality, Float[Tensor, "batch _"]]) -> CJMEOutput:
+        """Does what `forward` does, with the scaled mean tokens of clips by modality."""
         # The embedders come first: their batch norms refuse a single clip in words.
         embeddings = {m: self.embedders[m](mean) for m, mean in means.items()}
         weight = self.modality_attention(torch.cat(list(means.values()), dim=1))

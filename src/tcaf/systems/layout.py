@@ -234,12 +234,16 @@ class _Planner:
             key_from = key_from + (key_from // (2 * heads) + 1) * heads
         padding = np.flatnonzero(~query_real)
         return AttentionPlan(
-            buckets,
-            self.joined,
-            heads,
-            *map(self._tensor, (query_from, key_from, query_place, row_from, key_row_from)),
-            self._tensor(padding) if len(padding) else None,
-            self.num_scores,
+            buckets=buckets,
+            joined=self.joined,
+            num_heads=heads,
+            query_from=self._tensor(query_from),
+            key_from=self._tensor(key_from),
+            query_place=self._tensor(query_place),
+            row_from=self._tensor(row_from),
+            key_row_from=self._tensor(key_row_from),
+            padding=self._tensor(padding) if len(padding) else None,
+            num_scores=self.num_scores,
         )
 
     def _tensor(self, array: np.ndarray) -> Tensor:
@@ -284,7 +288,7 @@ class _Planner:
             first, self.num_queries = self.num_queries, self.num_queries + rows.size * self.heads
             self.num_scores += rows.size * self.heads * (stop - start)
             keys = real[:, start:stop]
-            lonely = ~keys.any(axis=1, keepdims=True)
+            lonely = (keys.sum(axis=1) == 0)[:, None]
             hidden = ~keys & ~lonely
             yield Block(
                 first,
