@@ -16,6 +16,7 @@ from tcaf.data.batches import LoadedClips
 from tcaf.data.features import FeatureSpec, VideoFeatures
 from tcaf.data.store import FeatureStore
 from tcaf.data.windows import Windows
+from tcaf.evaluation import parts
 from tcaf.execution import ranks
 from tcaf.settings.experiment import Experiment
 from tcaf.settings.fidelity import Fidelity
@@ -70,17 +71,21 @@ def weights(model):
     return {name: tensor.tolist() for name, tensor in model.state_dict().items()}
 
 
+def distances(model, part, windows):
+    """The distances of clips from classes, which unlike weights hang on no sign of an axis."""
+    return parts.distances(model, part, windows).tolist()
+
+
 def steps(store, made):
     """The losses of three steps, a step an epoch, the weights then, and which have averages."""
     spaces = find_system(made.system).spaces
     protocol = TwoStages(made, store, dict.fromkeys(spaces, store.text("attributes")))
     stage = protocol.new_stage(1)
     losses = [stage.run_epoch(epoch, RATE) for epoch in (1, 2, 3)]
-    return {
-        "losses": losses,
-        "weights": weights(stage.model),
-        "state": sorted(stage.state()),
-    }
+    found = {"weights": weights(stage.model), "state": sorted(stage.state())}
+    if protocol.system.fit is not None:
+        found["distances"] = distances(stage.model, protocol.validation, protocol.windows)
+    return {"losses": losses, **found}
 
 
 def own_system():

@@ -47,6 +47,7 @@ UNDER = {
     "export.bundle": ("export",),
     "export.page": ("export",),
     "evaluation.conformal": ("predict", "evaluate"),
+    "execution.cluster.check_cluster": (*FILES, "reproduce"),
     "execution.devices.pick_device": RUNS,
     "execution.processes.events": FILES,
     "execution.ranks.joined": ("train",),

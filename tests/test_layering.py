@@ -20,11 +20,13 @@ ROOMS = {
         *("urls", "atomic", "digests", "sealed", "safe_pickle", "csv_tables"),
         *("transfers", "remote"),
     ),
-    "execution": (*("ranks", "devices", "memory", "outcomes", "worker", "processes", "cluster"),),
+    "execution": (
+        *("ranks", "devices", "memory", "outcomes", "worker", "processes", "standing", "cluster"),
+    ),
     "data": (
         *("features", "classes", "splits", "random_partitions", "shards", "store", "writer"),
         "parquet",
-        *("packed", "windows", "sampler", "batches"),
+        *("packed", "windows", "sampler", "resident", "batches"),
     ),
     "pretrained": (
         *("fetch", "weights", "hub", "model_folder", "aligned_model", "sentence_model"),
@@ -41,7 +43,8 @@ ROOMS = {
         *("extractor", "stretches", "corpus"),
     ),
     "systems": (
-        *("over_ranks", "losses", "optimisers", "stages", "interface", "blocks"),
+        *("over_ranks", "losses", "optimisers", "stages", "interface", "blocks", "gram"),
+        "layout",
         *("attention", "attention_map", "joint_space", "tcaf", "attention_fusion", "perceiver"),
         "tcaf_cosine",
         *("averaging", "cjme", "avgzslnet", "avca", "clipclap", "ridge"),
@@ -52,7 +55,7 @@ ROOMS = {
     "sources": (
         *("id_parts", "tfrecord", "youtube8m", "audioset", "official_lists", "official"),
         *("media_files", "annotations", "published", "found_files", "labels", "partition"),
-        *("benchmark_videos", "outcome", "videos"),
+        *("benchmark_videos", "outcome", "videos", "photographs"),
         *("world", "scenes", "rendered", "hidden", "synthetic"),
     ),
     "evaluation": (
@@ -66,6 +69,7 @@ ROOMS = {
     "answers": (
         *(
             "files",
+            "readers",
             "several_backbones",
             "evidence",
             "ranking",
@@ -84,9 +88,15 @@ ROOMS = {
     ),
     "reports": (
         *("theme", "answer_timeline", "recording_timeline", "captions"),
-        *("results", "partitions", "transductive", "projection", "plots"),
+        *("answer_rows", "results", "partitions", "transductive", "projection", "plots"),
         "reliability",
         *("embedding_map", "timelines", "contents", "detail", "report", "page"),
+    ),
+    "app": (
+        *("limits", "refusals", "kept", "waiting", "uploads", "provenance", "read_clips", "engine"),
+        *("hosting", "schema", "gate", "mcp_tool", "service", "shelf", "views"),
+        *("page_answer", "page_timeline", "page_table", "page_map", "page_names", "page_examples"),
+        *("page_desk", "page_theme", "page_parts", "page_clip", "page_many", "page_runs", "page"),
     ),
     "commands": (
         *("options", "printing", "lines", "terminal"),
@@ -94,6 +104,8 @@ ROOMS = {
             "prepare",
             "store",
             "train",
+            "app",
+            "serve",
             "recordings",
             "watching",
             "predict",
@@ -133,6 +145,13 @@ EXTRAS = (
     "fsspec",
     "s3fs",
     "aiohttp",
+    "fastapi",
+    "starlette",
+    "uvicorn",
+    "anyio",
+    "python_multipart",
+    "mcp",
+    "gradio",
 )
 
 ROOT = Path(tcaf.__file__).parent

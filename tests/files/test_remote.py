@@ -104,6 +104,14 @@ def test_what_has_changed_is_fetched_and_what_has_gone_goes(bucket, cache, monke
     assert not (folder / "a").exists()
 
 
+def test_what_was_fetched_is_called_by_its_address(bucket):
+    folder = local_path("memory://bucket/world")
+    assert remote.as_named(folder / "a" / "b c.mp4") == "memory://bucket/world/a/b c.mp4"
+    film = local_path("memory://bucket/world/a/b c.mp4")
+    assert remote.as_named(film) == "memory://bucket/world/a/b c.mp4"
+    assert remote.as_named(Path("a/b.mp4")) == "a/b.mp4"
+
+
 def test_a_single_file(bucket):
     film = local_path("memory://bucket/world/a/b c.mp4")
     assert film.name == "b c.mp4"

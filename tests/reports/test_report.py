@@ -17,7 +17,7 @@ from tcaf.files.atomic import write_json
 from tcaf.reports.contents import PageFigure
 from tcaf.reports.detail import Detail
 from tcaf.reports.page import render_page
-from tcaf.reports.report import _curves, build_report, find_runs, group
+from tcaf.reports.report import build_report, curve_figures, find_runs, group
 from tcaf.training.run import Run, result_json, train
 
 pytest.importorskip("matplotlib")
@@ -149,7 +149,7 @@ def test_a_series_of_one_half_has_no_curve_among_the_others(folder, tmp_path):
     half = half_of(folder / "ridge", tmp_path / "ridge", "seen")
     series = group([Run(folder / "tcaf_0"), Run(half)])
     notes = []
-    (figure,) = _curves(series, notes)
+    (figure,) = curve_figures(series, notes)
     assert "TCaF, area" in figure.wide
     assert "Ridge, area" not in figure.wide
     assert notes == ["Ridge has no seen-unseen curve: no test clip is of unseen classes."]

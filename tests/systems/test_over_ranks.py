@@ -143,12 +143,10 @@ def test_the_same_losses(both, case):
 
 @slow
 @pytest.mark.parametrize("system", ["ridge", "textlda"])
-def test_the_same_weights_of_a_fit(both, system):
-    alone, together = (found[system]["weights"] for found in both)
-    for name, weight in alone.items():
-        torch.testing.assert_close(
-            torch.tensor(together[name]), torch.tensor(weight), atol=1e-7, rtol=1e-6, msg=name
-        )
+def test_a_fit_answers_the_same(both, system):
+    alone, together = (torch.tensor(found[system]["distances"]) for found in both)
+    assert alone.std() > 0.1
+    torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-6)
 
 
 @slow

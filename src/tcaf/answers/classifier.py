@@ -18,9 +18,8 @@ from tcaf.answers.evidence import nearest
 from tcaf.answers.interface import Classifier, Surroundings
 from tcaf.answers.ranking import Scores
 from tcaf.answers.ready import READY, is_ready, open_ready
-from tcaf.data.batches import Clips, FeatureBatch, LoadedClips, load_batch
+from tcaf.data.batches import Clips, FeatureBatch, LoadedClips, in_reads, load_batch
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
-from tcaf.data.sampler import in_order
 from tcaf.errors import TCAFError, did_you_mean
 from tcaf.evaluation.conformal import answer_sets, strangeness
 from tcaf.evaluation.temperature import calibrated, probabilities
@@ -287,7 +286,7 @@ class ZeroShotClassifier(Classifier):
         only: Modality | None = None,
     ) -> Float[Tensor, "clips num_classes"]:
         found = [torch.zeros(0, len(class_embedding))]
-        for some in in_order(rows, self.experiment.evaluation.batch_size):
+        for some in in_reads(clips, rows, self.windows, self.experiment.evaluation.batch_size):
             batch = load_batch(clips, some, self.windows).to(self.device)
             batch = batch if only is None else batch.only(only)
             found.append(self.model.scores(batch, class_embedding).cpu())
@@ -299,7 +298,7 @@ class ZeroShotClassifier(Classifier):
     ) -> Float[Tensor, "clips num_classes"]:
         batches = (
             load_batch(clips, some, self.windows).to(self.device)
-            for some in in_order(rows, self.experiment.evaluation.batch_size)
+            for some in in_reads(clips, rows, self.windows, self.experiment.evaluation.batch_size)
         )
         found = distances_together(
             self.model,

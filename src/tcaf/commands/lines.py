@@ -1,8 +1,8 @@
 """Answers line by line, for programs: CSV and JSON, each line as soon as it is there.
 
-Owns the columns of CSV for clips; those of recordings are `reports.captions`. Each class holds on
-to the standard output, which a bar on the standard error takes over while it is drawn. Nothing
-waits in a buffer, so that no stop loses it.
+Which columns CSV has is `reports.answer_rows` and `reports.captions`. Each class here holds on to
+the standard output, which a bar on the standard error takes over while it is drawn. Nothing waits
+in a buffer, so that no stop loses it.
 """
 
 import csv
@@ -12,6 +12,7 @@ from typing import Any
 
 from tcaf.errors import in_unicode, printable
 from tcaf.files.atomic import json_line
+from tcaf.reports.answer_rows import columns, rows
 
 
 class JsonLines:
@@ -53,15 +54,8 @@ class AnswersCsv:
     Names are as they are, for other programs to read; on a terminal they are made printable.
     """
 
-    COLUMNS = ("rank", "class", "probability", "distance", "seen")
-    SETS = ("in_set", "set_size")
-    REASONS = (
-        *("audio_distance", "audio_rank", "visual_distance", "visual_rank"),
-        *("nearest_training", "nearest_distance"),
-    )
-
     def __init__(self, *, sets: bool = False, reasons: bool = False) -> None:
-        self._more = (*(self.SETS if sets else ()), *(self.REASONS if reasons else ()))
+        self._columns = columns(sets, reasons)
         self._has_header = False
         self._file = sys.stdout
         self._writer = csv.writer(self._file, lineterminator="\n")
@@ -70,34 +64,14 @@ class AnswersCsv:
         """Prints the names of the columns, once."""
         if not self._has_header:
             self._has_header = True
-            self._writer.writerow(("file", *self.COLUMNS, *self._more))
+            self._writer.writerow(self._columns)
             self._file.flush()
 
     def print_clip(self, value: dict[str, Any]) -> None:
         """Prints `Ranking.to_json`; nothing waits in a buffer, so that no stop loses it."""
-        for answer in value["answers"]:
-            more = self._more_of(value, answer)
-            row = (
-                value["id"],
-                *(answer[column] for column in self.COLUMNS),
-                *(more[column] for column in self._more),
-            )
+        for row in rows(value, self._columns):
             self._writer.writerow([self._cell(c) if isinstance(c, str) else c for c in row])
         self._file.flush()
-
-    def _more_of(self, value: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
-        """Returns what was asked for beside the answers; None for a modality that is missing."""
-        found: dict[str, Any] = {}
-        if "set" in value:
-            found |= {"in_set": answer["class"] in value["set"], "set_size": len(value["set"])}
-        if "nearest_training" in value:
-            # A model that needs no training has no classes of one.
-            near = next(iter(value["nearest_training"]), {"class": None, "distance": None})
-            found |= {"nearest_training": near["class"], "nearest_distance": near["distance"]}
-            for modality in ("audio", "visual"):
-                alone = answer["alone"].get(modality, {})
-                found |= {f"{modality}_{what}": alone.get(what) for what in ("distance", "rank")}
-        return found
 
     def _cell(self, text: str) -> str:
         if self._file.isatty():

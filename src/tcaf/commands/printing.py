@@ -298,7 +298,7 @@ def print_answers(value: dict[str, Any]) -> None:
     # In a line for each of several clips there is no room for reasons.
     reasons = not several and bool(clips) and "nearest_training" in clips[0]
     with_sets = bool(clips) and "set" in clips[0]
-    columns = ["class", "probability", "distance", ""]
+    columns = ["class", "probability", "distance", "in training"]
     # Of a clip or a model with one of both there is nothing apart.
     apart = reasons and bool(clips[0]["answers"][0]["alone"])
     columns += ["sound alone", "picture alone"] if apart else []
@@ -382,7 +382,7 @@ class Recordings:
             value: of the recording.
             names: what kinds of spans without an answer are called.
         """
-        table = _table("from", "to", "class", "probability", "distance", "", "stretches")
+        table = _table("from", "to", "class", "probability", "distance", "in training", "stretches")
         table.columns[2].justify = "left"
         for span in self._spans:
             chance, distance = span["probability"], span["distance"]

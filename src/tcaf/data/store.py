@@ -278,15 +278,42 @@ class FeatureStore:
                 f"{lens[i]} {modality} tokens from {first[i]} on of row {rows[i]}, which has "
                 f"{whole[i]}"
             )
-        owner = np.searchsorted(self._starts, rows, side="right") - 1
-        cuts = zip(owner.tolist(), (rows - self._starts[owner]).tolist(), first, lens, strict=True)
         # The tokens of a clip lie together: views, whose bytes are copied once.
         views = [np.empty((0, self.spec.dim(modality)), self.dtype)]
-        for number, local, skipped, length in cuts:
-            shard = self._shards[number]
-            start = shard.offsets[modality][local] + skipped
+        for shard, start, length in self._spans(rows, modality, first, lens):
             views.append(shard.tokens[modality][start : start + length])
         return np.concatenate(views)
+
+    def expect(
+        self,
+        rows: Int[np.ndarray, " batch"],
+        modality: Modality,
+        first: Int[np.ndarray, " batch"],
+        lens: Int[np.ndarray, " batch"],
+    ) -> None:
+        """Lets the system read ahead what `gather` will be asked for; returns at once.
+
+        Of a store that is larger than the memory a clip is not there when it is asked for, and
+        each of its pages would be waited for. What is there costs some microseconds a clip.
+        """
+        for shard, start, length in self._spans(rows, modality, first, lens):
+            shard.expect(modality, start, length)
+
+    def _spans(
+        self,
+        rows: Int[np.ndarray, " batch"],
+        modality: Modality,
+        first: Int[np.ndarray, " batch"],
+        lens: Int[np.ndarray, " batch"],
+    ) -> Iterator[tuple[Shard, int, int]]:
+        """Yields the shard of each row, the first of its tokens there, and how many they are."""
+        owner = np.searchsorted(self._starts, rows, side="right") - 1
+        local = rows - self._starts[owner]
+        for number, row, skipped, length in zip(
+            owner.tolist(), local.tolist(), first.tolist(), lens.tolist(), strict=True
+        ):
+            shard = self._shards[number]
+            yield shard, int(shard.offsets[modality][row]) + skipped, length
 
     def summary(self) -> dict[str, Any]:
         """Returns what `tcaf inspect` prints: clips, classes, tokens, lengths, dims, splits."""

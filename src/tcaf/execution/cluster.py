@@ -49,6 +49,9 @@ _STORE_BYTES = 512 * 2**20
 _TOKEN = secrets.token_hex(32)
 """Without it nobody can talk to a cluster that this process has started."""
 
+_QUIET = {"RAY_DEDUP_LOGS_SKIP_REGEX": "."}
+"""Ray says on the standard output that a worker was lost, where our results go."""
+
 _SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 """Nothing is reported to Ray's makers, and no GPU is hidden from those that asked for none."""
 
@@ -68,7 +71,7 @@ def check_cluster(cluster: str) -> None:
         )
     hint = did_you_mean(cluster, (LOCAL, AUTO))
     raise TCAFError(
-        f"--cluster: expected local, auto, or HOST:PORT as `ray start --head` prints it, got "
+        "--cluster: expected local, auto, or HOST:PORT as Ray prints it where it starts, got "
         f"{cluster!r}{hint}"
     )
 
@@ -90,7 +93,7 @@ def joined(cluster: str) -> Iterator[Place]:
         yield HERE
         return
     before = {name: os.environ.get(name) for name in _SET_BY_RAY}
-    with _variables(_SETTINGS):
+    with _variables({**_SETTINGS, **_QUIET}):
         ray = _find_ray()
         with _local(ray) if cluster == LOCAL else _connected(ray, {"address": cluster}):
             yield _Cluster(ray, before)

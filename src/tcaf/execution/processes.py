@@ -148,7 +148,7 @@ HERE: Place = _Here()
 """This machine."""
 
 
-def _no_limit(task: Any) -> float:
+def no_limit(task: Any) -> float:
     """Lets a task take as long as it will."""
     return math.inf
 
@@ -164,7 +164,7 @@ def events(
     workers: int,
     *,
     watch: Watch[Task] = _ignore,
-    limit: Limit[Task] = _no_limit,
+    limit: Limit[Task] = no_limit,
     limit_bytes: float = math.inf,
     environment: Mapping[str, str] = MappingProxyType({}),
     fresh: bool = False,
@@ -306,7 +306,7 @@ class _Pool(Generic[Task, Answer]):
                 self._start_again(hand, replace(job, losses=job.losses + 1))
                 return
             message = Killed(message.reason, wants_memory=False)
-        if self.raises:
+        elif self.raises:
             _raise(message, hand.ready)
         if isinstance(message, Crash) and job.tries < self.tries:
             self._start_again(hand, replace(job, tries=job.tries + 1))

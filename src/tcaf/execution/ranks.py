@@ -8,6 +8,7 @@ Knows nothing of models; what is computed over the rows of all ranks is `systems
 """
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -101,7 +102,10 @@ def current() -> Rank:
 
 def speaks() -> bool:
     """Returns whether this process says things to the user: the first one, or who fails first."""
-    return _has_floor or started().index == 0
+    try:
+        return _has_floor or started().index == 0
+    except TCAFError:
+        return True  # of variables that make no rank, for one
 
 
 @contextmanager
@@ -124,6 +128,9 @@ def joined() -> Iterator[None]:
         barrier()
         _leave()
     except BaseException as error:
+        # torchrun ends what is left as soon as one has ended: nobody is to be cut off in speaking.
+        with suppress(ValueError):  # a thread may not
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if not _takes_floor(_group.store):
             raise EndedElsewhereError from None
         if _is_of_group(error):
@@ -141,15 +148,17 @@ def _meet(rank: Rank) -> _Group:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     import torch
     import torch.distributed as dist
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
 
     backend = "gloo"
     if torch.cuda.is_available() and dist.is_nccl_available():
         backend = "cpu:gloo,cuda:nccl"
     try:
-        store, index, count = next(dist.rendezvous("env://", timeout=MEETING))
+        store, index, count = next(rendezvous("env://", timeout=MEETING))
         dist.init_process_group(
             backend,
-            store=dist.PrefixStore("tcaf", store),
+            store=PrefixStore("tcaf", store),
             rank=index,
             world_size=count,
             timeout=PATIENCE,

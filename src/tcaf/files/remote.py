@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -104,6 +105,20 @@ def local_path(named: str | Path, bar: Bar = terminal_bar) -> Path:
     return target
 
 
+def as_named(path: Path) -> str:
+    """Returns what people call a file: its address if it was fetched from one, else its path."""
+    folder = cache_folder() / "remote"
+    if not path.is_relative_to(folder):
+        return str(path)
+    key, _, *inside = path.relative_to(folder).parts
+    return "/".join([_address(folder / key), *inside])
+
+
+@lru_cache
+def _address(place: Path) -> str:
+    return str(parse_json((place / "fetched.json").read_bytes())["url"])
+
+
 def _name(url: str) -> str:
     """Returns what a file or folder is called, without what an address has behind its path."""
     path = urlsplit(url).path
@@ -156,7 +171,8 @@ def _in_words(url: str) -> Iterator[None]:
             raise
         # Of web servers all that can be wrong is a file that is not found, at first sight.
         cause = error.__cause__ if isinstance(error, FileNotFoundError) else error
-        if cause is None or isinstance(cause, FileNotFoundError):
+        is_absent = cause is None or isinstance(cause, FileNotFoundError)
+        if is_absent or getattr(cause, "status", None) == 404:
             raise TCAFError(f"expected a file or folder at {url}, found nothing") from None
         reason = one_line(str(cause)) or type(cause).__name__
         raise TCAFError(f"cannot read {url}: {reason}") from None

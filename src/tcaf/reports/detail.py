@@ -10,8 +10,10 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from jaxtyping import Int
 
 from tcaf.data.batches import FeatureBatch, load_batch
+from tcaf.data.classes import ClassSet
 from tcaf.data.features import MODALITIES
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
@@ -67,6 +69,21 @@ class Series:
 
 
 @dataclass(frozen=True)
+class ClipMap:
+    """Where clips of a few classes lie on a plane.
+
+    Args:
+        classes: what labels of the panels index.
+        panels: the clips' inputs, and what the model makes of both.
+        clips: of each panel the number of each point's clip in the run's decisions.
+    """
+
+    classes: ClassSet
+    panels: tuple[MapPanel, ...]
+    clips: tuple[Int[np.ndarray, " clips"], ...]
+
+
+@dataclass(frozen=True)
 class Detail:
     """The run that is shown in detail, with its clips where they are at hand.
 
@@ -112,18 +129,24 @@ class Detail:
         return load_batch(self.store, rows, windows)
 
     @torch.no_grad()
-    def embedding_map(self) -> PageFigure:
-        """Draws Figure 3 of the paper for this run."""
+    def clip_map(self) -> ClipMap:
+        """Lays out the clips of a few classes: their inputs, and what the model makes of them.
+
+        Raises:
+            TCAFError: clips that the store lacks, unknown classes, or a model whose output has no
+                video embedding.
+        """
         classes, labels = self.clip_decisions.classes, self.clip_decisions.decisions.labels
         chosen = choose_classes(classes, labels, self.classes or None)
         clips, shown = choose_clips(classes, labels, chosen, per_class=CLIPS_PER_CLASS, seed=0)
         batch = self.load(clips.tolist())
-        panels = []
+        panels, of_panel = [], []
         for modality in MODALITIES:
             packed = batch.modality(modality)
             there = (packed.lens > 0).numpy()
             inputs = packed.mean().numpy()[there]
             panels.append(MapPanel(f"{modality} inputs", tsne(inputs, 0), shown[there]))
+            of_panel.append(clips[there])
         text = self.trained.own_text.select(classes.ids(chosen.names)).model_input
         output = self.trained.model(batch)
         if not hasattr(output, "video_embedding"):
@@ -132,13 +155,18 @@ class Detail:
         names = self.trained.model.embed_text(text).class_embedding.numpy()
         points, squares = tsne_with_classes(video, names, 0)
         panels.append(MapPanel("learnt video embeddings", points, shown, squares))
+        return ClipMap(chosen, tuple(panels), (*of_panel, clips))
+
+    def embedding_map(self) -> PageFigure:
+        """Draws Figure 3 of the paper for this run."""
+        found = self.clip_map()
         return PageFigure.of(
             "embeddings",
-            lambda width: embedding_map(panels, chosen, width=width),
+            lambda width: embedding_map(found.panels, found.classes, width=width),
             title="Inputs and learnt embeddings",
             caption=f"t-SNE of test clips, {self.name}: features averaged over time, and what the "
             "model makes of both. Squares are the classes' own embeddings.",
-            alt=f"Three maps of clips of {len(chosen)} classes.",
+            alt=f"Three maps of clips of {len(found.classes)} classes.",
         )
 
     def attention(self) -> PageFigure:

@@ -153,7 +153,13 @@ def _paper(one: Series, store: FeatureStore | None) -> PaperScores | None:
     return row.paper.get(f"{dataset_of(store)}_{one.experiment.data.split}")
 
 
-def _result_row(one: Series, store: FeatureStore | None) -> ResultRow:
+def result_row(one: Series, store: FeatureStore | None) -> ResultRow:
+    """Returns a series as a row of the table of results.
+
+    Args:
+        one: the series.
+        store: its clips, by which it is known whether the paper has numbers for them.
+    """
     theirs = _paper(one, store)
     scores = {
         name: _score(
@@ -204,18 +210,10 @@ def _comparisons(series: Sequence[Series], notes: list[str]) -> tuple[Comparison
 def _figures(series: Sequence[Series], detail: Detail, notes: list[str]) -> tuple[PageFigure, ...]:
     """Draws all figures that the runs and the clips at hand allow."""
     first = detail.series
-    accuracies = class_accuracies(first.clip_decisions)
     figures = [
-        *_curves(series, notes),
-        PageFigure.of(
-            "classes",
-            lambda width: class_accuracy_bars(accuracies, width=width),
-            title="Accuracy by class",
-            caption=f"Share of a class's test clips that {first.name} names rightly among all "
-            "classes, seen and unseen; whiskers are one standard deviation over seeds.",
-            alt="Bars of accuracy by class.",
-        ),
-        *_confusion(first, notes),
+        *curve_figures(series, notes),
+        class_figure(first),
+        *confusion_figures(first, notes),
         *_reliability(first, notes),
         _training(detail),
     ]
@@ -237,7 +235,20 @@ def _figures(series: Sequence[Series], detail: Detail, notes: list[str]) -> tupl
     return tuple(figures)
 
 
-def _curves(series: Sequence[Series], notes: list[str]) -> list[PageFigure]:
+def class_figure(one: Series) -> PageFigure:
+    """Returns the figure of a series' accuracy by class."""
+    accuracies = class_accuracies(one.clip_decisions)
+    return PageFigure.of(
+        "classes",
+        lambda width: class_accuracy_bars(accuracies, width=width),
+        title="Accuracy by class",
+        caption=f"Share of a class's test clips that {one.name} names rightly among all "
+        "classes, seen and unseen; whiskers are one standard deviation over seeds.",
+        alt="Bars of accuracy by class.",
+    )
+
+
+def curve_figures(series: Sequence[Series], notes: list[str]) -> list[PageFigure]:
     """Returns the figure of seen-unseen curves, of the series whose clips are of both halves."""
     curves = []
     for one in series:
@@ -261,7 +272,7 @@ def _curves(series: Sequence[Series], notes: list[str]) -> list[PageFigure]:
     return [figure]
 
 
-def _confusion(one: Series, notes: list[str]) -> list[PageFigure]:
+def confusion_figures(one: Series, notes: list[str]) -> list[PageFigure]:
     """Returns the confusion of unseen classes over all runs of a series, if clips are of such."""
     decided = one.clip_decisions
     if decided[0].decisions.empty_half == "unseen":
@@ -418,7 +429,7 @@ def build_report(
             f"configuration{'s' if several else ''}, tested on {clips:,} clips among "
             f"{len(candidates.seen)} seen and {len(candidates.unseen_ids)} unseen classes.",
         ),
-        results=tuple(_result_row(one, opened) for one in series),
+        results=tuple(result_row(one, opened) for one in series),
         results_note="Mean and standard deviation over seeds; validation clips chose gamma.",
         comparisons=_comparisons(series, notes),
         comparisons_note="Paired bootstrap over test clips and common seeds, 95 % interval.",

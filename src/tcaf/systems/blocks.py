@@ -13,12 +13,11 @@ from tcaf.settings.fidelity import AudioScaling, VisualScaling
 from tcaf.systems.interface import FeatureConfig, InputConfig
 from tcaf.systems.over_ranks import SINGLE_ROW, RankBatchNorm
 
-
 DROPOUT_STEPS = 1 << 16
 """Of a probability of dropout: 16 random bits decide on an element."""
 
 
-class Dropout(nn.Module):
+class Dropout(nn.Dropout):
     """Sets elements to 0 at random in training, and scales the others to the same mean.
 
     On a CPU torch's own takes ten times as long: it draws an element at a time. Here one draw of 64
@@ -29,16 +28,12 @@ class Dropout(nn.Module):
         p: the rate.
     """
 
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        self.p = p
-
     def forward(self, values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Returns the values, in training without some of them."""
         steps = round(self.p * DROPOUT_STEPS)
         if not self.training or not steps:
             return values
-        if values.device.type != "cpu":
+        if values.device.type != "cpu" or steps == DROPOUT_STEPS:
             return F.dropout(values, self.p)
         words = torch.empty(-(-values.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         bits = words.view(torch.int16)[: values.numel()].view(values.shape)

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from tcaf.execution.devices import moved
 from tcaf.settings.sections import AttentionPattern
 
 Group = Literal["class", "audio", "visual"]
@@ -173,16 +174,18 @@ class TokenLayout:
 
     @cached_property
     def buckets(self) -> list[Int[np.ndarray, " clips"]]:
-        """The clips of each bucket: all of them, the longest first, in stretches alike in length.
+        """The clips of each bucket: all that have tokens, the longest first, alike in length.
 
-        Of two clips in a bucket the shorter has at least `NARROWEST` of the longer one's tokens.
+        Of two clips in a bucket the shorter has at least `NARROWEST` of the longer one's tokens. On
+        a GPU all clips are one: padding costs it less than to be given more to do.
         """
+        narrowest = NARROWEST if self.device.type == "cpu" else 0.0
         width = np.sum(list(self.lens.values()), axis=0)
         order = np.argsort(-width, kind="stable")
         found, width = [], width[order]
-        start = 0
-        while start < len(order):
-            stop = int(np.searchsorted(-width, -NARROWEST * width[start], side="right"))
+        start, end = 0, int(np.count_nonzero(width))
+        while start < end:
+            stop = min(int(np.searchsorted(-width, -narrowest * width[start], side="right")), end)
             found.append(order[start:stop])
             start = stop
         return found
@@ -231,16 +234,20 @@ class _Planner:
             key_from = key_from + (key_from // (2 * heads) + 1) * heads
         padding = np.flatnonzero(~query_real)
         return AttentionPlan(
-            buckets,
-            self.joined,
-            heads,
-            *map(self._tensor, (query_from, key_from, query_place, row_from, key_row_from)),
-            self._tensor(padding) if len(padding) else None,
-            self.num_scores,
+            buckets=buckets,
+            joined=self.joined,
+            num_heads=heads,
+            query_from=self._tensor(query_from),
+            key_from=self._tensor(key_from),
+            query_place=self._tensor(query_place),
+            row_from=self._tensor(row_from),
+            key_row_from=self._tensor(key_row_from),
+            padding=self._tensor(padding) if len(padding) else None,
+            num_scores=self.num_scores,
         )
 
     def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(self.layout.device)
+        return moved(torch.from_numpy(array), self.layout.device)
 
     def _bucket(self, clips: Int[np.ndarray, " clips"]) -> Bucket:
         """Adds the places of a bucket and returns its shape."""
@@ -251,8 +258,9 @@ class _Planner:
         ends = np.cumsum([longest[group] for group in self.order]).tolist()
         at = {g: slice(e - longest[g], e) for g, e in zip(self.order, ends, strict=True)}
         # A clip's padding repeats a token of its own, so that no clip reads what another one holds.
-        own = rows[np.arange(len(clips)), real.argmax(axis=1)]
-        rows = np.where(real, rows, own[:, None])
+        if rows.size:
+            own = rows[np.arange(len(clips)), real.argmax(axis=1)]
+            rows = np.where(real, rows, own[:, None])
         # Keys, then values: clips, heads, tokens.
         self.key_from += [self._places(rows, 2, which) for which in (0, 1)]
         self.key_real += [self._by_head(real)] * 2
@@ -280,7 +288,7 @@ class _Planner:
             first, self.num_queries = self.num_queries, self.num_queries + rows.size * self.heads
             self.num_scores += rows.size * self.heads * (stop - start)
             keys = real[:, start:stop]
-            lonely = ~keys.any(axis=1, keepdims=True)
+            lonely = (keys.sum(axis=1) == 0)[:, None]
             hidden = ~keys & ~lonely
             yield Block(
                 first,

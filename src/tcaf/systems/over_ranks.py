@@ -52,8 +52,9 @@ def mean_over_ranks(values: Float[Tensor, " rows"]) -> Float[Tensor, ""]:
 class RankBatchNorm(_BatchNorm):
     """Batch normalisation whose statistics are those of the rows of all ranks.
 
-    Equal to torch's on the rows of all ranks together. A rank may have no rows. Rows that are the
-    same on all ranks, as those of class text are, count once.
+    Equal to torch's on the rows of all ranks together. A rank may have no rows, but comes here: all
+    ranks run the same norms in the same order. Rows that are the same on all ranks, as those of
+    class text are, count once.
     """
 
     @classmethod
@@ -66,10 +67,10 @@ class RankBatchNorm(_BatchNorm):
         found.train(norm.training)
         return found
 
-    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 - torch's name
+    def _check_input_dim(self, input: Tensor) -> None:
         """Takes rows of any shape: the second axis has the features."""
 
-    def forward(self, input: Shaped[Tensor, "rows dim *more"]) -> Tensor:  # noqa: A002
+    def forward(self, input: Shaped[Tensor, "rows dim *more"]) -> Tensor:
         """Normalises rows; refuses a single one on all ranks together, in training.
 
         Raises:

@@ -20,12 +20,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from tcaf.data.batches import Clips, FeatureBatch, JoinedClips, load_batch
+from tcaf.data.batches import Clips, FeatureBatch, JoinedClips, expect_batch, load_batch
+from tcaf.data.resident import ResidentClips
 from tcaf.data.sampler import Sampler, in_order
 from tcaf.data.store import FeatureStore
 from tcaf.data.windows import Windows
 from tcaf.errors import TCAFError
 from tcaf.execution import ranks
+from tcaf.execution.devices import Glimpse, forward_in, products_in
 from tcaf.seeding import generator, seeded
 from tcaf.settings.experiment import Experiment
 from tcaf.systems.losses import Losses
@@ -41,7 +43,7 @@ _SYNCS_BUFFERS = (
 """What torch calls the sending of buffers before each step; of two names the older one warns."""
 
 SHOW_EVERY = 10
-"""Batches between two reports of the running losses: reading a loss waits for the device."""
+"""Batches between two reports of the running losses, at least: a GPU is not waited for."""
 
 Report = Callable[[int, int, dict[str, float]], None]
 """Called every few batches: how many are done, of how many, and the running means of the losses."""
@@ -151,7 +153,7 @@ class TrainingPart:
         spread: whether each rank reads its own batches alone, where all clips are read.
     """
 
-    store: Clips
+    store: Clips | ResidentClips
     rows: Int[np.ndarray, " clips"]
     labels: Int[np.ndarray, " clips"]
     class_text: ClassText
@@ -183,13 +185,15 @@ class TrainingPart:
         further = self.auxiliary
         if further is None:
             return self
-        before = len(self.store.lens("audio"))
+        # Two origins are joined in memory.
+        store = self.store.store if isinstance(self.store, ResidentClips) else self.store
+        before = len(store.lens("audio"))
         own, theirs = self.class_text, further.class_text
         text = {space: torch.cat([matrix, theirs[space]]) for space, matrix in own.items()}
         num_own = len(next(iter(own.values())))
         return replace(
             self,
-            store=JoinedClips(self.store, further.store),
+            store=JoinedClips(store, further.store),
             rows=np.concatenate([self.rows, further.rows + before]),
             labels=np.concatenate([self.labels, further.rarest + num_own]),
             class_text=ClassText(text),
@@ -214,6 +218,22 @@ class TrainingPart:
             self.store, rows, self.windows, labels=labels, generator=starts, share=share
         )
         return batch.to(self.device)
+
+    def expect(
+        self, chosen: Int[np.ndarray, " batch"], starts: torch.Generator, share: slice
+    ) -> None:
+        """Prepares for a call of `load`, without waiting for anything.
+
+        Args:
+            chosen: as of that call.
+            starts: in the state that the other's will be in then.
+            share: as of that call.
+        """
+        expect_batch(self.store, self.rows[chosen], self.windows, generator=starts, share=share)
+
+
+Drawn = tuple[Int[np.ndarray, " batch"], Int[np.ndarray, " batch"] | None]
+"""Which clips a batch is made of, and which others stand against them."""
 
 
 def _chunks(number: int, batch_size: int, spread: bool) -> Iterator[Int[np.ndarray, " batch"]]:
@@ -370,6 +390,11 @@ class _AllClips:
             self.report(number, len(chunks), {})
 
 
+def _means(names: Iterable[str], totals: Sequence[float], number: int) -> dict[str, float]:
+    """Returns totals over so many batches as means, by name."""
+    return {name: total / number for name, total in zip(names, totals, strict=True)}
+
+
 class TrainingStep(nn.Module):
     """All that a training step computes, as one module's forward, which can be wrapped.
 
@@ -389,7 +414,8 @@ class TrainingStep(nn.Module):
         self, batch: FeatureBatch, negatives: FeatureBatch | None, text: Any
     ) -> dict[str, Float[Tensor, ""]]:
         """Returns the terms of the loss by name."""
-        losses = self.objective(self.model, batch, negatives, text, self.experiment)
+        with forward_in(self.experiment.training.precision, batch.audio.tokens.device):
+            losses = self.objective(self.model, batch, negatives, text, self.experiment)
         return dict(losses.named)
 
 
@@ -443,9 +469,8 @@ class DescentStage(_WithWeights):
             return self.step
         # A term may be switched off, or no clip of this rank's share have a modality. Buffers are
         # equal without being sent: batch norms take their statistics over all ranks.
-        return DistributedDataParallel(
-            self.step, find_unused_parameters=True, **{_SYNCS_BUFFERS: False}
-        )
+        how: dict[str, Any] = {"find_unused_parameters": True, _SYNCS_BUFFERS: False}
+        return DistributedDataParallel(self.step, **how)
 
     def learning_rate(self, epoch: int, scores: Sequence[float]) -> float:
         """Returns an epoch's learning rate, given the validation HM of the epochs before it."""
@@ -470,16 +495,27 @@ class DescentStage(_WithWeights):
         self.model.train()
         own = ("rank", self.rank.index) if self.rank.index else ()
         sums: dict[str, Tensor] = {}
-        with seeded(seed, "dropout", *purpose, *own):
-            for number, (chosen, other) in enumerate(zip(drawn, others, strict=True), start=1):
+        glimpse: tuple[int, Glimpse] | None = None
+        with seeded(seed, "dropout", *purpose, *own), products_in(settings.precision):
+            soon = generator(seed, "windows", *purpose)
+            batches = self._expected(zip(drawn, others, strict=True), soon)
+            for number, (chosen, other) in enumerate(batches, start=1):
                 losses = self._losses(chosen, other, starts)
                 self.optimiser.step(losses.total, learning_rate)
                 for name, value in losses.terms().items():
                     sums[name] = sums[name] + value if name in sums else value
-                is_last = number == len(drawn)
-                if number % SHOW_EVERY == 0 or is_last:
-                    means = self._means(sums, number, over_all=is_last)
-                    report(number, len(drawn), means)
+                if number == len(drawn):
+                    break
+                if glimpse is None and number % SHOW_EVERY == 0:
+                    glimpse = number, Glimpse(torch.stack(list(sums.values())))
+                if glimpse is not None and glimpse[1].is_ready:
+                    shown = glimpse[1].look()
+                    report(glimpse[0], len(drawn), _means(sums, shown, glimpse[0]))
+                    glimpse = None
+        totals = torch.stack(list(sums.values()))
+        ranks.add_up(totals)
+        means = _means(sums, (totals / self.rank.count).tolist(), len(drawn))
+        report(len(drawn), len(drawn), means)
         if not all(map(math.isfinite, means.values())):
             raise TCAFError(
                 f"stage {self.number}, epoch {epoch}: the loss became {means['loss']}; lower "
@@ -487,15 +523,18 @@ class DescentStage(_WithWeights):
             )
         return means
 
-    def _means(
-        self, sums: Mapping[str, Float[Tensor, ""]], number: int, *, over_all: bool
-    ) -> dict[str, float]:
-        """Returns the means over so many batches, of this rank's share or over all ranks."""
-        found = torch.stack(list(sums.values()))
-        if over_all:
-            ranks.add_up(found)
-            found /= self.rank.count
-        return {name: total / number for name, total in zip(sums, found.tolist(), strict=True)}
+    def _expected(self, batches: Iterable[Drawn], starts: torch.Generator) -> Iterator[Drawn]:
+        """Yields batches, each while the clips of the one after it are read ahead."""
+        before: Drawn | None = None
+        for batch in batches:
+            for chosen in batch:
+                if chosen is not None:
+                    self.part.expect(chosen, starts, self.share)
+            if before is not None:
+                yield before
+            before = batch
+        if before is not None:
+            yield before
 
     def _losses(
         self,

@@ -19,6 +19,7 @@ from tcaf.data.packed import Packed
 from tcaf.errors import TCAFError
 from tcaf.execution import ranks
 from tcaf.systems import clip_vectors
+from tcaf.systems.gram import Gram
 from tcaf.systems.textlda import READ_OUTS, ReadOut, TextLDA
 from tcaf.systems.textlda_vectors import NUM_LAGS, ClipVectors, TextLDAConfig
 
@@ -85,14 +86,18 @@ class Moments:
         zero = like.new_zeros((), dtype=torch.float64)
         self.counts = zero.new_zeros(num_classes)
         self.sums = zero.new_zeros(num_classes, dim)
-        self.gram = zero.new_zeros(dim, dim)
+        self._gram = Gram(dim, like)
 
     def add(self, x: Float[Tensor, "clips dim"], labels: Int[Tensor, " clips"]) -> None:
         """Adds clips."""
         self.counts += torch.bincount(labels, minlength=len(self.counts))
         self.sums.index_add_(0, labels, x.double())
-        # Float32 within a batch of some hundred clips, doubles between batches.
-        self.gram += (x.T @ x).double()
+        self._gram.add(x)
+
+    @property
+    def gram(self) -> Float[Tensor, "dim dim"]:
+        """Second moments: the sum of x x' over the clips so far."""
+        return self._gram.total()
 
     def add_up(self) -> None:
         """Adds the clips of all other ranks."""
@@ -111,10 +116,10 @@ class Moments:
             other: of the further clips, of `columns` alone.
             columns: which columns.
         """
-        found = type(self)(0, len(self.counts), self.counts)
-        found.counts = self.counts + other.counts
-        found.sums = self.sums[:, columns] + other.sums
-        found.gram = self.gram[columns][:, columns] + other.gram
+        found = type(self)(len(columns), len(self.counts), self.counts)
+        found.counts += self.counts + other.counts
+        found.sums += self.sums[:, columns] + other.sums
+        found.gram.add_(self.gram[columns][:, columns] + other.gram)
         return found
 
 
@@ -129,7 +134,8 @@ def read_moments(
     chosen = {"both": audio & visual, "visual": visual & ~audio, "audio": audio & ~visual}
     for name, own in chosen.items():
         if bool(own.any()):
-            yield name, own, vectors.vector(vectors.blocks(batch, READ_OUTS[name]))[own]
+            x = vectors.vector(vectors.blocks(batch, READ_OUTS[name]))
+            yield name, own, x if bool(own.all()) else x[own]
 
 
 def share_moments(vectors: ClipVectors, moments: dict[str, Moments]) -> None:
@@ -177,11 +183,13 @@ class Course:
         changes = []
         for modality in MODALITIES:
             packed = batch.modality(modality)
-            apart = clip_vectors.deviations(packed)
-            changes.append(packed.with_tokens(clip_vectors.change(packed, apart)[:, None]))
             longest = int(packed.lens.max())
             self.most_tokens = max(self.most_tokens, longest)
-            if longest >= clip_vectors.LEAST_TOKENS:
+            if longest < clip_vectors.LEAST_TOKENS:
+                changes.append(packed.with_tokens(packed.tokens.new_zeros(len(packed.tokens), 1)))
+            else:
+                apart = clip_vectors.deviations(packed)
+                changes.append(packed.with_tokens(clip_vectors.change(packed, apart)[:, None]))
                 every = -(-len(batch) // CLIPS_OF_BATCH)
                 some = apart[packed.packing.clip_of % every == 0]
                 self.scatter[modality] += (some.T @ some).double().cpu()
@@ -423,8 +431,8 @@ class TextLDAFit:
                 moments[name].add(x, labels[own])
             if course is not None:
                 course.add(batch)
-        for own in moments.values():
-            own.add_up()
+        for each in moments.values():
+            each.add_up()
         if course is not None:
             course.add_up()
         share_moments(vectors, moments)

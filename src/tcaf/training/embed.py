@@ -12,9 +12,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from tcaf.data.batches import load_batch
+from tcaf.data.batches import in_reads, load_batch
 from tcaf.data.features import NO_BACKBONE, FeatureSpec, VideoFeatures
-from tcaf.data.sampler import in_order
 from tcaf.data.store import FeatureStore
 from tcaf.data.writer import check_store_place, new_store
 from tcaf.errors import TCAFError
@@ -87,7 +86,8 @@ def embed_store(
         for name in opened.given_text_names:
             writer.add_text(name, opened.text(name))
         silence = np.zeros((0, 1), np.float32)
-        for chosen in track(list(in_order(rows, batch_size)), "Embedding clips"):
+        reads = list(in_reads(opened, rows, windows, batch_size))
+        for chosen in track(reads, "Embedding clips"):
             for row, visual in zip(chosen.tolist(), embedded(chosen), strict=True):
                 writer.add(
                     VideoFeatures(

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from tcaf.data.classes import ClassSet
 from tcaf.data.features import MODALITIES
+from tcaf.data.resident import on_device
 from tcaf.data.sampler import few_of_each
 from tcaf.data.splits import NAMED_PARTS
 from tcaf.data.store import FeatureStore
@@ -206,6 +207,7 @@ class TwoStages:
         self.store = store
         self.text = {space: text[space] for space in self.system.all_spaces(experiment)}
         self.device = pick_device(experiment.training.device)
+        self.clips = on_device(store, self.device)
         self.split = store.split(experiment.data.split)
         self._check_clips()
         self.windows = self.system.windows(experiment, training=False)
@@ -264,7 +266,7 @@ class TwoStages:
     def evaluation_part(self, part: str, classes: ClassSet) -> EvaluationPart:
         """Returns the clips of a part with their candidate classes."""
         rows = self.store.rows(self.experiment.data.split, part)
-        return EvaluationPart(self.store, rows, classes, self.class_text(classes))
+        return EvaluationPart(self.store, rows, classes, self.class_text(classes), self.clips)
 
     def new_stage(self, number: int) -> Stage:
         """Returns a stage with its initial weights, which follow from seed and number alone."""
@@ -301,7 +303,7 @@ class TwoStages:
             further = self.auxiliary.part(windows, self.device, size)
         known = None if self.start is None else self.start.part(self.device)
         own = TrainingPart(
-            self.store, rows, labels, text.to(self.device), windows, self.device, further, known
+            self.clips, rows, labels, text.to(self.device), windows, self.device, further, known
         )
         return self.system.stage(model, own, self.experiment, number)
 

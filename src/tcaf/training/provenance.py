@@ -51,7 +51,7 @@ def circumstances(experiment: Experiment) -> dict[str, Any]:
     device = pick_device(experiment.training.device).type
     packages = ("tcaf", "torch", "numpy", "pyarrow", "safetensors")
     return {
-        "commit": _commit(),
+        "commit": commit(),
         "command": sys.argv,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "python": platform.python_version(),
@@ -128,7 +128,7 @@ def cpu_name() -> str:
     return names[0] if names else platform.machine()
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """Returns the commit of the package's checkout, marked if it was changed; None outside one."""
     here = Path(__file__).parent
     describe = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]

@@ -1,0 +1,275 @@
+"""The first tab: one clip, the names it may show, and what is said of it.
+
+Owns its layout, its events and what is remembered of a session between them. What is answered is
+`page_desk`, how it looks `page_answer` and `page_timeline`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from tcaf.app.page_answer import (
+    answer_html,
+    as_files,
+    empty_html,
+    files_html,
+    problem_html,
+    provenance_html,
+)
+from tcaf.app.page_desk import Desk, Question, Told
+from tcaf.app.page_examples import Example, examples
+from tcaf.app.page_names import MODEL, OWN, as_text, choices, names_in, picked
+from tcaf.app.page_parts import QUICK, READING, calling, html, import_gradio, streaming
+from tcaf.app.page_timeline import player_html, stretches_html, timeline_html
+from tcaf.app.shelf import Placed
+from tcaf.errors import TCAFError
+
+EMPTY = "Drop a clip, record one, or pick an example: what it shows appears here."
+
+NO_CLIP = "There is no clip yet."
+
+DRAWING = '<p class="t-note" role="status">Drawing what there is over time …</p>'
+
+ADVICE = "Try another file, or pick an example; the page goes on."
+
+
+@dataclass(frozen=True)
+class Current:
+    """What is known of a session's clip.
+
+    Args:
+        placed: where it lies.
+        rows: what there is over time, as HTML; None before it is drawn.
+        has_picture: whether there is a picture track, as far as is known.
+    """
+
+    placed: Placed
+    rows: str | None = None
+    has_picture: bool = True
+
+
+class ClipTab:
+    """The first tab of the page; to be made where Gradio's blocks are open.
+
+    Args:
+        desk: what answers.
+    """
+
+    def __init__(self, desk: Desk) -> None:
+        self._gr, self._desk = import_gradio(), desk
+        self._current = self._gr.State(None)
+        with self._gr.Row(equal_height=False):
+            with self._gr.Column(scale=5, min_width=300):
+                self._inputs()
+            with self._gr.Column(scale=7, min_width=300):
+                self._outputs()
+        self._told = [
+            *(self._answer, self._bias, self._box, self._player, self._rows, self._spans),
+            *(self._files, self._facts, self._current),
+        ]
+        self._events()
+
+    def _inputs(self) -> None:
+        gr, desk = self._gr, self._desk
+        self._drop = gr.File(label="Clip", height=160, elem_id="t-drop")
+        with gr.Accordion("Record with camera and microphone", open=False):
+            self._record = gr.Video(
+                label="Recording",
+                sources=["webcam"],
+                include_audio=True,
+                webcam_options=gr.WebcamOptions(mirror=False),
+                height=260,
+                elem_id="t-record",
+            )
+        with gr.Row(elem_id="t-examples"):
+            self._examples = {
+                gr.Button(f"Example: {each.title}", size="sm", min_width=120): each
+                for each in examples()
+            }
+        self._list = gr.Dropdown(
+            choices(), value=MODEL, label="Names to choose from", filterable=False, elem_id="t-list"
+        )
+        self._names = gr.Textbox(
+            label="Names, one a line",
+            placeholder="cat purring\ndog barking\nempty: the model's own classes",
+            lines=5,
+            max_lines=9,
+            elem_id="t-names",
+        )
+        self._ask = gr.Button("Answer", variant="primary", elem_id="t-ask")
+        with gr.Accordion("More", open=False):
+            self._top = gr.Slider(1, 50, value=5, step=1, label="How many answers")
+            self._abstain = gr.Slider(
+                0,
+                0.5,
+                value=0.05 if desk.can_abstain else 0,
+                step=0.01,
+                label="Share of mistakes that is allowed for “none of these”",
+                info=desk.about_abstaining,
+                interactive=desk.can_abstain,
+            )
+            self._every = gr.Number(
+                value=0, minimum=0, label="Seconds of a stretch", info=desk.about_stretches
+            )
+
+    def _outputs(self) -> None:
+        gr, reach = self._gr, self._desk.reach
+        self._answer = html("t-answer", empty_html(EMPTY))
+        self._bias = gr.Slider(
+            -reach,
+            reach,
+            value=0,
+            step=self._desk.bias_step,
+            label="Bias: to the left seen classes come first, to the right unseen ones",
+            elem_id="t-bias",
+            visible=False,
+        )
+        with gr.Column(visible=False, elem_classes="t-clip-box") as self._box:
+            self._player = html("t-player")
+            self._rows = html("t-rows")
+            self._spans = html("t-spans")
+        self._files = html("t-answer-files")
+        self._facts = html("t-facts")
+
+    def _events(self) -> None:
+        asked = [self._current, self._names, self._top, self._abstain, self._every, self._bias]
+        reading: dict[str, Any] = {
+            "concurrency_id": READING,
+            "concurrency_limit": self._desk.workers,
+            "show_progress_on": [self._answer],
+            "scroll_to_output": True,
+        }
+        bring = streaming(self._bring)
+        self._drop.upload(bring, [self._drop, *asked], self._told, **reading)
+        self._record.stop_recording(bring, [self._record, *asked], self._told, **reading)
+        self._drop.clear(self._nothing, None, self._told, queue=False)
+        for button, example in self._examples.items():
+            named = [self._names, self._list]
+            button.click(lambda e=example: (as_text(e.names), OWN), None, named, queue=False).then(
+                streaming(self._try(example)), asked, self._told, **reading
+            )
+        again = streaming(self._again)
+        self._ask.click(again, asked, self._told, **reading)
+        self._list.input(picked, [self._list, self._names], self._names, queue=False).then(
+            streaming(self._again_if), asked, self._told, **reading
+        )
+        self._names.input(lambda: OWN, None, self._list, queue=False, show_progress="hidden")
+        quick = [self._answer, self._spans, self._files, self._facts]
+        self._bias.input(
+            calling(self._moved),
+            asked,
+            quick,
+            concurrency_limit=QUICK,
+            trigger_mode="always_last",
+            show_progress="hidden",
+        )
+
+    def _nothing(self) -> tuple[Any, ...]:
+        hidden = self._gr.update(visible=False)
+        return empty_html(EMPTY), hidden, hidden, "", "", "", "", "", None
+
+    def _bring(self, session: str, brought: str | None, _: Any, *asked: Any) -> Iterator[Any]:
+        """Takes over what was dropped or recorded, and answers."""
+        if not brought:
+            yield self._nothing()
+            return
+        place = Path(brought)
+        try:
+            placed = self._desk.take(session, place, place.name)
+        except TCAFError as error:
+            yield self._problem(str(error))
+            return
+        yield from self._answers(session, Current(placed), asked)
+
+    def _try(self, example: Example) -> Any:
+        """Returns what makes an example and answers it."""
+
+        def answers(session: str, _: Any, *asked: Any) -> Iterator[Any]:
+            try:
+                placed = self._desk.make(session, example.file, example.write)
+            except TCAFError as error:
+                yield self._problem(str(error))
+                return
+            yield from self._answers(session, Current(placed), asked)
+
+        return answers
+
+    def _again(self, session: str, current: Current | None, *asked: Any) -> Iterator[Any]:
+        if current is None:
+            yield self._problem(NO_CLIP)
+            return
+        yield from self._answers(session, current, asked)
+
+    def _again_if(self, session: str, current: Current | None, *asked: Any) -> Iterator[Any]:
+        """Answers again with other names, where there is a clip."""
+        if current is None:
+            yield (self._gr.skip(),) * len(self._told)
+            return
+        yield from self._answers(session, current, asked)
+
+    def _answers(self, session: str, current: Current, asked: tuple[Any, ...]) -> Iterator[Any]:
+        """Yields the answer as soon as it is there, then what there is over time."""
+        try:
+            question = self._question(*asked)
+            told = self._desk.answer(session, current.placed, question)
+        except TCAFError as error:
+            # A clip that can be read is kept for another question.
+            kept = current if self._desk.is_read(session, current.placed) else None
+            yield self._problem(str(error), kept)
+            return
+        skip, shown = self._gr.skip(), self._gr.update(visible=True)
+        answer, spans, files, facts = _said(told)
+        player = player_html(current.placed.url, current.has_picture)
+        rows = DRAWING if current.rows is None else current.rows
+        yield answer, shown, shown, player, rows, spans, files, facts, current
+        if current.rows is None:
+            current = self._over_time(session, current)
+            # A player that plays is left alone.
+            player = skip if current.has_picture else player_html(current.placed.url, False)
+            yield skip, skip, skip, player, current.rows, skip, skip, skip, current
+
+    def _over_time(self, session: str, current: Current) -> Current:
+        """Returns a clip with what there is over time."""
+        try:
+            view, attention = self._desk.over_time(session, current.placed)
+        except TCAFError as error:
+            said = f'<p class="t-note">No timeline: {escape(str(error))}.</p>'
+            return replace(current, rows=said)
+        rows = timeline_html(view, attention)
+        return replace(current, rows=rows, has_picture=bool(len(view.frames)))
+
+    def _moved(self, session: str, current: Current | None, *asked: Any) -> tuple[Any, ...]:
+        """Answers anew with another bias: nothing is read for it."""
+        if current is None:
+            return (self._gr.skip(),) * 4
+        try:
+            told = self._desk.answer(session, current.placed, self._question(*asked))
+        except TCAFError as error:
+            return problem_html(str(error)), "", "", ""
+        return _said(told)
+
+    def _question(
+        self, names: str, top: float, abstain: float, every: float | None, bias: float
+    ) -> Question:
+        return Question(
+            tuple(names_in(names or "", self._desk.known)),
+            seen_bias=float(bias or 0.0),
+            top_k=int(top),
+            abstain=float(abstain) if self._desk.can_abstain and abstain else None,
+            every_s=float(every) if every else None,
+        )
+
+    def _problem(self, sentence: str, current: Current | None = None) -> tuple[Any, ...]:
+        hidden = self._gr.update(visible=False)
+        advice = "" if sentence == NO_CLIP else ADVICE
+        return problem_html(sentence, advice), hidden, hidden, "", "", "", "", "", current
+
+
+def _said(told: Told) -> tuple[str, str, str, str]:
+    """Returns an answer as HTML, its stretches, it as files, and where it comes from."""
+    answer = answer_html(told.value["predictions"][0], told.notes)
+    files = files_html(as_files(told.value, told.captions, Path(told.name).stem or "answer"))
+    spans = stretches_html(told.spans, told.captions)
+    return answer, spans, files, provenance_html(told.facts)
