@@ -147,7 +147,9 @@ def test_a_mistyped_option_of_any_command_waits_for_no_torch(words):
 )
 def test_what_starts_imports_little(code, most):
     """Modules are counted, since seconds depend on what else the machine does."""
-    count = f"import sys\nbefore = set(sys.modules)\ntry:\n    {code}\nexcept SystemExit:\n    pass\n"
+    count = (
+        f"import sys\nbefore = set(sys.modules)\ntry:\n    {code}\nexcept SystemExit:\n    pass\n"
+    )
     count += "print(len(set(sys.modules) - before), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", count], capture_output=True, text=True, check=True)
     assert 0 < int(done.stderr.splitlines()[-1]) < most
