@@ -8,7 +8,7 @@ DEMO := demo
 # Processes that run the tests.
 JOBS ?= 2
 
-.PHONY: demo test test-slow test-browser fuzz campaign lint clean
+.PHONY: demo test test-slow test-browser fuzz campaign docs lint clean
 
 # The demo needs the extras `video`, `text` and `plot`; the tests want everything.
 $(VENV)/demo.stamp: pyproject.toml constraints.txt
@@ -17,7 +17,7 @@ $(VENV)/demo.stamp: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/demo.stamp
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[video,text,hub,plot,tfrecord,track,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[video,text,hub,plot,tfrecord,track,remote,cluster,export,app,docs,dev]'
 	touch $@
 
 # An answer before anything is trained: a ready model, on clips panned over two photographs. Then the
@@ -65,6 +65,13 @@ campaign: $(VENV)/dev.stamp
 # Needs Chromium: apt-get install chromium, or its path in CHROMIUM.
 test-browser: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m browser
+
+# The site of docs/, into build/site. The drawings and the notebook are kept: made anew, they differ
+# only where what they are made from has changed.
+docs: $(VENV)/dev.stamp
+	$(BIN)/python website/drawings.py
+	$(BIN)/python website/notebook.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check --no-cache .

@@ -65,7 +65,7 @@ def quick(monkeypatch, forkserver):
     # Nor do they have to import what pytest was started from.
     monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
     fast = SimpleNamespace(get_context=get_context, parent_process=multiprocessing.parent_process)
-    monkeypatch.setattr("tcaf.execution.processes.multiprocessing", fast)
+    monkeypatch.setattr("tcaf.execution.worker.multiprocessing", fast)
     yield
     assert not multiprocessing.active_children()
 

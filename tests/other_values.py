@@ -75,6 +75,7 @@ OTHER_VALUES: dict[str, tuple[Any, dict[str, Any]]] = {
     "training.sampling": ("uniform", {}),
     "training.window_s": (2.0, {}),
     "training.device": ("auto", {}),
+    "training.precision": ("bfloat16", {}),
     "evaluation.window_s": (2.0, {}),
     "evaluation.batch_size": (17, {}),
     "evaluation.gamma_grid": ("margins", {}),

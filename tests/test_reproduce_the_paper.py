@@ -3,13 +3,13 @@
 import csv
 import json
 import re
-import shlex
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from doc_pages import commands_of
 from tcaf.commands import entry as cli
 from tcaf.data.splits import BENCHMARKS, PARTS, load_benchmark
 from tcaf.data.store import FeatureStore
@@ -20,19 +20,9 @@ from write_benchmark import render, some_of, write_ucf
 from write_words import write_bin
 
 DOCS = Path(__file__).parents[1] / "docs"
-TEXT = (DOCS / "reproduce-the-paper.md").read_text(encoding="utf-8")
-COMMANDS = [line.strip() for line in TEXT.splitlines() if line.startswith("    tcaf ")]
+PAGE = "reproduce-the-paper.md"
+TEXT = (DOCS / PAGE).read_text(encoding="utf-8")
 LIGHT = {"vggish": "logmel", "c3d": "efficientnet_lite0:frames=1,weights=random"}
-
-
-def words_of(line):
-    return shlex.split(line)[1:]
-
-
-@pytest.mark.parametrize("line", COMMANDS)
-def test_commands_parse(line):
-    command, _ = cli.parse(words_of(line))
-    assert command.__name__.startswith(line.split()[1])
 
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS)
@@ -69,11 +59,6 @@ def test_what_is_said_of_groups_and_of_videos():
     assert f"of {every:,} videos {whole:,} have clips" in TEXT
 
 
-def test_links_lead_somewhere():
-    for target in re.findall(r"\]\((?!http)([^)#]+)", TEXT):
-        assert (DOCS / target).exists(), target
-
-
 def vectors(path):
     """Writes vectors for all words of the three benchmarks' classes."""
     names = [words for b in BENCHMARKS for words in load_benchmark(b).words.values()]
@@ -84,7 +69,7 @@ def vectors(path):
 
 def run(words):
     """Runs a command of the document with networks that need no download."""
-    return cli.main([LIGHT.get(word, word) for word in words])
+    return cli.main([LIGHT.get(word, word) for word in words if word != "tcaf"])
 
 
 @pytest.fixture
@@ -92,11 +77,6 @@ def folder(tmp_path, monkeypatch):
     vectors(tmp_path / "word2vec.bin")
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def under(heading):
-    section = TEXT.partition(f"## {heading}\n")[2].partition("\n## ")[0]
-    return [words_of(line.strip()) for line in section.splitlines() if line.startswith("    tcaf ")]
 
 
 def parts_of(store):
@@ -108,7 +88,7 @@ def parts_of(store):
 def test_ucf(folder):
     clips = some_of("ucf")
     write_ucf(folder / "UCF-101", clips)
-    prepare, train, evaluate, _ = under("UCF-101")
+    prepare, train, evaluate, _ = commands_of(PAGE, "UCF-101")
     assert run(prepare) == 0
     store = FeatureStore.open(folder / "ucf")
     expected = {f"{c.class_name}/{c.name}.avi": (c.class_name, c.part) for c in clips}
@@ -121,7 +101,7 @@ def test_ucf(folder):
     result = json.loads((folder / "runs" / "ucf" / "result.json").read_text())
     assert result
     more = ["--training.epochs", "1", "--training.batches_per_epoch", "2"]
-    (sentence,) = under("Word vectors")
+    (sentence,) = commands_of(PAGE, "Word vectors")
     assert run([*sentence, *more]) == 0
 
 
@@ -137,7 +117,7 @@ def test_vggsound(folder):
         render(folder / "vggsound" / f"{id}_{start:06}.mp4", name, number)
     with (folder / "vggsound.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
-    prepare, train = under("VGGSound")
+    prepare, train = commands_of(PAGE, "VGGSound")
     assert run(prepare) == 0
     store = FeatureStore.open(folder / "vggsound-store")
     expected = {f"{c.name}.mp4": (c.class_name, c.part) for c in clips}
@@ -173,7 +153,7 @@ def test_activitynet(folder):
         render(folder / "activitynet" / f"v_{id}.mp4", by_video[id][0].class_name, number, 12)
     path = folder / "activity_net.v1-3.min.json"
     path.write_text(json.dumps({"database": database, "version": "VERSION 1.3"}))
-    prepare, train = under("ActivityNet")
+    prepare, train = commands_of(PAGE, "ActivityNet")
     assert run(prepare) == 0
     store = FeatureStore.open(folder / "activitynet-store")
     expected = {}

@@ -72,6 +72,7 @@ def test_help_explains_every_option(tcaf, command):
     assert output.startswith(f"Usage: {' '.join(('tcaf', *command))}")
     assert "<class" not in output
     assert "typing" not in output
+    assert "default: (" not in output
     # Every option is followed by its explanation, on its own line or the next.
     bare = re.findall(r"│ [ *]+ (--[\w.]+)(?: --no-[\w.-]+)? +│\n│ [ *]+ --", output)
     assert not bare
@@ -136,6 +137,32 @@ def test_a_mistyped_option_of_any_command_waits_for_no_torch(words):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "tcaf: unknown option '--nonsense'" in done.stderr
     assert done.stderr.splitlines()[-1] == "2 []"
+
+
+@pytest.mark.parametrize(
+    ("code", "most"),
+    [
+        ("import tcaf", 45),
+        ("import tcaf.commands.entry as e; e.main(['--help'])", 400),
+    ],
+)
+def test_what_starts_imports_little(code, most):
+    """Modules are counted, since seconds depend on what else the machine does."""
+    count = (
+        f"import sys\nbefore = set(sys.modules)\ntry:\n    {code}\nexcept SystemExit:\n    pass\n"
+    )
+    count += "print(len(set(sys.modules) - before), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", count], capture_output=True, text=True, check=True)
+    assert 0 < int(done.stderr.splitlines()[-1]) < most
+
+
+def test_an_answer_for_stored_clips_imports_no_more_than_it_needs(world):
+    """torch takes most of the start; pandas would take half as long again."""
+    slow = (*set(SLOW) - {"torch", "numpy", "pyarrow"}, "av", "scipy", "sklearn", "torchvision")
+    arguments = ["predict", str(world / "run"), "--store", str(world / "store"), "test"]
+    code = COUNT.replace("ARGUMENTS", repr(arguments)).replace("SLOW", repr(slow))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == "0 []"
 
 
 def test_options_take_hyphens_and_underscores(world):

@@ -7,7 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tcaf.data.batches import FeatureBatch, JoinedClips, LoadedClips, load_batch
+from tcaf.data.batches import (
+    FeatureBatch,
+    JoinedClips,
+    LoadedClips,
+    expect_batch,
+    in_reads,
+    load_batch,
+)
 from tcaf.data.features import FeatureSpec, VideoFeatures
 from tcaf.data.packed import Packed
 from tcaf.data.sampler import Sampler, few_of_each, in_order
@@ -193,6 +200,56 @@ def test_clips_in_memory_are_batched_as_those_of_a_store(store, windows):
         for modality in ("audio", "visual"):
             one, other = made.modality(modality), kept.modality(modality)
             assert torch.equal(getattr(one, name), getattr(other, name)), (modality, name)
+
+
+@pytest.mark.parametrize(
+    ("windows", "most", "reads"),
+    [
+        # Tokens of both modalities: 25, 7, 3, 2, 100, 31.
+        (Windows(), 40, [[0, 1, 2, 3], [4], [5]]),
+        (Windows(), 34, [[0, 1], [2, 3], [4], [5]]),
+        (Windows(), 10_000, [[0, 1, 2, 3], [4, 5]]),
+        # Within 1.92 s no clip has more than 2 + 3 tokens: 5, 3, 2, 2, 5, 5.
+        (Windows(window_s=1.92), 12, [[0, 1, 2, 3], [4, 5]]),
+        (Windows(window_s=1.92, place="random"), 12, [[0, 1, 2, 3], [4, 5]]),
+        # A mean is made of all tokens.
+        (Windows(average=True), 34, [[0, 1], [2, 3], [4], [5]]),
+    ],
+)
+def test_reads_of_so_many_tokens_by_hand(store, monkeypatch, windows, most, reads):
+    monkeypatch.setattr("tcaf.data.batches.MOST_TOKENS", most)
+    found = in_reads(store, np.arange(6), windows, batch_size=4)
+    assert [rows.tolist() for rows in found] == reads
+    assert list(in_reads(store, np.arange(0), windows, batch_size=4)) == []
+
+
+class Watched:
+    """A store of which is kept what was expected of it and then asked."""
+
+    def __init__(self, store):
+        self.store, self.spec, self.lens = store, store.spec, store.lens
+        self.expected, self.asked = [], []
+
+    def expect(self, rows, modality, first, lens):
+        self.expected.append((modality, rows.tolist(), first.tolist(), lens.tolist()))
+        return self.store.expect(rows, modality, first, lens)
+
+    def gather(self, rows, modality, first, lens):
+        self.asked.append((modality, rows.tolist(), first.tolist(), lens.tolist()))
+        return self.store.gather(rows, modality, first, lens)
+
+
+@pytest.mark.parametrize("windows", [Windows(), Windows(3.1), Windows(5.0, "random")])
+def test_what_is_expected_is_what_is_asked_for(store, windows):
+    in_memory = LoadedClips([store[row] for row in range(3)], SPEC)
+    watched = Watched(store)
+    clips = JoinedClips(watched, in_memory)
+    soon, now = (generator(0, "windows") for _ in range(2))
+    for rows in (np.array([4, 1, 4, 0, 8, 2]), np.array([0, 7]), np.array([6, 4, 4])):
+        expect_batch(clips, rows, windows, generator=soon)
+        load_batch(clips, rows, windows, generator=now)
+    assert watched.expected == watched.asked
+    assert len(watched.asked) == 6
 
 
 def test_labels_go_with_the_batch(store):

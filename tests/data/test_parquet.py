@@ -176,8 +176,20 @@ def test_changed_sidecar(copy, tmp_path, change, message):
 def test_not_such_a_folder(made, tmp_path):
     with pytest.raises(TCAFError, match=r"tcaf\.json, found nothing"):
         from_parquet(made / "store", tmp_path / "back")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(TCAFError, match=r"store\.json, found nothing"):
-        to_parquet(made / "parquet", tmp_path / "other")
+        to_parquet(tmp_path / "empty", tmp_path / "other")
+
+
+def test_it_is_opened_as_a_store(made, tmp_path, monkeypatch):
+    """As those that were fetched are; it is turned into one once."""
+    monkeypatch.setenv("TCAF_CACHE", str(tmp_path / "cache"))
+    opened, own = FeatureStore.open(made / "parquet"), FeatureStore.open(made / "store")
+    assert (opened.fingerprint, opened.splits) == (own.fingerprint, own.splits)
+    assert opened.path.is_relative_to(tmp_path / "cache")
+    before = (opened.path / "store.json").stat().st_mtime_ns
+    assert FeatureStore.open(made / "parquet").path == opened.path
+    assert (opened.path / "store.json").stat().st_mtime_ns == before
 
 
 def test_overwriting(made, tmp_path):

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -194,6 +195,29 @@ def test_reading_allocates_nothing_in_arrow(store):
     kept = [token_view(store, row, m) for row in range(NUM_CLIPS) for m in MODALITIES]
     assert pa.total_allocated_bytes() == before
     assert len(kept) == 2 * NUM_CLIPS
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="needs posix_fadvise")
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_what_is_expected_is_read_ahead(tmp_path, monkeypatch, dtype):
+    store = FeatureStore.open(write_store(tmp_path / "store", dtype=dtype))
+    advised = []
+
+    def read(descriptor, start, length, advice):
+        assert advice == os.POSIX_FADV_WILLNEED
+        advised.append(os.pread(descriptor, length, start))
+
+    monkeypatch.setattr(os, "posix_fadvise", read)
+    rows = np.array([21, 3, 8, 3, 0])
+    for modality in MODALITIES:
+        advised.clear()
+        whole = store.lens(modality)[rows]
+        first = np.minimum(whole, np.array([1, 0, 2, 3, 0]))
+        store.expect(rows, modality, first, whole - first)
+        # The bytes that are read ahead are those that are gathered then.
+        gathered = store.gather(rows, modality, first, whole - first)
+        assert b"".join(advised) == gathered.tobytes()
+        assert len(advised) == int((whole > first).sum()) > 2
 
 
 def test_parts_and_unions(store):

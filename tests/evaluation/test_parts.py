@@ -54,6 +54,16 @@ def test_batch_size_changes_no_number(model, part, batch_size):
     torch.testing.assert_close(found, distances(model, part, WINDOWS), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("most", [1, 17, 10_000])
+def test_how_much_is_read_at_once_changes_no_number(model, part, monkeypatch, most):
+    expected = evaluate_part(model, part, WINDOWS, gammas=GAMMAS)
+    monkeypatch.setattr("tcaf.data.batches.MOST_TOKENS", most)
+    found = evaluate_part(model, part, WINDOWS, gammas=GAMMAS)
+    assert found.scores() == pytest.approx(expected.scores())
+    assert found.decisions.labels.tolist() == expected.decisions.labels.tolist()
+    np.testing.assert_allclose(found.decisions.margin, expected.decisions.margin, atol=1e-6)
+
+
 def test_evaluation_leaves_the_model_in_eval_mode_and_unchanged(model, part):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     distances(model.train(), part, WINDOWS)

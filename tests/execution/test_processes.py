@@ -23,7 +23,8 @@ from pool_work import (
 )
 from tcaf.errors import TCAFError
 from tcaf.execution.outcomes import Crash, Failed, Killed, OutOfMemory, OutOfTime
-from tcaf.execution.processes import PATIENT, Moment, answers, events, usable_cores
+from tcaf.execution.processes import PATIENT, answers, events, usable_cores
+from tcaf.execution.worker import Moment
 
 
 @pytest.fixture(params=["quick", pytest.param("real", marks=pytest.mark.slow)])

@@ -99,6 +99,7 @@ def test_backbone(backbone):
     tokens = backbone.embed(frames(1, 16))
     assert tokens.shape == (1, 4096)
     assert tokens.dtype == np.float32
+    assert backbone.network.conv3a.weight.is_contiguous(memory_format=torch.channels_last_3d)
     assert tokens.min() == 0
     assert 0.2 < (tokens > 0).mean() < 0.8
     assert backbone.embed(frames(0, 16)).shape == (0, 4096)
@@ -109,9 +110,9 @@ def test_backbone(backbone):
 @pytest.mark.slow
 @torch.inference_mode()
 def test_network_is_a_plain_chain(backbone):
-    weights = iter(backbone.network.state_dict().values())
+    weights = (value.contiguous() for value in backbone.network.state_dict().values())
     windows = frames(3, 16)
-    x = c3d.prepare(windows, c3d.COLOURS["paper"])
+    x = c3d.prepare(windows, c3d.COLOURS["paper"]).contiguous()
     for pooled in ((1, 2, 2), 2, None, 2, None, 2, None, "last"):
         x = F.conv3d(x, next(weights), next(weights), padding=1).clamp(min=0)
         if pooled == "last":
@@ -122,7 +123,26 @@ def test_network_is_a_plain_chain(backbone):
     x = x.reshape(3, 8192)
     for _ in range(2):
         x = (x @ next(weights).T + next(weights)).clamp(min=0)
-    np.testing.assert_allclose(backbone.embed(windows), x, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(backbone.embed(windows), x, rtol=0, atol=1e-5 * float(x.max()))
+
+
+@pytest.mark.slow
+def test_windows_in_a_batch_do_not_change_a_token(backbone):
+    windows = frames(3, 16)
+    together = backbone.embed(windows)
+    alone = np.concatenate([backbone.embed(window[None]) for window in windows])
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-5 * together.max())
+
+
+@pytest.mark.slow
+def test_bfloat16_is_close_and_tells_its_name(backbone):
+    halved = open_by_name("c3d:weights=random,precision=bfloat16", "visual")
+    assert halved.name == "c3d:precision=bfloat16,weights=random"
+    windows = frames(2, 16)
+    tokens, exact = halved.embed(windows), backbone.embed(windows)
+    assert tokens.dtype == np.float32
+    difference = np.abs(tokens - exact).max() / exact.max()
+    assert 1e-5 < difference < 0.01
 
 
 def stand_in(rename):
@@ -176,6 +196,8 @@ def test_what_a_user_can_get_wrong(tmp_path):
         TCAFError, match=r"paper, release, .* got 'relaese'; did you mean 'release'"
     ):
         open_by_name("c3d:colours=relaese", "visual", tmp_path)
+    with pytest.raises(TCAFError, match="precision of float32, bfloat16, got 'bflaot16'; did you"):
+        open_by_name("c3d:precision=bflaot16", "visual", tmp_path)
     torch.save({"conv1.weight": torch.ones(7, 3, 3, 3, 3)}, tmp_path / "w.pth")
     with pytest.raises(TCAFError, match=r"weights of C3D in .*w.pth are not .*missing: conv1.bias"):
         c3d.open_backbone({}, tmp_path / "w.pth")

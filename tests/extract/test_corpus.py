@@ -180,6 +180,23 @@ def test_what_is_taken_up_again_is_computed_on_as_many_cores(tmp_path, monkeypat
     assert given == [(3, 3), (1, 3)]
 
 
+def test_the_largest_files_come_first(tmp_path, monkeypatch):
+    given = []
+
+    def spy(tasks, open_, arguments, workers, **rest):
+        given.extend(file.id for (file,) in tasks)
+        work = open_(*arguments)
+        for task in tasks:
+            yield task, work(task, print)
+
+    monkeypatch.setattr("tcaf.extract.corpus.answers", spy)
+    files = files_that_say(tmp_path, "a", "b", "c")
+    files[1].path.write_text("b".ljust(2**20))
+    _, found = extract_files(files, Obeying(), tmp_path / "work", workers=1)
+    assert given == ["b.mp4", "a.mp4", "c.mp4"]
+    assert [one.id for one in found] == ["a.mp4", "b.mp4", "c.mp4"]
+
+
 def test_segments_of_a_file_are_one_job_and_are_taken_up_one_by_one(tmp_path, monkeypatch):
     given = []
 

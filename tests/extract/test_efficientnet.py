@@ -45,9 +45,9 @@ def test_frames_are_scaled_as_in_training():
     frames = np.zeros((2, 224, 224, 3), np.uint8)
     frames[1] = 255, 127, 63
     prepared = efficientnet.prepare(frames)
-    assert prepared.shape == (2, 3, 224, 224)
+    assert prepared.shape == (2, 224, 224, 3)
     assert prepared[0].unique().tolist() == [-127 / 128]
-    assert prepared[1, :, 5, 7].tolist() == [1, 0, -0.5]
+    assert prepared[1, 5, 7].tolist() == [1, 0, -0.5]
 
 
 @torch.inference_mode()
@@ -63,6 +63,30 @@ def test_tokens_are_mean_features_of_the_packages_network(backbone, plain):
         np.testing.assert_allclose(token, expected, rtol=0, atol=1e-4)
     np.testing.assert_allclose(backbone.embed(windows[1:2])[0], tokens[1], rtol=0, atol=1e-4)
     assert backbone.embed(windows[:0]).shape == (0, 1280)
+
+
+@torch.inference_mode()
+def test_maps_are_those_of_the_packages_network(backbone, plain):
+    frames = efficientnet.prepare(pictures(2, seed=3))
+    expected = plain.extract_features(frames.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    maps = backbone.network(frames)
+    assert expected.std() > 0.1
+    np.testing.assert_allclose(maps, expected, rtol=0, atol=1e-4)
+    # Of 16 blocks those that keep width and size add what they were given: 1 + 1 + 2 + 2 + 3.
+    assert sum(backbone.network.is_added) == 9
+
+
+def test_zeros_are_put_around_maps_as_by_the_package():
+    from efficientnet_lite_pytorch.utils import get_same_padding_conv2d
+
+    same = get_same_padding_conv2d(image_size=14)
+    for kernel, stride in ((3, 1), (3, 2), (5, 1), (5, 2)):
+        conv = same(7, 7, kernel_size=kernel, stride=stride, groups=7)
+        x = torch.randn(2, 14, 14, 7)
+        with torch.inference_mode():
+            expected = conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            found = efficientnet.Spatial(conv)(x)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
 def test_a_frame_that_repeats_the_one_before_is_computed_once(backbone, monkeypatch):
@@ -88,7 +112,8 @@ def test_backbone(backbone):
 
 @pytest.mark.parametrize("frames", FRAMES)
 def test_frames_fill_a_token(monkeypatch, frames):
-    monkeypatch.setattr(efficientnet, "build_network", lambda *_, **__: None)
+    network = efficientnet.Network.__new__(efficientnet.Network)
+    monkeypatch.setattr(efficientnet, "build_network", lambda *_, **__: network)
     backbone = efficientnet.open_backbone({"frames": frames}, None)
     assert backbone.window_frames == int(frames)
     assert backbone.window_frames / backbone.fps == pytest.approx(0.64)
@@ -144,6 +169,6 @@ def test_a_dog_is_a_dog(plain):
 
     frames = np.stack(list(read_frames(CLIP, 1.0, efficientnet.EfficientNetBackbone.frame_size)))
     assert len(frames) >= 3
-    share = plain(efficientnet.prepare(frames)).softmax(dim=1).mean(dim=0)
+    share = plain(efficientnet.prepare(frames).permute(0, 3, 1, 2)).softmax(dim=1).mean(dim=0)
     # ImageNet's classes 151 to 268 are breeds of dogs.
     assert all(151 <= k <= 268 for k in share.topk(5).indices.tolist())

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import tomllib
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from tempfile import mkdtemp
@@ -236,7 +237,10 @@ def training_clips(world, experiment):
 
 def device(world, experiment):
     # Where the model would go if there were a GPU.
-    with patch("torch.cuda.is_available", return_value=True):
+    gpu = {"is_available": True, "mem_get_info": (0, 0)}
+    with ExitStack() as stack:
+        for name, value in gpu.items():
+            stack.enter_context(patch(f"torch.cuda.{name}", return_value=value))
         return world.protocol(experiment).device
 
 
@@ -332,6 +336,7 @@ TABLE = {
     "training.sampling": one_epoch,
     "training.window_s": one_epoch,
     "training.device": device,
+    "training.precision": losses,
     "evaluation.window_s": windows,
     "evaluation.batch_size": batch_sizes,
     "evaluation.gamma_grid": gammas,

@@ -6,17 +6,20 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tcaf.data.packed import Packing
 from tcaf.seeding import generator
-from tcaf.systems.attention import SEES, CrossModalAttention
+from tcaf.systems import attention as attention_module
+from tcaf.systems.attention import SHORT_ROW, CrossModalAttention, _softmax, attend, by_kernel
+from tcaf.systems.layout import SEES, TokenLayout
 
 CPU = torch.device("cpu")
 PATTERNS = ("cross", "self", "full")
 DIM, HEADS, HEAD_DIM = 7, 3, 5
 
 
-def packing(*lens):
-    return Packing(torch.tensor(lens), CPU)
+def layout(**lens):
+    """A layout of clips with these numbers of tokens; `token` stands for the class."""
+    groups = {"class" if group == "token" else group: each for group, each in lens.items()}
+    return TokenLayout({group: torch.tensor(each) for group, each in groups.items()}, CPU)
 
 
 def attention(pattern, dim=DIM, heads=HEADS, head_dim=HEAD_DIM):
@@ -52,9 +55,9 @@ def test_two_tokens_by_hand(pattern):
     made.to_qkv.weight.fill_(1)
     made.to_out.weight.fill_(1)
     made.to_out.bias.fill_(0)
-    numbers = {"class": 0.0, "audio": 1.0, "visual": LN3}
-    tokens = {group: torch.tensor([[number]]) for group, number in numbers.items()}
-    found = made(tokens, dict.fromkeys(tokens, packing(1)), tuple(tokens))
+    one = layout(token=[1], audio=[1], visual=[1])
+    rows = torch.tensor([[0.0], [1.0], [LN3]])
+    found = one.split(made(rows, one, one.groups))
     assert found["audio"].item() == pytest.approx(BY_HAND[pattern]["audio"])
     assert found["visual"].item() == pytest.approx(BY_HAND[pattern]["visual"])
     # The class token's query is 0, so that it sees all three alike.
@@ -67,94 +70,113 @@ def test_without_class_token_by_hand():
     made.to_qkv.weight.fill_(1)
     made.to_out.weight.fill_(2)
     made.to_out.bias.fill_(10)
-    tokens = {"audio": torch.tensor([[1.0]]), "visual": torch.tensor([[LN3]])}
-    found = made(tokens, dict.fromkeys(tokens, packing(1)), ("audio", "visual"))
+    one = layout(audio=[1], visual=[1])
+    found = one.split(made(torch.tensor([[1.0], [LN3]]), one, one.groups))
     # Each sees the other alone: 10 + 2 x the other.
     assert found["audio"].item() == pytest.approx(10 + 2 * LN3)
     assert found["visual"].item() == pytest.approx(12)
 
 
-def test_table_of_patterns():
-    # Table 3: A_c joins the class token to everything; cross adds the other modality, self the own.
-    for pattern, sees in SEES.items():
-        assert set(sees["class"]) == {"class", "audio", "visual"}, pattern
-        for own, other in (("audio", "visual"), ("visual", "audio")):
-            assert "class" in sees[own]
-            assert (own in sees[own]) == (pattern in ("self", "full"))
-            assert (other in sees[own]) == (pattern in ("cross", "full"))
-
-
-def masked_square(made, tokens, packings):
+def masked_square(made, rows, where):
     """The whole square of all tokens of a clip, masked before the softmax, clip by clip."""
-    outputs = {group: [] for group in tokens}
-    for clip in range(len(packings["audio"].lens)):
-        groups, rows = [], []
-        for group, packed in tokens.items():
-            lens = packings[group].lens.tolist()
+    num_clips = len(next(iter(where.lens.values())))
+    outputs = {group: [] for group in where.groups}
+    for clip in range(num_clips):
+        groups, parts = [], []
+        for group, packed in where.split(rows).items():
+            lens = where.lens[group].tolist()
             start = sum(lens[:clip])
-            rows.append(packed[start : start + lens[clip]])
+            parts.append(packed[start : start + lens[clip]])
             groups += [group] * lens[clip]
-        joined = torch.cat(rows)
+        joined = torch.cat(parts)
         query, key, value = (joined @ made.to_qkv.weight.T).chunk(3, dim=1)
         mask = torch.tensor(
             [[k in SEES[made.pattern][q] for k in groups] for q in groups], dtype=torch.bool
         ).view(len(groups), len(groups))
-        attended = torch.zeros(len(groups), HEADS * HEAD_DIM)
-        for head in range(HEADS):
-            part = slice(head * HEAD_DIM, (head + 1) * HEAD_DIM)
-            for row in range(len(groups)):
-                seen = mask[row]
-                if seen.any():
-                    logits = key[seen][:, part] @ query[row, part] / HEAD_DIM**0.5
-                    attended[row, part] = logits.softmax(dim=0) @ value[seen][:, part]
-        result = attended @ made.to_out.weight.T + made.to_out.bias
-        for group in tokens:
+        heads = []
+        for part in torch.arange(made.to_out.in_features).split(HEAD_DIM):
+            logits = query[:, part] @ key[:, part].T / HEAD_DIM**0.5
+            weights = logits.masked_fill(~mask, -torch.inf).softmax(dim=1)
+            # A token that sees nothing has a softmax over nothing.
+            heads.append(weights.masked_fill(~mask.any(dim=1, keepdim=True), 0) @ value[:, part])
+        result = torch.cat(heads, dim=1) @ made.to_out.weight.T + made.to_out.bias
+        for group in where.groups:
             outputs[group].append(result[[g == group for g in groups]])
     return {group: torch.cat(parts) for group, parts in outputs.items()}
 
 
-clips = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), min_size=1, max_size=4)
+clips = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), min_size=1, max_size=5)
+
+
+def lens_of(clips, *, class_token, dense=False):
+    if dense:
+        clips = [clips[0]] * len(clips)
+    audio, visual = map(list, zip(*clips, strict=True))
+    token = {"token": [1] * len(clips)} if class_token else {}
+    return layout(**token, audio=audio, visual=visual)
 
 
 @settings(max_examples=60, deadline=None)
 @given(clips, st.sampled_from(PATTERNS), st.booleans(), st.booleans(), st.integers(0, 99))
 def test_rectangles_equal_the_masked_square(lens, pattern, class_token, dense, seed):
-    if dense:
-        lens = [lens[0]] * len(lens)
-    audio, visual = zip(*lens, strict=True)
-    packings = {"audio": packing(*audio), "visual": packing(*visual)}
-    if class_token:
-        packings = {"class": packing(*[1] * len(lens)), **packings}
-    draw = generator(seed, "tokens")
-    tokens = {
-        group: torch.randn(int(p.lens.sum()), DIM, generator=draw) for group, p in packings.items()
-    }
+    where = lens_of(lens, class_token=class_token, dense=dense)
+    rows = torch.randn(where.num_rows, DIM, generator=generator(seed, "tokens"))
     made = attention(pattern)
     with torch.no_grad():
-        found = made(tokens, packings, tuple(tokens))
-        expected = masked_square(made, tokens, packings)
-        assert list(found) == list(tokens)
-        for group in tokens:
+        found = where.split(made(rows, where, where.groups))
+        expected = masked_square(made, rows, where)
+        for group in where.groups:
             torch.testing.assert_close(found[group], expected[group], rtol=1e-4, atol=1e-4)
-        for group in tokens:
-            alone = made(tokens, packings, (group,))
-            assert list(alone) == [group]
-            torch.testing.assert_close(alone[group], found[group], rtol=1e-4, atol=1e-4)
+            alone = made(rows, where, (group,))
+            torch.testing.assert_close(alone, found[group], rtol=1e-4, atol=1e-4)
+
+
+def gradients(made, rows, where, queries, direction, way):
+    """The output of a way to attend, and the gradients of tokens and weights along a direction."""
+    rows = rows.clone().requires_grad_()
+    made.zero_grad()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention_module, "attend", way)
+        output = made(rows, where, queries)
+    (output * direction[: len(output)]).sum().backward()
+    return [output.detach(), rows.grad, *(weight.grad for weight in made.parameters())]
+
+
+@settings(max_examples=60, deadline=None)
+@given(clips, st.sampled_from(PATTERNS), st.booleans(), st.booleans(), st.integers(0, 99))
+def test_both_ways_and_the_slow_one_have_the_same_gradients(lens, pattern, token, whole, seed):
+    """To rounding in float64: by products, by torch's kernel, and clip by clip with autograd."""
+    where = lens_of(lens, class_token=token)
+    draw = generator(seed, "tokens")
+    rows = torch.randn(where.num_rows, DIM, generator=draw).double()
+    direction = torch.randn(where.num_rows, DIM, generator=draw).double()
+    made = attention(pattern).double()
+    queries = where.groups if whole else where.groups[:1]
+    products = gradients(made, rows, where, queries, direction, attend)
+    kernel = gradients(made, rows, where, queries, direction, by_kernel)
+    leaf = rows.clone().requires_grad_()
+    made.zero_grad()
+    square = masked_square(made, leaf, where)
+    output = torch.cat([square[group] for group in queries])
+    (output * direction[: len(output)]).sum().backward()
+    slow = [output.detach(), leaf.grad, *(weight.grad for weight in made.parameters())]
+    for got, other, expected in zip(products, kernel, slow, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(other, expected, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_a_token_that_sees_nothing(pattern):
     """Clip 0 has no visual token, clip 1 no audio token; with `cross` they see nothing at all."""
     made = attention(pattern)
-    packings = {"audio": packing(2, 0, 3), "visual": packing(0, 3, 1)}
-    tokens = {group: torch.ones(int(p.lens.sum()), DIM) for group, p in packings.items()}
-    leaves = [t.requires_grad_() for t in tokens.values()]
-    found = made(tokens, packings, ("audio", "visual"))
-    bias = made.to_out.bias
+    where = layout(audio=[2, 0, 3], visual=[0, 3, 1])
+    rows = torch.ones(where.num_rows, DIM, requires_grad=True)
+    output = made(rows, where, where.groups)
+    found = where.split(output)
     lone = torch.cat([found["audio"][:2], found["visual"][:3]])
-    assert torch.equal(lone, bias.expand(5, DIM)) == (pattern == "cross")
-    sum(part.square().sum() for part in found.values()).backward()
-    for leaf in [*leaves, *made.parameters()]:
+    assert torch.equal(lone, made.to_out.bias.expand(5, DIM)) == (pattern == "cross")
+    output.square().sum().backward()
+    for leaf in [rows, *made.parameters()]:
         assert leaf.grad.isfinite().all()
 
 
@@ -163,21 +185,52 @@ def test_what_a_kernel_makes_of_an_empty_softmax_is_of_no_account(monkeypatch):
     kernel = F.scaled_dot_product_attention
 
     def hostile(query, key, value, attn_mask):
+        if attn_mask is None:
+            return kernel(query, key, value)
         empty = ~attn_mask.any(dim=-1, keepdim=True)
         return kernel(query, key, value, attn_mask=attn_mask).masked_fill(empty, torch.nan)
 
-    packings = {"audio": packing(2, 0, 3), "visual": packing(0, 3, 1)}
-    tokens = {group: torch.ones(int(p.lens.sum()), DIM) for group, p in packings.items()}
-    made = attention("cross")
-    expected = made(tokens, packings, ("audio", "visual"))
+    where = layout(audio=[2, 0, 3], visual=[0, 3, 1])
+    rows, made = torch.ones(where.num_rows, DIM), attention("cross")
+    monkeypatch.setattr(attention_module, "attend", by_kernel)
+    expected = made(rows, where, where.groups)
     monkeypatch.setattr(F, "scaled_dot_product_attention", hostile)
-    found = made(tokens, packings, ("audio", "visual"))
-    assert all(torch.equal(found[group], expected[group]) for group in tokens)
+    assert torch.equal(made(rows, where, where.groups), expected)
+
+
+@torch.no_grad()
+def test_long_clips_take_the_kernel(monkeypatch):
+    """Which keeps no weights of all pairs, and gives the same."""
+    where, made = layout(token=[1], audio=[5], visual=[7]), attention("cross")
+    rows = torch.randn(where.num_rows, DIM, generator=generator(0, "tokens"))
+    expected = made(rows, where, where.groups)
+    plan = where.plan("cross", where.groups, HEADS)
+    # 5 audio x 8 keys, 7 visual x 6, the class token x all 13; three heads.
+    assert plan.num_scores == HEADS * (5 * 8 + 7 * 6 + 13)
+    taken = []
+
+    def watched(*arguments):
+        taken.append(arguments)
+        return by_kernel(*arguments)
+
+    monkeypatch.setattr(attention_module, "by_kernel", watched)
+    for most, times in ((plan.num_scores, 0), (plan.num_scores - 1, 1)):
+        monkeypatch.setattr(attention_module, "MOST_SCORES", most)
+        torch.testing.assert_close(made(rows, where, where.groups), expected)
+        assert len(taken) == times
+
+
+@pytest.mark.parametrize("num_keys", [1, SHORT_ROW - 1, SHORT_ROW])
+def test_both_softmaxes(num_keys):
+    """The second row's numbers overflow an exponential that is taken of them as they are."""
+    logits = torch.randn(3, 2, num_keys, generator=generator(0, "logits"))
+    logits[1] += 1000
+    logits[2, 0, 1:] = -torch.inf
+    torch.testing.assert_close(_softmax(logits.clone()), logits.softmax(dim=2))
 
 
 def test_dropout_is_on_the_output():
     made = CrossModalAttention(DIM, HEADS, HEAD_DIM, "full", dropout=0.5).train()
-    tokens = {"class": torch.ones(997, DIM)}
-    found = made(tokens, {"class": packing(*[1] * 997)}, ("class",))["class"]
+    found = made(torch.ones(997, DIM), layout(token=[1] * 997), ("class",))
     # Half of 6979 numbers, within six standard deviations.
     assert abs((found == 0).float().mean() - 0.5) < 6 * 0.5 / (997 * DIM) ** 0.5

@@ -5,11 +5,11 @@ import pytest
 import torch
 from einops import rearrange
 
-from tcaf.data.packed import Packing
 from tcaf.errors import TCAFError
 from tcaf.seeding import generator
-from tcaf.systems.attention import SEES, CrossModalAttention
+from tcaf.systems.attention import CrossModalAttention
 from tcaf.systems.attention_map import HasAttentionMap, attention_weights
+from tcaf.systems.layout import SEES, TokenLayout
 from tcaf.systems.ridge import Ridge, RidgeConfig
 
 CPU = torch.device("cpu")
@@ -25,13 +25,12 @@ def attention(pattern, dim=7, heads=3, head_dim=5):
 
 
 def some_tokens(class_token=True, audio=3, visual=5, dim=7):
-    draw = generator(0, "tokens")
+    """The tokens of one clip, and where they lie."""
     lens = {"class": 1, "audio": audio, "visual": visual}
-    return {
-        group: torch.randn(num, dim, generator=draw)
-        for group, num in lens.items()
-        if class_token or group != "class"
-    }
+    if not class_token:
+        del lens["class"]
+    layout = TokenLayout({group: torch.tensor([num]) for group, num in lens.items()}, CPU)
+    return torch.randn(layout.num_rows, dim, generator=generator(0, "tokens")), layout
 
 
 @torch.no_grad()
@@ -40,11 +39,11 @@ def test_two_tokens_by_hand():
     # class token is 0, audio 1, visual ln 3.
     made = attention("cross", dim=1, heads=1, head_dim=1)
     made.to_qkv.weight.fill_(1)
-    numbers = {"class": 0.0, "audio": 1.0, "visual": LN3}
-    tokens = {group: torch.tensor([[number]]) for group, number in numbers.items()}
-    found = attention_weights(made, tokens, ("class", "audio", "visual"))
+    _, layout = some_tokens(audio=1, visual=1)
+    rows = torch.tensor([[0.0], [1.0], [LN3]])
+    found = attention_weights(made, rows, layout, layout.groups)
     # The class token's query is 0: all three alike.
-    assert [found["class"][k].item() for k in numbers] == pytest.approx([1 / 3] * 3)
+    assert [found["class"][k].item() for k in layout.groups] == pytest.approx([1 / 3] * 3)
     # audio: class exp(0) = 1, visual exp(ln 3) = 3; visual: class 1, audio exp(ln 3) = 3.
     assert list(found["audio"]) == ["class", "visual"]
     assert found["audio"]["visual"].item() == pytest.approx(3 / 4)
@@ -55,8 +54,9 @@ def test_two_tokens_by_hand():
 @pytest.mark.parametrize("class_token", [True, False])
 @torch.no_grad()
 def test_weights_sum_to_one_over_what_is_seen(pattern, class_token):
-    tokens = some_tokens(class_token)
-    found = attention_weights(attention(pattern), tokens, tuple(tokens))
+    rows, layout = some_tokens(class_token)
+    tokens = layout.split(rows)
+    found = attention_weights(attention(pattern), rows, layout, layout.groups)
     assert set(found) == set(tokens)
     for group, weights in found.items():
         assert tuple(weights) == tuple(k for k in SEES[pattern][group] if k in tokens)
@@ -69,12 +69,15 @@ def test_weights_sum_to_one_over_what_is_seen(pattern, class_token):
 @pytest.mark.parametrize("class_token", [True, False])
 @torch.no_grad()
 def test_weights_give_the_layers_output(pattern, class_token):
-    made, tokens = attention(pattern), some_tokens(class_token)
+    made, (rows, layout) = attention(pattern), some_tokens(class_token)
+    tokens = layout.split(rows)
     queries = ("class",) if class_token else ("audio", "visual")
-    packings = {g: Packing(torch.tensor([len(rows)]), CPU) for g, rows in tokens.items()}
-    for wanted in (queries, tuple(tokens)):
-        expected = made(tokens, packings, wanted)
-        found = attention_weights(made, tokens, wanted)
+    for wanted in (queries, layout.groups):
+        output = made(rows, layout, wanted)
+        expected = dict(
+            zip(wanted, output.split([len(tokens[group]) for group in wanted]), strict=True)
+        )
+        found = attention_weights(made, rows, layout, wanted)
         for group in wanted:
             attended = 0
             for other, weights in found[group].items():
@@ -106,13 +109,12 @@ def test_map_of_a_clip(small_model, random_batch, pattern):
 def test_map_is_the_mean_over_heads(small_model, random_batch):
     model, batch = small_model(num_layers=1), random_batch([2], [3])
     seen = {}
-    hook = model.layers[0].attention.register_forward_pre_hook(lambda _, args: seen.update(args[0]))
+    hook = model.layers[0].attention.register_forward_pre_hook(
+        lambda _, args: seen.update(rows=args[0])
+    )
     model(batch)
     hook.remove()
-    query, key, _ = (
-        torch.cat([seen[g] for g in ("class", "audio", "visual")])
-        @ model.layers[0].attention.to_qkv.weight.T
-    ).chunk(3, dim=1)
+    query, key, _ = (seen["rows"] @ model.layers[0].attention.to_qkv.weight.T).chunk(3, dim=1)
     # 3 heads of size 2; the class token is row 0.
     heads = [(query[0, h : h + 2] @ key[:, h : h + 2].T / 2**0.5).softmax(dim=0) for h in (0, 2, 4)]
     expected = torch.stack(heads).mean(dim=0).numpy()

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tcaf.data.batches import load_batch
+from tcaf.data.store import FeatureStore
 from tcaf.data.windows import Windows
 from tcaf.errors import TCAFError
 from tcaf.settings.experiment import Experiment
@@ -18,6 +19,8 @@ from tcaf.systems.ridge import Ridge, RidgeConfig, RidgeFit
 from tcaf.systems.stages import ClosedFormStage, DescentStage, Stage, TrainingFreeStage
 from tcaf.systems.tcaf import tcaf_objective
 from tcaf.training.protocol import TwoStages
+
+DESCENDING = [name for name, system in SYSTEMS.items() if system.objective is not None]
 
 
 @pytest.fixture(scope="module")
@@ -264,6 +267,34 @@ def test_objective_by_its_parts(stage, statistics):
     assert objective_of(made, rows, labels).item() == pytest.approx(expected.total.item())
 
 
+@pytest.mark.parametrize("system", ["tcaf", "avgzslnet"])
+def test_clips_are_expected_a_batch_ahead(stage, monkeypatch, system):
+    """Of triplets both batches are, in windows that are drawn alike."""
+    built = stage(system=system, training={"window_s": 4.0, "batches_per_epoch": 3})
+    events = []
+
+    def note(kind, real):
+        def noted(store, rows, modality, first, lens):
+            events.append((kind, (modality, rows.tolist(), first.tolist(), lens.tolist())))
+            return real(store, rows, modality, first, lens)
+
+        return noted
+
+    for kind in ("expect", "gather"):
+        monkeypatch.setattr(FeatureStore, kind, note(kind, getattr(FeatureStore, kind)))
+    built.run_epoch(1, 1e-3)
+    batches = 2 if system == "avgzslnet" else 1
+    kinds = [kind for kind, _ in events]
+    of_batch = 2 * batches
+    assert kinds == [
+        *["expect"] * of_batch,
+        *(["expect"] * of_batch + ["gather"] * of_batch) * 2,
+        *["gather"] * of_batch,
+    ]
+    expected, asked = ([what for kind, what in events if kind == k] for k in ("expect", "gather"))
+    assert expected == asked
+
+
 def test_windows_of_training(stage):
     assert stage().part.windows == Windows(place="random")
     official = stage(fidelity=Fidelity.official(), training={"window_s": 3.0}).part.windows
@@ -301,6 +332,46 @@ def test_a_batch_that_leaves_one_row(stage):
         train(made)
 
 
+@pytest.mark.parametrize("system", [n for n in DESCENDING if n != "clipclap"])
+def test_products_in_bfloat16_change_little(stage, system):
+    """Losses by some per cent at most, in steps that follow one another; weights are float32."""
+    found = {}
+    for precision in ("float32", "tf32", "bfloat16"):
+        made = stage(system=system, training={"precision": precision})
+        found[precision] = [record["loss"] for record in train(made)]
+        assert {p.dtype for p in made.model.parameters()} == {torch.float32}
+    assert found["tf32"] == pytest.approx(found["float32"], rel=1e-2)
+    assert found["bfloat16"] == pytest.approx(found["float32"], rel=5e-2)
+    assert found["bfloat16"] != found["float32"]
+
+
+class SlowGlimpse:
+    """Numbers that are ready when they are asked for a third time, as of a busy GPU."""
+
+    def __init__(self, numbers):
+        self.numbers, self.asked = numbers.tolist(), 0
+
+    @property
+    def is_ready(self):
+        self.asked += 1
+        return self.asked > 2
+
+    def look(self):
+        assert self.asked > 2, "an epoch waits for nothing"
+        return self.numbers
+
+
+def test_reports_come_when_they_are_ready(stage, monkeypatch):
+    """Of the tenth batch at the twelfth, then of the twentieth; the last one is waited for."""
+    plain, late = (stage(training={"batches_per_epoch": 23}) for _ in range(2))
+    soon, later = Diary(), Diary()
+    plain.run_epoch(1, 1e-3, soon)
+    monkeypatch.setattr("tcaf.systems.stages.Glimpse", SlowGlimpse)
+    late.run_epoch(1, 1e-3, later)
+    assert later.batches == soon.batches
+    assert [report[0] for report in later.batches] == [10, 20, 23]
+
+
 # --- Negatives ---
 
 TRIPLETS = ("cjme", "avgzslnet", "avca")
@@ -309,13 +380,13 @@ TRIPLETS = ("cjme", "avgzslnet", "avca")
 @pytest.mark.parametrize("system", TRIPLETS)
 def test_negatives_are_of_other_classes_and_drawn_anew(stage, system):
     made, pairs = stage(system=system), []
-    original = made.objective
+    original = made.step.objective
 
     def spy(model, batch, negatives, text_embedding, experiment):
         pairs.append((batch, negatives))
         return original(model, batch, negatives, text_embedding, experiment)
 
-    made.objective = spy
+    made.step.objective = spy
     train(made)
     assert len(pairs) == 2 * 3
     for batch, negatives in pairs:
@@ -335,7 +406,7 @@ def test_a_system_without_triplets_gets_no_negatives(stage):
         given.append(negatives)
         return tcaf_objective(model, batch, negatives, text_embedding, experiment)
 
-    made.objective = spy
+    made.step.objective = spy
     train(made, [1])
     assert given == [None] * 3
 

@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import product
 
@@ -8,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tcaf.data.batches import FeatureBatch
-from tcaf.data.packed import Packed, Packing
+from tcaf.data.packed import Packed
 from tcaf.errors import TCAFError
 from tcaf.seeding import generator
 from tcaf.settings.sections import ModelSettings
 from tcaf.systems.blocks import Block
+from tcaf.systems.layout import TokenLayout
 from tcaf.systems.tcaf import PositionEncoder
 
 PATTERNS = ("cross", "self", "full")
@@ -92,12 +95,16 @@ def all_groups(model, batch):
     """The transformer of the paper: every layer computes every token; the class token is read."""
     original = [layer.forward for layer in model.layers]
     for layer in model.layers:
-        layer.forward = lambda tokens, packings, _, layer=layer: type(layer).forward(
-            layer, tokens, packings, tuple(tokens)
+        layer.forward = lambda rows, layout, _, layer=layer: type(layer).forward(
+            layer, rows, layout, layout.groups
         )
+    last = model.layers[-1].register_forward_hook(
+        lambda _, args, rows: args[1].split(rows)["class"]
+    )
     try:
         return model(batch)
     finally:
+        last.remove()
         for layer, forward in zip(model.layers, original, strict=True):
             layer.forward = forward
 
@@ -282,8 +289,8 @@ def test_layer_norms(small_model):
         norm = layer.feed_forward_norm if model is separate else layer.attention_norm
         norm.weight.fill_(2)
         token = torch.arange(13.0)[None]
-        packings = {"class": Packing(torch.tensor([1]), torch.device("cpu"))}
-        found = layer({"class": token}, packings, ("class",))["class"]
+        layout = TokenLayout({"class": torch.tensor([1])}, torch.device("cpu"))
+        found = layer(token, layout, ("class",))
         normed = (token - token.mean()) / (token.var(correction=0) + 1e-5).sqrt() * 2
         torch.testing.assert_close(found, token + layer.feed_forward(normed))
 
@@ -297,7 +304,7 @@ def test_without_class_token_the_mean_over_output_tokens_is_read(small_model, ra
     )
     model.layers[-1].register_forward_hook(lambda m, arguments, output: left.append(output))
     model(random_batch([2, 0, 1], [1, 3, 0]))
-    audio, visual = left[0]["audio"], left[0]["visual"]
+    audio, visual = left[0].split([3, 4])
     means = [(audio[0] + audio[1] + visual[0]) / 3, visual[1:4].mean(dim=0), audio[2]]
     torch.testing.assert_close(entered[0], torch.stack(means))
     assert model.class_token is None
@@ -393,3 +400,27 @@ def test_error_of_the_one_modality(small_model, random_batch):
 def test_error_of_text(small_model):
     with pytest.raises(TCAFError, match="expected text embeddings of size 11, got 13"):
         small_model().embed_text(torch.ones(2, 13))
+
+
+@pytest.mark.slow
+def test_a_clip_of_fifty_minutes_needs_little_memory():
+    """By matrix products, with the weights of all pairs of tokens, it would be 1.8 GiB."""
+    code = """
+import resource, torch
+from tcaf.data.batches import FeatureBatch
+from tcaf.data.packed import Packed
+from tcaf.systems.joint_space import TCAFConfig
+from tcaf.systems.tcaf import TCAF
+
+def tokens(num, dim, step_s):
+    return Packed(torch.rand(num, dim), torch.tensor([num]), torch.arange(num) * step_s)
+
+model = TCAF(TCAFConfig(audio_dim=128, visual_dim=4096, text_dim=300)).eval()
+with torch.inference_mode():
+    found = model(FeatureBatch(tokens(3000, 128, 0.96), tokens(4700, 4096, 0.64)))
+assert found.video_embedding.isfinite().all()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert float(done.stdout) < 1.2

@@ -18,14 +18,14 @@ from tcaf.answers.evidence import nearest
 from tcaf.answers.interface import Classifier, Surroundings
 from tcaf.answers.ranking import Scores
 from tcaf.answers.ready import READY, is_ready, open_ready
-from tcaf.data.batches import Clips, FeatureBatch, LoadedClips, load_batch
+from tcaf.data.batches import Clips, FeatureBatch, LoadedClips, in_reads, load_batch
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
-from tcaf.data.sampler import in_order
 from tcaf.errors import TCAFError, did_you_mean
 from tcaf.evaluation.conformal import answer_sets, strangeness
 from tcaf.evaluation.temperature import calibrated, probabilities
 from tcaf.evaluation.together import distances_together
 from tcaf.execution.devices import pick_device
+from tcaf.files.remote import local_path
 from tcaf.plugins import load_plugin
 from tcaf.systems.registry import find_system
 from tcaf.text.candidates import NO_STORE, RunClasses
@@ -65,6 +65,7 @@ class ZeroShotClassifier(Classifier):
         trained: the model.
         gamma: added to the distance of seen classes; 0 where the model holds none.
         temperature: of probabilities, or None.
+        text_settings: where class text comes from, for each text space.
         notes: what somebody who reads the answers should know, in words.
 
     Raises:
@@ -105,8 +106,9 @@ class ZeroShotClassifier(Classifier):
         own = trained.class_text.by_name(trained.classes.names)
         known = {space: {**(text or {}).get(space, {}), **own[space]} for space in own}
         settings = system.text_settings(self.experiment)
+        self.text_settings = {space: resolved(s, trained.spec) for space, s in settings.items()}
         self._text = RunClasses(
-            {space: resolved(each, trained.spec) for space, each in settings.items()},
+            self.text_settings,
             known,
             store,
             no_store,
@@ -142,6 +144,7 @@ class ZeroShotClassifier(Classifier):
             "audio_weights": audio_weights,
             "visual_weights": visual_weights,
         }
+        run = local_path(run)
         if is_ready(run):
             found = cls(open_ready(str(run)), **given)
             found.title = str(run)
@@ -170,6 +173,7 @@ class ZeroShotClassifier(Classifier):
     ) -> None:
         """Sets the candidate classes: see `Classifier.set_classes`."""
         found = self._text.embed(names, phrases)
+        self._class_text = found.text
         text = found.text.to(self.device).model_input
         self._candidates = text
         self._class_embedding = self.model.embed_text(text).class_embedding
@@ -181,6 +185,24 @@ class ZeroShotClassifier(Classifier):
     def classes(self) -> tuple[str, ...]:
         """The candidates; everything that is by class has their order."""
         return self._classes
+
+    @property
+    def class_text(self) -> ClassText:
+        """The text embeddings of the candidates."""
+        return self._class_text
+
+    @property
+    def class_embedding(self) -> Float[Tensor, "num_classes joint_dim"]:
+        """The candidates in the joint space, on the model's device."""
+        return self._class_embedding
+
+    def embed_names(self, names: Sequence[str]) -> ClassText:
+        """Returns the text embeddings of names, made as those of candidates; these stay.
+
+        Raises:
+            TCAFError: see `Classifier.set_classes`.
+        """
+        return self._text.embed(names).text
 
     @property
     def seen_columns(self) -> Sequence[int]:
@@ -264,7 +286,7 @@ class ZeroShotClassifier(Classifier):
         only: Modality | None = None,
     ) -> Float[Tensor, "clips num_classes"]:
         found = [torch.zeros(0, len(class_embedding))]
-        for some in in_order(rows, self.experiment.evaluation.batch_size):
+        for some in in_reads(clips, rows, self.windows, self.experiment.evaluation.batch_size):
             batch = load_batch(clips, some, self.windows).to(self.device)
             batch = batch if only is None else batch.only(only)
             found.append(self.model.scores(batch, class_embedding).cpu())
@@ -276,7 +298,7 @@ class ZeroShotClassifier(Classifier):
     ) -> Float[Tensor, "clips num_classes"]:
         batches = (
             load_batch(clips, some, self.windows).to(self.device)
-            for some in in_order(rows, self.experiment.evaluation.batch_size)
+            for some in in_reads(clips, rows, self.windows, self.experiment.evaluation.batch_size)
         )
         found = distances_together(
             self.model,

@@ -22,8 +22,10 @@ from tcaf.data.features import VideoFeatures
 from tcaf.data.splits import PARTS, UNIONS
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError
+from tcaf.execution.processes import HERE, Place
 from tcaf.extract.containers import FILE_TIMEOUT_S
 from tcaf.extract.media import require_decoder
+from tcaf.files.remote import as_named, local_path
 from tcaf.progress import Track, silent
 from tcaf.sources.media_files import SUFFIXES, media_folder
 from tcaf.text.candidates import read_names, split_names
@@ -87,6 +89,8 @@ def choose_classes(
 def find_media(words: Sequence[str]) -> list[Path]:
     """Returns the files that paths name: files as they are, of folders all media files inside.
 
+    What addresses name is fetched (`local_path`).
+
     Files of a folder are those with a media file's suffix, in any depth, also behind links to
     folders, sorted; hidden ones do not count, and a warning says what else is passed over. A file
     that is named twice counts once.
@@ -96,7 +100,7 @@ def find_media(words: Sequence[str]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for word in words:
-        path = Path(word)
+        path = local_path(word)
         if not path.is_dir():
             found[path] = None
             continue
@@ -184,6 +188,7 @@ def answer_files(
     keep_features: bool = False,
     file_timeout_s: float = FILE_TIMEOUT_S,
     workers: int | None = None,
+    place: Place = HERE,
     track: Track = silent,
 ) -> Iterator[Answered | Unanswered]:
     """Yields what became of each file, as soon as it is known; one that fails stops no other.
@@ -202,6 +207,7 @@ def answer_files(
         keep_features: what `draw_timelines` needs, and much memory for many files.
         file_timeout_s: see `features_of_files`.
         workers: see there.
+        place: see there.
         track: shows how many files are done.
 
     Raises:
@@ -225,12 +231,12 @@ def answer_files(
         for number, video in group:
             file = files[number]
             if isinstance(video, str):
-                yield number, Unanswered(str(file), " ".join(video.split()))
+                yield number, Unanswered(as_named(file), " ".join(video.split()))
             else:
                 yield number, Answered(next(rankings), video if keep_features else None, file)
 
     # Opened here first: what is wrong with weights is said before any process starts.
-    found = features_of_files(files, classifier.backbones, file_timeout_s, workers)
+    found = features_of_files(files, classifier.backbones, file_timeout_s, workers, place)
     with closing(found):
         read = (
             (number, _video(classifier, features))
@@ -275,6 +281,7 @@ def answer_clips(
     keep_features: bool = False,
     file_timeout_s: float = FILE_TIMEOUT_S,
     workers: int | None = None,
+    place: Place = HERE,
     track: Track = silent,
 ) -> Iterable[Answered | Unanswered]:
     """Answers the clips that words name: files and folders, or clips of a store.
@@ -291,6 +298,7 @@ def answer_clips(
         keep_features: what `draw_timelines` needs, and much memory for many clips.
         file_timeout_s: see `features_of_files`.
         workers: see there.
+        place: see there.
         track: shows how many files are done.
 
     Returns:
@@ -311,6 +319,7 @@ def answer_clips(
             keep_features=keep_features,
             file_timeout_s=file_timeout_s,
             workers=workers,
+            place=place,
             track=track,
         )
     opened = FeatureStore.open(store)

@@ -16,7 +16,8 @@ import numpy as np
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.errors import TCAFError
 from tcaf.execution.outcomes import Crash, Failure, Killed, OutOfMemory, OutOfTime
-from tcaf.execution.processes import PATIENT, Moment, Send, events, usable_cores
+from tcaf.execution.processes import HERE, PATIENT, Place, events
+from tcaf.execution.worker import Moment, Send
 from tcaf.extract.backbones import (
     BACKBONES,
     AudioBackbone,
@@ -26,10 +27,11 @@ from tcaf.extract.backbones import (
     open_backbone,
 )
 from tcaf.extract.containers import FILE_MEMORY, FILE_TIMEOUT_S, BrokenMediaWarning, MediaError
-from tcaf.extract.corpus import MediaFile, too_long
+from tcaf.extract.corpus import MediaFile, one_of_each_folder, too_long
 from tcaf.extract.extractor import Extractor, audio_tokens, visual_tokens
 from tcaf.extract.media import probe, read_audio, read_frames
 from tcaf.extract.stretches import Cut, Stretch, stretches
+from tcaf.files.remote import as_named
 from tcaf.plugins import load_plugin
 
 
@@ -217,7 +219,7 @@ def _open_worker(
             warnings.simplefilter("always", BrokenMediaWarning)
             try:
                 if cut is None:
-                    video = backbones.extract(path, str(path))
+                    video = backbones.extract(path, as_named(path))
                 else:
                     send(Begun(probe(path).duration_s))
                     for stretch in backbones.stretches(path, str(path), cut):
@@ -241,6 +243,7 @@ def _work_on(
     file_timeout_s: float,
     workers: int | None,
     cut: Cut | None,
+    place: Place,
 ) -> Generator[tuple[int, Moment | _Done], None, None]:
     """Yields by number of the file its moments and what became of it, as they come.
 
@@ -249,15 +252,19 @@ def _work_on(
     """
     if not file_timeout_s > 0:
         raise TCAFError(f"file_timeout_s must be above 0, got {file_timeout_s:g}")
+    given = [path for path in backbones.weights.values() if path is not None]
+    plugins, infos = backbones.known_here()
+    place.check_shared([*one_of_each_folder(files), *given, *plugins])
     limits = {path: MediaFile(str(path), path).limit_s(file_timeout_s) for path in files}
     found = events(
         list(enumerate(files)),
         _open_worker,
-        (backbones, *backbones.known_here(), cut),
-        min(usable_cores() if workers is None else workers, max(len(files), 1)),
+        (backbones, plugins, infos, cut),
+        min(place.cores if workers is None else workers, max(len(files), 1)),
         limit=lambda file: limits[file[1]],
         limit_bytes=FILE_MEMORY,
         environment=PATIENT,
+        place=place,
     )
     with closing(found):
         for (number, path), event in found:
@@ -294,6 +301,7 @@ def features_of_files(
     backbones: FileBackbones,
     file_timeout_s: float = FILE_TIMEOUT_S,
     workers: int | None = None,
+    place: Place = HERE,
 ) -> Generator[tuple[int, VideoFeatures | str], None, None]:
     """Yields each file's number with its features, or in one line why it has none, as they come.
 
@@ -306,11 +314,12 @@ def features_of_files(
         file_timeout_s: seconds that a file may take, and as many again for each MiB of it.
         workers: processes that read, each with its share of the cores; by default one for each
             core, and no more than there are files.
+        place: where the processes run.
 
     Raises:
         TCAFError: the processes cannot open the backbones, or a limit is not above 0.
     """
-    with closing(_work_on(files, backbones, file_timeout_s, workers, None)) as found:
+    with closing(_work_on(files, backbones, file_timeout_s, workers, None, place)) as found:
         for number, done in found:
             if isinstance(done, _Done):
                 yield number, done.reason if done.video is None else done.video
@@ -322,6 +331,7 @@ def stretches_of_files(
     cut: Cut,
     file_timeout_s: float = FILE_TIMEOUT_S,
     workers: int | None = None,
+    place: Place = HERE,
 ) -> Generator[tuple[int, Begun | Stretch | Ended], None, None]:
     """Yields by number of the file its beginning, its stretches in order, and its end.
 
@@ -333,7 +343,7 @@ def stretches_of_files(
     """
     backbones.check(cut)
     given = [0] * len(files)
-    with closing(_work_on(files, backbones, file_timeout_s, workers, cut)) as found:
+    with closing(_work_on(files, backbones, file_timeout_s, workers, cut, place)) as found:
         for number, event in found:
             if isinstance(event, _Done):
                 yield number, Ended(event.reason)

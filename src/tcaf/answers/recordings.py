@@ -16,6 +16,7 @@ from tcaf.answers.files import Begun, Ended, stretches_of_files
 from tcaf.answers.interface import Classifier
 from tcaf.answers.ranking import Ranking
 from tcaf.errors import TCAFError
+from tcaf.execution.processes import HERE, Place
 from tcaf.extract.containers import FILE_TIMEOUT_S
 from tcaf.extract.media import require_decoder
 from tcaf.extract.stretches import Cut, Stretch
@@ -192,6 +193,7 @@ def answer_recordings(
     keep_stretches: bool = False,
     file_timeout_s: float = FILE_TIMEOUT_S,
     workers: int | None = None,
+    place: Place = HERE,
     track: Track = silent,
 ) -> Iterator[Span | Recording]:
     """Yields the answers of recordings, those of each as soon as they are known, then its end.
@@ -212,6 +214,7 @@ def answer_recordings(
         keep_stretches: what a picture of the recording needs.
         file_timeout_s: see `features_of_files`.
         workers: see there.
+        place: see there.
         track: shows how many hundredths are done; recordings count by the sizes of their files.
 
     Raises:
@@ -223,7 +226,8 @@ def answer_recordings(
     require_decoder()
     states = [_State(file, Joiner(apart), keep_all, keep_stretches) for file in files]
     bar = _Bar(track, files)
-    found = stretches_of_files(files, classifier.backbones, cut, file_timeout_s, workers)
+    how = (file_timeout_s, workers, place)
+    found = stretches_of_files(files, classifier.backbones, cut, *how)
     current = 0
     with closing(found):
         for number, event in found:

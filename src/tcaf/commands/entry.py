@@ -15,11 +15,13 @@ import sys
 import types
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, get_args, get_origin
+
+from tcaf.execution import ranks
 
 if TYPE_CHECKING:
     from cyclopts import App, CycloptsError
@@ -149,6 +151,16 @@ COMMANDS: dict[tuple[str, ...], Command] = {
         "store:store_embed",
         ("run",),
     ),
+    ("export",): Command(
+        "Writes a model as ONNX, or for torch.export, with all that an answer needs beside it.",
+        "export:export",
+        ("model", "out"),
+    ),
+    ("push",): Command(
+        "Puts a model or a store on the Hugging Face Hub, with a card, as one commit.",
+        "push:push",
+        ("what", "name"),
+    ),
     ("models",): Command(
         "Lists the ready models, which name what clips show before anything is trained.",
         "about:models",
@@ -171,6 +183,9 @@ GROUPS = {
     "store": "Turns feature stores into Parquet and back, or into what a run makes of them.",
 }
 """What is said of words that several commands begin with."""
+
+OF_RANKS = (("train",),)
+"""Commands that the processes of torchrun do together."""
 
 OWN_CONFIG = ("train", "settings", "reproduce")
 """Commands whose --config is about the settings of runs; of others it holds their options."""
@@ -406,12 +421,41 @@ def _sigterm_interrupts() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        # A process that ends with others has its own way to take it (`execution.ranks`).
+        if signal.getsignal(signal.SIGTERM) is raise_terminated:
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _first_rank_shows() -> Iterator[None]:
+    """Lets results be shown once, whatever the number of processes that torchrun has started."""
+    with ExitStack() as stack:
+        if ranks.started().index:
+            nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+            stack.enter_context(redirect_stdout(nowhere))
+        yield
+
+
+def _refuse_ranks(words: tuple[str, ...]) -> None:
+    """Refuses processes of torchrun for commands that each of them would do from end to end.
+
+    Raises:
+        UsageError: there are several.
+    """
+    count = ranks.started().count
+    if count > 1 and words and words not in OF_RANKS:
+        known = ", ".join(f"tcaf {' '.join(each)}" for each in OF_RANKS)
+        raise UsageError(
+            f"tcaf {' '.join(words)} is done by one process, and torchrun has started {count}; "
+            f"start it without torchrun, which is for {known}"
+        )
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:
     from tcaf.errors import one_line
 
+    if not ranks.speaks():
+        return
     print(f"warning: {one_line(str(message))}", file=sys.stderr)
 
 
@@ -419,14 +463,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status."""
     asked = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with _sigterm_interrupts(), warnings.catch_warnings():
+        with _sigterm_interrupts(), warnings.catch_warnings(), _first_rank_shows():
             warnings.showwarning = _show_warning  # type: ignore[assignment]
+            _refuse_ranks(words_of(asked))
             command, bound = parse(asked)
-            command(*bound.args, **bound.kwargs)
+            with ranks.joined():
+                command(*bound.args, **bound.kwargs)
     except KeyboardInterrupt as stop:
         entry = COMMANDS.get(words_of(asked))
-        print(f"\ninterrupted{entry.carries_on if entry else ''}", file=sys.stderr)
+        if ranks.speaks():
+            print(f"\ninterrupted{entry.carries_on if entry else ''}", file=sys.stderr)
         return 143 if isinstance(stop, Terminated) else 130
+    except ranks.EndedElsewhereError:
+        return 2
     except BrokenPipeError:
         # The reader of our output has gone; what is left to flush has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -457,6 +506,8 @@ _LONGEST = 2000
 def _complain(message: str) -> int:
     from tcaf.errors import one_line
 
+    if not ranks.speaks():
+        return 2
     words = one_line(message)
     if len(words) > _LONGEST:
         # A damaged file may hold a name that fills a screen.

@@ -223,6 +223,8 @@ def _parameter(
         notes |= {"negative": (), "show_default": False}
     if default in (None, "", ()) or default == []:
         notes["show_default"] = False
+    elif isinstance(default, tuple):
+        notes["show_default"] = functools.partial(_constant, _shown(default))
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD if positional else inspect.Parameter.KEYWORD_ONLY
     annotation = Annotated[hint, Parameter(**notes)] if notes else hint
     return inspect.Parameter(name, kind, default=default, annotation=annotation)

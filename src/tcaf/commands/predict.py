@@ -52,6 +52,7 @@ def predict(
     jsonl: bool = False,
     csv: bool = False,
     workers: int | None = None,
+    cluster: str = "",
 ) -> None:
     """Names what clips show: the best of the run's classes, or of any others that you name.
 
@@ -113,9 +114,13 @@ def predict(
             without answers has an `error`.
         csv: print all answers as CSV, those of each file as soon as they are found.
         workers: processes that read files; by default one for each core.
+        cluster: read files on the machines of a cluster of Ray (extra cluster): `local` for one of
+            this machine alone, `auto` for the one that runs here, or its HOST:PORT. The files have
+            to lie where all of them see them.
     """
     from tcaf.answers.clips import choose_classes
     from tcaf.answers.mixture import open_classifier
+    from tcaf.execution.cluster import check_cluster, joined
     from tcaf.extract.stretches import Cut
 
     if sum((json, jsonl, csv)) > 1:
@@ -125,6 +130,7 @@ def predict(
         "--visual_weights": visual_weights is not None,
         "--file_timeout_s": file_timeout_s != FILE_TIMEOUT_S,
         "--workers": workers is not None,
+        "--cluster": bool(cluster),
     }
     of_watching = {"--record": record is not None, "--settle_s": settle_s != SETTLE_S}
     not_watching = {
@@ -158,6 +164,7 @@ def predict(
         raise TCAFError(f"{given} is about recordings that are cut; add --every SECONDS")
     if format is not None and out is None:
         raise TCAFError(f"--format {format} says how files are written; add --out FILE or FOLDER")
+    check_cluster(cluster)
     cut = None if every is None else Cut(every, hop)
     classifier = open_classifier(run, plugin, device, audio_weights, visual_weights)
     choose_classes(classifier, classes, classes_file)
@@ -171,14 +178,14 @@ def predict(
     asked: dict[str, Any] = {"top_k": top_k, "seen_bias": seen_bias, "abstain": abstain}
     asked |= {"file_timeout_s": file_timeout_s, "workers": workers}
     asked |= {"why": why} if cut is None else {"apart": apart, "keep_all": keep_all}
-    if watch is not None:
-        watch_folder(classifier, watch, record, settle_s, run, cut, wanted, asked)
-        return
     words = clips or []
-    if cut is not None:
-        predict_recordings(classifier, words, cut, wanted, **asked)
-        return
-    _predict_clips(classifier, words, wanted, store=store, together=together, **asked)
+    with joined(cluster) as asked["place"]:
+        if watch is not None:
+            watch_folder(classifier, watch, record, settle_s, run, cut, wanted, asked)
+        elif cut is not None:
+            predict_recordings(classifier, words, cut, wanted, **asked)
+        else:
+            _predict_clips(classifier, words, wanted, store=store, together=together, **asked)
 
 
 def _predict_clips(

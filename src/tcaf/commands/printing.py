@@ -113,6 +113,30 @@ def print_parquet(value: dict[str, Any]) -> None:
     print_line(f"{value['path']}: {files} Parquet files, {size:,.1f} MiB")
 
 
+def print_export(value: dict[str, Any]) -> None:
+    """Prints what `tcaf export` wrote."""
+    (model, size), *others = value["files"].items()
+    if model != value["model"]:  # a vocabulary comes first
+        (model, size) = value["model"], value["files"][value["model"]]
+        others = [each for each in value["files"].items() if each[0] != model]
+    beside = ", ".join(name for name, _ in others)
+    print_line(f"{value['path']}: {value['system']}, {size / 2**20:,.1f} MiB; beside it {beside}")
+    for text in value["notes"]:
+        print_line(f"note: {text}")
+    if value["page"]:
+        print_line(f"next: python -m http.server --directory {value['page']}")
+
+
+def print_pushed(value: dict[str, Any]) -> None:
+    """Prints what `tcaf push` made, and how it is opened."""
+    files = value["files"]
+    size = sum(files.values()) / 2**20
+    where = value["path"] or value["name"]
+    print_line(f"{where}: a {value['kind']} of {len(files)} files, {size:,.1f} MiB")
+    if value["address"]:
+        print_line(f"opened by: {value['address']}")
+
+
 def print_imported(value: dict[str, Any], out: Path) -> None:
     """Prints what `tcaf import-checkpoint` made and how to go on."""
     print_line(f"{value['path']}: {value['weights']:,} weights")
@@ -274,7 +298,7 @@ def print_answers(value: dict[str, Any]) -> None:
     # In a line for each of several clips there is no room for reasons.
     reasons = not several and bool(clips) and "nearest_training" in clips[0]
     with_sets = bool(clips) and "set" in clips[0]
-    columns = ["class", "probability", "distance", ""]
+    columns = ["class", "probability", "distance", "in training"]
     # Of a clip or a model with one of both there is nothing apart.
     apart = reasons and bool(clips[0]["answers"][0]["alone"])
     columns += ["sound alone", "picture alone"] if apart else []
@@ -358,7 +382,7 @@ class Recordings:
             value: of the recording.
             names: what kinds of spans without an answer are called.
         """
-        table = _table("from", "to", "class", "probability", "distance", "", "stretches")
+        table = _table("from", "to", "class", "probability", "distance", "in training", "stretches")
         table.columns[2].justify = "left"
         for span in self._spans:
             chance, distance = span["probability"], span["distance"]

@@ -60,9 +60,11 @@ def predict_recordings(
     """
     from tcaf.answers.clips import find_media
     from tcaf.answers.recordings import answer_recordings, recordings_json, remarks
+    from tcaf.files.remote import local_path
     from tcaf.reports.answer_timeline import check_timeline
     from tcaf.reports.captions import Destination
 
+    words = [str(local_path(word)) for word in words]
     files = find_media(words)
     destination = None
     if wanted.out is not None:

@@ -20,7 +20,8 @@ def reproduce(
     together: bool = False,
     config: list[str] | None = None,
     options: dict[str, str] | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
+    cluster: str = "",
     out: Path | None = None,
     runs: Path | None = None,
     plugin: Path | None = None,
@@ -53,7 +54,11 @@ def reproduce(
         config: presets or TOML files, in order, over those that data and systems have.
         options: settings that single systems have, for the rows that have them, as in
             `--options.num_latents 32`.
-        jobs: runs at a time; each has its share of the cores.
+        jobs: runs at a time, each with its share of the cores; by default one, on a cluster one for
+            each machine.
+        cluster: train on the machines of a cluster of Ray (extra cluster): `local` for one of this
+            machine alone, `auto` for the one that runs here, or its HOST:PORT. The store and `out`
+            have to lie where all of them see them.
         out: folder for the results; by default results/table_N.
         runs: folder for the runs, which several tables may share; by default runs in `out`.
         plugin: a Python file that registers a system of your own (docs/your-own-model.md).
@@ -63,6 +68,7 @@ def reproduce(
     from tcaf.commands.terminal import JobsObserver, console
     from tcaf.data.random_partitions import base_split
     from tcaf.data.store import FeatureStore
+    from tcaf.execution.cluster import check_cluster, joined
     from tcaf.experiments.layers import dataset_of
     from tcaf.experiments.reproduce import collect, collect_by_partition, left_out, plan, run_jobs
     from tcaf.experiments.tables import paper_table
@@ -76,6 +82,7 @@ def reproduce(
         raise TCAFError(
             "--together is about the split's test clips, and --partitions looks at none of them"
         )
+    check_cluster(cluster)
     if plugin is not None:
         load_plugin(plugin)
     opened = FeatureStore.open(store)
@@ -100,8 +107,9 @@ def reproduce(
     dataset = f"{dataset_of(opened)}_{splits.pop()}" if len(splits) == 1 else ""
     command = ["tcaf", *sys.argv[1:]]
     with only_writer(out):
-        with JobsObserver(console(), planned) as observer:
-            outcomes = run_jobs(planned, store, observer, num_jobs=jobs, plugin=plugin)
+        with joined(cluster) as place, JobsObserver(console(), planned) as observer:
+            how: dict[str, Any] = {"num_jobs": jobs, "plugin": plugin, "place": place}
+            outcomes = run_jobs(planned, store, observer, **how)
         if partitions:
             split = base_split(planned[0].experiment.data.split)[0]
             by_partition = collect_by_partition(outcomes)

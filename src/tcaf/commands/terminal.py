@@ -27,6 +27,7 @@ from rich.text import Text
 from tcaf.commands.printing import SafeConsole, print_json, shown
 from tcaf.errors import one_line
 from tcaf.evaluation.scores import SCORES
+from tcaf.execution import ranks
 from tcaf.progress import describe_time
 
 if TYPE_CHECKING:
@@ -40,11 +41,13 @@ SHORT = {"loss": "loss", "cross_entropy": "ce", "regression": "reg", "reconstruc
 
 def console() -> Console:
     """Returns the standard error, where all but results goes."""
-    return SafeConsole(stderr=True)
+    return SafeConsole(stderr=True, quiet=not ranks.speaks())
 
 
 def note(text: str, kind: str = "note") -> None:
     """Prints a line on the standard error."""
+    if not ranks.speaks():
+        return
     print(one_line(f"{kind}: {text}" if kind else text), file=sys.stderr)
 
 

@@ -7,6 +7,7 @@ from tcaf.commands import printing
 from tcaf.commands.options import nested, typed_options
 from tcaf.commands.terminal import note, show, track
 from tcaf.errors import TCAFError
+from tcaf.execution import ranks
 from tcaf.settings.sections import AttentionPattern
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -33,6 +34,8 @@ def train(
     Stage 1 picks the epoch and gamma by validation; stage 2 retrains on training and validation
     clips for as many epochs; then the test clips are looked at. A run that was interrupted, in
     whatever way, is carried on by the same command with --resume and ends with the same weights.
+    `torchrun --nproc-per-node 4 -m tcaf train ...` trains with four processes, on a GPU each where
+    there are; batches are those of one process (docs/ranks-and-devices.md).
 
     Settings come in layers, the later ones winning: defaults (the paper's for UCF), the preset of
     the data in the store, that of the system, that of the system on this data, --config files in
@@ -68,7 +71,8 @@ def train(
     if plugin is not None:
         load_plugin(plugin)
     opened = FeatureStore.open(store)
-    opened.verify_once(track)
+    with ranks.first_ahead():
+        opened.verify_once(track)
     typed = typed_options(settings, options, seed)
     if auxiliary is not None:
         typed["data"] = {**typed.get("data", {}), "auxiliary": str(auxiliary)}
@@ -79,9 +83,11 @@ def train(
     names = dict.fromkeys(layer.name for layer in layers if layer.settings)
     with TerminalObserver(console(), f"settings: {', '.join(names)}") as terminal:
         observer: Observer = terminal
-        if tensorboard:
+        if tensorboard and not ranks.current().index:
             observer = Observers(terminal, TensorBoardObserver(out / "tensorboard"))
         result = run_training(experiment, opened, out, resume=resume, observer=observer)
+    if ranks.current().index:
+        return
     if further := Run(out).provenance.get("auxiliary"):
         note(printing.auxiliary_note(further))
     if known := Run(out).provenance.get("start"):

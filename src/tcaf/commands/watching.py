@@ -73,7 +73,7 @@ def watch(
             raise
 
 
-_INDIFFERENT = ("workers", "file_timeout_s")
+_INDIFFERENT = ("workers", "file_timeout_s", "place")
 """What may differ from one call to the next: answers are the same."""
 
 

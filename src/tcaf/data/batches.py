@@ -4,21 +4,23 @@ Owns `FeatureBatch`, and reading one. Clips come from a store or from memory, on
 nothing of models.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.data.packed import Packed
+from tcaf.data.resident import ResidentClips
 from tcaf.data.store import FeatureStore
 from tcaf.data.windows import Windows
 from tcaf.errors import TCAFError
+from tcaf.execution.devices import moved
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class FeatureBatch:
 
     def to(self, device: torch.device | str) -> "FeatureBatch":
         """Moves tokens, times and labels to a device; lengths stay on the CPU."""
-        labels = None if self.labels is None else self.labels.to(device)
+        labels = None if self.labels is None else moved(self.labels, device)
         return FeatureBatch(self.audio.to(device), self.visual.to(device), labels)
 
     @classmethod
@@ -106,6 +108,16 @@ class Clips(Protocol):
         lens: Int[np.ndarray, " batch"],
     ) -> Float[np.ndarray, "total dim"]:
         """Returns `lens` tokens of each row from its `first` on, clip after clip."""
+        ...
+
+    def expect(
+        self,
+        rows: Int[np.ndarray, " batch"],
+        modality: Modality,
+        first: Int[np.ndarray, " batch"],
+        lens: Int[np.ndarray, " batch"],
+    ) -> None:
+        """Prepares for a call of `gather`, without waiting for anything."""
         ...
 
 
@@ -144,6 +156,15 @@ class LoadedClips:
         parts = [self.videos[row].tokens(modality)[at : at + length] for row, at, length in cuts]
         return np.concatenate(parts)
 
+    def expect(
+        self,
+        rows: Int[np.ndarray, " batch"],
+        modality: Modality,
+        first: Int[np.ndarray, " batch"],
+        lens: Int[np.ndarray, " batch"],
+    ) -> None:
+        """Does nothing: they are in memory."""
+
 
 @dataclass(frozen=True)
 class JoinedClips:
@@ -180,49 +201,156 @@ class JoinedClips:
     ) -> Float[np.ndarray, "total dim"]:
         """Returns `lens` tokens of each row from its `first` on, clip after clip."""
         tokens = np.empty((int(lens.sum()), self.spec.dim(modality)), np.float32)
-        ends = len(self.first.lens(modality))
-        for clips, own, before in (
-            (self.first, rows < ends, 0),
-            (self.second, rows >= ends, ends),
-        ):
-            if own.any():
-                found = clips.gather(rows[own] - before, modality, first[own], lens[own])
-                tokens[np.repeat(own, lens)] = found
+        for clips, own, before in self._origins(rows, modality):
+            found = clips.gather(rows[own] - before, modality, first[own], lens[own])
+            tokens[np.repeat(own, lens)] = found
         return tokens
+
+    def expect(
+        self,
+        rows: Int[np.ndarray, " batch"],
+        modality: Modality,
+        first: Int[np.ndarray, " batch"],
+        lens: Int[np.ndarray, " batch"],
+    ) -> None:
+        """Prepares both origins for a call of `gather`."""
+        for clips, own, before in self._origins(rows, modality):
+            clips.expect(rows[own] - before, modality, first[own], lens[own])
+
+    def _origins(
+        self, rows: Int[np.ndarray, " batch"], modality: Modality
+    ) -> Iterator[tuple[Clips, Bool[np.ndarray, " batch"], int]]:
+        """Yields an origin, which rows are its, and how many rows come before its first."""
+        ends = len(self.first.lens(modality))
+        if (rows < ends).any():
+            yield self.first, rows < ends, 0
+        if (rows >= ends).any():
+            yield self.second, rows >= ends, ends
 
 
 def load_batch(
-    clips: Clips,
+    clips: Clips | ResidentClips,
     rows: Int[np.ndarray, " batch"],
     windows: Windows,
     *,
     labels: Int[np.ndarray, " batch"] | None = None,
     generator: torch.Generator | None = None,
+    share: slice = slice(None),
 ) -> FeatureBatch:
     """Reads one window of each clip into a packed float32 batch.
 
     Args:
-        clips: a store, or clips in memory.
+        clips: a store, clips in memory, or on a device, where the tokens of the batch are then.
         rows: which of them, in any order, repeats allowed.
         windows: which stretch of each, and how tokens are timed.
         labels: class index of each clip.
         generator: draws random windows.
+        share: which of `rows` are read; windows are drawn for all, so that a clip has the same
+            one in whatever share of a batch.
     """
     spec = clips.spec
-    durations = np.zeros(len(rows))
-    for modality in MODALITIES:
-        durations = np.maximum(
-            durations, clips.lens(modality)[rows] * (spec.step_s(modality) or 0.0)
-        )
-    starts = windows.starts(durations, generator)
+    starts = _starts(clips, rows, windows, generator)[share]
+    rows, labels = rows[share], None if labels is None else labels[share]
     packed: dict[Modality, Packed] = {}
     for modality in MODALITIES:
         first, lens = windows.cut(modality, spec, clips.lens(modality)[rows], starts)
-        tokens = torch.from_numpy(clips.gather(rows, modality, first, lens)).to(torch.float32)
+        tokens = _float32(clips.gather(rows, modality, first, lens))
         times = torch.from_numpy(windows.token_times(spec.step_s(modality), first, lens))
         whole = Packed(tokens, torch.from_numpy(lens), times.to(torch.float32))
         packed[modality] = whole.averaged() if windows.average else whole
     return FeatureBatch(**packed, labels=None if labels is None else torch.from_numpy(labels))
+
+
+def expect_batch(
+    clips: Clips | ResidentClips,
+    rows: Int[np.ndarray, " batch"],
+    windows: Windows,
+    *,
+    generator: torch.Generator | None = None,
+    share: slice = slice(None),
+) -> None:
+    """Prepares for a call of `load_batch`, without waiting for anything.
+
+    Args:
+        clips: a store, or clips in memory.
+        rows: as of that call.
+        windows: as of that call.
+        generator: in the state that the other's will be in then.
+        share: as of that call.
+    """
+    starts = _starts(clips, rows, windows, generator)[share]
+    rows = rows[share]
+    for modality in MODALITIES:
+        first, lens = windows.cut(modality, clips.spec, clips.lens(modality)[rows], starts)
+        clips.expect(rows, modality, first, lens)
+
+
+def _starts(
+    clips: Clips | ResidentClips,
+    rows: Int[np.ndarray, " batch"],
+    windows: Windows,
+    generator: torch.Generator | None,
+) -> Float[np.ndarray, " batch"]:
+    """Returns where each clip's window starts, in seconds."""
+    return windows.starts(_durations(clips, rows), generator)
+
+
+def _float32(
+    values: Float[np.ndarray, "*shape"] | Float[Tensor, "*shape"],
+) -> Float[Tensor, "*shape"]:
+    """Returns numbers in float32, without a copy if they are, where they are."""
+    if isinstance(values, Tensor):
+        return values.to(torch.float32)
+    if values.dtype == np.float32:
+        return torch.from_numpy(values)
+    # numpy's memory comes in large pages: of torch's own the first touch takes longer than the
+    # conversion. numpy's conversion of halves is several times slower than torch's.
+    found = torch.from_numpy(np.empty(values.shape, np.float32))
+    return found.copy_(torch.from_numpy(values))
+
+
+def _durations(
+    clips: Clips | ResidentClips, rows: Int[np.ndarray, " batch"]
+) -> Float[np.ndarray, " batch"]:
+    """Returns how long clips last, in seconds; 0 where tokens have no time."""
+    each = [clips.lens(m)[rows] * (clips.spec.step_s(m) or 0.0) for m in MODALITIES]
+    return np.max(each, axis=0).astype(np.float64)
+
+
+MOST_TOKENS = 16_384
+"""Tokens that are read at once where a batch may be smaller: 256 MiB of 4,096 numbers each."""
+
+
+def in_reads(
+    clips: Clips | ResidentClips,
+    rows: Int[np.ndarray, " num_rows"],
+    windows: Windows,
+    batch_size: int,
+) -> Iterator[Int[np.ndarray, " batch"]]:
+    """Yields rows in order, as many as fit into memory at once.
+
+    Of long clips these are fewer than `batch_size`, at least one, so that memory does not grow with
+    the length of clips times their number.
+
+    Args:
+        clips: a store, or clips in memory.
+        rows: which of them.
+        windows: which stretch of each is read; of random ones the middle stands for all.
+        batch_size: most clips of a batch.
+    """
+    middle = replace(windows, place="centre")
+    starts = middle.starts(_durations(clips, rows), None)
+    tokens = np.zeros(len(rows), np.int64)
+    for modality in MODALITIES:
+        # Averages are made of whole windows too.
+        tokens += middle.cut(modality, clips.spec, clips.lens(modality)[rows], starts)[1]
+    before = np.concatenate([[0], np.cumsum(tokens)])
+    first = 0
+    while first < len(rows):
+        fits = int(np.searchsorted(before, before[first] + MOST_TOKENS, side="right")) - 1
+        end = min(max(fits, first + 1), first + batch_size)
+        yield rows[first:end]
+        first = end
 
 
 def token_view(store: FeatureStore, row: int, modality: Modality) -> Float[Tensor, "len dim"]:

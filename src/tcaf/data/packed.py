@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tcaf.errors import TCAFError
+from tcaf.execution.devices import moved
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,16 @@ class Packing:
     @cached_property
     def real(self) -> Bool[Tensor, "batch longest"]:
         """Which places of the rectangle hold a token, on the tokens' device."""
-        return (torch.arange(self.longest) < self.lens[:, None]).to(self.device)
+        return moved(self._is_real, self.device)
+
+    @property
+    def _is_real(self) -> Bool[Tensor, "batch longest"]:
+        return torch.arange(self.longest) < self.lens[:, None]
 
     @cached_property
     def _places(self) -> Int[Tensor, " total"]:
-        return self.real.flatten().nonzero().squeeze(dim=1)
+        # Found on the CPU: a GPU would have to be waited for.
+        return moved(self._is_real.flatten().nonzero().squeeze(dim=1), self.device)
 
     def unpack(self, packed: Float[Tensor, "total dim"]) -> Float[Tensor, "batch longest dim"]:
         """Lays tokens out as a rectangle, zero where a clip has none."""
@@ -60,7 +66,8 @@ class Packing:
     @cached_property
     def clip_of(self) -> Int[Tensor, " total"]:
         """The clip that each token belongs to."""
-        return torch.repeat_interleave(torch.arange(len(self.lens)), self.lens).to(self.device)
+        clips = torch.repeat_interleave(torch.arange(len(self.lens)), self.lens)
+        return moved(clips, self.device)
 
     def sum(self, packed: Float[Tensor, "total dim"]) -> Float[Tensor, "batch dim"]:
         """Sums the tokens of each clip."""
@@ -117,7 +124,7 @@ class Packed:
 
     def to(self, device: torch.device | str) -> "Packed":
         """Moves tokens and times to a device; lengths stay on the CPU."""
-        return Packed(self.tokens.to(device), self.lens, self.times.to(device))
+        return Packed(moved(self.tokens, device), self.lens, moved(self.times, device))
 
     def with_tokens(self, tokens: Float[Tensor, "total other_dim"]) -> "Packed":
         """Returns other tokens in the same places, such as these after an encoder."""
@@ -135,8 +142,8 @@ class Packed:
 
     def averaged(self) -> "Packed":
         """Returns one token for each clip that has any: their mean, at time 0."""
-        some = self.lens > 0
-        tokens = self.mean()[some.to(self.tokens.device)]
+        some = moved((self.lens > 0).nonzero().squeeze(dim=1), self.tokens.device)
+        tokens = self.mean().index_select(0, some)
         return Packed(tokens, self.lens.clamp_max(1), tokens.new_zeros(len(tokens)))
 
 
@@ -144,4 +151,4 @@ def mean_token(*groups: Packed) -> Float[Tensor, "batch dim"]:
     """Returns the mean over all tokens that each clip has in some groups; 0 where it has none."""
     total = torch.stack([group.packing.sum(group.tokens) for group in groups]).sum(dim=0)
     count = torch.stack([group.lens for group in groups]).sum(dim=0)
-    return total / count.clamp_min(1).to(total.device, total.dtype)[:, None]
+    return total / moved(count.clamp_min(1).to(total.dtype), total.device)[:, None]

@@ -6,7 +6,7 @@ true of the whole, class text embeddings lie beside it. The way back gives an eq
 the same shards. float16 stays float16: Parquet knows it since format 2.10 (2023).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -20,7 +20,12 @@ import pyarrow.parquet as pq
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.data.shards import LABELS, Dtype, Manifest, StoreContent, is_schema, shard_schema
 from tcaf.data.splits import Split
-from tcaf.data.store import FeatureStore, read_text_embeddings, write_text_embeddings
+from tcaf.data.store import (
+    PARQUET_SIDECAR,
+    FeatureStore,
+    read_text_embeddings,
+    write_text_embeddings,
+)
 from tcaf.data.writer import new_store
 from tcaf.errors import TCAFError, one_line
 from tcaf.files.atomic import (
@@ -31,27 +36,34 @@ from tcaf.files.atomic import (
     read_json,
     write_json,
 )
-from tcaf.files.digests import file_sha256
+from tcaf.files.digests import cache_folder, file_sha256
+from tcaf.files.remote import local_path
 from tcaf.files.sealed import check_json, seal_json
 from tcaf.progress import Track, silent
 
 FORMAT = "tcaf-parquet"
 VERSION = 1
-SIDECAR = "tcaf.json"
+SIDECAR = PARQUET_SIDECAR
 
 _ROW_GROUP = 1000
 """Most clips in a row group, which is what a reader holds in memory."""
 
 
 def to_parquet(
-    store_path: Path, out: Path, *, overwrite: bool = False, track: Track = silent
+    store_path: Path,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    origin: Mapping[str, Any] | None = None,
+    track: Track = silent,
 ) -> None:
     """Writes a store as Parquet files that other tools and the Hugging Face Hub read.
 
     Args:
-        store_path: a feature store.
+        store_path: a feature store, or its address.
         out: folder to make.
         overwrite: replace such a folder that is there already.
+        origin: what is to be said of where the clips come from; by default what the store says.
         track: shows progress.
 
     Raises:
@@ -61,11 +73,11 @@ def to_parquet(
     check_place(out, overwrite=overwrite, what="Parquet folder of tcaf", mark=SIDECAR)
     store = FeatureStore.open(store_path)
     store.verify()
-    manifest = Manifest.read(store_path)
+    manifest = Manifest.read(store.path)
     with new_folder(out, overwrite=overwrite) as folder:
         files = []
         for entry in track(manifest.shards, "Writing Parquet"):
-            with pa.memory_map(str(store_path / entry["file"])) as source:
+            with pa.memory_map(str(store.path / entry["file"])) as source:
                 table = pa.ipc.open_file(source).read_all()
                 path = folder / f"{Path(entry['file']).stem}.parquet"
                 pq.write_table(table, path, row_group_size=_ROW_GROUP)
@@ -73,6 +85,7 @@ def to_parquet(
         for name in store.text_names:
             write_text_embeddings(folder, name, store.text(name))
         content = {**asdict(manifest), "shards": files}
+        content |= {} if origin is None else {"source": dict(origin)}
         sealed = seal_json({"format": FORMAT, "version": VERSION, **content})
         write_json(folder / SIDECAR, sealed)
 
@@ -88,7 +101,7 @@ def from_parquet(
     """Makes a store from a folder that `to_parquet` wrote.
 
     Args:
-        folder: Parquet files and `tcaf.json`.
+        folder: Parquet files and `tcaf.json`, or their address.
         out: folder to make.
         dtype: how tokens are kept on disk; as they were by default.
         overwrite: replace a store that is there already.
@@ -101,6 +114,7 @@ def from_parquet(
         TCAFError: no such folder, a file of it missing or changed; something is at `out` and
             `overwrite` is false, or that is no store.
     """
+    folder = local_path(folder)
     content = _read_sidecar(folder)
     spec = FeatureSpec(**content["spec"])
     schema = shard_schema(spec, content["dtype"])
@@ -122,6 +136,18 @@ def from_parquet(
         for text in sorted(folder.glob("text/*.safetensors")):
             writer.add_text(text.stem, read_text_embeddings(text))
     return FeatureStore.open(out)
+
+
+def unpacked(folder: Path) -> Path:
+    """Returns the store of a Parquet folder, made in the cache when it is first asked for.
+
+    Raises:
+        TCAFError: see `from_parquet`.
+    """
+    place = cache_folder() / "parquet" / file_sha256(folder / SIDECAR)[:24]
+    if not (place / "store.json").is_file():
+        from_parquet(folder, place)
+    return place
 
 
 def _read_sidecar(folder: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ first look reads every byte, later ones none.
 """
 
 import hashlib
+import importlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -29,11 +30,15 @@ from tcaf.data.splits import NAMED_PARTS, Split
 from tcaf.errors import TCAFError, did_you_mean
 from tcaf.files.atomic import check_content, parse_json
 from tcaf.files.digests import changed_files, file_sha256
+from tcaf.files.remote import local_path
 from tcaf.files.sealed import read_sealed, write_sealed
 from tcaf.progress import Track, silent
 
 CACHE_PREFIX = "cache-"
 """How the names of text embeddings begin that were computed here, not given with the clips."""
+
+PARQUET_SIDECAR = "tcaf.json"
+"""What a folder of Parquet files has where a store has its manifest."""
 
 
 class FeatureStore:
@@ -53,12 +58,18 @@ class FeatureStore:
 
     @classmethod
     def open(cls, path: str | Path) -> "FeatureStore":
-        """Opens the store in a folder.
+        """Opens the store in a folder, or at an address, of which it is fetched (`local_path`).
+
+        A folder of Parquet files that `to_parquet` wrote is turned into a store in the cache.
 
         Raises:
-            TCAFError: no store there, another version, or a shard is missing, cut short or foreign.
+            TCAFError: no store there, another version, or a shard is missing, cut short or foreign;
+                or it cannot be fetched.
         """
-        folder = Path(path)
+        folder = local_path(path)
+        if (folder / PARQUET_SIDECAR).is_file():
+            # Which imports this module.
+            folder = importlib.import_module("tcaf.data.parquet").unpacked(folder)
         manifest = Manifest.read(folder)
         schema = shard_schema(manifest.spec, manifest.dtype)
         return cls(
@@ -267,18 +278,42 @@ class FeatureStore:
                 f"{lens[i]} {modality} tokens from {first[i]} on of row {rows[i]}, which has "
                 f"{whole[i]}"
             )
+        # The tokens of a clip lie together: views, whose bytes are copied once.
+        views = [np.empty((0, self.spec.dim(modality)), self.dtype)]
+        for shard, start, length in self._spans(rows, modality, first, lens):
+            views.append(shard.tokens[modality][start : start + length])
+        return np.concatenate(views)
+
+    def expect(
+        self,
+        rows: Int[np.ndarray, " batch"],
+        modality: Modality,
+        first: Int[np.ndarray, " batch"],
+        lens: Int[np.ndarray, " batch"],
+    ) -> None:
+        """Lets the system read ahead what `gather` will be asked for; returns at once.
+
+        Of a store that is larger than the memory a clip is not there when it is asked for, and
+        each of its pages would be waited for. What is there costs some microseconds a clip.
+        """
+        for shard, start, length in self._spans(rows, modality, first, lens):
+            shard.expect(modality, start, length)
+
+    def _spans(
+        self,
+        rows: Int[np.ndarray, " batch"],
+        modality: Modality,
+        first: Int[np.ndarray, " batch"],
+        lens: Int[np.ndarray, " batch"],
+    ) -> Iterator[tuple[Shard, int, int]]:
+        """Yields the shard of each row, the first of its tokens there, and how many they are."""
         owner = np.searchsorted(self._starts, rows, side="right") - 1
-        ends = np.cumsum(lens)
-        within = np.arange(int(lens.sum())) - np.repeat(ends - lens, lens)
-        out = np.empty((len(within), self.spec.dim(modality)), self.dtype)
-        for number in np.unique(owner):
-            here = owner == number
+        local = rows - self._starts[owner]
+        for number, row, skipped, length in zip(
+            owner.tolist(), local.tolist(), first.tolist(), lens.tolist(), strict=True
+        ):
             shard = self._shards[number]
-            start = np.zeros(len(rows), np.int64)
-            start[here] = shard.offsets[modality][rows[here] - self._starts[number]] + first[here]
-            target = np.repeat(here, lens)
-            out[target] = shard.tokens[modality][(np.repeat(start, lens) + within)[target]]
-        return out
+            yield shard, int(shard.offsets[modality][row]) + skipped, length
 
     def summary(self) -> dict[str, Any]:
         """Returns what `tcaf inspect` prints: clips, classes, tokens, lengths, dims, splits."""

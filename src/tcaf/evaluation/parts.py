@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tcaf.data.batches import load_batch
+from tcaf.data.batches import in_reads, load_batch
 from tcaf.data.classes import ClassSet
-from tcaf.data.sampler import in_order
+from tcaf.data.resident import ResidentClips
 from tcaf.data.store import FeatureStore
 from tcaf.data.windows import Windows
 from tcaf.errors import TCAFError
@@ -35,12 +35,14 @@ class EvaluationPart:
         rows: which clips.
         classes: candidates, with their seen/unseen partition.
         class_text: text embeddings of the candidates, in their order.
+        clips: the store's, where their tokens lie on a device; None reads the store.
     """
 
     store: FeatureStore
     rows: Int[np.ndarray, " clips"]
     classes: ClassSet
     class_text: ClassText
+    clips: FeatureStore | ResidentClips | None = None
 
     @property
     def labels(self) -> Int[Tensor, " clips"]:
@@ -67,8 +69,9 @@ def read_part(
     if not len(part.rows):
         raise TCAFError(f"nothing to evaluate: store {part.store.path} has no clips in this part")
     model.eval()
-    for rows in in_order(part.rows, batch_size):
-        batch = load_batch(part.store, rows, windows).to(device)
+    clips = part.store if part.clips is None else part.clips
+    for rows in in_reads(clips, part.rows, windows, batch_size):
+        batch = load_batch(clips, rows, windows).to(device)
         yield model.reduced(batch) if isinstance(model, Reduces) else batch
 
 
@@ -155,9 +158,9 @@ def evaluate_part(
         windows: how clips are cut.
         gamma: what to add to the distance of seen classes; None searches `gammas`.
         gammas: the grid; None follows the margins (`gzsl.margin_gammas`).
-        batch_size: clips in a batch.
+        batch_size: most clips of a batch; long ones are read fewer at a time.
         device: where the model is.
-        kept: what `read_part` yielded for these clips, in batches of this size; None reads anew.
+        kept: what `read_part` yielded for these clips; None reads anew.
         temperature: of probabilities, whose reliability is then part of the result; only with a
             gamma.
 
@@ -167,10 +170,12 @@ def evaluate_part(
     seen, unseen = part.classes.seen_ids, part.classes.unseen_ids
     batches = kept or read_part(model, part, windows, batch_size=batch_size, device=device)
     found = _by_batch(model, part, batches, device)
-    labels = part.labels.split(batch_size)
+    labels, first = part.labels, 0
     # Batch by batch: the distances of all clips from all classes need not be held at once.
     decided, confidence = [], []
-    for batch, true in zip(found, labels, strict=True):
+    for batch in found:
+        true = labels[first : first + len(batch)]
+        first += len(batch)
         decided.append(decide(batch, true, seen=seen, unseen=unseen))
         if gamma is not None and temperature is not None:
             chances = probabilities(batch, seen=seen, gamma=gamma, temperature=temperature)

@@ -109,7 +109,6 @@ class PartTogether:
         self.part = part
         batches = read_part(model, part, windows, batch_size=batch_size, device=device)
         self.outputs = [model(batch) for batch in batches]
-        self.labels = part.labels.split(batch_size)
         self.text = part.class_text.to(device).model_input
 
     def distances(self, gamma: float) -> Iterator[Float[Tensor, "batch num_classes"]]:
@@ -160,9 +159,8 @@ class PartTogether:
     @torch.inference_mode()
     def _decide(self, distances: Iterable[Float[Tensor, "batch num_classes"]]) -> Decisions:
         seen, unseen = self.part.classes.seen_ids, self.part.classes.unseen_ids
-        return join_decisions(
-            [
-                decide(batch, true, seen=seen, unseen=unseen)
-                for batch, true in zip(distances, self.labels, strict=True)
-            ]
-        )
+        labels, decided = self.part.labels, []
+        for batch in distances:
+            true, labels = labels[: len(batch)], labels[len(batch) :]
+            decided.append(decide(batch, true, seen=seen, unseen=unseen))
+        return join_decisions(decided)

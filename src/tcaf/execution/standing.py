@@ -1,11 +1,12 @@
 """Processes that stay, for tasks that come one at a time and from any thread.
 
-Owns who has which process. What a process is, and how it ends, is `processes`: there all tasks are
-known at the start, here nobody knows when the next one comes, and a process that has answered
-waits for it with all that it has opened.
+Owns who has which process. What a process is, and how it ends, is `worker`. In `processes` all
+tasks are known at the start, here nobody knows when the next one comes, and a process that has
+answered waits for it with all that it has opened.
 """
 
 import math
+import pickle
 import threading
 import time
 from collections.abc import Generator, Mapping
@@ -16,20 +17,19 @@ from typing import Any, Generic
 
 from tcaf.errors import TCAFError
 from tcaf.execution.outcomes import Crash, Failed, Failure, OutOfTime
-from tcaf.execution.processes import (
+from tcaf.execution.processes import Limit, no_limit, usable_cores
+from tcaf.execution.worker import (
     Answer,
     Done,
     Job,
-    Limit,
+    Message,
     Moment,
     Open,
     Ready,
+    Setup,
     Task,
     Worker,
-    no_limit,
-    usable_cores,
 )
-
 
 CLOSING_S = 5.0
 """Seconds that closing waits for others, at most."""
@@ -70,7 +70,9 @@ class StandingProcesses(Generic[Task, Answer]):
             raise TCAFError(f"--workers must be at least 1, got {workers}")
         self.workers = workers
         threads = max(1, usable_cores() // workers)
-        self._how = (open_, arguments, threads, limit_bytes, environment)
+        self._setup = Setup(
+            pickle.dumps((open_, arguments)), threads, limit_bytes, dict(environment)
+        )
         self._limit, self._tries = limit, tries
         self._slots = threading.Semaphore(workers)
         # Held while a process starts too: its environment is set in this process for a moment.
@@ -145,9 +147,9 @@ class StandingProcesses(Generic[Task, Answer]):
             idle, self._idle = self._idle, []
             # Whoever has one in hand hears of its end, and dismisses it.
             for worker in self._busy:
-                worker.process.kill()
+                worker.kill()
         for worker in idle:
-            worker.process.kill()
+            worker.kill()
             worker.dismiss()
         until = time.monotonic() + CLOSING_S
         got = [
@@ -170,11 +172,11 @@ class StandingProcesses(Generic[Task, Answer]):
                     break
                 worker.dismiss()
             else:
-                worker = Worker.start(job, *self._how)
+                worker = Worker.start(job, self._setup)
             self._busy.append(worker)
             return worker
 
-    def _heard(self, worker: Worker[Task]) -> Ready | Moment | Done | Failure:
+    def _heard(self, worker: Worker[Task]) -> Message | OutOfTime:
         """Returns what a process says next, or that its task is out of time."""
         limit_s = self._limit(worker.job.task)
         left_s = worker.since + limit_s - time.monotonic()
@@ -190,5 +192,5 @@ class StandingProcesses(Generic[Task, Answer]):
             if worker.ready and has_answered and not self._is_closed:
                 self._idle.append(worker)
                 return
-        worker.process.kill()
+        worker.kill()
         worker.dismiss()

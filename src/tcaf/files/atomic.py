@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tcaf.errors import STEERING, TCAFError
+from tcaf.files.urls import check_local
 
 
 def _sync_folder(folder: Path) -> None:
@@ -304,8 +305,9 @@ def followed(path: Path) -> Path:
     """Returns what a path leads to, through links, whether it is there or yet to come.
 
     Raises:
-        TCAFError: a link that leads in a circle.
+        TCAFError: a link that leads in a circle, or an address in place of a path.
     """
+    check_local(path)
     found = Path(os.path.realpath(path))
     if found.is_symlink():
         raise TCAFError(f"{path} is a link that leads in a circle; name another place")

@@ -6,10 +6,9 @@ its own module; reading weights into a network is `weights`, digests are `files.
 
 import hashlib
 import http.client
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,19 +16,10 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-
 from tcaf.errors import TCAFError
 from tcaf.files.atomic import replacing
 from tcaf.files.digests import cache_folder, file_digest
+from tcaf.files.transfers import Bar, is_offline, terminal_bar
 
 RANDOM = "random"
 """The option `weights=random`: initial weights of a fixed seed, for trying things out."""
@@ -41,12 +31,7 @@ MARK_DIGITS = 12
 """Hexadecimal digits of a SHA-256 that mark weights in the name of a backbone."""
 
 _CHUNK = 1 << 20
-_OFFLINE = ("TCAF_OFFLINE", "HF_HUB_OFFLINE")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-
-Bar = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
-"""Opens a display of a download, from its description and its size in bytes, None if unknown;
-what it yields is called with the number of bytes of each piece that has come."""
 
 
 @dataclass(frozen=True)
@@ -65,22 +50,6 @@ class WeightsFile:
     url: str
     sha256: str
     megabytes: int
-
-
-@contextmanager
-def terminal_bar(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Draws size, speed and time left on the standard error, where that is a terminal."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(description, total=total)
-        yield lambda num_bytes: progress.advance(task, num_bytes)
 
 
 def find_weights(file: WeightsFile, given: Path | None, bar: Bar = terminal_bar) -> Path:
@@ -110,13 +79,6 @@ def find_weights(file: WeightsFile, given: Path | None, bar: Bar = terminal_bar)
             "it is fetched anew"
         )
     return path
-
-
-def is_offline() -> str | None:
-    """Returns the environment variable that forbids fetching; None where none does."""
-    return next(
-        (v for v in _OFFLINE if os.environ.get(v, "").upper() in ("1", "ON", "YES", "TRUE")), None
-    )
 
 
 def _fetch(file: WeightsFile, path: Path, bar: Bar) -> None:

@@ -15,7 +15,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from tcaf.errors import MissingExtraError, TCAFError, one_line
-from tcaf.pretrained.fetch import is_offline
+from tcaf.files.transfers import is_offline
 
 SETTINGS = ("*.json", "*.txt", "*.model", "README.md")
 """Settings, tokenizers and the model card, in any folder of a repository."""

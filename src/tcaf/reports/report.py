@@ -22,6 +22,7 @@ from tcaf.evaluation.scores import SCORES
 from tcaf.evaluation.statistics import class_accuracies, mean_and_std
 from tcaf.experiments.layers import dataset_of
 from tcaf.experiments.tables import PaperScores, row_of
+from tcaf.files.remote import local_path
 from tcaf.reports.contents import (
     ClassRow,
     ComparisonRow,
@@ -57,13 +58,13 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
     """Returns the runs in folders, and notes on those that are not over.
 
     Args:
-        paths: run directories, or folders with runs somewhere in them.
+        paths: run directories, or folders with runs somewhere in them, or their addresses.
 
     Raises:
         TCAFError: a folder holds no run, or none is over.
     """
     runs, notes = [], []
-    for path in paths:
+    for path in map(local_path, paths):
         inside = [path] if (path / "config.json").is_file() else []
         inside = inside or sorted(file.parent for file in path.rglob("config.json"))
         if not inside:

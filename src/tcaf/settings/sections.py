@@ -213,6 +213,9 @@ class TrainingSettings:
         window_s: longest stretch of a clip used in training, in seconds, at a random place; none
             uses whole clips.
         device: where to compute: `cpu`, `cuda`, or `auto` for a GPU where there is one.
+        precision: of matrix products in training steps: `float32`; `tf32`, quicker on GPUs that
+            have it, 10 bits of a number's 23; `bfloat16`, quicker still, 7 bits. Weights and sums
+            are float32, and so are validation, test and answers.
     """
 
     epochs: Count = 50
@@ -230,6 +233,7 @@ class TrainingSettings:
     sampling: Literal["balanced", "uniform"] = "balanced"
     window_s: Positive | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         if self.warmup_epochs >= self.epochs:

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from tcaf.errors import TCAFError, shorten
 
@@ -23,7 +23,7 @@ SUFFIXES = frozenset({
 """What media files end with, in any letter case; other files in a folder are passed over."""
 
 
-def readable(path: Path) -> str:
+def readable(path: PurePath) -> str:
     """Returns a path as text; what is not UTF-8 in it, as in names of old archives, is escaped."""
     return os.fsencode(path.as_posix()).decode(errors="backslashreplace")
 

@@ -16,10 +16,12 @@ from tcaf.data.splits import PARTS, SUBSETS, Split, load_benchmark
 from tcaf.data.store import FeatureStore
 from tcaf.data.writer import StoreWriter, append_store, check_store_place, new_store
 from tcaf.errors import TCAFError, did_you_mean, shorten
-from tcaf.execution.processes import usable_cores
+from tcaf.execution.cluster import check_cluster, joined
 from tcaf.extract.containers import FILE_TIMEOUT_S
 from tcaf.extract.corpus import Backbones, Reject, extract_files
 from tcaf.files.atomic import needing_room, only_writer
+from tcaf.files.remote import local_path
+from tcaf.files.urls import as_url
 from tcaf.progress import Track, silent
 from tcaf.sources.benchmark_videos import (
     Vectors,
@@ -76,6 +78,7 @@ def prepare_videos(
     visual_weights: Path | None = None,
     plugin: Path | None = None,
     workers: int | None = None,
+    cluster: str = "",
     file_timeout_s: float = FILE_TIMEOUT_S,
     allow_outside: bool = False,
     dtype: Dtype = "float16",
@@ -102,7 +105,8 @@ def prepare_videos(
     need a place in it, by `classes` or by the parts in `labels`.
 
     Args:
-        folder: folder with media files, in sub-folders or not.
+        folder: folder with media files, in sub-folders or not; or its address, as in s3://BUCKET/X,
+            from which all of it is fetched.
         out: folder of the store to make, or to add to.
         audio: backbone for sound: AUDIO_BACKBONES; `tcaf backbones` describes them.
         visual: backbone for frames: VISUAL_BACKBONES.
@@ -130,6 +134,9 @@ def prepare_videos(
         visual_weights: the same for the visual backbone.
         plugin: a Python file that registers backbones of your own.
         workers: processes that extract; by default one for each core.
+        cluster: extract on the machines of a cluster of Ray (extra cluster): `local` for one of
+            this machine alone, `auto` for the one that runs here, or its HOST:PORT. What is read
+            and written has to lie where all of them see it.
         file_timeout_s: seconds that a file may take, and as many again for each MiB of it, up to
             144 times as many; one that takes longer is left out.
         allow_outside: take files that `labels` names outside the folder, by `..` or from the root;
@@ -153,6 +160,12 @@ def prepare_videos(
         raise TCAFError(
             "a store is replaced or added to, not both; leave out --overwrite or --append"
         )
+    check_cluster(cluster)
+    origin = as_url(folder) or readable(folder.resolve())
+    folder = local_path(folder)
+    tables = [labels] if isinstance(labels, str | Path) else labels or ()
+    labels = [local_path(table) for table in tables] or None
+    classes = None if classes is None else local_path(classes)
     vectors: Vectors = {}
     if benchmark is not None:
         given = {"classes": classes, "group": group, "layout": layout, "seed": seed}
@@ -165,8 +178,7 @@ def prepare_videos(
         if append and text is not None:
             raise TCAFError("a store keeps the vectors that it was made with; leave --text out")
         vectors = read_vectors(benchmark, text)
-        tables = [labels] if isinstance(labels, Path) else labels or ()
-        listing = find_benchmark(folder, benchmark, tables, trimmed=trimmed)
+        listing = find_benchmark(folder, benchmark, labels or (), trimmed=trimmed)
     elif text is not None:
         raise TCAFError("--text is for the paper's benchmarks; name one with --benchmark")
     else:
@@ -188,7 +200,7 @@ def prepare_videos(
                     f"--benchmark {kind or benchmark}"
                 )
             kept = _groups_of(store, clips, group)
-            clips = _not_in(store, clips, folder)
+            clips = _not_in(store, clips, origin)
             if not clips:
                 return store
         lists = load_benchmark(benchmark) if benchmark else None
@@ -197,15 +209,17 @@ def prepare_videos(
             warnings.warn(remark, stacklevel=2)
         _warn_of_unlisted(listing, folder, store)
         backbones = Backbones(audio, visual, audio_weights, visual_weights, plugin)
-        spec, found = extract_files(
-            [clip.file for clip in clips],
-            backbones,
-            work,
-            workers=workers or usable_cores(),
-            file_timeout_s=file_timeout_s,
-            expected=store.spec if store else None,
-            track=track,
-        )
+        with joined(cluster) as place:
+            spec, found = extract_files(
+                [clip.file for clip in clips],
+                backbones,
+                work,
+                workers=workers or place.cores,
+                file_timeout_s=file_timeout_s,
+                expected=store.spec if store else None,
+                place=place,
+                track=track,
+            )
         required = {"audio": require_audio, "visual": require_visual}
         listed = {clip.id: clip.listed for clip in clips if clip.listed not in ("", clip.id)}
         outcome = sort_out(found, [m for m in MODALITIES if required[m]], listed)
@@ -228,7 +242,7 @@ def prepare_videos(
             split = _split_of(chosen, split, unseen, seed)
         parts = deal_out(chosen, split, seed, kept)
         _warn_of_parts(chosen, parts, split, kept)
-        call = {"folder": readable(folder.resolve()), "seed": seed}
+        call = {"folder": origin, "seed": seed}
         call |= {"group": group} if group else {}
         call |= {"benchmark": benchmark} if benchmark else {}
         call |= {"plugin_sha256": backbones.run_plugin()} if plugin else {}
@@ -296,12 +310,12 @@ def _warn_of_parts(
         )
 
 
-def _not_in(store: FeatureStore, clips: Sequence[Clip], folder: Path) -> list[Clip]:
+def _not_in(store: FeatureStore, clips: Sequence[Clip], folder: str) -> list[Clip]:
     """Returns the clips that a store does not have, by name; warns of equal names elsewhere."""
     known = set(store.ids)
     passed = [clip.id for clip in clips if clip.id in known]
     calls = [store.source, *store.source.get("appended", [])]
-    if passed and readable(folder.resolve()) not in [call.get("folder") for call in calls]:
+    if passed and folder not in [call.get("folder") for call in calls]:
         warnings.warn(
             f"{len(passed)} files of {folder} are passed over: store {store.path} has clips of "
             f"these names, from another folder ({shorten(passed)})",

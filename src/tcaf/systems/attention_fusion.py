@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
+from tcaf.execution.devices import moved
 from tcaf.systems.joint_space import JointSpaceModel, TCAFConfig
 
 
@@ -38,6 +39,6 @@ class AttentionFusion(JointSpaceModel):
         logits = self.attention(torch.cat(list(tokens.values()), dim=1))
         there = torch.stack([batch.modality(m).lens > 0 for m in self.modalities], dim=1)
         # A clip's only modality has all the weight.
-        weights = logits.masked_fill(~there.to(logits.device), -torch.inf).softmax(dim=1)
+        weights = logits.masked_fill(~moved(there, logits.device), -torch.inf).softmax(dim=1)
         embeddings = torch.stack([self.projections[m](tokens[m]) for m in self.modalities], dim=1)
         return (weights[:, :, None] * embeddings).sum(dim=1)

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
 from tcaf.errors import TCAFError
-from tcaf.systems.attention import SEES, CrossModalAttention, Group, Tokens
+from tcaf.systems.attention import CrossModalAttention
+from tcaf.systems.layout import SEES, Group, TokenLayout
 
 Weights = dict[Group, dict[Group, Float[Tensor, "heads _ _"]]]
 """By group of the queries, then by group of the keys: heads, queries, keys."""
@@ -65,33 +66,36 @@ class HasAttentionMap(Protocol):
 
 
 def attention_weights(
-    attention: CrossModalAttention, tokens: Tokens, queries: tuple[Group, ...]
+    attention: CrossModalAttention,
+    rows: Float[Tensor, "rows token_dim"],
+    layout: TokenLayout,
+    queries: tuple[Group, ...],
 ) -> Weights:
     """Returns each head's attention weights in one layer, for the tokens of one clip.
 
     Args:
         attention: of the layer.
-        tokens: what the layer's attention was given.
+        rows: what the layer's attention was given.
+        layout: where each group's tokens lie.
         queries: the groups whose output the layer computes.
 
     Returns:
         For each group of queries, the weights on each group that it sees and that has tokens.
     """
-    heads = {}
-    for group, packed in tokens.items():
-        projected = F.linear(packed, attention.to_qkv.weight)
-        heads[group] = rearrange(
-            projected, "l (three h d) -> three h l d", three=3, h=attention.num_heads
-        )
+    projected = F.linear(rows, attention.to_qkv.weight)
+    heads = {
+        group: rearrange(part, "l (three h d) -> three h l d", three=3, h=attention.num_heads)
+        for group, part in layout.split(projected).items()
+    }
     found: Weights = {}
     for group in queries:
-        keys = [other for other in SEES[attention.pattern][group] if other in tokens]
+        keys = [other for other in SEES[attention.pattern][group] if other in heads]
         if not keys:
             continue
         query = heads[group][0]
         key = torch.cat([heads[other][1] for other in keys], dim=1)
         weights = (query @ key.mT / query.shape[2] ** 0.5).softmax(dim=2)
-        parts = weights.split([len(tokens[other]) for other in keys], dim=2)
+        parts = weights.split([heads[other].shape[2] for other in keys], dim=2)
         found[group] = dict(zip(keys, parts, strict=True))
     return found
 
@@ -114,10 +118,9 @@ def attention_map(
         raise TCAFError(f"an attention map is of one clip, got a batch of {len(batch)}")
     layers: list[Weights] = []
 
-    def keep(module: nn.Module, args: tuple[Any, ...], output: Tokens) -> None:
+    def keep(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         assert isinstance(module, CrossModalAttention)
-        tokens, _, queries = args
-        layers.append(attention_weights(module, tokens, queries))
+        layers.append(attention_weights(module, *args))
 
     hooks = [attention.register_forward_hook(keep) for attention in attentions]
     was_training = model.training

@@ -15,6 +15,7 @@ The loss (`avca_losses`) sums triplets in the joint space and among reconstructe
 errors of what is reconstructed. The visual embedding alone is compared with the classes.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,10 +26,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
-from tcaf.data.features import MODALITIES
+from tcaf.data.features import MODALITIES, Modality
 from tcaf.settings.validation import Count, Fraction, settings
 from tcaf.systems.averaging import AveragingModel, TripletConfig, triplet_objective
-from tcaf.systems.blocks import Block, check_text
+from tcaf.systems.blocks import Block, Dropout, check_text
 from tcaf.systems.joint_space import TextOutput
 from tcaf.systems.losses import Losses, squared_error, triplet
 
@@ -108,15 +109,15 @@ class CrossAttention(nn.Module):
         self.norm = nn.LayerNorm(config.token_dim)
         self.to_qkv = nn.Linear(config.token_dim, 3 * inner, bias=False)
         self.to_out = nn.Sequential(
-            nn.Linear(inner, config.token_dim), nn.Dropout(config.dropout_encoder)
+            nn.Linear(inner, config.token_dim), Dropout(config.dropout_encoder)
         )
         self.feed_forward = nn.Sequential(
             nn.LayerNorm(config.token_dim),
             nn.Linear(config.token_dim, config.feed_forward_dim),
             nn.GELU(),
-            nn.Dropout(config.dropout_encoder),
+            Dropout(config.dropout_encoder),
             nn.Linear(config.feed_forward_dim, config.token_dim),
-            nn.Dropout(config.dropout_encoder),
+            Dropout(config.dropout_encoder),
         )
 
     def forward(
@@ -172,8 +173,11 @@ class AVCA(AveragingModel):
             TCAFError: features of other dimensions than the model's, or a training batch too small
                 for batch norm.
         """
-        means = self.means(batch)
-        phi = torch.stack([self.encoders[m](mean) for m, mean in means.items()], dim=1)
+        return self.of_means(self.means(batch))
+
+    def of_means(self, means: Mapping[Modality, Float[Tensor, "batch _"]]) -> AVCAOutput:
+        """Does what `forward` does, with the scaled mean tokens of clips by modality."""
+        phi = torch.stack([self.encoders[m](means[m]) for m in MODALITIES], dim=1)
         attended = phi + self.attention(phi + self.modality_tokens)
         # In the order of MODALITIES: audio, visual.
         audio, visual = (

@@ -16,6 +16,7 @@ splits. The paper's symbols, with + for a clip and - for one of another class:
 A clip's distance from a class is the sum of the distances of both its embeddings.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
-from tcaf.data.features import MODALITIES
+from tcaf.data.features import MODALITIES, Modality
 from tcaf.settings.validation import Count, Fraction, settings
 from tcaf.systems.averaging import AveragingModel, TripletConfig, triplet_objective
 from tcaf.systems.blocks import Block, check_text, euclidean_distances
@@ -100,7 +101,11 @@ class AVGZSLNet(AveragingModel):
             TCAFError: features of other dimensions than the model's, or a training batch too small
                 for batch norm.
         """
-        audio, visual = (self.embedders[m](mean) for m, mean in self.means(batch).items())
+        return self.of_means(self.means(batch))
+
+    def of_means(self, means: Mapping[Modality, Float[Tensor, "batch _"]]) -> AVGZSLNetOutput:
+        """Does what `forward` does, with the scaled mean tokens of clips by modality."""
+        audio, visual = (self.embedders[m](means[m]) for m in MODALITIES)
         return AVGZSLNetOutput(audio, visual, self.decode(audio), self.decode(visual))
 
     def embed_text(self, text_embedding: Float[Tensor, "num_classes text_dim"]) -> TextOutput:

@@ -16,6 +16,7 @@ y marks the modality that is surer of its class (`attention_target`). A clip is 
 classes by one of its modalities, the one with more weight.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,13 +26,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
-from tcaf.data.features import MODALITIES
+from tcaf.data.features import MODALITIES, Modality
 from tcaf.settings.experiment import Experiment
 from tcaf.settings.validation import Count, Fraction, settings
 from tcaf.systems.averaging import AveragingModel, TripletConfig
 from tcaf.systems.blocks import Block, check_text
 from tcaf.systems.interface import ClassEmbeddings
 from tcaf.systems.losses import Losses, squared_error, triplets
+from tcaf.systems.over_ranks import mean_over_ranks
 
 CJMEAttention = Literal["per_clip", "separate_means"]
 
@@ -107,7 +109,10 @@ class CJME(AveragingModel):
             TCAFError: features of other dimensions than the model's, or a training batch too small
                 for batch norm.
         """
-        means = self.means(batch)
+        return self.of_means(self.means(batch))
+
+    def of_means(self, means: Mapping[Modality, Float[Tensor, "batch _"]]) -> CJMEOutput:
+        """Does what `forward` does, with the scaled mean tokens of clips by modality."""
         # The embedders come first: their batch norms refuse a single clip in words.
         embeddings = {m: self.embedders[m](mean) for m, mean in means.items()}
         weight = self.modality_attention(torch.cat(list(means.values()), dim=1))
@@ -181,7 +186,8 @@ def cjme_losses(
         triplet = ((1 - alpha) * audio + alpha * visual).mean()
     else:
         # A column of weights times a row of losses is every weight times every loss.
-        triplet = (1 - alpha.mean()) * audio.mean() + alpha.mean() * visual.mean()
+        weight = mean_over_ranks(alpha)
+        triplet = (1 - weight) * mean_over_ranks(audio) + weight * mean_over_ranks(visual)
     y = attention_target(clips.audio_embedding, clips.visual_embedding, class_embedding)
     return Losses(
         {

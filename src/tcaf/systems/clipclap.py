@@ -19,6 +19,7 @@ These are TCaF's terms with w' in place of w; the gradient reaches W_enc through
 distance from a class is Euclidean. Sizes of inputs follow the data.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -27,7 +28,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
-from tcaf.data.features import MODALITIES
+from tcaf.data.features import MODALITIES, Modality
 from tcaf.errors import TCAFError
 from tcaf.settings.experiment import Experiment
 from tcaf.settings.validation import Count, Fraction, settings
@@ -109,8 +110,13 @@ class ClipClap(nn.Module):
                 for batch norm.
         """
         check_dims(batch, self.config)
-        means = [scaled_mean(batch.modality(m), self.config.scaling(m)) for m in FEATURE_SPACES]
-        embedding = self.video_projection(self.video_encoder(torch.cat(means, dim=1)))
+        scaling = self.config.scaling
+        return self.of_means({m: scaled_mean(batch.modality(m), scaling(m)) for m in MODALITIES})
+
+    def of_means(self, means: Mapping[Modality, Float[Tensor, "batch _"]]) -> ClipClapOutput:
+        """Does what `forward` does, with the scaled mean tokens of clips by modality."""
+        both = torch.cat([means[m] for m in FEATURE_SPACES], dim=1)
+        embedding = self.video_projection(self.video_encoder(both))
         return ClipClapOutput(embedding, self.video_decoder(embedding))
 
     def embed_text(self, text_embedding: ClassText) -> ClipClapText:

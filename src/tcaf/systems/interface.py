@@ -198,7 +198,10 @@ class System:
             other class than clip i of the first, for triplet losses.
         optimiser: makes the model's optimiser and schedule; by default they follow from the section
             training (`new_optimiser`).
-        fit: all clips of a stage, whole, to a `Fit`: one solution for each epoch's regulariser.
+        fit: all clips of a stage, whole, to a `Fit`: one solution for each epoch's regulariser. If
+            it has an attribute `adds_up` that is true, it and those below add up over the ranks of
+            a training (`execution.ranks`) what they learn from clips, and each rank reads its share
+            of them; otherwise each reads all.
         auxiliary_fit: the same with further labelled videos, in place of what other systems do with
             these: their labels are further classes (`TrainingPart.with_further_classes`).
         start_fit: the same with the classes of a ready model; systems without it refuse data.start.
@@ -339,6 +342,8 @@ class System:
         part.check(number)
         if self.auxiliary_fit is None:
             part = part.with_further_classes()
+        if getattr(self.fit, "adds_up", False):
+            part = part.over_ranks()
         if self.objective is not None:
             return DescentStage(
                 model,
@@ -350,13 +355,17 @@ class System:
                 negatives=self.negatives,
             )
         if self.fit is not None:
-            fit = self.fit
-            if self.start_fit is not None and part.start is not None:
-                fit = partial(self.start_fit, part.start, part.auxiliary)
-            elif self.auxiliary_fit is not None and part.auxiliary is not None:
-                fit = partial(self.auxiliary_fit, part.auxiliary)
-            return ClosedFormStage(model, part, number, experiment, fit)
+            return ClosedFormStage(model, part, number, experiment, self.fit_of(part))
         return TrainingFreeStage(model, number, experiment)
+
+    def fit_of(self, part: TrainingPart) -> NewFit:
+        """Returns the fit to what there is to learn from besides clips."""
+        assert self.fit is not None, "asked of systems that are fitted"
+        if self.start_fit is not None and part.start is not None:
+            return partial(self.start_fit, part.start, part.auxiliary)
+        if self.auxiliary_fit is not None and part.auxiliary is not None:
+            return partial(self.auxiliary_fit, part.auxiliary)
+        return self.fit
 
     def stage_1_epochs(self, experiment: Experiment) -> int:
         """Returns how long stage 1 lasts: without training, for as many epochs as are validated."""

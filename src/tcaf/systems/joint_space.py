@@ -17,7 +17,7 @@ from tcaf.errors import TCAFError
 from tcaf.settings.fidelity import LayerNormKind
 from tcaf.settings.sections import ModelSettings
 from tcaf.settings.validation import settings
-from tcaf.systems.blocks import Block, check_dims, check_text, euclidean_distances, scaled
+from tcaf.systems.blocks import Block, Dropout, check_dims, check_text, euclidean_distances, scaled
 from tcaf.systems.interface import ClassEmbeddings, InputConfig
 
 
@@ -68,9 +68,9 @@ def feed_forward(config: TCAFConfig, *, norm: bool = False) -> nn.Sequential:
         *([nn.LayerNorm(config.token_dim)] if norm else []),
         nn.Linear(config.token_dim, config.feed_forward_dim),
         nn.GELU(),
-        nn.Dropout(dropout),
+        Dropout(dropout),
         nn.Linear(config.feed_forward_dim, config.token_dim),
-        nn.Dropout(dropout),
+        Dropout(dropout),
     )
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tcaf.data.batches import FeatureBatch
 from tcaf.data.packed import Packing
 from tcaf.settings.validation import Count, settings
+from tcaf.systems.blocks import Dropout
 from tcaf.systems.joint_space import JointSpaceModel, TCAFConfig, feed_forward
 from tcaf.systems.tcaf import PositionEncoder
 
@@ -45,7 +46,7 @@ class LatentAttention(nn.Module):
         self.to_q = nn.Linear(config.token_dim, inner, bias=False)
         self.to_kv = nn.Linear(config.token_dim, 2 * inner, bias=False)
         self.to_out = nn.Linear(inner, config.token_dim)
-        self.dropout = nn.Dropout(config.dropout_transformer)
+        self.dropout = Dropout(config.dropout_transformer)
 
     def keys_values(
         self, source: Float[Tensor, "total token_dim"], packing: Packing

@@ -25,8 +25,10 @@ from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
 from tcaf.data.features import MODALITIES, Modality
+from tcaf.execution import ranks
 from tcaf.settings.validation import Positive, settings
 from tcaf.systems.blocks import check_dims, check_text
+from tcaf.systems.gram import Gram
 from tcaf.systems.interface import ClassEmbeddings, InputConfig
 
 
@@ -143,6 +145,8 @@ class RidgeFit:
         TCAFError: a batch without labels.
     """
 
+    adds_up = True
+
     def __init__(
         self,
         model: Ridge,
@@ -150,27 +154,26 @@ class RidgeFit:
         text_embedding: Float[Tensor, "num_seen text_dim"],
     ) -> None:
         self.model = model
-        feature_dim, text_dim = model.weight.shape
         # Doubles: the smallest eigenvalues are lost in sums of float32.
         zero = model.weight.new_zeros((), dtype=torch.float64)
-        gram = zero.new_zeros(feature_dim, feature_dim)
-        cross = zero.new_zeros(feature_dim, text_dim)
-        sum_x, clips = zero.new_zeros(feature_dim), 0
+        gram = Gram(len(model.weight), zero)
         counts = zero.new_zeros(len(text_embedding))
+        sums = zero.new_zeros(len(text_embedding), len(model.weight))
         for batch in batches:
-            labels = batch.known_labels
-            x = model.features(batch).double()
-            gram += x.T @ x
-            cross += x.T @ text_embedding[labels].double()
-            sum_x += x.sum(dim=0)
+            labels, x = batch.known_labels, model.features(batch)
+            gram.add(x)
             counts += torch.bincount(labels, minlength=len(counts))
-            clips += len(batch)
-        text = text_embedding.double()
-        self.mean_x = sum_x / clips
+            sums.index_add_(0, labels, x.double())
+        total = gram.total()
+        ranks.add_up(total, sums, counts)
+        text, clips = text_embedding.double(), counts.sum()
+        self.mean_x = sums.sum(dim=0) / clips
         self.mean_w = counts @ text / clips
-        covariance = gram / clips - torch.outer(self.mean_x, self.mean_x)
+        covariance = total / clips - torch.outer(self.mean_x, self.mean_x)
         self.power_w = counts @ text.square().sum(dim=1) / clips - self.mean_w.square().sum()
         self.values, self.vectors = torch.linalg.eigh(covariance)
+        # All clips of a class have one text: of x'w only the sums of x by class are needed.
+        cross = sums.T @ text
         self.rotated = self.vectors.T @ (cross / clips - torch.outer(self.mean_x, self.mean_w))
 
     def solve(self, epoch: int) -> dict[str, float]:

@@ -6,29 +6,44 @@ epoch's number alone, so a stage that is resumed from them is the stage that was
 Knows nothing of files, of validation or of the second stage.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from tcaf.data.batches import Clips, FeatureBatch, JoinedClips, load_batch
+from tcaf.data.batches import Clips, FeatureBatch, JoinedClips, expect_batch, load_batch
+from tcaf.data.resident import ResidentClips
 from tcaf.data.sampler import Sampler, in_order
 from tcaf.data.store import FeatureStore
 from tcaf.data.windows import Windows
 from tcaf.errors import TCAFError
+from tcaf.execution import ranks
+from tcaf.execution.devices import Glimpse, forward_in, products_in
 from tcaf.seeding import generator, seeded
 from tcaf.settings.experiment import Experiment
 from tcaf.systems.losses import Losses
 from tcaf.systems.optimisers import Optimiser
+from tcaf.systems.over_ranks import over_ranks
 from tcaf.text.spaces import ClassText
 
+_SYNCS_BUFFERS = (
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    else "broadcast_buffers"
+)
+"""What torch calls the sending of buffers before each step; of two names the older one warns."""
+
 SHOW_EVERY = 10
-"""Batches between two reports of the running losses: reading a loss waits for the device."""
+"""Batches between two reports of the running losses, at least: a GPU is not waited for."""
 
 Report = Callable[[int, int, dict[str, float]], None]
 """Called every few batches: how many are done, of how many, and the running means of the losses."""
@@ -82,6 +97,7 @@ class AuxiliaryPart:
         windows: how videos are cut.
         device: where to compute.
         batch_size: videos in a batch.
+        spread: whether each rank reads its own batches alone.
     """
 
     store: FeatureStore
@@ -93,12 +109,13 @@ class AuxiliaryPart:
     windows: Windows
     device: torch.device
     batch_size: int
+    spread: bool = False
 
     def batches(
         self,
     ) -> Iterator[tuple[FeatureBatch, Int[Tensor, " pairs"], Int[Tensor, " pairs"]]]:
         """Yields all videos, labelled by group, and which of a batch have which label."""
-        for chosen in in_order(np.arange(len(self.rows)), self.batch_size):
+        for chosen in _chunks(len(self.rows), self.batch_size, self.spread):
             batch = load_batch(
                 self.store, self.rows[chosen], self.windows, labels=self.groups[chosen]
             )
@@ -133,9 +150,10 @@ class TrainingPart:
         device: where to compute.
         auxiliary: further videos to learn from.
         start: classes of a ready model to learn from.
+        spread: whether each rank reads its own batches alone, where all clips are read.
     """
 
-    store: Clips
+    store: Clips | ResidentClips
     rows: Int[np.ndarray, " clips"]
     labels: Int[np.ndarray, " clips"]
     class_text: ClassText
@@ -143,6 +161,12 @@ class TrainingPart:
     device: torch.device
     auxiliary: AuxiliaryPart | None = None
     start: StartPart | None = None
+    spread: bool = False
+
+    def over_ranks(self) -> "TrainingPart":
+        """Returns the same clips and further videos, of which each rank reads its own batches."""
+        further = None if self.auxiliary is None else replace(self.auxiliary, spread=True)
+        return replace(self, auxiliary=further, spread=True)
 
     def check(self, number: int) -> None:
         """Checks that there is something to train stage `number` on.
@@ -161,13 +185,15 @@ class TrainingPart:
         further = self.auxiliary
         if further is None:
             return self
-        before = len(self.store.lens("audio"))
+        # Two origins are joined in memory.
+        store = self.store.store if isinstance(self.store, ResidentClips) else self.store
+        before = len(store.lens("audio"))
         own, theirs = self.class_text, further.class_text
         text = {space: torch.cat([matrix, theirs[space]]) for space, matrix in own.items()}
         num_own = len(next(iter(own.values())))
         return replace(
             self,
-            store=JoinedClips(self.store, further.store),
+            store=JoinedClips(store, further.store),
             rows=np.concatenate([self.rows, further.rows + before]),
             labels=np.concatenate([self.labels, further.rarest + num_own]),
             class_text=ClassText(text),
@@ -175,17 +201,51 @@ class TrainingPart:
         )
 
     def load(
-        self, chosen: Int[np.ndarray, " batch"], starts: torch.Generator | None = None
+        self,
+        chosen: Int[np.ndarray, " batch"],
+        starts: torch.Generator | None = None,
+        share: slice = slice(None),
     ) -> FeatureBatch:
         """Reads a batch with its labels.
 
         Args:
             chosen: which of the clips.
             starts: draws random windows.
+            share: which of these clips are read; windows are drawn for all.
         """
         rows, labels = self.rows[chosen], self.labels[chosen]
-        batch = load_batch(self.store, rows, self.windows, labels=labels, generator=starts)
+        batch = load_batch(
+            self.store, rows, self.windows, labels=labels, generator=starts, share=share
+        )
         return batch.to(self.device)
+
+    def expect(
+        self, chosen: Int[np.ndarray, " batch"], starts: torch.Generator, share: slice
+    ) -> None:
+        """Prepares for a call of `load`, without waiting for anything.
+
+        Args:
+            chosen: as of that call.
+            starts: in the state that the other's will be in then.
+            share: as of that call.
+        """
+        expect_batch(self.store, self.rows[chosen], self.windows, generator=starts, share=share)
+
+
+Drawn = tuple[Int[np.ndarray, " batch"], Int[np.ndarray, " batch"] | None]
+"""Which clips a batch is made of, and which others stand against them."""
+
+
+def _chunks(number: int, batch_size: int, spread: bool) -> Iterator[Int[np.ndarray, " batch"]]:
+    """Yields so many things in order, batch by batch.
+
+    Args:
+        number: of things.
+        batch_size: of them in a batch.
+        spread: whether each rank gets every so manieth batch, of which there are ranks.
+    """
+    rank = ranks.current() if spread else ranks.Rank()
+    return islice(in_order(np.arange(number), batch_size), rank.index, None, rank.count)
 
 
 @runtime_checkable
@@ -324,11 +384,39 @@ class _AllClips:
     report: Report
 
     def __iter__(self) -> Iterator[FeatureBatch]:
-        order = np.arange(len(self.part.rows))
-        count = -(-len(order) // self.batch_size)
-        for number, chosen in enumerate(in_order(order, self.batch_size), start=1):
+        chunks = list(_chunks(len(self.part.rows), self.batch_size, self.part.spread))
+        for number, chosen in enumerate(chunks, start=1):
             yield self.part.load(chosen)
-            self.report(number, count, {})
+            self.report(number, len(chunks), {})
+
+
+def _means(names: Iterable[str], totals: Sequence[float], number: int) -> dict[str, float]:
+    """Returns totals over so many batches as means, by name."""
+    return {name: total / number for name, total in zip(names, totals, strict=True)}
+
+
+class TrainingStep(nn.Module):
+    """All that a training step computes, as one module's forward, which can be wrapped.
+
+    Args:
+        model: in training mode.
+        objective: the loss on a batch.
+        experiment: all settings.
+    """
+
+    def __init__(self, model: nn.Module, objective: Objective, experiment: Experiment) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+        self.experiment = experiment
+
+    def forward(
+        self, batch: FeatureBatch, negatives: FeatureBatch | None, text: Any
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Returns the terms of the loss by name."""
+        with forward_in(self.experiment.training.precision, batch.audio.tokens.device):
+            losses = self.objective(self.model, batch, negatives, text, self.experiment)
+        return dict(losses.named)
 
 
 class DescentStage(_WithWeights):
@@ -357,10 +445,32 @@ class DescentStage(_WithWeights):
     ) -> None:
         super().__init__(model, number, experiment)
         self.part = part
-        self.objective = objective
         self.negatives = negatives
         self.optimiser = optimiser
         self.sampler = Sampler(part.labels, experiment.training.sampling)
+        self.step = TrainingStep(model, objective, experiment)
+        self.rank = ranks.current()
+        size = experiment.training.batch_size
+        if size < self.rank.count:
+            raise TCAFError(
+                f"each of {self.rank.count} processes needs a clip of every batch; set "
+                f"training.batch_size to at least as many, got {size}"
+            )
+        self.share = self.rank.share(size)
+        # Gradients are averaged over ranks, whose shares may differ by a clip.
+        self.weight = (self.share.stop - self.share.start) * self.rank.count / size
+        if self.rank.count > 1:
+            over_ranks(model)
+
+    @cached_property
+    def on_all_ranks(self) -> nn.Module:
+        """The step whose gradients are those of all ranks; made when all of them come to it."""
+        if self.rank.count == 1:
+            return self.step
+        # A term may be switched off, or no clip of this rank's share have a modality. Buffers are
+        # equal without being sent: batch norms take their statistics over all ranks.
+        how: dict[str, Any] = {"find_unused_parameters": True, _SYNCS_BUFFERS: False}
+        return DistributedDataParallel(self.step, **how)
 
     def learning_rate(self, epoch: int, scores: Sequence[float]) -> float:
         """Returns an epoch's learning rate, given the validation HM of the epochs before it."""
@@ -383,16 +493,29 @@ class DescentStage(_WithWeights):
         if self.negatives:
             others = list(self.sampler.draw_others(drawn, generator(seed, "negatives", *purpose)))
         self.model.train()
+        own = ("rank", self.rank.index) if self.rank.index else ()
         sums: dict[str, Tensor] = {}
-        with seeded(seed, "dropout", *purpose):
-            for number, (chosen, other) in enumerate(zip(drawn, others, strict=True), start=1):
+        glimpse: tuple[int, Glimpse] | None = None
+        with seeded(seed, "dropout", *purpose, *own), products_in(settings.precision):
+            soon = generator(seed, "windows", *purpose)
+            batches = self._expected(zip(drawn, others, strict=True), soon)
+            for number, (chosen, other) in enumerate(batches, start=1):
                 losses = self._losses(chosen, other, starts)
                 self.optimiser.step(losses.total, learning_rate)
                 for name, value in losses.terms().items():
                     sums[name] = sums[name] + value if name in sums else value
-                if number % SHOW_EVERY == 0 or number == len(drawn):
-                    means = {name: value.item() / number for name, value in sums.items()}
-                    report(number, len(drawn), means)
+                if number == len(drawn):
+                    break
+                if glimpse is None and number % SHOW_EVERY == 0:
+                    glimpse = number, Glimpse(torch.stack(list(sums.values())))
+                if glimpse is not None and glimpse[1].is_ready:
+                    shown = glimpse[1].look()
+                    report(glimpse[0], len(drawn), _means(sums, shown, glimpse[0]))
+                    glimpse = None
+        totals = torch.stack(list(sums.values()))
+        ranks.add_up(totals)
+        means = _means(sums, (totals / self.rank.count).tolist(), len(drawn))
+        report(len(drawn), len(drawn), means)
         if not all(map(math.isfinite, means.values())):
             raise TCAFError(
                 f"stage {self.number}, epoch {epoch}: the loss became {means['loss']}; lower "
@@ -400,16 +523,29 @@ class DescentStage(_WithWeights):
             )
         return means
 
+    def _expected(self, batches: Iterable[Drawn], starts: torch.Generator) -> Iterator[Drawn]:
+        """Yields batches, each while the clips of the one after it are read ahead."""
+        before: Drawn | None = None
+        for batch in batches:
+            for chosen in batch:
+                if chosen is not None:
+                    self.part.expect(chosen, starts, self.share)
+            if before is not None:
+                yield before
+            before = batch
+        if before is not None:
+            yield before
+
     def _losses(
         self,
         chosen: Int[np.ndarray, " batch"],
         others: Int[np.ndarray, " batch"] | None,
         starts: torch.Generator,
     ) -> Losses:
-        batch = self.part.load(chosen, starts)
-        negatives = None if others is None else self.part.load(others, starts)
-        text = self.part.class_text.model_input
-        return self.objective(self.model, batch, negatives, text, self.experiment)
+        batch = self.part.load(chosen, starts, self.share)
+        negatives = None if others is None else self.part.load(others, starts, self.share)
+        named = self.on_all_ranks(batch, negatives, self.part.class_text.model_input)
+        return Losses({name: term * self.weight for name, term in named.items()})
 
     def state(self) -> dict[str, Tensor]:
         """Returns copies of the weights and of the optimiser's averages, by name."""

@@ -20,10 +20,11 @@ from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
 from tcaf.data.features import Modality
-from tcaf.data.packed import Packed, Packing, mean_token
+from tcaf.data.packed import Packed, mean_token
 from tcaf.settings.experiment import Experiment
-from tcaf.systems.attention import CrossModalAttention, Group, Tokens
+from tcaf.systems.attention import CrossModalAttention
 from tcaf.systems.attention_map import AttentionMap, attention_map
+from tcaf.systems.blocks import Dropout
 from tcaf.systems.joint_space import (
     ClipEncoder,
     JointSpaceModel,
@@ -31,6 +32,7 @@ from tcaf.systems.joint_space import (
     feed_forward,
     used_modalities,
 )
+from tcaf.systems.layout import Group, TokenLayout
 from tcaf.systems.losses import Losses, tcaf_losses
 
 
@@ -98,7 +100,7 @@ class PositionEncoder(nn.Module):
                 for m in used_modalities(config)
             }
         )
-        self.dropout = nn.Dropout(config.dropout_position)
+        self.dropout = Dropout(config.dropout_position)
 
     def forward(
         self,
@@ -140,18 +142,16 @@ class Layer(nn.Module):
         self.feed_forward = feed_forward(config)
 
     def forward(
-        self, tokens: Tokens, packings: dict[Group, Packing], queries: tuple[Group, ...]
-    ) -> Tokens:
-        """Returns the new tokens of the groups in `queries`."""
-        groups = tuple(tokens)
-        widths = [len(tokens[group]) for group in groups]
-        normed = self.attention_norm(torch.cat([tokens[group] for group in groups]))
-        by_group = dict(zip(groups, normed.split(widths), strict=True))
-        attended = self.attention(by_group, packings, queries)
-        joined = torch.cat([tokens[group] + attended[group] for group in queries])
+        self,
+        rows: Float[Tensor, "rows token_dim"],
+        layout: TokenLayout,
+        queries: tuple[Group, ...],
+    ) -> Float[Tensor, "query_rows token_dim"]:
+        """Returns the new tokens of the groups in `queries`, of all groups' tokens."""
+        attended = self.attention(self.attention_norm(rows), layout, queries)
+        rows = layout.rows_of(rows, queries) + attended
         norm = self.feed_forward_norm or self.attention_norm
-        joined = joined + self.feed_forward(norm(joined))
-        return dict(zip(queries, joined.split([len(tokens[g]) for g in queries]), strict=True))
+        return rows + self.feed_forward(norm(rows))
 
 
 class Transformer(ClipEncoder):
@@ -180,26 +180,27 @@ class Transformer(ClipEncoder):
 
     def transform(self, batch: FeatureBatch) -> Float[Tensor, "batch token_dim"]:
         """Runs encoders, positions and transformer; returns c_o, or the mean over output tokens."""
-        packings: dict[Group, Packing] = {}
-        tokens: Tokens = {}
+        lens: dict[Group, Tensor] = {}
+        tokens: list[Tensor] = []
         if self.class_token is not None:
-            ones = torch.ones(len(batch), dtype=torch.long)
-            packings["class"] = Packing(ones, self.class_token.device)
-            tokens["class"] = self.class_token.expand(len(batch), -1)
+            lens["class"] = torch.ones(len(batch), dtype=torch.long)
+            tokens.append(self.class_token.expand(len(batch), -1))
         encoded: dict[Modality, Packed] = {}
         for modality in self.modalities:
             encoded[modality] = packed = self.encoded(batch, modality)
-            packings[modality] = packed.packing
-            tokens[modality] = self.positions(packed.tokens, packed.times, modality)
-        everything = tuple(tokens)
+            lens[modality] = packed.lens
+            tokens.append(self.positions(packed.tokens, packed.times, modality))
+        rows = torch.cat(tokens)
+        layout = TokenLayout(lens, rows.device)
         last = len(self.layers) - 1
         for number, layer in enumerate(self.layers):
             # Nothing reads the last layer's audio and visual tokens where there is a class token.
             only_class = number == last and self.class_token is not None
-            tokens = layer(tokens, packings, ("class",) if only_class else everything)
+            rows = layer(rows, layout, ("class",) if only_class else layout.groups)
         if self.class_token is not None:
-            return tokens["class"]
-        return mean_token(*(packed.with_tokens(tokens[m]) for m, packed in encoded.items()))
+            return rows
+        parts = layout.split(rows)
+        return mean_token(*(packed.with_tokens(parts[m]) for m, packed in encoded.items()))
 
 
 class TCAF(Transformer, JointSpaceModel):

@@ -79,6 +79,8 @@ def further_moments(
             around[name].add(x[grouped], groups[own][grouped])
             place, here = own.cumsum(dim=0) - 1, own[clip]
             labels[name].add(x[place[clip[here]]], label[here])
+    for each in (*around.values(), *labels.values()):
+        each.add_up()
     share_moments(vectors, around)
     share_moments(vectors, labels)
     return {name: (around[name], labels[name]) for name in READ_OUTS}

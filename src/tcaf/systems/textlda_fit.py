@@ -17,7 +17,9 @@ from tcaf.data.batches import FeatureBatch
 from tcaf.data.features import MODALITIES
 from tcaf.data.packed import Packed
 from tcaf.errors import TCAFError
+from tcaf.execution import ranks
 from tcaf.systems import clip_vectors
+from tcaf.systems.gram import Gram
 from tcaf.systems.textlda import READ_OUTS, ReadOut, TextLDA
 from tcaf.systems.textlda_vectors import NUM_LAGS, ClipVectors, TextLDAConfig
 
@@ -84,14 +86,22 @@ class Moments:
         zero = like.new_zeros((), dtype=torch.float64)
         self.counts = zero.new_zeros(num_classes)
         self.sums = zero.new_zeros(num_classes, dim)
-        self.gram = zero.new_zeros(dim, dim)
+        self._gram = Gram(dim, like)
 
     def add(self, x: Float[Tensor, "clips dim"], labels: Int[Tensor, " clips"]) -> None:
         """Adds clips."""
         self.counts += torch.bincount(labels, minlength=len(self.counts))
         self.sums.index_add_(0, labels, x.double())
-        # Float32 within a batch of some hundred clips, doubles between batches.
-        self.gram += (x.T @ x).double()
+        self._gram.add(x)
+
+    @property
+    def gram(self) -> Float[Tensor, "dim dim"]:
+        """Second moments: the sum of x x' over the clips so far."""
+        return self._gram.total()
+
+    def add_up(self) -> None:
+        """Adds the clips of all other ranks."""
+        ranks.add_up(self.counts, self.sums, self.gram)
 
     def within(self) -> Float[Tensor, "dim dim"]:
         """Returns the scatter of vectors around the mean of their class."""
@@ -106,10 +116,10 @@ class Moments:
             other: of the further clips, of `columns` alone.
             columns: which columns.
         """
-        found = type(self)(0, len(self.counts), self.counts)
-        found.counts = self.counts + other.counts
-        found.sums = self.sums[:, columns] + other.sums
-        found.gram = self.gram[columns][:, columns] + other.gram
+        found = type(self)(len(columns), len(self.counts), self.counts)
+        found.counts += self.counts + other.counts
+        found.sums += self.sums[:, columns] + other.sums
+        found.gram.add_(self.gram[columns][:, columns] + other.gram)
         return found
 
 
@@ -124,7 +134,8 @@ def read_moments(
     chosen = {"both": audio & visual, "visual": visual & ~audio, "audio": audio & ~visual}
     for name, own in chosen.items():
         if bool(own.any()):
-            yield name, own, vectors.vector(vectors.blocks(batch, READ_OUTS[name]))[own]
+            x = vectors.vector(vectors.blocks(batch, READ_OUTS[name]))
+            yield name, own, x if bool(own.all()) else x[own]
 
 
 def share_moments(vectors: ClipVectors, moments: dict[str, Moments]) -> None:
@@ -148,6 +159,7 @@ class Course:
 
     def __post_init__(self) -> None:
         self.longest_s = 0.0
+        self.most_tokens = 0
         self.changes: list[tuple[Packed, Packed]] = []
         self.scatter = {
             m: torch.zeros(self.config.dim(m), self.config.dim(m), dtype=torch.float64)
@@ -157,11 +169,13 @@ class Course:
     @property
     def found(self) -> bool:
         """Whether any clip has a course, and time goes on in one."""
-        return self.longest_s > 0 and any(
-            bool((packed.lens >= clip_vectors.LEAST_TOKENS).any())
-            for pair in self.changes
-            for packed in pair
-        )
+        return self.longest_s > 0 and self.most_tokens >= clip_vectors.LEAST_TOKENS
+
+    def add_up(self) -> None:
+        """Adds the clips of all other ranks, but for the changes, which `teach` joins."""
+        self.longest_s = max(ranks.of_all(self.longest_s))
+        self.most_tokens = round(max(ranks.of_all(self.most_tokens)))
+        ranks.add_up(*self.scatter.values())
 
     def add(self, batch: FeatureBatch) -> None:
         """Adds clips."""
@@ -169,9 +183,13 @@ class Course:
         changes = []
         for modality in MODALITIES:
             packed = batch.modality(modality)
-            apart = clip_vectors.deviations(packed)
-            changes.append(packed.with_tokens(clip_vectors.change(packed, apart)[:, None]))
-            if int(packed.lens.max()) >= clip_vectors.LEAST_TOKENS:
+            longest = int(packed.lens.max())
+            self.most_tokens = max(self.most_tokens, longest)
+            if longest < clip_vectors.LEAST_TOKENS:
+                changes.append(packed.with_tokens(packed.tokens.new_zeros(len(packed.tokens), 1)))
+            else:
+                apart = clip_vectors.deviations(packed)
+                changes.append(packed.with_tokens(clip_vectors.change(packed, apart)[:, None]))
                 every = -(-len(batch) // CLIPS_OF_BATCH)
                 some = apart[packed.packing.clip_of % every == 0]
                 self.scatter[modality] += (some.T @ some).double().cpu()
@@ -182,14 +200,14 @@ class Course:
         like = vectors.lags
         longest = min(self.longest_s, LONGEST_LAG_S)
         vectors.lags = torch.linspace(-longest, longest, NUM_LAGS).to(like)
-        lagged = torch.cat(
-            [
-                clip_vectors.together(
-                    audio, visual, audio.tokens[:, 0], visual.tokens[:, 0], vectors.lags
-                )
-                for audio, visual in self.changes
-            ]
-        ).double()
+        each = [
+            clip_vectors.together(
+                audio, visual, audio.tokens[:, 0], visual.tokens[:, 0], vectors.lags
+            )
+            for audio, visual in self.changes
+        ]
+        # A rank may have no batch of its own.
+        lagged = ranks.gathered(torch.cat([like.new_zeros(0, NUM_LAGS), *each]).double())
         vectors.together_mean = lagged.mean(dim=0).to(like)
         spread = lagged.var(dim=0, unbiased=False).sum().sqrt()
         vectors.together_scale = (1 / spread if spread > 0 else spread).to(like)
@@ -315,6 +333,8 @@ class TextLDAFit:
         TCAFError: a batch without labels, clips of fewer than two classes, or one of each.
     """
 
+    adds_up = True
+
     def __init__(
         self,
         model: TextLDA,
@@ -411,6 +431,10 @@ class TextLDAFit:
                 moments[name].add(x, labels[own])
             if course is not None:
                 course.add(batch)
+        for each in moments.values():
+            each.add_up()
+        if course is not None:
+            course.add_up()
         share_moments(vectors, moments)
         # Of one clip a class the scatter is rounding, which must not be taken for one.
         enough = {

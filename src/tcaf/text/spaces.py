@@ -40,8 +40,10 @@ class ClassText(Mapping[str, Tensor]):
     spaces: Mapping[str, Float[Tensor, "_ _"]]
 
     def __post_init__(self) -> None:
-        sizes = {space: len(matrix) for space, matrix in self.spaces.items()}
-        if len(set(sizes.values())) != 1:
+        # Shapes and no lengths, nor a set of them: a trace would take those for constants.
+        sizes = {space: matrix.shape[0] for space, matrix in self.spaces.items()}
+        first = next(iter(sizes.values()), None)
+        if first is None or any(size != first for size in sizes.values()):
             found = ", ".join(f"{size} in {space!r}" for space, size in sizes.items()) or "none"
             raise TCAFError(f"expected the same classes in each text space, got {found}")
 

@@ -12,13 +12,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from tcaf.data.batches import load_batch
+from tcaf.data.batches import in_reads, load_batch
 from tcaf.data.features import NO_BACKBONE, FeatureSpec, VideoFeatures
-from tcaf.data.sampler import in_order
 from tcaf.data.store import FeatureStore
 from tcaf.data.writer import check_store_place, new_store
 from tcaf.errors import TCAFError
 from tcaf.execution.devices import pick_device
+from tcaf.files.remote import local_path
 from tcaf.progress import Track, silent
 from tcaf.systems.registry import find_system
 from tcaf.training.model_file import load_model
@@ -55,7 +55,8 @@ def embed_store(
     opened = store if isinstance(store, FeatureStore) else FeatureStore.open(store)
     opened.verify_once()
     check_store_place(Path(out), overwrite=overwrite)
-    trained = load_model(Path(run) / "stage_1.safetensors")
+    run = local_path(run)
+    trained = load_model(run / "stage_1.safetensors")
     experiment = trained.settings
     data: Mapping[str, Any] = Run(run).provenance["data"]
     own = (opened.fingerprint, split_sha256(opened, experiment))
@@ -85,7 +86,8 @@ def embed_store(
         for name in opened.given_text_names:
             writer.add_text(name, opened.text(name))
         silence = np.zeros((0, 1), np.float32)
-        for chosen in track(list(in_order(rows, batch_size)), "Embedding clips"):
+        reads = list(in_reads(opened, rows, windows, batch_size))
+        for chosen in track(reads, "Embedding clips"):
             for row, visual in zip(chosen.tolist(), embedded(chosen), strict=True):
                 writer.add(
                     VideoFeatures(

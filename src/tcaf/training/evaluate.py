@@ -15,6 +15,7 @@ from tcaf.evaluation.gzsl import GZSLResult
 from tcaf.evaluation.parts import EvaluationPart, distances, evaluate_part
 from tcaf.evaluation.together import PartTogether
 from tcaf.execution.devices import pick_device
+from tcaf.files.remote import local_path
 from tcaf.systems.registry import find_system
 from tcaf.training.model_file import load_model
 from tcaf.training.run import result_json, without_nan
@@ -102,7 +103,7 @@ def evaluate_run(
         raise TCAFError("--gamma and --search_gamma exclude each other; give one of them")
     if together and abstain is not None:
         raise TCAFError(NOT_TOGETHER)
-    path = Path(run)
+    path = local_path(run)
     opened = store if isinstance(store, FeatureStore) else FeatureStore.open(store)
     opened.verify_once()
     if part == "val" and path.is_dir():

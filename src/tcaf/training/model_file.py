@@ -18,6 +18,7 @@ from tcaf.errors import TCAFError, one_line
 from tcaf.evaluation.conformal import HALVES, Conformity
 from tcaf.evaluation.together import TogetherChoice
 from tcaf.files.atomic import check_content, parse_json
+from tcaf.files.remote import local_path
 from tcaf.files.sealed import read_sealed, write_sealed
 from tcaf.settings.experiment import Experiment
 from tcaf.systems.anchored import Anchored
@@ -283,13 +284,13 @@ def _halved(name: str, tensor: Tensor) -> Tensor:
 
 
 def load_model(path: str | Path) -> TrainedModel:
-    """Reads a model from a run directory or a model file.
+    """Reads a model from a run directory or a model file, or from the address of one.
 
     Raises:
-        TCAFError: nothing there, a damaged file, one of another version, or one with numbers that
-            cannot be.
+        TCAFError: nothing there or what cannot be fetched, a damaged file, one of another version,
+            or one with numbers that cannot be.
     """
-    path = Path(path)
+    path = local_path(path)
     if path.is_dir():
         path = path / "model.safetensors"
     tensors, header = load_tensors(path, "a trained model")

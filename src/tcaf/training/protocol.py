@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from tcaf.data.classes import ClassSet
 from tcaf.data.features import MODALITIES
+from tcaf.data.resident import on_device
 from tcaf.data.sampler import few_of_each
 from tcaf.data.splits import NAMED_PARTS
 from tcaf.data.store import FeatureStore
@@ -36,6 +37,7 @@ from tcaf.evaluation.parts import (
 )
 from tcaf.evaluation.temperature import fit_temperature, probabilities
 from tcaf.evaluation.together import PartTogether, TogetherChoice
+from tcaf.execution import ranks
 from tcaf.execution.devices import pick_device
 from tcaf.seeding import generator, seeded
 from tcaf.settings.experiment import Experiment
@@ -205,6 +207,7 @@ class TwoStages:
         self.store = store
         self.text = {space: text[space] for space in self.system.all_spaces(experiment)}
         self.device = pick_device(experiment.training.device)
+        self.clips = on_device(store, self.device)
         self.split = store.split(experiment.data.split)
         self._check_clips()
         self.windows = self.system.windows(experiment, training=False)
@@ -263,7 +266,7 @@ class TwoStages:
     def evaluation_part(self, part: str, classes: ClassSet) -> EvaluationPart:
         """Returns the clips of a part with their candidate classes."""
         rows = self.store.rows(self.experiment.data.split, part)
-        return EvaluationPart(self.store, rows, classes, self.class_text(classes))
+        return EvaluationPart(self.store, rows, classes, self.class_text(classes), self.clips)
 
     def new_stage(self, number: int) -> Stage:
         """Returns a stage with its initial weights, which follow from seed and number alone."""
@@ -300,7 +303,7 @@ class TwoStages:
             further = self.auxiliary.part(windows, self.device, size)
         known = None if self.start is None else self.start.part(self.device)
         own = TrainingPart(
-            self.store, rows, labels, text.to(self.device), windows, self.device, further, known
+            self.clips, rows, labels, text.to(self.device), windows, self.device, further, known
         )
         return self.system.stage(model, own, self.experiment, number)
 
@@ -418,7 +421,8 @@ class TwoStages:
             observer: who watches.
 
         Yields:
-            `EpochDone` after each epoch, `Finished` at the end.
+            `EpochDone` after each epoch, `Finished` at the end; that only on the first of several
+            ranks, which alone validates and tests.
         """
         progress, observer = progress or Progress(), observer or Silence()
         epochs = range(1, 1 + self.system.stage_1_epochs(self.experiment))
@@ -427,6 +431,8 @@ class TwoStages:
         choice = choose(progress.of_stage(1))
         epochs = self.system.stage_2_epochs(self.experiment, choice.epoch)
         stage, progress = yield from self._run_stage(2, epochs, progress, observer)
+        if ranks.current().index:
+            return
         test = self.evaluation_part("test", self.split.stage_2)
         model = self.answering(stage.model, choice.anchor)
         result = self.evaluate(model, test, choice.gamma, choice.temperature)
@@ -458,12 +464,14 @@ class TwoStages:
             return scores
 
         watches = number == 1 or self.experiment.fidelity.stage_2_schedule == "validation"
+        watches = watches and not ranks.current().index
         for epoch in range(done + 1, epochs[-1] + 1):
             rate = self.learning_rate(stage, progress.records, epoch)
             record = timed_epoch(stage, epoch, rate, observer, validate if watches else None)
             trust = trusts.pop() if trusts else None
             if trust is not None:
                 record = replace(record, reliability=trust.reliability)
+            record = ranks.from_first(record)
             progress = Progress((*progress.records, record), stage.state())
             observer.epoch_done(record)
             is_best = number == 1 and choose(progress.of_stage(1)).epoch == epoch

@@ -16,6 +16,7 @@ import torch
 
 from tcaf.data.store import CACHE_PREFIX, FeatureStore
 from tcaf.errors import TCAFError
+from tcaf.execution import ranks
 from tcaf.execution.devices import pick_device
 from tcaf.files.digests import file_digest
 from tcaf.files.sealed import unsealed_bytes
@@ -59,6 +60,7 @@ def circumstances(experiment: Experiment) -> dict[str, Any]:
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "processes": ranks.current().count,
         "device": device,
         "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
     }

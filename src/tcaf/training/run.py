@@ -34,6 +34,7 @@ from tcaf.errors import TCAFError, shorten
 from tcaf.evaluation.conformal import Conformity
 from tcaf.evaluation.decisions import FILE, ClipDecisions, read_decisions, write_decisions
 from tcaf.evaluation.gzsl import GZSLResult
+from tcaf.execution import ranks
 from tcaf.files.atomic import json_text, new_folder, only_writer, read_json, write_json, write_text
 from tcaf.files.digests import file_sha256
 from tcaf.files.sealed import SEAL, DamagedError, check_json, seal_json
@@ -338,6 +339,8 @@ def train(
 ) -> dict[str, Any]:
     """Runs the two-stage protocol into a run directory.
 
+    Under torchrun its processes train together, and the first one alone writes (`execution.ranks`).
+
     Args:
         experiment: all settings.
         store: the clips.
@@ -352,9 +355,25 @@ def train(
         TCAFError: see `Run.start` and `TwoStages`; a shard of the store is damaged, or another
             process trains there.
     """
-    store.verify_once()
-    with only_writer(Path(out), whole=True):
-        return _train(experiment, store, Run(out), resume, observer)
+    with ranks.joined():
+        with ranks.first_ahead():
+            store.verify_once()
+        if ranks.current().index:
+            return _help_train(experiment, store)
+        with only_writer(Path(out), whole=True):
+            result = _train(experiment, store, Run(out), resume, observer)
+        return ranks.from_first(result)
+
+
+def _help_train(experiment: Experiment, store: FeatureStore) -> dict[str, Any]:
+    """Does what the ranks after the first do, and returns the result of the first."""
+    begun: tuple[Any, Progress] | None = ranks.from_first(None)
+    if begun is not None:
+        text, progress = begun
+        for _ in TwoStages(experiment, store, text).run(progress):
+            pass
+    result: dict[str, Any] = ranks.from_first({})
+    return result
 
 
 def _train(
@@ -363,9 +382,12 @@ def _train(
     if resume and run.result is not None:
         run.start(experiment, store, resume=True)
         (run.path / "checkpoint.safetensors").unlink(missing_ok=True)
+        ranks.from_first(None)
         return run.result
     progress = run.start(experiment, store, resume=resume)
-    protocol = TwoStages(experiment, store, run.text())
+    text = run.text()
+    ranks.from_first((text, progress))
+    protocol = TwoStages(experiment, store, text)
 
     def keep(
         name: str,
