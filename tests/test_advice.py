@@ -48,7 +48,7 @@ UNDER = {
     "data.writer.StoreWriter.add": STORES,
     "commands.printing.print_export": ("export",),
     "export.bundle": ("export",),
-    "export.card": ("push",),
+    "export.card._limits": ("predict",),
     "export.page": ("export",),
     "evaluation.conformal": ("predict", "evaluate"),
     "execution.cluster.check_cluster": (*FILES, "reproduce"),

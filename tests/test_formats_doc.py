@@ -18,9 +18,9 @@ from tcaf.answers.watch import Arrived, Record
 from tcaf.data.parquet import to_parquet
 from tcaf.extract.stretches import Cut
 from tcaf.files.sealed import seal_json
+from tcaf.reports import answer_rows
 from tcaf.reports.captions import COLUMNS
 from tcaf.reports.results import per_class_csv, table_csv
-from tcaf.reports import answer_rows
 from tcaf.training.run import Run, train
 
 TEXT = (ROOT / "docs" / "file-formats.md").read_text(encoding="utf-8")
