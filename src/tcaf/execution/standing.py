@@ -70,7 +70,9 @@ class StandingProcesses(Generic[Task, Answer]):
             raise TCAFError(f"--workers must be at least 1, got {workers}")
         self.workers = workers
         threads = max(1, usable_cores() // workers)
-        self._setup = Setup(pickle.dumps((open_, arguments)), threads, limit_bytes, environment)
+        self._setup = Setup(
+            pickle.dumps((open_, arguments)), threads, limit_bytes, dict(environment)
+        )
         self._limit, self._tries = limit, tries
         self._slots = threading.Semaphore(workers)
         # Held while a process starts too: its environment is set in this process for a moment.

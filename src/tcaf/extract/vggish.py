@@ -119,7 +119,9 @@ def log_mel_of_windows(
     # float64: a quiet band beside a loud one keeps its digits under the logarithm.
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FRAME_SAMPLES) / FRAME_SAMPLES)
     magnitudes = np.abs(np.fft.rfft(frames * hann, _FFT_SAMPLES))
-    return np.log(magnitudes @ _mel_triangles() + _LOG_OFFSET).astype(np.float32)
+    # By torch, which keeps to the threads that it is given; numpy's own wait by spinning.
+    bands = torch.from_numpy(magnitudes) @ torch.from_numpy(_mel_triangles())
+    return np.log(bands.numpy() + _LOG_OFFSET).astype(np.float32)
 
 
 def _mel(hertz: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
