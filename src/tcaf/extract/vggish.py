@@ -294,7 +294,7 @@ def open_backbone(options: Mapping[str, str], weights: Path | None) -> VGGishBac
         state, pca, mark = _read_weights(weights)
         load_into(network, state, f"the weights of VGGish in {weights or 'the cache'}")
     # After they are drawn: numbers would be drawn in the order of the memory.
-    network.to(memory_format=torch.channels_last)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     name = canonical_name("vggish", {**told, "weights": mark} if mark else told)
     return VGGishBackbone(name, network, *pca, activated=activated)
 
