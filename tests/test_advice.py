@@ -46,10 +46,8 @@ UNDER = {
     "commands.train.evaluate": ("evaluate",),
     "commands.train.train": ("train",),
     "data.writer.StoreWriter.add": STORES,
-    "commands.printing.print_export": ("export",),
     "export.bundle": ("export",),
     "export.card._limits": ("predict",),
-    "export.page": ("export",),
     "evaluation.conformal": ("predict", "evaluate"),
     "execution.cluster.check_cluster": (*FILES, "reproduce"),
     "execution.devices.pick_device": RUNS,
@@ -179,7 +177,7 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][\w.-]*\w")
 SETTING = re.compile(rf"(?<![\w.])({'|'.join(SECTIONS)})\.([a-z_0-9]+)\b(?!\()")
 # Of another program, of a style sheet, and of no option in particular.
 FOREIGN = re.compile(r"\bhf download\b.*|\btorchrun --[^`]*|\bvar\(--\w+|`--no-\.\.\.`")
-FILE_NAMES = re.compile(r"\b\w+\.(safetensors|md)\b")
+FILE_NAMES = re.compile(r"\b\w+\.(safetensors|md|onnx|pt2)\b")
 
 
 def advised(text):
