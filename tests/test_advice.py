@@ -176,7 +176,9 @@ COMMAND = re.compile(rf"\btcaf ({'|'.join([*NAMES, *GROUPS])})\b(?!\.)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w.-]*\w")
 SETTING = re.compile(rf"(?<![\w.])({'|'.join(SECTIONS)})\.([a-z_0-9]+)\b(?!\()")
 # Of another program, of a style sheet, and of no option in particular.
-FOREIGN = re.compile(r"\bhf download\b.*|\btorchrun --[^`]*|\bvar\(--\w+|`--no-\.\.\.`")
+FOREIGN = re.compile(
+    r"\bhf download\b.*|\btorchrun --[^`]*|\bvar\(--\w+|`--no-\.\.\.`|http\.server --directory"
+)
 FILE_NAMES = re.compile(r"\b\w+\.(safetensors|md|onnx|pt2)\b")
 
 

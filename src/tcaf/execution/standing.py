@@ -22,6 +22,7 @@ from tcaf.execution.worker import (
     Answer,
     Done,
     Job,
+    Lost,
     Message,
     Moment,
     Open,
@@ -131,6 +132,7 @@ class StandingProcesses(Generic[Task, Answer]):
                 if not worker.ready:
                     reason = message.error if isinstance(message, Failed) else message
                     raise TCAFError(f"no process starts: {reason}")
+                assert not isinstance(message, Lost), "only machines of a cluster get lost"
                 if not isinstance(message, Crash) or tries == self._tries:
                     yield message.content if isinstance(message, Done) else message
                     return

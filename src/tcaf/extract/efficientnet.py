@@ -53,7 +53,10 @@ class Pointwise(nn.Module):
         conv: of the package, its batch norm folded.
     """
 
-    def __init__(self, conv: nn.Conv2d) -> None:
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, conv: Any) -> None:
         super().__init__()
         self.register_buffer("weight", conv.weight.detach()[:, :, 0, 0].contiguous())
         self.register_buffer("bias", conv.bias.detach())
@@ -71,6 +74,9 @@ class Spatial(nn.Module):
     Args:
         conv: of the package, its batch norm folded.
     """
+
+    weight: Tensor
+    bias: Tensor
 
     def __init__(self, conv: Any) -> None:
         super().__init__()
