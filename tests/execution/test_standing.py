@@ -83,7 +83,10 @@ def test_a_process_that_was_ended_while_it_waited_is_replaced(standing):
 
 
 def test_a_task_has_its_time_and_memory(standing):
-    one = standing(open_double, (2,), 1, limit=lambda task: 0.3, limit_bytes=2.0**26)
+    limits = {"sleep": 0.3}
+    one = standing(
+        open_double, (2,), 1, limit=lambda task: limits.get(task, 60.0), limit_bytes=2.0**26
+    )
     one.do("a")
     assert one.do("sleep") == OutOfTime(0.3)
     assert one.do("greedy") == OutOfMemory(2.0**26)
