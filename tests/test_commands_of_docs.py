@@ -47,6 +47,7 @@ NOT_RUN = {
     "--store mine": "a table of labels for clips in no part; tests/training/test_auxiliary.py",
     "--cluster": "a cluster of Ray",
     "s3://": "an address",
+    "torchrun": "several processes; tests/execution/test_ranks.py",
     "my_clips": "the reader's own clips; as those of your-own-videos.md",
     "my_store": "likewise",
     "my_run": "likewise",
