@@ -186,8 +186,10 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=60_000)
     parser.add_argument("--names", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, help="JSON to write")
     given = parser.parse_args()
+    torch.set_num_threads(given.threads)
     with tempfile.TemporaryDirectory() as name:
         folder = given.folder or Path(name) / "store"
         found = measure(folder, given.clips, given.names, given.rounds)

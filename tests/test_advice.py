@@ -35,7 +35,9 @@ FILES = ("prepare videos", "predict")
 # Under which commands a function's messages appear: what they advise exists for all of these.
 UNDER = {
     "answers.clips.choose_classes": ("predict",),
+    "app.hosting.Access": ("app",),
     "commands.about": ("doctor",),
+    "commands.serve.serve": ("serve",),
     "commands.entry": ("train",),
     "answers.recordings": ("predict",),
     "answers.watch": ("predict",),
@@ -45,12 +47,13 @@ UNDER = {
     "commands.train.train": ("train",),
     "data.writer.StoreWriter.add": STORES,
     "export.bundle": ("export",),
-    "export.page": ("export",),
+    "export.card._limits": ("predict",),
     "evaluation.conformal": ("predict", "evaluate"),
     "execution.cluster.check_cluster": (*FILES, "reproduce"),
     "execution.devices.pick_device": RUNS,
     "execution.processes.events": FILES,
     "execution.ranks.joined": ("train",),
+    "execution.standing": ("app", "serve"),
     "systems.anchored.raw_model": RUNS,
     "systems.textlda_fit.TextLDAFit.solve": RUNS,
     "commands.reproduce.reproduce": ("reproduce",),
@@ -173,8 +176,10 @@ COMMAND = re.compile(rf"\btcaf ({'|'.join([*NAMES, *GROUPS])})\b(?!\.)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w.-]*\w")
 SETTING = re.compile(rf"(?<![\w.])({'|'.join(SECTIONS)})\.([a-z_0-9]+)\b(?!\()")
 # Of another program, of a style sheet, and of no option in particular.
-FOREIGN = re.compile(r"\bhf download\b.*|\btorchrun --[^`]*|\bvar\(--\w+|`--no-\.\.\.`")
-FILE_NAMES = re.compile(r"\b\w+\.(safetensors|md)\b")
+FOREIGN = re.compile(
+    r"\bhf download\b.*|\btorchrun --[^`]*|\bvar\(--\w+|`--no-\.\.\.`|http\.server --directory"
+)
+FILE_NAMES = re.compile(r"\b\w+\.(safetensors|md|onnx|pt2)\b")
 
 
 def advised(text):

@@ -34,7 +34,9 @@ from write_clip_run import COLOURS, KINDS, write_clip, write_run
 from write_words import write_glove
 
 SHELL = [(b.page, words) for b in ALL if b.kind == "shell" for words in b.commands if words]
-TCAF = sorted({shlex.join(w[w.index("tcaf") :]) for _, w in SHELL if "tcaf" in w})
+TCAF = sorted(
+    {shlex.join(w[w.index("tcaf") :]) for _, w in SHELL if "tcaf" in w and w[0] != "docker"}
+)
 GENERATED = {"commands.md", "settings.md", "api.md"}
 """Pages that the site has and the repository has not."""
 

@@ -15,10 +15,10 @@ from tcaf.answers.clips import answer_clips, answer_json, answers_json
 from tcaf.answers.ranking import Ranking
 from tcaf.answers.recordings import Recording, Span, recordings_json
 from tcaf.answers.watch import Arrived, Record
-from tcaf.commands.lines import AnswersCsv
 from tcaf.data.parquet import to_parquet
 from tcaf.extract.stretches import Cut
 from tcaf.files.sealed import seal_json
+from tcaf.reports import answer_rows
 from tcaf.reports.captions import COLUMNS
 from tcaf.reports.results import per_class_csv, table_csv
 from tcaf.training.run import Run, train
@@ -162,8 +162,7 @@ def test_answers(folder, store):
     names = set(re.findall(r"`(\w+)`", section("tcaf predict --json")))
     assert {*clip, *clip["answers"][0], *clip["nearest_training"][0]} <= names
     assert set(clip["answers"][0]["alone"]["audio"]) == {"distance", "rank"}
-    columns = ["file", *AnswersCsv.COLUMNS, *AnswersCsv.SETS, *AnswersCsv.REASONS]
-    assert set(columns) <= names
+    assert set(answer_rows.columns(sets=True, reasons=True)) <= names
     assert answer_json(found[0]) == found[0].ranking.to_json()
 
 

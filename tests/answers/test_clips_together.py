@@ -62,7 +62,7 @@ def test_they_are_those_that_evaluation_counts(run, classifier, tiny_store):
 def test_probabilities_are_of_this_modes_gamma_and_temperature(classifier, tiny_store):
     chosen = classifier.trained.together
     many, few, none = (classifier.calibration(n) for n in (10**6, chosen.clips // 4, 0))
-    assert many == (chosen.gamma, chosen.temperature)
+    assert many == pytest.approx((chosen.gamma, chosen.temperature))
     # A quarter of validation's clips is a quarter of the way from clip by clip.
     alone = np.array([classifier.gamma, classifier.temperature])
     assert few == pytest.approx(

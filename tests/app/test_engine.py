@@ -129,10 +129,10 @@ def test_the_same_file_sent_at_once_is_read_once(engine, tmp_path, monkeypatch):
     read, reads = engine._readers.read, []
     go_on = threading.Event()
 
-    def counted(path, name):
+    def counted(path, name, patience_s):
         reads.append(name)
         go_on.wait(20)
-        return read(path, name)
+        return read(path, name, patience_s)
 
     monkeypatch.setattr(engine._readers, "read", counted)
     with ThreadPoolExecutor(5) as people:

@@ -10,8 +10,8 @@ import pytest
 from pool_work import open_asleep, open_badly, open_counting, open_double, open_reporting
 from tcaf.errors import TCAFError
 from tcaf.execution.outcomes import Crash, Failed, Killed, OutOfMemory, OutOfTime
-from tcaf.execution.processes import Moment
 from tcaf.execution.standing import NoneFreeError, StandingProcesses
+from tcaf.execution.worker import Moment
 
 
 @pytest.fixture(autouse=True)

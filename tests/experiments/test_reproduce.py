@@ -463,7 +463,7 @@ def test_cores_are_shared(planned, tiny_store, monkeypatch):
         Pipe = staticmethod(multiprocessing.Pipe)
 
         def Process(self, target, args, daemon):
-            given.append(args[2])
+            given.append(args[1].threads)
             raise OSError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(multiprocessing, "get_context", lambda kind: Context())

@@ -108,12 +108,29 @@ def test_without_the_extra_there_is_one_line(monkeypatch, tiny_experiment):
 
 
 def test_what_cannot_be_traced_is_said_in_one_line(tiny_experiment):
-    class Numbers(torch.nn.Module):
+    class Numbers(PortableText):
+        def __init__(self):
+            torch.nn.Module.__init__(self)
+            self.dims = {"text": 3}
+
         def forward(self, text):
             return text["text"] * float(text["text"].sum().item() > 0)
 
     module = Numbers()
-    module.dims = {"text": 3}
     with pytest.raises(TCAFError, match="torch cannot trace this model: ") as caught:
         graphs.text_graph(module, "pt2")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_size_that_is_taken_for_a_constant_is_found():
+    """Torch writes such a graph without a word."""
+
+    class Fixed(torch.nn.Module):
+        def forward(self, text):
+            return text["text"] * int(text["text"].shape[0])
+
+    module = Fixed()
+    module.dims = {"text": 3}
+    with pytest.raises(TCAFError, match="cannot leave the size of text open along axis 0"):
+        graphs.text_graph(module, "onnx")

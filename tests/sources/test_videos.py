@@ -109,7 +109,7 @@ def test_what_is_wrong_is_said_before_any_work(tmp_path, options, told):
     assert not (tmp_path / "out.extracted").exists()
 
 
-def in_this_process(jobs, open_worker, opened, workers, *, limit, limit_bytes, environment):
+def in_this_process(jobs, open_worker, opened, workers, *, limit, limit_bytes, environment, place):
     """Takes the place of what starts processes."""
     work = open_worker(*opened)
     for job in jobs:

@@ -177,8 +177,8 @@ class _Done:
     broken: tuple[str, ...] = ()
 
 
-_File = tuple[int, Path]
-"""A file, and its number among those asked for: one may be asked for twice."""
+_File = tuple[int, Path, str]
+"""Number of a file among those asked for, of which one may be there twice; its path and name."""
 
 
 def open_here(
@@ -214,15 +214,16 @@ def _open_worker(
     open_here(backbones, plugins, infos)
 
     def extract(file: _File, send: Send) -> _Done:
-        path, video, reason = file[1], None, ""
+        _, path, name = file
+        video, reason = None, ""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", BrokenMediaWarning)
             try:
                 if cut is None:
-                    video = backbones.extract(path, as_named(path))
+                    video = backbones.extract(path, name)
                 else:
                     send(Begun(probe(path).duration_s))
-                    for stretch in backbones.stretches(path, str(path), cut):
+                    for stretch in backbones.stretches(path, name, cut):
                         send(stretch)
             except TCAFError as error:
                 reason = str(error)
@@ -257,7 +258,7 @@ def _work_on(
     place.check_shared([*one_of_each_folder(files), *given, *plugins])
     limits = {path: MediaFile(str(path), path).limit_s(file_timeout_s) for path in files}
     found = events(
-        list(enumerate(files)),
+        [(number, path, as_named(path)) for number, path in enumerate(files)],
         _open_worker,
         (backbones, plugins, infos, cut),
         min(place.cores if workers is None else workers, max(len(files), 1)),
@@ -267,7 +268,7 @@ def _work_on(
         place=place,
     )
     with closing(found):
-        for (number, path), event in found:
+        for (number, path, _), event in found:
             if isinstance(event, Moment):
                 yield number, event
                 continue

@@ -15,8 +15,9 @@ from tcaf.answers.files import FileBackbones, failure, open_here
 from tcaf.data.features import Modality, VideoFeatures
 from tcaf.errors import TCAFError
 from tcaf.execution.outcomes import Failed
-from tcaf.execution.processes import PATIENT, Send, usable_cores
+from tcaf.execution.processes import PATIENT, usable_cores
 from tcaf.execution.standing import StandingProcesses
+from tcaf.execution.worker import Send
 from tcaf.extract.backbones import BackboneInfo
 from tcaf.extract.containers import FILE_MEMORY, BrokenMediaWarning, MediaError
 from tcaf.extract.media import probe, require_decoder

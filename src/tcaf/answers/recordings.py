@@ -20,6 +20,7 @@ from tcaf.execution.processes import HERE, Place
 from tcaf.extract.containers import FILE_TIMEOUT_S
 from tcaf.extract.media import require_decoder
 from tcaf.extract.stretches import Cut, Stretch
+from tcaf.files.remote import as_named
 from tcaf.progress import Track, silent
 
 Kind = Literal["answer", "silence", "none"]
@@ -103,7 +104,7 @@ class Recording:
     def to_json(self) -> dict[str, Any]:
         """Returns the recording as JSON values, without its spans."""
         return {
-            "id": str(self.file),
+            "id": as_named(self.file),
             "length": round(self.length_s, 3),
             "left_out": {kind: round(seconds, 3) for kind, seconds in self.left_out_s.items()},
             **({"error": self.reason} if self.reason else {}),
@@ -393,6 +394,6 @@ def recordings_json(
         "hop": cut.hop_s,
         **({} if abstain is None else {"abstain": abstain}),
         "recordings": [
-            {**one.to_json(), "spans": spans.get(str(one.file), [])} for one in recordings
+            {**one.to_json(), "spans": spans.get(as_named(one.file), [])} for one in recordings
         ],
     }

@@ -75,7 +75,7 @@ def mcp_server(engine: Engine, elsewhere: Elsewhere, path: str) -> McpServer | N
             raise ToolError(str(error)) from None
         return found
 
-    @server.tool(annotations=reads_only)
+    @server.tool(annotations=reads_only)  # type: ignore[untyped-decorator, unused-ignore]
     async def classify_clip(
         names: schema.Names,
         clip_base64: Annotated[
@@ -102,7 +102,7 @@ def mcp_server(engine: Engine, elsewhere: Elsewhere, path: str) -> McpServer | N
 
         return await worked(work)
 
-    @server.tool(annotations=reads_only)
+    @server.tool(annotations=reads_only)  # type: ignore[untyped-decorator, unused-ignore]
     async def describe_model() -> dict[str, Any]:
         """Says which model answers, what it reads of a clip, and the classes that it knows."""
         return await worked(lambda: engine.description)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from tcaf.errors import TCAFError
 from tcaf.execution.outcomes import Crash, Failed, Killed, OutOfMemory, OutOfTime
-from tcaf.execution.processes import PATIENT, Send
+from tcaf.execution.processes import PATIENT
 from tcaf.execution.standing import StandingProcesses
+from tcaf.execution.worker import Send
 from tcaf.extract.containers import FILE_MEMORY
 from tcaf.reports.answer_timeline import ClipView, view_clip
 

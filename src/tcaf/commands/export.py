@@ -21,9 +21,9 @@ def export(
     """Writes a model as ONNX, or for torch.export, with all that an answer needs beside it.
 
     Whole clips go in, padded, with masks; distances and probabilities of the classes come out. The
-    folder then holds the model, text.onnx (from class text to what clips are compared with, which
-    adds classes) and classes.json (the classes, gamma, temperature, what the features are). A
-    folder is for one model.
+    folder then holds the model, a second graph from class text to what clips are compared with,
+    which adds classes, and classes.json (the classes, gamma, temperature, what the features are).
+    A folder is for one model.
 
     Args:
         model: folder of a run, a model file, or a ready model (`tcaf models`), as in imagenet.

@@ -124,7 +124,7 @@ def print_export(value: dict[str, Any]) -> None:
     for text in value["notes"]:
         print_line(f"note: {text}")
     if value["page"]:
-        print_line(f"next: python -m http.server --directory {value['page']}")
+        print_line(f"next: python -m http.server -d {value['page']}")
 
 
 def print_pushed(value: dict[str, Any]) -> None:

@@ -62,9 +62,13 @@ def serve(
 
     # What is missing is said before a model is opened.
     require_app()
+    import torch
+
     from tcaf.app.engine import Engine
     from tcaf.app.limits import Limits
 
+    # Answers are small, and threads that wait for each other would spin beside those who read.
+    torch.set_num_threads(1)
     limits = Limits(
         max_mib=max_mib,
         max_length_s=max_length_s,

@@ -22,6 +22,7 @@ from tcaf.execution.worker import (
     Answer,
     Done,
     Job,
+    Lost,
     Message,
     Moment,
     Open,
@@ -70,7 +71,9 @@ class StandingProcesses(Generic[Task, Answer]):
             raise TCAFError(f"--workers must be at least 1, got {workers}")
         self.workers = workers
         threads = max(1, usable_cores() // workers)
-        self._setup = Setup(pickle.dumps((open_, arguments)), threads, limit_bytes, environment)
+        self._setup = Setup(
+            pickle.dumps((open_, arguments)), threads, limit_bytes, dict(environment)
+        )
         self._limit, self._tries = limit, tries
         self._slots = threading.Semaphore(workers)
         # Held while a process starts too: its environment is set in this process for a moment.
@@ -129,6 +132,7 @@ class StandingProcesses(Generic[Task, Answer]):
                 if not worker.ready:
                     reason = message.error if isinstance(message, Failed) else message
                     raise TCAFError(f"no process starts: {reason}")
+                assert not isinstance(message, Lost), "only machines of a cluster get lost"
                 if not isinstance(message, Crash) or tries == self._tries:
                     yield message.content if isinstance(message, Done) else message
                     return

@@ -92,8 +92,25 @@ def _traced(
             told = one_line(str(first).partition("\n")[0])[:300]
             raise TCAFError(f"torch cannot trace this model: {told}") from None
     assert made is not None
-    found: bytes = made.model_proto.SerializeToString()
+    proto = made.model_proto
+    _check_open(proto, dynamic)
+    found: bytes = proto.SerializeToString()
     return found
+
+
+def _check_open(proto: Any, dynamic: dict[str, Any]) -> None:
+    """Checks that no size was taken for a constant: torch falls back to that without a word."""
+    axes: dict[str, Any] = {}
+    for name, each in dynamic.items():
+        axes |= each if isinstance(next(iter(each)), str) else {name: each}
+    for given in proto.graph.input:
+        dims = given.type.tensor_type.shape.dim
+        for axis in axes[given.name]:
+            if not dims[axis].dim_param:
+                raise TCAFError(
+                    f"torch cannot leave the size of {given.name} open along axis {axis}; it took "
+                    f"{dims[axis].dim_value} for a constant"
+                )
 
 
 @contextmanager

@@ -202,7 +202,8 @@ class C3DBackbone:
 
 def arranged(network: C3D, dtype: torch.dtype = torch.float32) -> C3D:
     """Returns the network arranged to be fast on a processor: channels last in memory."""
-    return network.to(dtype=dtype, memory_format=torch.channels_last_3d)
+    # The stubs of torch do not know that `to` takes a memory format.
+    return network.to(dtype=dtype, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
 
 def open_backbone(options: Mapping[str, str], weights: Path | None) -> C3DBackbone:

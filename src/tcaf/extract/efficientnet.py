@@ -53,7 +53,10 @@ class Pointwise(nn.Module):
         conv: of the package, its batch norm folded.
     """
 
-    def __init__(self, conv: nn.Conv2d) -> None:
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, conv: Any) -> None:
         super().__init__()
         self.register_buffer("weight", conv.weight.detach()[:, :, 0, 0].contiguous())
         self.register_buffer("bias", conv.bias.detach())
@@ -71,6 +74,9 @@ class Spatial(nn.Module):
     Args:
         conv: of the package, its batch norm folded.
     """
+
+    weight: Tensor
+    bias: Tensor
 
     def __init__(self, conv: Any) -> None:
         super().__init__()
@@ -181,6 +187,21 @@ def build_network(weights: Path | None = None, *, is_random: bool = False) -> Ne
     Raises:
         TCAFError: a missing package, or a file that does not hold such weights.
     """
+    return Network(packaged_network(weights, is_random=is_random))
+
+
+def packaged_network(weights: Path | None = None, *, is_random: bool = False) -> Any:
+    """Returns the package's own network in eval mode, without its classifier.
+
+    Its `extract_features` makes maps of 1280 features of frames, channels first.
+
+    Args:
+        weights: as of `build_network`.
+        is_random: as of `build_network`.
+
+    Raises:
+        TCAFError: as of `build_network`.
+    """
     network = _package("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite0")
     del network._fc
     if is_random:
@@ -190,7 +211,7 @@ def build_network(weights: Path | None = None, *, is_random: bool = False) -> Ne
         path = weights or packaged_weights()
         state = {k: v for k, v in read_state_dict(path).items() if not k.startswith("_fc.")}
         load_into(network, state, f"the weights of EfficientNet-Lite0 in {path}")
-    return Network(network.eval())
+    return network.eval()
 
 
 def _fold_batch_norms(network: Any) -> None:

@@ -18,6 +18,7 @@ import zipfile
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -119,7 +120,9 @@ def log_mel_of_windows(
     # float64: a quiet band beside a loud one keeps its digits under the logarithm.
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FRAME_SAMPLES) / FRAME_SAMPLES)
     magnitudes = np.abs(np.fft.rfft(frames * hann, _FFT_SAMPLES))
-    return np.log(magnitudes @ _mel_triangles() + _LOG_OFFSET).astype(np.float32)
+    # By torch, which keeps to the threads that it is given; numpy's own wait by spinning.
+    bands = torch.from_numpy(magnitudes) @ torch.from_numpy(_mel_triangles())
+    return np.log(bands.numpy() + _LOG_OFFSET).astype(np.float32)
 
 
 def _mel(hertz: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
@@ -250,7 +253,8 @@ class VGGishBackbone:
         self, windows: Float[np.ndarray, "num_windows 15600"]
     ) -> Float[np.ndarray, "num_windows 128"]:
         """Returns the 8-bit values of each window as float32; samples lie in -1..1."""
-        maps = torch.empty(len(windows), self.network.fc[0].in_features)
+        first: Any = self.network.fc[0]
+        maps = torch.empty(len(windows), first.in_features)
         for start in range(0, len(windows), _BATCH):
             examples = log_mel_of_windows(windows[start : start + _BATCH])
             maps[start : start + _BATCH] = self.network.maps(torch.from_numpy(examples))
@@ -290,7 +294,7 @@ def open_backbone(options: Mapping[str, str], weights: Path | None) -> VGGishBac
         state, pca, mark = _read_weights(weights)
         load_into(network, state, f"the weights of VGGish in {weights or 'the cache'}")
     # After they are drawn: numbers would be drawn in the order of the memory.
-    network.to(memory_format=torch.channels_last)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     name = canonical_name("vggish", {**told, "weights": mark} if mark else told)
     return VGGishBackbone(name, network, *pca, activated=activated)
 

@@ -103,7 +103,8 @@ def push_folder(
 def _one_line_errors(name: str) -> Iterator[None]:
     """Says in one line what huggingface_hub raises, and what to do about it."""
     from huggingface_hub import errors
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars, logging
+    from huggingface_hub.utils import logging
+    from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
     level = logging.get_verbosity()
     logging.set_verbosity_error()

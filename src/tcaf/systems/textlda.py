@@ -145,7 +145,8 @@ class ReadOut(Sized):
     ) -> Float[Tensor, "num_classes n"]:
         """Returns a row of what is kept of seen classes for each class, 0 for an unseen one."""
         if not len(self.seen_text):
-            return phi.new_zeros(len(phi), values.shape[1])
+            # Its shape and not its length, which a trace would take for a constant.
+            return phi.new_zeros(phi.shape[0], values.shape[1])
         alike, nearest = (phi @ self.seen_text.T).max(dim=1)
         return (alike > 1 - SAME_TEXT)[:, None] * values[nearest]
 

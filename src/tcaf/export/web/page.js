@@ -136,9 +136,15 @@ async function classify() {
   state.found = names.map(({ name }, i) => ({ name, seen: seen[i], distance: distances[i] }));
 }
 
+/** Returns what the slider adds to gamma; in its middle exactly nothing. */
+function bias() {
+  const { value, step } = byId("bias");
+  return Math.abs(value) < step / 2 ? 0 : Number(value);
+}
+
 function ranked() {
   const { gamma, temperature } = state.known;
-  const held = gamma + Number(byId("bias").value);
+  const held = gamma + bias();
   const all = state.found.map((each) => ({ ...each, calibrated: each.distance + (each.seen ? held : 0) }));
   all.sort((a, b) => a.calibrated - b.calibrated);
   if (temperature !== null) {
@@ -177,7 +183,7 @@ function show() {
     }),
   );
   byId("keep").hidden = false;
-  const held = Number(byId("bias").value);
+  const held = bias();
   byId("bias-value").textContent = held === 0 ? "as validation chose" : (held > 0 ? "+" : "") + held.toFixed(2);
   const more = all.length > MOST ? `, the best ${MOST} of ${all.length} classes` : "";
   say(`${all[0].name} is the answer${more}.`);
