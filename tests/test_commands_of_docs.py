@@ -46,7 +46,7 @@ NOT_RUN = {
     "--watch": "runs until it is ended; tests/answers/test_watch.py",
     "--store mine": "a table of labels for clips in no part; tests/training/test_auxiliary.py",
     "--cluster": "a cluster of Ray",
-    "s3://": "an address; tests of tcaf.files fetch from a server of their own",
+    "s3://": "an address; tests/files/test_remote.py",
     "https://host": "likewise",
     "hf://": "likewise",
     "torchrun": "several processes; tests/execution/test_ranks.py",
