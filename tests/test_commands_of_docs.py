@@ -50,6 +50,7 @@ NOT_RUN = {
     "https://host": "likewise",
     "hf://": "likewise",
     "torchrun": "several processes; tests/execution/test_ranks.py",
+    "tcaf app": "answers until it is ended; tests of the page",
     "my_clips": "the reader's own clips; as those of your-own-videos.md",
     "my_store": "likewise",
     "my_run": "likewise",
