@@ -228,6 +228,26 @@ def test_clips_without_sound_or_picture_are_answered_from_the_other():
     torch.testing.assert_close(scores(alone, clips(seed=1)), scores(alone, new), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("time", ["off", "on"])
+def test_pictures_that_are_the_same_throughout_a_class_tell_nothing(time):
+    """Without variance within classes there is no scale: their block drops out, and sound answers."""
+    batch = clips()
+    places = torch.randn(CLASSES, VISUAL, generator=generator(2, "places"))
+    same = replace(batch.visual, tokens=places[LABELS.repeat_interleave(batch.visual.lens)])
+    batch = replace(batch, visual=same)
+    model = build(time=time)
+    fit = TextLDAFit(model, [batch], TEXT)
+    for epoch in (1, 7, 24):
+        assert np.isfinite(fit.solve(epoch)["loss"])
+        for new in (batch, clips(seed=1), batch.only("audio"), batch.only("visual")):
+            assert scores(model, new).isfinite().all()
+    if time == "off":
+        assert (scores(model, batch.only("visual")) == 1).all()
+    # The read-out of both answers by sound.
+    right = scores(model, batch).argmin(dim=1) == LABELS
+    assert right.float().mean() > 0.5
+
+
 def test_a_batch_of_all_kinds_is_answered_clip_by_clip():
     model = build()
     TextLDAFit(model, [clips()], TEXT).solve(1)

@@ -240,7 +240,9 @@ class Scatter:
         scaled = self.scale[:, None] * within * self.scale
         values, self.vectors = torch.linalg.eigh(scaled)
         self.values = values.clamp_min(0)
-        self.usual = self.values[self.values > 1e-9 * self.values[-1]].mean()
+        live = self.values[self.values > 1e-9 * self.values[-1]]
+        # Where no block varies within classes all have dropped out, and nothing is left to scale.
+        self.usual = live.mean() if len(live) else torch.ones_like(self.values[-1])
 
     def within(self, moments: Moments) -> Float[Tensor, "dim dim"]:
         """Returns the scatter of vectors within classes."""

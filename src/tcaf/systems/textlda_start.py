@@ -111,7 +111,8 @@ class StartScatter(AuxiliaryScatter):
         scale = self.scale[self.columns]
         own = (self.class_means - self.mean)[:, self.columns] * scale @ whiten
         theirs = self.rows @ sigma @ whiten
-        ratio = own.square().sum(dim=1).mean() / theirs.square().sum(dim=1).mean()
+        power = theirs.square().sum(dim=1).mean()
+        ratio = own.square().sum(dim=1).mean() / torch.where(power > 0, power, 1)
         # A block without scale has dropped out, and no deviation of it is asked for.
         return ratio.sqrt() * sigma * torch.where(scale > 0, 1 / scale, 0)
 

@@ -446,7 +446,8 @@ class TwoStages:
         done = max((record.epoch for record in progress.of_stage(number)), default=epochs[0] - 1)
         if progress.of_stage(number):
             stage.load_state(progress.tensors, done)
-        observer.stage_started(number, epochs[-1], done)
+        # Of a closed form stage 2 is the chosen epoch alone: none before it was run.
+        observer.stage_started(number, epochs[-1], done if progress.of_stage(number) else 0)
         trusts: list[Trust] = []
 
         def validate() -> dict[str, float | bool]:
