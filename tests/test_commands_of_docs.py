@@ -54,6 +54,8 @@ NOT_RUN = {
     "my_clips": "the reader's own clips; as those of your-own-videos.md",
     "my_store": "likewise",
     "my_run": "likewise",
+    "tcaf export": "tests/test_export_doc.py",
+    "tcaf push": "an account at the hub; tests/export/test_push.py",
     "prepare synthetic": "19,200 clips; the world of these tests is smaller",
 }
 """What a command holds that is not run, and why."""

@@ -70,7 +70,7 @@ def _traced(
 ) -> bytes:
     if kind == "onnx":
         _check_packages()
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), _quiet(), _without_gradients(module):
         try:
             if kind == "pt2":
                 file = io.BytesIO()
@@ -111,6 +111,19 @@ def _check_open(proto: Any, dynamic: dict[str, Any]) -> None:
                     f"torch cannot leave the size of {given.name} open along axis {axis}; it took "
                     f"{dims[axis].dim_value} for a constant"
                 )
+
+
+@contextmanager
+def _without_gradients(module: nn.Module) -> Iterator[None]:
+    """Lets weights ask for no gradient, as the file of `torch.export` then keeps them."""
+    learnt = [weight for weight in module.parameters() if weight.requires_grad]
+    for weight in learnt:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in learnt:
+            weight.requires_grad_(True)
 
 
 @contextmanager
