@@ -120,13 +120,13 @@ def sample(folder: Path) -> dict[str, float]:
 
 
 def fit(folder: Path, system: str) -> dict[str, float]:
-    """Trains a closed-form system by the whole protocol: both stages, validation, test."""
+    """Trains a closed-form system by the whole protocol, with two of its choices for validation."""
     from tcaf.data.store import FeatureStore
     from tcaf.experiments.layers import experiment_layers, resolve
     from tcaf.training.run import train
 
     store = FeatureStore.open(folder)
-    options = {"text": {"source": "stored", "name": TEXT}}
+    options = {"text": {"source": "stored", "name": TEXT}, "training": {"epochs": 2}}
     experiment = resolve(experiment_layers(store, config=(), system=system, options=options))
     experiment = replace(experiment, training=replace(experiment.training, device="cpu"))
     start = time.process_time()

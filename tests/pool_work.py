@@ -85,8 +85,8 @@ def open_reporting():
 
 
 def open_environment():
-    """Answers with the value of a variable."""
-    return lambda task, send: os.environ.get(task)
+    """Answers with the value of a variable; to `nice` with the priority of its process."""
+    return lambda task, send: os.nice(0) if task == "nice" else os.environ.get(task)
 
 
 def open_asleep(folder):

@@ -166,7 +166,7 @@ class TestReal:
 
     def test_a_process_has_the_surroundings_that_it_has_here(self, place, tmp_path):
         """Whatever Ray sets for its own: more threads would round otherwise."""
-        names = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES"]
+        names = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "nice"]
         given = (names, open_environment, (), 1)
         assert dict(answers(*given, place=place)) == dict(answers(*given))
         assert place.cores == usable_cores()

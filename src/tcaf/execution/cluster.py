@@ -126,7 +126,8 @@ def _local(ray: Any) -> Iterator[None]:
         tempfile.TemporaryDirectory(
             prefix="tcaf-ray-", dir=_TEMPORARY, ignore_cleanup_errors=True
         ) as folder,
-        _variables({"RAY_AUTH_TOKEN": _TOKEN}),
+        # Ray's processes give way to others by default, and ours would with them.
+        _variables({"RAY_AUTH_TOKEN": _TOKEN, "RAY_worker_niceness": "0"}),
         _connected(
             ray,
             {
