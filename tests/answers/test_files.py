@@ -1,5 +1,6 @@
 """Features of files from another process: crashes, time, damage, backbones of one's own."""
 
+import pickle
 from contextlib import closing
 
 import numpy as np
@@ -98,3 +99,13 @@ def test_backbones_of_a_plugin(tmp_path, monkeypatch):
     backbones = FileBackbones(spec, ("visual",), {"visual": None})
     ((_, video),) = features_of_files(write_clips(tmp_path, a=(9, 9, 9)), backbones)
     assert video.visual.shape == (5, 6)
+
+
+def test_what_is_opened_goes_to_no_other_process():
+    """Networks are large, and a plugin's classes are known there only once it has been run."""
+    backbones = FileBackbones(SPEC, ("visual",), {"audio": None, "visual": None})
+    assert "visual" in backbones.opened
+    again = pickle.loads(pickle.dumps(backbones))
+    assert again == backbones
+    assert "opened" not in vars(again)
+    assert "visual" in again.opened

@@ -230,7 +230,7 @@ def test_clips_without_sound_or_picture_are_answered_from_the_other():
 
 @pytest.mark.parametrize("time", ["off", "on"])
 def test_pictures_that_are_the_same_throughout_a_class_tell_nothing(time):
-    """Without variance within classes there is no scale: their block drops out, and sound answers."""
+    """Without variance within classes there is no scale: their block drops out, sound answers."""
     batch = clips()
     places = torch.randn(CLASSES, VISUAL, generator=generator(2, "places"))
     same = replace(batch.visual, tokens=places[LABELS.repeat_interleave(batch.visual.lens)])

@@ -49,6 +49,10 @@ class FileBackbones:
     modalities: tuple[Modality, ...]
     weights: Mapping[Modality, Path | None]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves out what is opened: each process opens its own, a plugin's once it has run it."""
+        return {name: value for name, value in vars(self).items() if name != "opened"}
+
     @cached_property
     def opened(self) -> dict[Modality, Backbone]:
         """The backbones of the modalities that the model reads.
