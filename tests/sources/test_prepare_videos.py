@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -308,16 +309,19 @@ def test_a_process_that_is_killed_loses_its_file_alone(tmp_path, media):
     folder.mkdir()
     for name, seconds in (("1 short.mkv", 2), ("2 long.mkv", 1201), ("3 short.mkv", 2)):
         media.write_clip(folder / name, seconds, fps=1, sample_rate=8000, audio_codec="pcm_s16le")
-    # One process: once the first file is done, it has the second one.
+    # One process, which takes the largest file first.
     process = started(command(folder, tmp_path / "out", workers=1))
-    clips = tmp_path / "out.extracted" / "clips"
-    wait_until(lambda: len(states(clips)) == 1, process)
-    (worker,) = [
-        child
-        for child in psutil.Process(process.pid).children()
-        if any("spawn_main" in word for word in child.cmdline())
-    ]
-    time.sleep(0.5)
+
+    def at_work():
+        """Returns the worker, once it has the long file open."""
+        with suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(process.pid).children():
+                if any(Path(file.path).name == "2 long.mkv" for file in child.open_files()):
+                    return child
+        return None
+
+    wait_until(lambda: at_work() is not None, process)
+    worker = at_work()
     worker.kill()
     _, error = process.communicate(timeout=300)
     assert process.returncode == 0
