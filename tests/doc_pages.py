@@ -96,7 +96,8 @@ def commands_of(page: str, section: str = "") -> list[list[str]]:
     path = next(each for each in PAGES if each.name == page)
     text = path.read_text(encoding="utf-8")
     if section:
-        text = text.partition(f"## {section}\n")[2].partition("\n## ")[0]
+        # A block that comes first has an empty line before it too.
+        text = "\n" + text.partition(f"## {section}\n")[2].partition("\n## ")[0]
     found = _blocks(page, text)
     return [words for block in found if block.kind == "shell" for words in block.commands]
 

@@ -165,7 +165,7 @@ def folder(prepared, tmp_path, monkeypatch):
         ("ready-models.md", 2),
         ("recordings.md", 5),
         ("systems.md", 2),
-        ("your-own-videos.md", 16),
+        ("your-own-videos.md", 18),
     ],
 )
 def test_a_page(folder, page, count):
