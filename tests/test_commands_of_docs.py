@@ -177,7 +177,8 @@ def test_your_own_backbone(folder):
     for made in ("store", "run"):
         shutil.rmtree(folder / made)
     for words in commands_of("your-own-backbone.md"):
-        command = [sys.executable, "-m", "tcaf", *words[1:]]
+        short = shortened(shlex.join(words)) if words[1] == "train" else []
+        command = [sys.executable, "-m", "tcaf", *words[1:], *short]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     assert "cat purring" in done.stdout
