@@ -282,13 +282,15 @@ def test_all_ends_with_the_command(tmp_path, sent):
         time.sleep(0.1)
     below = psutil.Process(command.pid).children(recursive=True)
     assert len(below) > 2
+    agents = [process for process in below if "Agent" in " ".join(process.cmdline())]
     if sent == signal.SIGINT:
         os.killpg(command.pid, sent)
     else:
         command.kill()
     error = command.communicate(timeout=60)[1]
-    # Ray's agents look after their parent now and then.
-    left = still_running(below, timeout=60)
+    # Killed, Ray's agents first try for a minute to report it to what has ended too.
+    left = still_running([each for each in below if each not in agents], timeout=20)
+    left += still_running(agents, timeout=120)
     for process in left:
         process.kill()
     assert not left
