@@ -126,11 +126,14 @@ def test_what_cannot_be_traced_is_said_in_one_line(tiny_experiment):
 def test_a_size_that_is_taken_for_a_constant_is_found():
     """Torch writes such a graph without a word."""
 
-    class Fixed(torch.nn.Module):
+    class Fixed(PortableText):
+        def __init__(self):
+            torch.nn.Module.__init__(self)
+            self.dims = {"text": 3}
+
         def forward(self, text):
             return text["text"] * int(text["text"].shape[0])
 
     module = Fixed()
-    module.dims = {"text": 3}
     with pytest.raises(TCAFError, match="cannot leave the size of text open along axis 0"):
         graphs.text_graph(module, "onnx")
