@@ -4,6 +4,7 @@ Owns what is put together; the tabs are `page_clip`, `page_many` and `page_runs`
 is `hosting`.
 """
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import escape
@@ -87,21 +88,26 @@ def add_page(app: "FastAPI", desk: Desk, shelf: Shelf, runs: Runs | None = None)
     """
     gr = import_gradio()
     app.add_api_route(f"{MEDIA}/{{token}}", _media(shelf), include_in_schema=False)
-    shown: FastAPI = gr.mount_gradio_app(
-        app,
-        build_page(desk, runs),
-        path="/",
-        theme=theme(),
-        css=css(),
-        head=head(LABELS),
-        max_file_size=desk.max_bytes,
-        footer_links=[],
-        run_history=False,
-        ssr_mode=False,
-        enable_monitoring=False,
-        pwa=False,
-        show_error=True,
-    )
+
+    async def mounted() -> Any:
+        return gr.mount_gradio_app(
+            app,
+            build_page(desk, runs),
+            path="/",
+            theme=theme(),
+            css=css(),
+            head=head(LABELS),
+            max_file_size=desk.max_bytes,
+            footer_links=[],
+            run_history=False,
+            ssr_mode=False,
+            enable_monitoring=False,
+            pwa=False,
+            show_error=True,
+        )
+
+    # Gradio asks which event loop runs, and where none does makes one that it never closes.
+    shown: FastAPI = asyncio.run(mounted())
     return shown
 
 
