@@ -144,9 +144,6 @@ class LoadedGroups:
         """Refuses: tokens are those of a group (`of_group`)."""
         raise AssertionError("tokens are read from the clips of a group")
 
-    def expect(self, *_: Any) -> None:
-        """Does nothing: they are in memory."""
-
 
 @dataclass(frozen=True)
 class SeveralBackbones(FileBackbones):

@@ -110,6 +110,11 @@ class Clips(Protocol):
         """Returns `lens` tokens of each row from its `first` on, clip after clip."""
         ...
 
+
+@runtime_checkable
+class ReadsAhead(Protocol):
+    """`Clips` whose tokens may have to be waited for, and that can be told which come next."""
+
     def expect(
         self,
         rows: Int[np.ndarray, " batch"],
@@ -155,15 +160,6 @@ class LoadedClips:
         cuts = zip(rows.tolist(), first.tolist(), lens.tolist(), strict=True)
         parts = [self.videos[row].tokens(modality)[at : at + length] for row, at, length in cuts]
         return np.concatenate(parts)
-
-    def expect(
-        self,
-        rows: Int[np.ndarray, " batch"],
-        modality: Modality,
-        first: Int[np.ndarray, " batch"],
-        lens: Int[np.ndarray, " batch"],
-    ) -> None:
-        """Does nothing: they are in memory."""
 
 
 @dataclass(frozen=True)
@@ -213,9 +209,10 @@ class JoinedClips:
         first: Int[np.ndarray, " batch"],
         lens: Int[np.ndarray, " batch"],
     ) -> None:
-        """Prepares both origins for a call of `gather`."""
+        """Prepares for a call of `gather` each origin that can read ahead."""
         for clips, own, before in self._origins(rows, modality):
-            clips.expect(rows[own] - before, modality, first[own], lens[own])
+            if isinstance(clips, ReadsAhead):
+                clips.expect(rows[own] - before, modality, first[own], lens[own])
 
     def _origins(
         self, rows: Int[np.ndarray, " batch"], modality: Modality
@@ -272,12 +269,14 @@ def expect_batch(
     """Prepares for a call of `load_batch`, without waiting for anything.
 
     Args:
-        clips: a store, or clips in memory.
+        clips: those of that call; nothing is done for such as cannot read ahead.
         rows: as of that call.
         windows: as of that call.
         generator: in the state that the other's will be in then.
         share: as of that call.
     """
+    if not isinstance(clips, ReadsAhead):
+        return
     starts = _starts(clips, rows, windows, generator)[share]
     rows = rows[share]
     for modality in MODALITIES:

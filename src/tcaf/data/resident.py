@@ -71,15 +71,6 @@ class ResidentClips:
         index = torch.from_numpy(np.repeat(starts, lens) + ranges(lens))
         return self._tokens[modality].index_select(0, moved(index, self.device))
 
-    def expect(
-        self,
-        rows: Int[np.ndarray, " batch"],
-        modality: Modality,
-        first: Int[np.ndarray, " batch"],
-        lens: Int[np.ndarray, " batch"],
-    ) -> None:
-        """Does nothing: they are on the device."""
-
 
 def num_bytes(store: FeatureStore) -> int:
     """Returns how much memory the tokens of all clips take."""
