@@ -26,7 +26,17 @@ from typing import Any, Generic
 from tcaf.errors import MissingExtraError, TCAFError, did_you_mean, one_line
 from tcaf.execution.outcomes import Failed, Killed
 from tcaf.execution.processes import HERE, Hand, Place, usable_cores
-from tcaf.execution.worker import Job, Lost, Message, Moment, Ready, Setup, Task, Worker
+from tcaf.execution.worker import (
+    Job,
+    Lost,
+    Message,
+    Moment,
+    Ready,
+    Setup,
+    Task,
+    Worker,
+    variables,
+)
 from tcaf.files.digests import cache_folder
 from tcaf.files.urls import as_url
 
@@ -93,7 +103,7 @@ def joined(cluster: str) -> Iterator[Place]:
         yield HERE
         return
     before = {name: os.environ.get(name) for name in _SET_BY_RAY}
-    with _variables({**_SETTINGS, **_QUIET}):
+    with variables({**_SETTINGS, **_QUIET}):
         ray = _find_ray()
         with _local(ray) if cluster == LOCAL else _connected(ray, {"address": cluster}):
             yield _Cluster(ray, before)
@@ -108,18 +118,6 @@ def _find_ray() -> Any:
 
 
 @contextmanager
-def _variables(added: Mapping[str, str]) -> Iterator[None]:
-    """Sets variables meanwhile; those that the user has set stay."""
-    missing = [name for name in added if name not in os.environ]
-    os.environ.update({name: added[name] for name in missing})
-    try:
-        yield
-    finally:
-        for name in missing:
-            os.environ.pop(name, None)
-
-
-@contextmanager
 def _local(ray: Any) -> Iterator[None]:
     """Starts a cluster of this machine, which nobody else can use, and ends it."""
     with (
@@ -127,7 +125,7 @@ def _local(ray: Any) -> Iterator[None]:
             prefix="tcaf-ray-", dir=_TEMPORARY, ignore_cleanup_errors=True
         ) as folder,
         # Ray's processes give way to others by default, and ours would with them.
-        _variables({"RAY_AUTH_TOKEN": _TOKEN, "RAY_worker_niceness": "0"}),
+        variables({"RAY_AUTH_TOKEN": _TOKEN, "RAY_worker_niceness": "0"}),
         _connected(
             ray,
             {

@@ -157,6 +157,25 @@ def _ignore(task: Any, moment: Any) -> None:
     """Watches nothing."""
 
 
+def setup_of(
+    place: Place,
+    open_: Open[Task, Answer],
+    arguments: tuple[Any, ...],
+    workers: int,
+    limit_bytes: float,
+    environment: Mapping[str, str],
+) -> Setup:
+    """Returns what each of so many processes at a place starts with; for all else see `events`.
+
+    Raises:
+        TCAFError: workers is not positive.
+    """
+    if workers < 1:
+        raise TCAFError(f"--workers must be at least 1, got {workers}")
+    pickled = pickle.dumps((open_, arguments))
+    return Setup(pickled, place.threads(workers), limit_bytes, dict(environment))
+
+
 def events(
     tasks: Sequence[Task],
     open_: Open[Task, Answer],
@@ -200,10 +219,7 @@ def events(
         OSError: the function raised it, where `raises`.
         RuntimeError: the function raised something else, which the message names, where `raises`.
     """
-    if workers < 1:
-        raise TCAFError(f"--workers must be at least 1, got {workers}")
-    pickled = pickle.dumps((open_, arguments))
-    setup = Setup(pickled, place.threads(workers), limit_bytes, dict(environment))
+    setup = setup_of(place, open_, arguments, workers, limit_bytes, environment)
     waiting = [Job(task) for task in reversed(tasks)]
     pool = _Pool[Task, Answer](place, setup, watch, limit, fresh, tries, raises, waiting)
     try:

@@ -6,7 +6,6 @@ answered waits for it with all that it has opened.
 """
 
 import math
-import pickle
 import threading
 import time
 from collections.abc import Generator, Mapping
@@ -17,7 +16,7 @@ from typing import Any, Generic
 
 from tcaf.errors import TCAFError
 from tcaf.execution.outcomes import Crash, Failed, Failure, OutOfTime
-from tcaf.execution.processes import Limit, no_limit, usable_cores
+from tcaf.execution.processes import HERE, Limit, no_limit, setup_of
 from tcaf.execution.worker import (
     Answer,
     Done,
@@ -27,7 +26,6 @@ from tcaf.execution.worker import (
     Moment,
     Open,
     Ready,
-    Setup,
     Task,
     Worker,
 )
@@ -67,13 +65,8 @@ class StandingProcesses(Generic[Task, Answer]):
         environment: Mapping[str, str] = MappingProxyType({}),
         tries: int = 2,
     ) -> None:
-        if workers < 1:
-            raise TCAFError(f"--workers must be at least 1, got {workers}")
         self.workers = workers
-        threads = max(1, usable_cores() // workers)
-        self._setup = Setup(
-            pickle.dumps((open_, arguments)), threads, limit_bytes, dict(environment)
-        )
+        self._setup = setup_of(HERE, open_, arguments, workers, limit_bytes, environment)
         self._limit, self._tries = limit, tries
         self._slots = threading.Semaphore(workers)
         # Held while a process starts too: its environment is set in this process for a moment.

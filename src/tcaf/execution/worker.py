@@ -71,15 +71,15 @@ def _interrupts_held() -> Iterator[None]:
 
 
 @contextmanager
-def _environment(added: Mapping[str, str]) -> Iterator[None]:
-    """Adds variables for processes that start meanwhile; what the user has set stays."""
+def variables(added: Mapping[str, str]) -> Iterator[None]:
+    """Sets variables for processes that start meanwhile; those that the user has set stay."""
     missing = [name for name in added if name not in os.environ]
     os.environ.update({name: added[name] for name in missing})
     try:
         yield
     finally:
         for name in missing:
-            del os.environ[name]
+            os.environ.pop(name, None)
 
 
 def _end_with_parent() -> None:
@@ -252,7 +252,7 @@ class Worker(Generic[Task]):
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, setup), daemon=True)
-        with _interrupts_held(), _environment(setup.environment):
+        with _interrupts_held(), variables(setup.environment):
             process.start()
         theirs.close()
         worker = cls(process, ours, job, setup.limit_bytes)
