@@ -27,8 +27,9 @@ from tcaf.systems.interface import System
 from tcaf.systems.optimisers import new_optimiser
 from tcaf.systems.over_ranks import mean_over_ranks, over_ranks
 from tcaf.systems.registry import SYSTEMS, configure, find_system, register
-from tcaf.systems.stages import DescentStage, TrainingPart
+from tcaf.systems.stages import DescentStage
 from tcaf.systems.tcaf import TCAF
+from tcaf.systems.training_parts import TrainingPart
 from tcaf.text.spaces import ClassText
 from tcaf.training.protocol import TwoStages
 

@@ -43,7 +43,8 @@ ROOMS = {
         *("extractor", "stretches", "corpus"),
     ),
     "systems": (
-        *("over_ranks", "losses", "optimisers", "stages", "interface", "blocks", "gram"),
+        *("over_ranks", "losses", "optimisers", "training_parts", "stages", "interface"),
+        *("blocks", "gram"),
         "layout",
         *("attention", "attention_map", "joint_space", "tcaf", "attention_fusion", "perceiver"),
         "tcaf_cosine",
@@ -95,11 +96,12 @@ ROOMS = {
     "app": (
         *("limits", "refusals", "kept", "waiting", "uploads", "provenance", "read_clips", "engine"),
         *("hosting", "schema", "gate", "mcp_tool", "service", "shelf", "views"),
+        "page_questions",
         *("page_answer", "page_timeline", "page_table", "page_map", "page_names", "page_examples"),
         *("page_desk", "page_theme", "page_parts", "page_clip", "page_many", "page_runs", "page"),
     ),
     "commands": (
-        *("options", "printing", "lines", "terminal"),
+        *("options", "printing", "lines", "terminal", "answering"),
         *(
             "prepare",
             "store",

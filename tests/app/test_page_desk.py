@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from moody import MOODY
-from tcaf.app.page_desk import Desk, Question
+from tcaf.app.page_desk import Desk
+from tcaf.app.page_questions import Question
 from tcaf.app.shelf import Shelf
 from tcaf.errors import TCAFError
 from tcaf.extract.backbones import BACKBONES

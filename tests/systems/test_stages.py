@@ -445,7 +445,7 @@ def test_all_clips_are_read_once(fitted, monkeypatch):
         read.append((rows.tolist(), given["labels"].tolist(), windows))
         return load_batch(store, rows, windows, **given)
 
-    monkeypatch.setattr("tcaf.systems.stages.load_batch", spy)
+    monkeypatch.setattr("tcaf.systems.training_parts.load_batch", spy)
     for epoch in (1, 2, 5):
         made.run_epoch(epoch, 1e-3, diary)
     rows = [row for chunk, _, _ in read for row in chunk]

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from test_textlda import LABELS, TEXT, TEXT_DIM, build, clips, means_by_loop, scores
 
 from tcaf.seeding import generator
-from tcaf.systems.stages import AuxiliaryPart
 from tcaf.systems.textlda_auxiliary import AuxiliaryFit
 from tcaf.systems.textlda_fit import TextLDAFit, choices
+from tcaf.systems.training_parts import AuxiliaryPart
 from tcaf.text.spaces import ClassText
 
 LABEL_TEXT = F.normalize(torch.randn(5, TEXT_DIM, generator=generator(0, "labels")), dim=1)

@@ -8,10 +8,10 @@ from test_textlda import LABELS, TEXT, TEXT_DIM, build, clips, means_by_loop, sc
 from test_textlda_auxiliary import LABEL_TEXT, SEEN, further, residuals
 
 from tcaf.seeding import generator
-from tcaf.systems.stages import StartPart
 from tcaf.systems.textlda_auxiliary import AuxiliaryFit
 from tcaf.systems.textlda_fit import TextLDAFit, choices
 from tcaf.systems.textlda_start import StartFit, start_choices
+from tcaf.systems.training_parts import StartPart
 from tcaf.text.spaces import ClassText
 
 CONFIG = build(time="off").config

@@ -9,13 +9,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from tcaf.data.features import MODALITIES
+from tcaf.data.features import MODALITIES, SENSES
 from tcaf.errors import printable
 from tcaf.reports.answer_rows import to_csv
 from tcaf.reports.theme import shortened
-
-SENSE = {"audio": "sound", "visual": "picture"}
-"""What people call the modalities."""
 
 NAME = 60
 """Characters of a class name that are shown in a row of a table."""
@@ -118,7 +115,7 @@ def _apart(answers: Sequence[Mapping[str, Any]]) -> str:
             for m in MODALITIES
         )
         rows.append(f'<tr><th scope="row">{shown(answer["class"], NAME)}</th>{cells}</tr>')
-    heads = "".join(f'<th scope="col">{SENSE[m]} alone</th>' for m in MODALITIES)
+    heads = "".join(f'<th scope="col">{SENSES[m]} alone</th>' for m in MODALITIES)
     return (
         '<h3>What sound and picture say apart</h3><div class="t-scroll" tabindex="0" role="region" '
         'aria-label="What sound and picture say apart"><table class="t-table"><thead><tr>'

@@ -18,10 +18,11 @@ from tcaf.app.page_answer import (
     problem_html,
     provenance_html,
 )
-from tcaf.app.page_desk import Desk, Question, Told
+from tcaf.app.page_desk import Desk
 from tcaf.app.page_examples import Example, examples
 from tcaf.app.page_names import MODEL, OWN, as_text, choices, names_in, picked
 from tcaf.app.page_parts import QUICK, READING, calling, html, import_gradio, streaming
+from tcaf.app.page_questions import Question, Told
 from tcaf.app.page_timeline import player_html, stretches_html, timeline_html
 from tcaf.app.shelf import Placed
 from tcaf.errors import TCAFError

@@ -8,26 +8,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from tcaf.answers.interface import FEW_CLIPS
 from tcaf.answers.mixture import Mixture
-from tcaf.answers.ranking import Answer, Ranking
-from tcaf.answers.recordings import Kind, Span
+from tcaf.answers.recordings import Span
 from tcaf.app.engine import Engine
+from tcaf.app.page_questions import Batch, Question, Told
 from tcaf.app.read_clips import ReadClip
 from tcaf.app.refusals import RefusedError
 from tcaf.app.shelf import Placed, Shelf
 from tcaf.app.views import Viewers
-from tcaf.data.features import MODALITIES
+from tcaf.data.features import MODALITIES, SENSES
 from tcaf.errors import TCAFError
 from tcaf.progress import describe_time
 from tcaf.reports.answer_timeline import ClipAttention, ClipView, clip_attention
-from tcaf.reports.captions import to_vtt
 
 LONG_S = 30.0
 """Seconds from which a clip counts as a recording, which is answered stretch by stretch too."""
@@ -43,78 +40,6 @@ FRAMES, STROKES = 24, 600
 
 BUSY_S = 1.0
 """Seconds until a file of many is brought again where others wait."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked of a clip.
-
-    Args:
-        names: to choose from; none for the model's own classes.
-        seen_bias: see `Classifier.classify`.
-        top_k: see there.
-        abstain: see there.
-        every_s: seconds of a stretch; None to go by the clip's length.
-    """
-
-    names: tuple[str, ...] = ()
-    seen_bias: float = 0.0
-    top_k: int = 5
-    abstain: float | None = None
-    every_s: float | None = None
-
-
-@dataclass(frozen=True)
-class Told:
-    """What is said of a clip.
-
-    Args:
-        clip: that was read.
-        value: the answer, as a command prints it, with its stretches.
-        spans: what is said of each stretch, neighbours with the same answer joined; none of a clip
-            that is answered as a whole alone.
-        facts: where the answer comes from, in words.
-        notes: what whoever reads it should know, sentences.
-    """
-
-    clip: ReadClip
-    value: dict[str, Any]
-    spans: tuple[Span, ...]
-    facts: Mapping[str, str]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """What the clip is called."""
-        return self.clip.name
-
-    @property
-    def captions(self) -> str:
-        """The answer as WebVTT: of its stretches, or of the whole clip."""
-        return to_vtt(self.spans or [_whole(self.clip, self.value["predictions"][0])])
-
-
-@dataclass
-class Batch:
-    """What has become of many files so far.
-
-    Args:
-        names: of the files, in their order.
-        rows: what is said of each, as JSON values: of `Ranking.to_json`, or an `error`; None before
-            it is known.
-        told: what is said of all, in words.
-        value: all answers as a command prints them, at the end.
-    """
-
-    names: list[str]
-    rows: list[dict[str, Any] | None]
-    told: str = ""
-    value: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def done(self) -> int:
-        """How many files are known."""
-        return sum(row is not None for row in self.rows)
 
 
 class Desk:
@@ -152,7 +77,7 @@ class Desk:
     @property
     def reads(self) -> str:
         """What the model goes by, in words."""
-        return " and ".join(_SENSE[m] for m in self._engine.classifier.modalities)
+        return " and ".join(SENSES[m] for m in self._engine.classifier.modalities)
 
     @property
     def max_bytes(self) -> int:
@@ -244,15 +169,8 @@ class Desk:
         self._shelf.close()
 
     def warm(self) -> None:
-        """Opens and starts, beside all else, what the first question would wait for."""
-
-        def start() -> None:
-            # What is wrong with either is said to whoever asks for it.
-            with suppress(TCAFError):
-                self._engine.choose(("name",))
-            self._viewers.start()
-
-        threading.Thread(target=start, name="warm", daemon=True).start()
+        """Starts, beside all else, what the first question would wait for."""
+        threading.Thread(target=self._viewers.start, name="warm", daemon=True).start()
 
     def is_read(self, session: str, placed: Placed) -> bool:
         """Returns whether a clip was read, so that it can be asked about again."""
@@ -336,7 +254,7 @@ class Desk:
         there = {m for m in MODALITIES if len(clip.video.tokens(m))}
         missing = [m for m in chosen.modalities if m not in there]
         if missing:
-            told = " and ".join(_SENSE[m] for m in missing)
+            told = " and ".join(SENSES[m] for m in missing)
             yield f"The clip has no {told}: it is answered from what it has."
         if not chosen.tells_apart and len(chosen.modalities) == 1:
             yield f"{self.title} goes by the {self.reads} alone."
@@ -345,13 +263,13 @@ class Desk:
         """Returns where an answer comes from, in words."""
         origin = value["provenance"]
         features = "; ".join(
-            f"{_SENSE[modality]}: {', '.join(names)}"
+            f"{SENSES[modality]}: {', '.join(names)}"
             for modality, names in origin["features"].items()
         )
         temperature = value["temperature"]
         length = "" if clip.length_s is None else f", {clip.length_s:.1f} s"
         tokens = ", ".join(
-            f"{len(clip.video.tokens(m))} of {_SENSE[m]}"
+            f"{len(clip.video.tokens(m))} of {SENSES[m]}"
             for m in MODALITIES
             if len(clip.video.tokens(m))
         )
@@ -485,19 +403,3 @@ class Desk:
 
 def _step(reach: float) -> float:
     return float(10.0 ** math.floor(math.log10(reach)) / 20)
-
-
-_SENSE = {"audio": "sound", "visual": "picture"}
-
-
-def _whole(clip: ReadClip, prediction: Mapping[str, Any]) -> Span:
-    """Returns the answer of a whole clip as the only stretch of it."""
-    answers = tuple(
-        Answer(a["class"], a["distance"], a["probability"], a["seen"])
-        for a in prediction["answers"]
-    )
-    names = None if "set" not in prediction else tuple(prediction["set"])
-    end_s = clip.length_s or 1.0
-    kind: Kind = "none" if names == () else "answer"
-    ranking = Ranking(clip.name, answers, names)
-    return Span(clip.name, 0.0, end_s, kind, ranking, answers[0].probability, answers[0].distance)

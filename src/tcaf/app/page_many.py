@@ -11,9 +11,10 @@ from typing import Any
 
 from tcaf.answers.interface import FEW_CLIPS
 from tcaf.app.page_answer import empty_html, files_html, kind_of, percent, problem_html, shown
-from tcaf.app.page_desk import Batch, Desk, Question
+from tcaf.app.page_desk import Desk
 from tcaf.app.page_names import MODEL, OWN, choices, names_in, picked
 from tcaf.app.page_parts import READING, html, import_gradio, streaming
+from tcaf.app.page_questions import Batch, Question
 from tcaf.app.page_table import Cell, Column, number_cell, sortable_table
 from tcaf.errors import TCAFError
 from tcaf.reports.answer_rows import to_csv

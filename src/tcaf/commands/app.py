@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from tcaf.commands.answering import opened_engine
 from tcaf.commands.terminal import note
 
 AUTH = "TCAF_AUTH"
@@ -60,29 +61,21 @@ def app(
 
     # What is missing is said before a model is opened.
     import_gradio()
-    from tcaf.app.engine import Engine
-    from tcaf.app.limits import Limits
     from tcaf.app.page import opened_page
 
-    limits = Limits(
-        max_mib=max_mib,
-        max_length_s=max_length_s,
-        timeout_s=timeout_s,
-        max_waiting=max_waiting,
-    )
-    with Engine.open(
-        model,
-        limits,
-        plugin=plugin,
-        device=device,
-        audio_weights=audio_weights,
-        visual_weights=visual_weights,
-        workers=workers,
-    ) as engine:
-        for each in engine.classifier.notes:
-            note(each)
-        engine.warm()
-        with opened_page(engine, runs) as shown:
-            serve(
-                shown, access, lambda url: print(f"the page is at {url} until Ctrl-C", flush=True)
-            )
+    with (
+        opened_engine(
+            model,
+            max_mib=max_mib,
+            max_length_s=max_length_s,
+            timeout_s=timeout_s,
+            max_waiting=max_waiting,
+            workers=workers,
+            audio_weights=audio_weights,
+            visual_weights=visual_weights,
+            plugin=plugin,
+            device=device,
+        ) as engine,
+        opened_page(engine, runs) as shown,
+    ):
+        serve(shown, access, lambda url: print(f"the page is at {url} until Ctrl-C", flush=True))

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from tcaf.commands.answering import opened_engine
 from tcaf.commands.terminal import note
 
 TOKEN = "TCAF_TOKEN"  # noqa: S105 - the name of a variable
@@ -64,28 +65,19 @@ def serve(
     require_app()
     import torch
 
-    from tcaf.app.engine import Engine
-    from tcaf.app.limits import Limits
-
     # Answers are small, and threads that wait for each other would spin beside those who read.
     torch.set_num_threads(1)
-    limits = Limits(
+    with opened_engine(
+        model,
         max_mib=max_mib,
         max_length_s=max_length_s,
         timeout_s=timeout_s,
         max_waiting=max_waiting,
-    )
-    with Engine.open(
-        model,
-        limits,
-        plugin=plugin,
-        device=device,
+        workers=workers,
         audio_weights=audio_weights,
         visual_weights=visual_weights,
-        workers=workers,
+        plugin=plugin,
+        device=device,
     ) as engine:
-        for each in engine.classifier.notes:
-            note(each)
-        engine.warm()
         service = create_app(engine, token=token)
         serve_at(service, access, lambda url: print(f"{engine.model} answers at {url}", flush=True))

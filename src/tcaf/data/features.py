@@ -4,6 +4,7 @@ Owns `FeatureSpec` and `VideoFeatures`. Knows nothing of files.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,9 @@ from tcaf.errors import TCAFError
 
 Modality = Literal["audio", "visual"]
 MODALITIES: tuple[Modality, Modality] = ("audio", "visual")
+
+SENSES: Mapping[Modality, str] = {"audio": "sound", "visual": "picture"}
+"""What people call the modalities."""
 
 NO_BACKBONE = "none"
 """Backbone of a modality that no clip of a store has; its dimension is 1, and it has no step."""

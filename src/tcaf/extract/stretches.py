@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from tcaf.data.features import MODALITIES, Modality, VideoFeatures
+from tcaf.data.features import MODALITIES, SENSES, Modality, VideoFeatures
 from tcaf.data.windows import tokens_within
 from tcaf.errors import TCAFError
 from tcaf.extract.backbones import AudioBackbone, VisualBackbone
@@ -280,5 +280,4 @@ def _nothing(wanted: Sequence[Modality]) -> tuple[str, str]:
     """Returns why a file has no stretch: the reason and a detail."""
     if len(wanted) == len(MODALITIES):
         return "neither sound nor picture", "no sample and no frame decodes"
-    what = {"audio": "sound", "visual": "picture"}[wanted[0]]
-    return f"no {what}", f"the model reads {wanted[0]} alone"
+    return f"no {SENSES[wanted[0]]}", f"the model reads {wanted[0]} alone"

@@ -30,8 +30,8 @@ from tcaf.systems.stages import (
     Objective,
     Stage,
     TrainingFreeStage,
-    TrainingPart,
 )
+from tcaf.systems.training_parts import TrainingPart
 
 FEATURE_SPACES: tuple[Modality, ...] = ("visual", "audio")
 """The text spaces of features as they are, called as the modality that each is the space of."""

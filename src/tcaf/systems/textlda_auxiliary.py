@@ -18,7 +18,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tcaf.data.batches import FeatureBatch
-from tcaf.systems.stages import AuxiliaryPart
 from tcaf.systems.textlda import READ_OUTS, ReadOut, TextLDA, text_kernel
 from tcaf.systems.textlda_fit import (
     Choice,
@@ -30,6 +29,7 @@ from tcaf.systems.textlda_fit import (
     share_moments,
 )
 from tcaf.systems.textlda_vectors import ClipVectors
+from tcaf.systems.training_parts import AuxiliaryPart
 
 OWN_SHARE = 0.2
 """Share of the classes' own scatter in the one that whitens."""

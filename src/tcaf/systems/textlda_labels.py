@@ -11,11 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tcaf.errors import TCAFError
-from tcaf.systems.stages import AuxiliaryPart
 from tcaf.systems.textlda import READ_OUTS, TextLDA
 from tcaf.systems.textlda_auxiliary import AuxiliaryScatter, further_moments
 from tcaf.systems.textlda_fit import Course, Moments, Scatter, TextLDAFit
 from tcaf.systems.textlda_vectors import ClipVectors
+from tcaf.systems.training_parts import AuxiliaryPart
 
 
 class LabelScatter(AuxiliaryScatter):

@@ -22,11 +22,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tcaf.data.batches import FeatureBatch
-from tcaf.systems.stages import AuxiliaryPart, StartPart
 from tcaf.systems.textlda import READ_OUTS, ReadOut, TextLDA
 from tcaf.systems.textlda_auxiliary import AuxiliaryFit, AuxiliaryScatter, noisy_kernel
 from tcaf.systems.textlda_fit import SHRINKAGES, SMOOTHINGS, Choice, Moments, Scatter, kinds
 from tcaf.systems.textlda_vectors import ClipVectors, TextLDAConfig
+from tcaf.systems.training_parts import AuxiliaryPart, StartPart
 
 CLIPS_OF_ROW = 1000.0
 """Clips that a row counts as: ImageNet has about as many pictures of each class."""

@@ -26,7 +26,7 @@ from tcaf.files.csv_tables import csv_rows
 from tcaf.files.digests import file_digest
 from tcaf.settings.experiment import Experiment
 from tcaf.settings.sections import TextSettings
-from tcaf.systems.stages import AuxiliaryPart
+from tcaf.systems.training_parts import AuxiliaryPart
 from tcaf.text.class_text import BY_CLASS_NAME, embed_classes
 from tcaf.text.phrases import class_phrases, read_phrases
 from tcaf.text.spaces import ClassText, naming_space

@@ -45,7 +45,8 @@ from tcaf.systems.anchored import Anchored, raw_model
 from tcaf.systems.interface import FeatureConfig, Reduces, Together, ZeroShotModel
 from tcaf.systems.reads import reads_setting
 from tcaf.systems.registry import configure, find_system, modalities
-from tcaf.systems.stages import Stage, TrainingPart
+from tcaf.systems.stages import Stage
+from tcaf.systems.training_parts import TrainingPart
 from tcaf.text.spaces import ClassText, SpaceVectors
 from tcaf.training.auxiliary import AuxiliaryVideos, find_auxiliary
 from tcaf.training.observers import EpochRecord, Observer, Silence

@@ -21,7 +21,7 @@ from tcaf.extract.backbones import canonical_name, parse_name
 from tcaf.extract.efficientnet import classifier_rows
 from tcaf.pretrained.imagenet_classes import imagenet_names
 from tcaf.settings.experiment import Experiment
-from tcaf.systems.stages import StartPart
+from tcaf.systems.training_parts import StartPart
 from tcaf.text.class_text import average_names, embed_classes
 from tcaf.text.spaces import ClassText, naming_space
 from tcaf.training.unseen import called, learnt_spaces, names_alone, near_unseen
