@@ -8,7 +8,7 @@ DEMO := demo
 # Processes that run the tests.
 JOBS ?= 2
 
-.PHONY: demo test test-slow test-browser fuzz campaign docs lint clean
+.PHONY: demo test test-slow test-browser fuzz campaign bench docs lint clean
 
 # The demo needs the extras `video`, `text` and `plot`; the tests want everything.
 $(VENV)/demo.stamp: pyproject.toml constraints.txt
@@ -61,6 +61,10 @@ fuzz: $(VENV)/dev.stamp
 SEED ?= 0
 campaign: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.reliability --out results/reliability.md --seed $(SEED)
+
+# Measures all that is said about speed, for a quarter of an hour; writes results/speed.md.
+bench: $(VENV)/dev.stamp
+	$(BIN)/python -m benchmarks.speed --out results/speed.md
 
 # Needs Chromium: apt-get install chromium, or its path in CHROMIUM.
 test-browser: $(VENV)/dev.stamp

@@ -14,9 +14,10 @@ A store larger than the memory is simulated: before each run the pages of its fi
 read is one that the page cache cannot answer, as in a store of any size. Between batches it works
 for `--work_s`, as a training step does; the store is in float16. Compared are: what is waited for
 without and with `expect_batch` for the batch that follows, and the same with all pages in the
-cache. How much a disk delivers is the disk's: at more than that no way of reading trains. Tried
-and left: a thread that reads the next batch ahead. In the page cache reading is a tenth of the
-least step, so that there is nothing to hide; beyond it `expect_batch` has the system read ahead
+cache. How much a disk delivers is the disk's: at more than that no way of reading trains.
+
+Tried and left: a thread that reads the next batch ahead. In the page cache reading is a tenth of
+the least step, so that there is nothing to hide; beyond it `expect_batch` has the system read ahead
 without a thread. Asking for a batch's own pages right before they are read gained nothing.
 """
 
