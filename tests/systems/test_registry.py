@@ -131,7 +131,10 @@ def test_epochs_of_stage_1(tiny_experiment):
     several = mine(objective=None, training_free=True, choices=lambda experiment: 5)
     assert several.stage_1_epochs(experiment) == 5
     assert list(several.stage_2_epochs(experiment, 4)) == [4]
-    with pytest.raises(TCAFError, match=r"^system 'mine' has choices but is not training_free$"):
+    fitted = mine(objective=None, fit=RidgeFit, choices=lambda experiment: 2)
+    assert fitted.stage_1_epochs(experiment) == 2
+    assert fitted.stage_1_epochs(tiny_experiment(training={"epochs": 1})) == 1
+    with pytest.raises(TCAFError, match=r"^system 'mine' has choices but is trained by an obj"):
         mine(choices=lambda experiment: 5)
 
 

@@ -9,9 +9,10 @@ from tcaf.data.batches import FeatureBatch
 from tcaf.data.packed import Packed
 from tcaf.errors import TCAFError
 from tcaf.seeding import generator
+from tcaf.settings.experiment import Experiment
 from tcaf.systems.interface import Reduces, Together
 from tcaf.systems.textlda import READ_OUTS, TextLDA
-from tcaf.systems.textlda_fit import Choice, TextLDAFit, choices
+from tcaf.systems.textlda_fit import Choice, TextLDAFit, choices, num_choices
 from tcaf.systems.textlda_together import moved
 from tcaf.systems.textlda_vectors import TextLDAConfig
 from tcaf.training.model_file import load_model
@@ -363,6 +364,9 @@ def test_choices_have_the_defaults_first():
     assert choices(config)[0] == Choice(0.5, 1.0, True)
     assert len(choices(config)) == len(set(choices(config))) == 48
     assert {c.time for c in choices(replace(config, time="off"))} == {False}
+    for options in ({}, {"time": "off"}, {"spread": "chosen"}, {"time": "on", "spread": "on"}):
+        told = num_choices(Experiment(system="textlda", options=options))
+        assert told == len(choices(replace(config, **options))), options
     with pytest.raises(TCAFError, match=r"tries 48 choices.*training\.epochs.*got epoch 49"):
         TextLDAFit(build(), [clips()], TEXT).solve(49)
 

@@ -64,6 +64,7 @@ def train(
     from tcaf.data.store import FeatureStore
     from tcaf.experiments.layers import experiment_layers, resolve
     from tcaf.plugins import load_plugin
+    from tcaf.systems.registry import find_system
     from tcaf.training.observers import Observer, Observers, TensorBoardObserver
     from tcaf.training.run import Run
     from tcaf.training.run import train as run_training
@@ -81,7 +82,12 @@ def train(
     layers = experiment_layers(opened, config=config or (), system=system, options=typed)
     experiment = resolve(layers)
     names = dict.fromkeys(layer.name for layer in layers if layer.settings)
-    with TerminalObserver(console(), f"settings: {', '.join(names)}") as terminal:
+    heading = f"settings: {', '.join(names)}"
+    system_run, epochs = find_system(experiment.system), experiment.training.epochs
+    tried = system_run.stage_1_epochs(experiment)
+    if not system_run.training_free and tried < epochs:
+        heading += f"; {tried} choices to try, in place of {epochs} epochs (training.epochs)"
+    with TerminalObserver(console(), heading) as terminal:
         observer: Observer = terminal
         if tensorboard and not ranks.current().index:
             observer = Observers(terminal, TensorBoardObserver(out / "tensorboard"))

@@ -206,8 +206,9 @@ class System:
             these: their labels are further classes (`TrainingPart.with_further_classes`).
         start_fit: the same with the classes of a ready model; systems without it refuse data.start.
         training_free: the model is ready as it is built; validation chooses gamma.
-        choices: of a training-free system whose model can be one of several (`Chooses`), how many;
-            validation chooses an epoch, as it chooses a fit's regulariser.
+        choices: how many models validation chooses from, one an epoch, where that is not for
+            `training.epochs` alone to say: of a training-free system whose model can be one of
+            several (`Chooses`), or of a fit, of which no more epochs are run than there are.
         spaces: the text spaces that it reads: `text` is the section text, others are those of
             `Experiment.text_spaces`. Of a single one, model, objective and fit are given the matrix
             of text embeddings; of several a `ClassText`, the matrices by space.
@@ -257,8 +258,8 @@ class System:
         for name in ("negatives", "optimiser"):
             if getattr(self, name) and self.objective is None:
                 raise TCAFError(f"system {self.name!r} has {name} but no objective to go with")
-        if self.choices is not None and not self.training_free:
-            raise TCAFError(f"system {self.name!r} has choices but is not training_free")
+        if self.choices is not None and self.objective is not None:
+            raise TCAFError(f"system {self.name!r} has choices but is trained by an objective")
         if not self.name.isidentifier():
             raise TCAFError(f"a system's name is one word like my_model, got {self.name!r}")
         given_spaces: Any = self.spaces
@@ -368,10 +369,11 @@ class System:
         return self.fit
 
     def stage_1_epochs(self, experiment: Experiment) -> int:
-        """Returns how long stage 1 lasts: without training, for as many epochs as are validated."""
+        """Returns how long stage 1 lasts: an epoch for each choice where there are no more."""
         if self.training_free:
             return 1 if self.choices is None else self.choices(experiment)
-        return experiment.training.epochs
+        epochs = experiment.training.epochs
+        return epochs if self.choices is None else min(epochs, self.choices(experiment))
 
     def stage_2_epochs(self, experiment: Experiment, best: int) -> range:
         """Returns the epochs of stage 2: all up to the last, of a fit the chosen regulariser alone.

@@ -33,6 +33,7 @@ from tcaf.systems.tcaf_cosine import TCAFCosine, TCAFCosineConfig, tcaf_cosine_o
 from tcaf.systems.textlda import TextLDA
 from tcaf.systems.textlda_auxiliary import AuxiliaryFit
 from tcaf.systems.textlda_fit import TextLDAFit
+from tcaf.systems.textlda_fit import num_choices as num_textlda_choices
 from tcaf.systems.textlda_start import StartFit
 from tcaf.systems.textlda_vectors import TextLDAConfig
 
@@ -184,6 +185,7 @@ for _system in (
         fit=TextLDAFit,
         auxiliary_fit=AuxiliaryFit,
         start_fit=StartFit,
+        choices=num_textlda_choices,
         ignores=_UNSCALED,
     ),
     System(

@@ -4,8 +4,9 @@ Owns the moments of clips' vectors, the scatter that follows from them, what the
 read along, and the choices of regularisers among which validation decides.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import product
 
 import torch
@@ -18,6 +19,7 @@ from tcaf.data.features import MODALITIES
 from tcaf.data.packed import Packed
 from tcaf.errors import TCAFError
 from tcaf.execution import ranks
+from tcaf.settings.experiment import Experiment
 from tcaf.systems import clip_vectors
 from tcaf.systems.gram import Gram
 from tcaf.systems.textlda import READ_OUTS, ReadOut, TextLDA
@@ -65,6 +67,14 @@ def choices(config: TextLDAConfig) -> list[Choice]:
         Choice(rho, lam, time, spread)
         for (time, spread), rho, lam in product(kinds(config), SHRINKAGES, SMOOTHINGS)
     ]
+
+
+def num_choices(experiment: Experiment) -> int:
+    """Returns how many choices there are with an experiment's options."""
+    defaults = {field.name: field.default for field in fields(TextLDAConfig)}
+    asked = {name: experiment.options.get(name, defaults[name]) for name in ("time", "spread")}
+    either = math.prod(2 if value == "chosen" else 1 for value in asked.values())
+    return either * len(SHRINKAGES) * len(SMOOTHINGS)
 
 
 def kinds(config: TextLDAConfig) -> list[tuple[bool, bool]]:
