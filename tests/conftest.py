@@ -39,6 +39,15 @@ def own_cache(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium, one for all tests of a process."""
+    from browsers import started_browser
+
+    with started_browser() as found:
+        yield found
+
+
 @pytest.fixture
 def unchecked(monkeypatch):
     """Turns the shapes off for a test of what a user is told, who has none."""

@@ -75,7 +75,7 @@ def test_an_assistant_asks(engine, tmp_path):
     async def work(session):
         tools = await session.list_tools()
         first = await session.call_tool(
-            "classify_clip", {**asked, "clip_base64": content, "name": "/tmp/mine.mp4"}
+            "classify_clip", {**asked, "clip_base64": content, "name": "folder/mine.mp4"}
         )
         key = first.structuredContent["clips"][0]["key"]
         again = await session.call_tool("classify_clip", {"names": ["bee", "eel"], "key": key})

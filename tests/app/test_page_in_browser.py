@@ -6,7 +6,6 @@ One server for all, started as a person would, without a network but loopback.
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import urllib.request
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from browsers import check
 from tcaf.training.run import train
 from write_recording import Scene, write_recording
 
@@ -61,26 +61,6 @@ def address(runs, tmp_path_factory):
     assert not left, "clips are gone with the server"
 
 
-@pytest.fixture(scope="module")
-def browser():
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    if path is None:
-        pytest.skip(f"no browser found: none of {', '.join(names)} on PATH, CHROMIUM not set")
-    camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-    with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", *camera])
-        yield started
-        started.close()
-
-
-@pytest.fixture(scope="module")
-def axe():
-    folder = pytest.importorskip("axe_playwright_python").__path__[0]
-    return (Path(folder) / "axe.min.js").read_text(encoding="utf-8")
-
-
 @pytest.fixture
 def opened(browser, address):
     """Opens the page; at the end nothing may have gone wrong in it or been asked of elsewhere."""
@@ -115,16 +95,6 @@ def opened(browser, address):
     assert not wrong
 
 
-def check(page, axe):
-    """Checks a page by axe, and that nothing is wider than it."""
-    page.evaluate(axe)
-    found = page.evaluate("axe.run(document)")
-    assert len(found["passes"]) > 20
-    serious = [v for v in found["violations"] if v["impact"] in ("serious", "critical")]
-    assert not serious, json.dumps([(v["id"], v["nodes"][0]["html"]) for v in serious], indent=1)
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-
-
 def bring(page, path, place="#t-drop"):
     if page.locator(f"{place} button[aria-label=Clear]").count():
         page.locator(f"{place} button[aria-label=Clear]").click()
@@ -146,9 +116,9 @@ def recording(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
-def test_an_example_is_answered_and_the_bias_moves_it(opened, axe, width, scheme):
+def test_an_example_is_answered_and_the_bias_moves_it(opened, width, scheme):
     with opened(width, scheme) as page:
-        check(page, axe)
+        check(page)
         page.fill("#t-names textarea", NAMES)
         page.get_by_role("button", name="Example: temple").click()
         assert answers(page)[0] == "temple"
@@ -169,7 +139,7 @@ def test_an_example_is_answered_and_the_bias_moves_it(opened, axe, width, scheme
         )
         assert '"gamma"' in page.locator("#t-answer-files pre").first.text_content()
         assert "imagenet" in page.locator("#t-facts").text_content()
-        check(page, axe)
+        check(page)
 
 
 def test_a_rendered_clip_with_keys_alone(opened, tmp_path):
@@ -212,13 +182,13 @@ def test_a_real_clip(opened):
         page.wait_for_function("document.querySelector('.t-media').duration > 3")
 
 
-def test_a_damaged_file_is_a_sentence_and_the_page_lives_on(opened, axe, tmp_path):
+def test_a_damaged_file_is_a_sentence_and_the_page_lives_on(opened, tmp_path):
     (tmp_path / "clip.mp4").write_bytes(b"no clip at all" * 100)
     with opened() as page:
         bring(page, tmp_path / "clip.mp4")
         page.wait_for_selector("#t-answer .t-problem")
         assert "clip.mp4: not a media file" in page.inner_text("#t-answer")
-        check(page, axe)
+        check(page)
         page.get_by_role("button", name="Example: shape").click()
         assert len(answers(page)) == 5
 
@@ -236,7 +206,7 @@ def test_two_at_once_have_their_own_answers(opened):
         assert answers(other)[0] == "flower blooming"
 
 
-def test_a_recording_has_stretches_that_seek(opened, axe, recording):
+def test_a_recording_has_stretches_that_seek(opened, recording):
     with opened() as page:
         page.get_by_text("More", exact=True).click()
         bring(page, recording)
@@ -249,7 +219,7 @@ def test_a_recording_has_stretches_that_seek(opened, axe, recording):
         page.wait_for_selector("#t-spans .t-jump[aria-current]")
         assert jumps.nth(1).get_attribute("aria-current") == "true"
         assert start > 0
-        check(page, axe)
+        check(page)
 
 
 def test_the_answer_is_copied_and_saved(opened, tmp_path):
@@ -287,7 +257,7 @@ def test_what_is_recorded_is_answered(opened):
         pytest.skip(f"this browser recorded nothing: {page.inner_text('#t-answer p >> nth=0')}")
 
 
-def test_many_files_fill_a_table_that_is_sorted(opened, axe, tmp_path):
+def test_many_files_fill_a_table_that_is_sorted(opened, tmp_path):
     from tcaf.app.page_examples import examples
 
     (tmp_path / "bad.mp4").write_bytes(b"bad")
@@ -311,11 +281,11 @@ def test_many_files_fill_a_table_that_is_sorted(opened, axe, tmp_path):
         page.get_by_role("button", name="file", exact=True).click()
         page.wait_for_selector("#t-table th[aria-sort=descending]")
         assert files() == names[::-1]
-        check(page, axe)
+        check(page)
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (400, "light")])
-def test_runs_are_explored(opened, axe, width, scheme):
+def test_runs_are_explored(opened, width, scheme):
     with opened(width, scheme) as page:
         page.get_by_role("tab", name="Runs").click()
         page.wait_for_selector("#t-runs tbody tr >> nth=1")
@@ -327,4 +297,4 @@ def test_runs_are_explored(opened, axe, width, scheme):
         mark.hover(force=True)
         page.wait_for_selector(".t-tip")
         assert ":" in page.inner_text(".t-tip")
-        check(page, axe)
+        check(page)

@@ -13,6 +13,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
+from browsers import check
 from tcaf import ZeroShotClassifier
 from tcaf.errors import TCAFError
 from tcaf.export.bundle import make_bundle
@@ -65,20 +66,6 @@ def served(folder):
         server.shutdown()
         thread.join()
         server.server_close()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A headless Chromium; `CHROMIUM` may say where it is."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    if path is None:
-        pytest.skip(f"no browser found: none of {', '.join(names)} on PATH, CHROMIUM not set")
-    with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture
@@ -246,19 +233,9 @@ def test_it_fits_its_window(opened, video, width, scheme):
     tab.set_input_files("#file", npz(audio=video.audio, visual=video.visual))
     shown(tab)
     tab.click("summary")
-    assert tab.evaluate("document.scrollingElement.scrollWidth") <= width
+    check(tab)
     if folder := os.environ.get("TCAF_SCREENSHOTS"):
         tab.screenshot(path=f"{folder}/export_{width}_{scheme}.png", full_page=True)
-
-
-@pytest.mark.browser
-def test_every_field_has_a_name(opened):
-    tab = opened()
-    nameless = tab.evaluate(
-        "[...document.querySelectorAll('input, textarea, button')]"
-        ".filter(e => !(e.labels && e.labels.length) && !e.textContent.trim()).map(e => e.id)"
-    )
-    assert nameless == []
 
 
 def test_without_npm_there_is_one_line(tmp_path, monkeypatch):

@@ -1,12 +1,11 @@
-import os
 import re
-import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
+from browsers import check
 from tcaf.errors import TCAFError
 from tcaf.reports.contents import (
     ClassRow,
@@ -270,20 +269,6 @@ def test_figures_of_both_widths(drawn_report):
     assert widths == [648, 324, 648, 324]
 
 
-@pytest.fixture(scope="module")
-def browser():
-    """A headless Chromium; `CHROMIUM` may say where it is."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    if path is None:
-        pytest.skip(f"no browser found: none of {', '.join(names)} on PATH, CHROMIUM not set")
-    with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
 @pytest.fixture
 def opened(browser, tmp_path):
     """Opens a report from a file, and checks at the end that nothing went wrong."""
@@ -322,7 +307,7 @@ def test_the_page_fits_its_window(opened, drawn_report, width, scheme):
     tab = opened(drawn_report, width, scheme)
     for details in tab.locator("summary").all():
         details.click()
-    assert tab.evaluate("document.scrollingElement.scrollWidth") <= width
+    check(tab)
     # Nothing sticks out of the page but what scrolls in its own box.
     outside = tab.evaluate(
         """() => [...document.querySelectorAll('body *')]
