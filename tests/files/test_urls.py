@@ -24,9 +24,7 @@ def test_files_have_an_empty_host():
     assert as_url(Path("file:///tmp/x y")) == "file:///tmp/x y"
 
 
-@pytest.mark.parametrize(
-    "path", ["store", "/to/store", "a:b", "hf:openai/clip", "hf:/to/m", ""]
-)
+@pytest.mark.parametrize("path", ["store", "/to/store", "a:b", "hf:openai/clip", "hf:/to/m", ""])
 def test_paths(path):
     """A text with one slash is a name: of a model's folder behind `hf:`, for example."""
     assert as_url(path) is None
