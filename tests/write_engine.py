@@ -12,12 +12,12 @@ GREY, BLUE, GREEN = (200, 200, 200), (0, 0, 255), (0, 255, 0)
 """Colours of clips that are answered, that take for ever, and that crash."""
 
 
-def write_moody_run(folder, tiny_experiment):
+def write_moody_run(folder, tiny_experiment, **settings):
     """Trains on features of `logmel` and `moody`; returns the run's folder."""
     training = {"epochs": 1, "batches_per_epoch": 1}
     BACKBONES["moody"] = MOODY
     try:
-        return write_run(folder, tiny_experiment(training=training), MOODY_SPEC)
+        return write_run(folder, tiny_experiment(training=training, **settings), MOODY_SPEC)
     finally:
         del BACKBONES["moody"]
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from moody import MOODY
+from tcaf import ZeroShotClassifier
+from tcaf.answers.interface import FEW_CLIPS
 from tcaf.app.page_desk import Desk
 from tcaf.app.page_questions import Question
 from tcaf.app.shelf import Shelf
@@ -191,6 +193,38 @@ def test_a_model_that_cannot_answer_together_says_so(desk, clip):
     assert "together" in desk.together
     *_, last = desk.many([(clip, "a.mp4")], Question(), together=True)
     assert "together" in last.rows[0]["error"]
+
+
+def ranked(row):
+    return [(answer["class"], answer["probability"]) for answer in row["answers"]]
+
+
+@pytest.mark.slow
+def test_three_hundred_clips_are_answered_together(
+    monkeypatch, quick, tmp_path, tiny_experiment, tmp_path_factory
+):
+    run = write_moody_run(tmp_path_factory.mktemp("together"), tiny_experiment, system="textlda")
+    monkeypatch.setitem(BACKBONES, "moody", MOODY)
+    draw = np.random.default_rng(0)
+    paths = [tmp_path / f"{number}.mp4" for number in range(10)]
+    for number, path in enumerate(paths):
+        colour = tuple(map(int, draw.integers(120, 180, 3)))
+        write_clip(path, seconds=1 + number % 3, colour=colour)
+    files = [(paths[n % 10], f"clip {n}.mp4") for n in range(FEW_CLIPS)]
+    with open_engine(run, workers=2) as engine, Shelf() as shelf, Desk(engine, shelf) as desk:
+        assert desk.together == ""
+        *_, alone = desk.many(files[:10], Question(top_k=3))
+        *_, last = desk.many(files, Question(top_k=3), together=True)
+    assert last.told == "300 of 300 answered together"
+    assert [row["id"] for row in last.rows] == [name for _, name in files]
+    classifier = ZeroShotClassifier.load(run)
+    expected = classifier.classify([str(path) for path, _ in files], 3, together=True)
+    for row, other in zip(last.rows, expected, strict=True):
+        assert ranked(row) == [
+            (answer.name, pytest.approx(answer.probability, abs=1e-6)) for answer in other.answers
+        ]
+    assert last.value["transductive"]
+    assert list(map(ranked, last.rows[:10])) != list(map(ranked, alone.rows))
 
 
 def test_a_wrong_question_about_many_is_refused_at_once(desk, clip):
