@@ -1,8 +1,12 @@
 """Puts a service under load: many clients at once, for minutes; what they get and what it takes.
 
-Each client sends one clip after the other: every third has a content that the service has not read
-yet, the others come again with other names. Whoever is told to come again does so when told. Any
-answer but 200 and 429, and any that does not come, is an error; there must be none.
+    python -m benchmarks.service_load CLIPS
+    python -m benchmarks.service_load CLIPS --new 0 --clients 8 --seconds 150
+
+Each client sends one clip after the other: of a share of them (`--new`) the content is one that the
+service has not read yet, the others come again with other names. Whoever is told to come again does
+so when told. Any answer but 200 and 429, and any that does not come, is an error; there must be
+none.
 """
 
 import argparse
@@ -42,10 +46,11 @@ class Clients:
         url: of the service.
         clips: contents of MP4 files.
         until: when to end, by the monotonic clock.
+        new: share of clips with a content of their own.
     """
 
-    def __init__(self, url: str, clips: list[bytes], until: float) -> None:
-        self.url, self.clips, self.until = url, clips, until
+    def __init__(self, url: str, clips: list[bytes], until: float, new: float) -> None:
+        self.url, self.clips, self.until, self.new = url, clips, until, new
         self.statuses: Counter[str] = Counter()
         self.took: dict[str, list[float]] = {"new": [], "known": []}
         self.errors: list[str] = []
@@ -58,7 +63,7 @@ class Clients:
                 await self._ask_once(client, rng)
 
     async def _ask_once(self, client: httpx.AsyncClient, rng: random.Random) -> None:
-        is_new = rng.random() < 1 / 3
+        is_new = rng.random() < self.new
         content = rng.choice(self.clips) + (free_box(rng) if is_new else b"")
         names = "\n".join(rng.sample(NAMES, rng.choice((3, 4, 5))))
         since = time.monotonic()
@@ -86,16 +91,18 @@ class Clients:
         await asyncio.gather(*(self.ask(number) for number in range(count)))
 
 
-def watch(process: psutil.Process, found: list[float], ended: threading.Event) -> None:
-    """Notes what all processes of the service hold, in MiB; shared pages count once."""
+def watch(
+    process: psutil.Process, found: list[tuple[float, float]], ended: threading.Event
+) -> None:
+    """Notes what the process that answers holds, and all of them, in MiB; shared pages once."""
     while not ended.wait(1.0):
-        total = 0
+        held = []
         for each in (process, *process.children(recursive=True)):
             try:
-                total += each.memory_full_info().pss
+                held.append(each.memory_full_info().pss / 2**20)
             except psutil.Error:
                 continue
-        found.append(total / 2**20)
+        found.append((held[0], sum(held)))
 
 
 def main() -> None:
@@ -103,6 +110,7 @@ def main() -> None:
     parser.add_argument("clips", type=Path, help="folder of MP4 files")
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=120.0)
+    parser.add_argument("--new", type=float, default=1 / 3, help="share of contents that are new")
     parser.add_argument("--model", default="imagenet")
     asked = parser.parse_args()
     clips = [path.read_bytes() for path in sorted(asked.clips.glob("*.mp4"))]
@@ -111,11 +119,11 @@ def main() -> None:
         server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         url = re.search(r"http://\S+", server.stdout.readline())[0]
         process = psutil.Process(server.pid)
-        memory: list[float] = []
+        memory: list[tuple[float, float]] = []
         ended = threading.Event()
         watcher = threading.Thread(target=watch, args=(process, memory, ended))
         watcher.start()
-        clients = Clients(url, clips, time.monotonic() + asked.seconds)
+        clients = Clients(url, clips, time.monotonic() + asked.seconds, asked.new)
         asyncio.run(clients.all(asked.clients))
         load = httpx.get(f"{url}api/v1/health").json()["load"]
         times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
@@ -126,7 +134,7 @@ def main() -> None:
         log.seek(0)
         told = log.read()
     size = max(len(memory) // PARTS, 1)
-    parts = [max(memory[k : k + size]) for k in range(0, len(memory), size)][:PARTS]
+    parts = [memory[k : k + size] for k in range(0, len(memory), size)][:PARTS]
     value = {
         "clients": asked.clients,
         "seconds": asked.seconds,
@@ -135,7 +143,8 @@ def main() -> None:
         "median_s": {k: round(statistics.median(v), 2) for k, v in clients.took.items() if v},
         "slowest_s": {k: round(max(v), 2) for k, v in clients.took.items() if v},
         "answered": {k: len(v) for k, v in clients.took.items()},
-        "mib": [round(each) for each in parts],
+        "mib_of_all": [round(max(all_ for _, all_ in part)) for part in parts],
+        "mib_of_the_one_that_answers": [round(max(own for own, _ in part)) for part in parts],
         "processor_s": round(sum(each.user + each.system for each in times)),
         "load_at_the_end": load,
         "exit": code,
