@@ -1,6 +1,5 @@
 """One model for many people: limits, what is kept, and that nobody changes another's answers."""
 
-import functools
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -8,39 +7,23 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from moody import MOODY
 from tcaf import ZeroShotClassifier
 from tcaf.app.engine import Engine
 from tcaf.app.limits import Limits
 from tcaf.app.refusals import RefusedError
-from tcaf.app.uploads import Uploads
 from tcaf.errors import TCAFError
-from tcaf.extract.backbones import BACKBONES
 from write_clip_run import KINDS, write_clip
-from write_engine import BLUE, GREEN, GREY, open_engine, write_moody_run
+from write_engine import BLUE, GREEN, GREY, open_engine
 
 pytest.importorskip("av")
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory, tiny_experiment):
-    return write_moody_run(tmp_path_factory.mktemp("engine"), tiny_experiment)
-
-
-@pytest.fixture(autouse=True)
-def _moody(monkeypatch, quick, tmp_path):
-    monkeypatch.setitem(BACKBONES, "moody", MOODY)
-    # Where uploads go, to see that none stays.
-    (tmp_path / "uploads").mkdir()
-    there = functools.partial(Uploads, parent=tmp_path / "uploads")
-    monkeypatch.setattr("tcaf.app.engine.Uploads", there)
-    yield
-    assert not list((tmp_path / "uploads").iterdir())
+pytestmark = pytest.mark.usefixtures("moody")
 
 
 @pytest.fixture
-def engine(run):
-    with open_engine(run) as opened:
+def engine(moody_run):
+    with open_engine(moody_run) as opened:
         yield opened
 
 
@@ -56,12 +39,12 @@ def send(engine, file, name=None):
     return engine.receive([file.read_bytes()], name or file.name)
 
 
-def test_a_file_is_answered_as_the_command_does(engine, run, tmp_path, uploads):
+def test_a_file_is_answered_as_the_command_does(engine, moody_run, tmp_path, uploads):
     file = write_clip(tmp_path / "grey.mp4", colour=GREY)
     clip = send(engine, file, "../../etc/My clip.mp4")
     assert not uploads()
     found = engine.answer([clip], top_k=3, seen_bias=0.1, why=True)
-    classifier = ZeroShotClassifier.load(run)
+    classifier = ZeroShotClassifier.load(moody_run)
     expected = classifier.classify(file, 3, 0.1, why=True)
     assert found["predictions"] == [{**expected.to_json(), "id": "My clip.mp4"}]
     assert found["classes"] == list(classifier.classes)
@@ -100,12 +83,12 @@ def test_other_names_and_bias_decode_nothing(engine, tmp_path, monkeypatch):
     assert engine.answer([clip])["classes"] == sorted(KINDS)
 
 
-def test_people_do_not_change_each_others_answers(engine, run, tmp_path):
+def test_people_do_not_change_each_others_answers(engine, moody_run, tmp_path):
     clip = engine.read(write_clip(tmp_path / "grey.mp4", colour=GREY))
     names = list(KINDS)
     lists = [tuple(names[i:] + names[:i])[: 2 + i % 3] for i in range(len(names))]
     asked = [(lists[k % 5], 0.1 * (k % 7)) for k in range(70)]
-    classifier = ZeroShotClassifier.load(run)
+    classifier = ZeroShotClassifier.load(moody_run)
     expected = {}
     for chosen, bias in asked:
         classifier.set_classes(chosen)
@@ -164,12 +147,12 @@ def test_a_clip_of_another_name_is_a_clip(engine, tmp_path):
     assert send(engine, file, "notes.txt").name == "notes.txt"
 
 
-def test_broken_clips_leave_the_others_alone(run, tmp_path, uploads):
+def test_broken_clips_leave_the_others_alone(moody_run, tmp_path, uploads):
     grey, blue, green = (
         write_clip(tmp_path / f"{number}.mp4", sound=False, colour=colour)
         for number, colour in enumerate((GREY, BLUE, GREEN))
     )
-    with open_engine(run, timeout_s=1.0) as engine:
+    with open_engine(moody_run, timeout_s=1.0) as engine:
         with pytest.raises(
             RefusedError, match=r"^mine\.mp4: takes too long \(not done within"
         ) as slow:
@@ -184,9 +167,9 @@ def test_broken_clips_leave_the_others_alone(run, tmp_path, uploads):
             send(engine, green, "2.mp4")
 
 
-def test_sizes_and_lengths_have_limits(run, tmp_path, uploads):
+def test_sizes_and_lengths_have_limits(moody_run, tmp_path, uploads):
     file = write_clip(tmp_path / "grey.mp4", colour=GREY)
-    with open_engine(run, max_length_s=2.5, max_mib=1.0) as engine:
+    with open_engine(moody_run, max_length_s=2.5, max_mib=1.0) as engine:
         with pytest.raises(
             RefusedError, match=r"^grey\.mp4: too long \(3 s; at most 2\.5 s\)$"
         ) as long:
@@ -208,21 +191,21 @@ def test_sizes_and_lengths_have_limits(run, tmp_path, uploads):
         assert not uploads()
 
 
-def test_a_header_that_lies_about_the_length_is_found_out(run, tmp_path):
+def test_a_header_that_lies_about_the_length_is_found_out(moody_run, tmp_path):
     file = write_clip(tmp_path / "grey.wav", colour=GREY, picture=False, seconds=6)
     content = bytearray(file.read_bytes())
     at = content.index(b"data") + 4
     content[at : at + 4] = bytes(4)  # sizes 0, as of what was recorded into a pipe
     content[4:8] = bytes(4)
     refused = pytest.raises(RefusedError, match=r"^x: too long \(")
-    with open_engine(run, max_length_s=1.5) as engine, refused:
+    with open_engine(moody_run, max_length_s=1.5) as engine, refused:
         engine.receive([bytes(content)], "x")
 
 
-def test_who_comes_when_too_many_wait_is_sent_away(run, tmp_path):
+def test_who_comes_when_too_many_wait_is_sent_away(moody_run, tmp_path):
     blue = write_clip(tmp_path / "blue.mp4", sound=False, colour=BLUE)
     others = [write_clip(tmp_path / f"{n}.mp4", sound=False, seconds=2 + n) for n in range(2)]
-    with open_engine(run, timeout_s=3.0, max_waiting=1) as engine:
+    with open_engine(moody_run, timeout_s=3.0, max_waiting=1) as engine:
         engine.warm()
         with ThreadPoolExecutor(2) as people:
             first = people.submit(send, engine, blue)
@@ -280,8 +263,8 @@ def test_features_that_do_not_fit(engine, features, told):
     assert "clip 'x'" in str(caught.value)
 
 
-def test_too_much_is_refused(run):
-    with open_engine(run, max_names=3, max_tokens=2, max_name_length=5) as engine:
+def test_too_much_is_refused(moody_run):
+    with open_engine(moody_run, max_names=3, max_tokens=2, max_name_length=5) as engine:
         with pytest.raises(RefusedError, match=r"^4 class names, at most 3$"):
             engine.choose(list("abcd"))
         with pytest.raises(RefusedError, match="has 6 characters, at most 5"):
@@ -303,14 +286,14 @@ def test_too_much_is_refused(run):
         Limits(timeout_s=-1.0)
 
 
-def test_stretches_are_those_of_a_recording(engine, run, tmp_path):
+def test_stretches_are_those_of_a_recording(engine, moody_run, tmp_path):
     from tcaf.answers.recordings import answer_recordings
     from tcaf.extract.stretches import Cut
 
     file = write_clip(tmp_path / "grey.mp4", colour=GREY, seconds=8)
     clip = engine.read(file)
     found = engine.spans(clip, 2.0, apart=True, top_k=2)
-    classifier = ZeroShotClassifier.load(run)
+    classifier = ZeroShotClassifier.load(moody_run)
     *expected, _ = answer_recordings(classifier, [file], Cut(2.0), apart=True, top_k=2, workers=1)
     assert [span.start_s for span in found] == [0, 2, 4, 6]
     for ours, theirs in zip(found, expected, strict=True):
@@ -332,17 +315,17 @@ def test_names_in_a_text(engine):
     assert engine.split_names("\n") == []
 
 
-def test_the_description_has_no_place(engine, run):
+def test_the_description_has_no_place(engine, moody_run):
     told = engine.description
     assert told["model"] == "run"
     assert [each["name"] for each in told["classes"]] == sorted(KINDS)
     assert {each["name"] for each in told["classes"] if each["seen"]} == set(KINDS) - {"eel"}
-    assert str(run.parent) not in json.dumps(told)
+    assert str(moody_run.parent) not in json.dumps(told)
 
 
-def test_a_closed_engine_refuses(run, tmp_path):
+def test_a_closed_engine_refuses(moody_run, tmp_path):
     file = write_clip(tmp_path / "grey.mp4", colour=GREY)
-    engine = open_engine(run)
+    engine = open_engine(moody_run)
     engine.close()
     with pytest.raises(RefusedError, match="closed") as caught:
         engine.read(file)

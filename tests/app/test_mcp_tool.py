@@ -8,10 +8,8 @@ import time
 
 import pytest
 
-from moody import MOODY
-from tcaf.extract.backbones import BACKBONES
 from write_clip_run import write_clip
-from write_engine import GREY, open_engine, write_moody_run
+from write_engine import GREY, open_engine
 
 pytest.importorskip("av")
 pytest.importorskip("fastapi")
@@ -40,10 +38,8 @@ def listening(app):
 
 
 @pytest.fixture
-def engine(tmp_path, tiny_experiment, monkeypatch, quick):
-    run = write_moody_run(tmp_path, tiny_experiment)
-    monkeypatch.setitem(BACKBONES, "moody", MOODY)
-    with open_engine(run) as opened:
+def engine(moody_run, moody):
+    with open_engine(moody_run) as opened:
         yield opened
 
 

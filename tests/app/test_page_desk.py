@@ -24,15 +24,14 @@ pytest.importorskip("av")
 NAMES = tuple(KINDS)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory, tiny_experiment):
-    return write_moody_run(tmp_path_factory.mktemp("desk"), tiny_experiment)
-
-
 @pytest.fixture
-def desk(monkeypatch, quick, run):
+def desk(monkeypatch, quick, moody_run):
     monkeypatch.setitem(BACKBONES, "moody", MOODY)
-    with open_engine(run, workers=2) as engine, Shelf() as shelf, Desk(engine, shelf) as found:
+    with (
+        open_engine(moody_run, workers=2) as engine,
+        Shelf() as shelf,
+        Desk(engine, shelf) as found,
+    ):
         # In this process: what is drawn is tested beside the pictures.
         monkeypatch.setattr(found, "_viewers", Viewed())
         yield found

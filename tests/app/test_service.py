@@ -1,40 +1,23 @@
 """The service over HTTP: answers, statuses, sentences, limits, and what its schema promises."""
 
-import functools
 import json
 import threading
 
 import pytest
 
-from moody import MOODY
-from tcaf.app.uploads import Uploads
-from tcaf.extract.backbones import BACKBONES
 from write_clip_run import write_clip
-from write_engine import BLUE, GREEN, GREY, open_engine, write_moody_run
+from write_engine import BLUE, GREEN, GREY, open_engine
 
 pytest.importorskip("av")
 pytest.importorskip("fastapi")
 
 from fastapi.testclient import TestClient
 
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory, tiny_experiment):
-    return write_moody_run(tmp_path_factory.mktemp("service"), tiny_experiment)
-
-
-@pytest.fixture(autouse=True)
-def _moody(monkeypatch, quick, tmp_path):
-    monkeypatch.setitem(BACKBONES, "moody", MOODY)
-    (tmp_path / "uploads").mkdir()
-    there = functools.partial(Uploads, parent=tmp_path / "uploads")
-    monkeypatch.setattr("tcaf.app.engine.Uploads", there)
-    yield
-    assert not list((tmp_path / "uploads").iterdir())
+pytestmark = pytest.mark.usefixtures("moody")
 
 
 @pytest.fixture
-def serving(run):
+def serving(moody_run):
     """Builds clients of services, with the engines behind them."""
     from contextlib import ExitStack
 
@@ -43,7 +26,7 @@ def serving(run):
     with ExitStack() as stack:
 
         def build(token="", raises=True, **limits):
-            engine = stack.enter_context(open_engine(run, **limits))
+            engine = stack.enter_context(open_engine(moody_run, **limits))
             client = TestClient(create_app(engine, token=token), raise_server_exceptions=raises)
             stack.enter_context(client)
             return client, engine

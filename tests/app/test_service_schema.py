@@ -3,9 +3,7 @@
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from moody import MOODY
-from tcaf.extract.backbones import BACKBONES
-from write_engine import open_engine, write_moody_run
+from write_engine import open_engine
 
 pytest.importorskip("av")
 pytest.importorskip("fastapi")
@@ -19,15 +17,13 @@ ADDRESSES = {
 
 
 @pytest.fixture
-def described(tmp_path, tiny_experiment, monkeypatch, quick):
+def described(moody_run, moody):
     """A service on an engine that takes little at a time, as its schema describes it."""
     import schemathesis
 
     from tcaf.app.service import create_app
 
-    run = write_moody_run(tmp_path, tiny_experiment)
-    monkeypatch.setitem(BACKBONES, "moody", MOODY)
-    with open_engine(run, max_json_mib=0.1, timeout_s=20.0) as engine:
+    with open_engine(moody_run, max_json_mib=0.1, timeout_s=20.0) as engine:
         engine.warm()
         yield schemathesis.openapi.from_asgi("/api/v1/openapi.json", create_app(engine))
 

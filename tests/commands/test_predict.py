@@ -43,23 +43,6 @@ def _tiny_backbone(monkeypatch, quick):
     monkeypatch.setitem(BACKBONES, "colours", COLOURS)
 
 
-@pytest.fixture
-def predict(capsys, monkeypatch, world):
-    """Runs the command; returns its exit status, standard output and standard error."""
-    monkeypatch.setenv("COLUMNS", "120")
-
-    def run(*arguments):
-        capsys.readouterr()
-        try:
-            status = cli.main(["predict", str(world / "run"), *map(str, arguments)])
-        except SystemExit as stop:
-            status = stop.code
-        output = capsys.readouterr()
-        return status, output.out, output.err
-
-    return run
-
-
 def test_a_bias_between_no_classes_is_noted(predict, world):
     both = world / "media" / "both.mp4"
     for names, kind in (("eel", "none"), ("ant; bee", "all")):

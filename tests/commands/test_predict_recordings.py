@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import pytest
 
 from tcaf.answers import watch
-from tcaf.commands import entry as cli
 from tcaf.commands.predict import predict as predict_command
 from tcaf.extract.backbones import BACKBONES
 from tcaf.reports.captions import FormatName
@@ -36,23 +35,6 @@ def world(tmp_path_factory, tiny_experiment):
 @pytest.fixture(autouse=True)
 def _backbones(monkeypatch, quick):
     monkeypatch.setitem(BACKBONES, "colours", COLOURS)
-
-
-@pytest.fixture
-def predict(capsys, monkeypatch, world):
-    """Runs the command; returns its exit status, standard output and standard error."""
-    monkeypatch.setenv("COLUMNS", "120")
-
-    def run(*arguments):
-        capsys.readouterr()
-        try:
-            status = cli.main(["predict", str(world / "run"), *map(str, arguments)])
-        except SystemExit as stop:
-            status = stop.code
-        output = capsys.readouterr()
-        return status, output.out, output.err
-
-    return run
 
 
 def complaint(result):
