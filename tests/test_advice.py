@@ -12,7 +12,7 @@ import pytest
 
 import tcaf
 from tcaf.commands import entry
-from tcaf.commands.entry import COMMANDS, GROUPS
+from tcaf.commands.catalogue import COMMANDS, GROUPS
 from tcaf.settings.experiment import SECTIONS
 from tcaf.systems.reads import own_options
 from tcaf.systems.registry import SYSTEMS
@@ -38,6 +38,7 @@ UNDER = {
     "app.hosting.Access": ("app",),
     "commands.about": ("doctor",),
     "commands.serve.serve": ("serve",),
+    "commands.catalogue": ("train",),
     "commands.entry": ("train",),
     "answers.recordings": ("predict",),
     "answers.watch": ("predict",),
@@ -86,7 +87,7 @@ UNDER = {
     "sources.found_files.check_reach": ("prepare videos",),
     "sources.labels": ("prepare videos",),
     "sources.published.layout_of": ("prepare videos",),
-    "sources.videos.prepare_videos": ("prepare videos",),
+    "sources.videos": ("prepare videos",),
     "sources.youtube8m.prepare_youtube8m": ("prepare youtube8m",),
     "systems.stages.DescentStage": RUNS,
     "text.candidates": RUNS,

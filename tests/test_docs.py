@@ -21,6 +21,7 @@ import yaml
 
 from doc_pages import ALL, PAGES, ROOT, blocks, headings, links, named_in_tests, prose
 from tcaf.commands import entry as cli
+from tcaf.commands.catalogue import COMMANDS, GROUPS
 from tcaf.experiments.layers import experiment_layers, resolve
 from tcaf.extract.backbones import BACKBONES, open_backbone
 from tcaf.extract.extractor import audio_tokens
@@ -143,7 +144,7 @@ def options():
     settings |= {f"options.{name}" for system in SYSTEMS.values() for name in own_options(system)}
     always = {"help", "help-all", "config", "version", "install-completion"}
     found = {}
-    for words, command in cli.COMMANDS.items():
+    for words, command in COMMANDS.items():
         own = set(signature(cli.load_command(words)).parameters) | always
         found[words] = own | (settings if command.settings else set())
     return found
@@ -159,7 +160,7 @@ def test_what_is_named_in_a_line_is_there(page):
         if code.startswith("tcaf ") and not code.startswith("tcaf COMMAND"):
             first = code.split()[1]
             words = cli.words_of(code.split()[1:])
-            assert words or first in cli.GROUPS or first.startswith("-"), f"{page.name}: {code}"
+            assert words or first in GROUPS or first.startswith("-"), f"{page.name}: {code}"
             known = options()[words] if words else every
         elif not code.startswith("--"):
             continue

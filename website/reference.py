@@ -14,7 +14,8 @@ from cyclopts import Parameter
 from docstring_parser import parse as parse_docstring
 
 import tcaf
-from tcaf.commands.entry import COMMANDS, GROUPS, INTRODUCTION, load_command
+from tcaf.commands.catalogue import COMMANDS, GROUPS, INTRODUCTION
+from tcaf.commands.entry import load_command
 from tcaf.settings.experiment import SECTIONS
 from tcaf.settings.validation import range_of
 from tcaf.systems.reads import own_options

@@ -17,6 +17,7 @@ import torch
 
 from tcaf.commands import about, options
 from tcaf.commands import entry as cli
+from tcaf.commands.catalogue import COMMANDS, GROUPS
 from tcaf.data.features import FeatureSpec, VideoFeatures
 from tcaf.data.splits import Split
 from tcaf.data.store import FeatureStore
@@ -65,7 +66,7 @@ def complaint(result):
     return error
 
 
-@pytest.mark.parametrize("command", [(), *((word,) for word in cli.GROUPS), *cli.COMMANDS])
+@pytest.mark.parametrize("command", [(), *((word,) for word in GROUPS), *COMMANDS])
 def test_help_explains_every_option(tcaf, command):
     status, output, _ = tcaf(*command, "--help-all")
     assert status == 0
@@ -78,10 +79,10 @@ def test_help_explains_every_option(tcaf, command):
     assert not bare
 
 
-@pytest.mark.parametrize("words", cli.COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_the_line_of_help_is_that_of_the_docstring(words):
     document = cli.load_command(words).__doc__
-    assert " ".join(document.partition("\n\n")[0].split()) == cli.COMMANDS[words].help
+    assert " ".join(document.partition("\n\n")[0].split()) == COMMANDS[words].help
 
 
 def test_help_fits_on_two_screens_and_can_show_all(tcaf, monkeypatch):
@@ -130,7 +131,7 @@ def test_nobody_waits_for_torch_to_read_a_help_text(arguments, status):
     assert done.stderr.splitlines()[-1] == f"{status} []"
 
 
-@pytest.mark.parametrize("words", cli.COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_a_mistyped_option_of_any_command_waits_for_no_torch(words):
     arguments = [*words, "--nonsense", "3"]
     code = COUNT.replace("ARGUMENTS", repr(arguments)).replace("SLOW", "['torch', 'transformers']")
@@ -175,7 +176,7 @@ def test_options_take_hyphens_and_underscores(world):
 
 
 def test_a_completion_script_names_commands_and_options(tmp_path, monkeypatch):
-    script = cli.build_app(list(cli.COMMANDS)).generate_completion(shell="bash")
+    script = cli.build_app(list(COMMANDS)).generate_completion(shell="bash")
     assert "import-checkpoint" in script
     assert "--training.epochs" in script
 

@@ -10,7 +10,8 @@ import time
 import pytest
 import torch
 
-from tcaf.commands.entry import COMMANDS, OF_RANKS, main
+from tcaf.commands.catalogue import COMMANDS, OF_RANKS
+from tcaf.commands.entry import main
 from tcaf.errors import TCAFError
 from tcaf.execution import ranks
 from tcaf.execution.ranks import Rank

@@ -150,12 +150,7 @@ def prepare_videos(
         TCAFError: no media file, a table that does not fit the files or leaves out a class, a
             backbone that cannot be opened or is not the store's, or no clip with features.
     """
-    if not 0 < unseen < 0.5 or seed < 0:
-        raise TCAFError(
-            f"unseen must lie between 0 and 0.5, seed from 0 on; got unseen {unseen}, seed {seed}"
-        )
-    if classes is not None and unseen != UNSEEN:
-        raise TCAFError(f"{classes} says which classes are unseen; leave out --unseen or --classes")
+    _check_rule(classes, unseen, seed)
     if append and overwrite:
         raise TCAFError(
             "a store is replaced or added to, not both; leave out --overwrite or --append"
@@ -170,13 +165,7 @@ def prepare_videos(
     if benchmark is not None:
         given = {"classes": classes, "group": group, "layout": layout, "seed": seed}
         given |= {"unseen": unseen != UNSEEN, "allow_outside": allow_outside}
-        if named := next((name for name, value in given.items() if value), ""):
-            raise TCAFError(
-                f"the published lists of {benchmark} say which classes are unseen and where each "
-                f"clip stands; leave --{named} out"
-            )
-        if append and text is not None:
-            raise TCAFError("a store keeps the vectors that it was made with; leave --text out")
+        _check_benchmark(benchmark, given, append and text is not None)
         vectors = read_vectors(benchmark, text)
         listing = find_benchmark(folder, benchmark, labels or (), trimmed=trimmed)
     elif text is not None:
@@ -193,12 +182,7 @@ def prepare_videos(
         if store is None:
             check_store_place(out, overwrite=overwrite)
         else:
-            if (kind := store.source.get("benchmark")) != benchmark:
-                told = f"the benchmark {kind}" if kind else "no benchmark"
-                raise TCAFError(
-                    f"store {out} is of {told}; add to it {'with' if kind else 'without'} "
-                    f"--benchmark {kind or benchmark}"
-                )
+            _check_same_benchmark(store, benchmark)
             kept = _groups_of(store, clips, group)
             clips = _not_in(store, clips, origin)
             if not clips:
@@ -260,6 +244,54 @@ def prepare_videos(
             outcome.write(writer.folder)
         shutil.rmtree(work)
         return FeatureStore.open(out)
+
+
+def _check_rule(classes: Path | None, unseen: float, seed: int) -> None:
+    """Checks what the rule that deals classes out is given.
+
+    Raises:
+        TCAFError: it cannot be followed, or a table takes its place.
+    """
+    if not 0 < unseen < 0.5 or seed < 0:
+        raise TCAFError(
+            f"unseen must lie between 0 and 0.5, seed from 0 on; got unseen {unseen}, seed {seed}"
+        )
+    if classes is not None and unseen != UNSEEN:
+        raise TCAFError(f"{classes} says which classes are unseen; leave out --unseen or --classes")
+
+
+def _check_benchmark(benchmark: str, given: Mapping[str, Any], new_text: bool) -> None:
+    """Checks that nothing is given which the published lists settle.
+
+    Args:
+        benchmark: whose lists.
+        given: what is, by option; what is false or empty is not.
+        new_text: whether vectors are given for a store that has some.
+
+    Raises:
+        TCAFError: something is.
+    """
+    if named := next((name for name, value in given.items() if value), ""):
+        raise TCAFError(
+            f"the published lists of {benchmark} say which classes are unseen and where each "
+            f"clip stands; leave --{named} out"
+        )
+    if new_text:
+        raise TCAFError("a store keeps the vectors that it was made with; leave --text out")
+
+
+def _check_same_benchmark(store: FeatureStore, benchmark: str | None) -> None:
+    """Checks that a store that is added to is of the benchmark that is named, or of none.
+
+    Raises:
+        TCAFError: it is of another one.
+    """
+    if (kind := store.source.get("benchmark")) != benchmark:
+        told = f"the benchmark {kind}" if kind else "no benchmark"
+        raise TCAFError(
+            f"store {store.path} is of {told}; add to it {'with' if kind else 'without'} "
+            f"--benchmark {kind or benchmark}"
+        )
 
 
 def _groups_of(store: FeatureStore, clips: Sequence[Clip], pattern: str) -> list[tuple[str, str]]:
