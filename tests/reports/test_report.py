@@ -1,7 +1,6 @@
 """`tcaf report`: from run directories to one page, opened in a real browser."""
 
 import json
-import os
 import re
 import shutil
 from dataclasses import fields, replace
@@ -9,6 +8,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
+from browsers import check
 from run_contents import without_digests
 from tcaf.commands.entry import main
 from tcaf.errors import TCAFError
@@ -221,25 +221,18 @@ def test_the_command_writes_one_file(folder, tmp_path, capsys):
 
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_report_of_real_runs_in_a_browser(folder, tmp_path, scheme):
-    api = pytest.importorskip("playwright.sync_api")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    if path is None:
-        pytest.skip(f"no browser found: none of {', '.join(names)} on PATH, CHROMIUM not set")
+def test_the_report_of_real_runs_in_a_browser(browser, folder, tmp_path, scheme):
     out = tmp_path / "report.html"
     assert main(["report", *map(str, finished(folder)), "--out", str(out)]) == 0
     wrong = []
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        tab = browser.new_page(viewport={"width": 400, "height": 800}, color_scheme=scheme)
-        tab.on("console", lambda message: wrong.append(message.text))
-        tab.on("pageerror", lambda error: wrong.append(str(error)))
-        tab.on("requestfailed", lambda request: wrong.append(request.url))
-        tab.goto(out.as_uri())
-        assert tab.locator("table").first.is_visible()
-        assert "TCaF" in tab.locator("table").first.inner_text()
-        assert tab.evaluate("document.scrollingElement.scrollWidth") <= 400
-        assert tab.locator("figure").count() == 7
-        browser.close()
+    tab = browser.new_page(viewport={"width": 400, "height": 800}, color_scheme=scheme)
+    tab.on("console", lambda message: wrong.append(message.text))
+    tab.on("pageerror", lambda error: wrong.append(str(error)))
+    tab.on("requestfailed", lambda request: wrong.append(request.url))
+    tab.goto(out.as_uri())
+    assert tab.locator("table").first.is_visible()
+    assert "TCaF" in tab.locator("table").first.inner_text()
+    assert tab.locator("figure").count() == 7
+    check(tab)
+    tab.close()
     assert wrong == []
