@@ -251,6 +251,7 @@ def all_words():
     ]
 
 
+@pytest.mark.slow
 def test_every_advice_can_be_followed():
     assert not [each for words in all_words() for each in wrong(words)]
 

@@ -262,6 +262,7 @@ def test_the_backbone_is_one(tmp_path, monkeypatch):
     np.testing.assert_allclose(tokens.ravel(), np.arange(20) / 32, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_example_of_your_own_videos(tmp_path, tiny_experiment, monkeypatch, capsys):
     pytest.importorskip("av")
     monkeypatch.setitem(BACKBONES, "colours", COLOURS)

@@ -253,6 +253,7 @@ def drawn():
     }
 
 
+@pytest.mark.slow
 def test_the_drawing_of_the_rooms_is_right():
     rooms = [room for room, modules in ROOMS.items() if modules]
     arrows = {room: set() for room in rooms}
@@ -317,6 +318,7 @@ assert len(names) == COUNT, names
 """
 
 
+@pytest.mark.slow
 def test_importing_without_extras_does_nothing():
     code = WITHOUT_EXTRAS.replace("EXTRAS", repr(EXTRAS)).replace("COUNT", str(len(MODULES)))
     done = subprocess.run(

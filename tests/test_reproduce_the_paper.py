@@ -35,6 +35,7 @@ def test_the_numbers_of_the_lists(benchmark):
     assert row[2] == " + ".join(str(len(names)) for names in lists)
 
 
+@pytest.mark.slow
 def test_what_is_said_of_groups_and_of_videos():
     def torn(benchmark, group, training=("stage_1_train", "val_seen", "val_unseen")):
         parts = {}

@@ -122,6 +122,7 @@ def test_figures_that_are_missing_are_named(tmp_path, monkeypatch, capsys):
     assert "no figures of train_step, long_step, evaluation" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_benchmark_that_fails_ends_it(tmp_path, monkeypatch):
     monkeypatch.setitem(speed.RUNS, "loader", ("loader", ("--rounds", "none")))
     with pytest.raises(SystemExit, match="ended with status 2"):

@@ -97,6 +97,7 @@ def test_lengths_sum_to_those_of_the_data():
         assert all(lens.min() >= 1 for lens in shape.lens())
 
 
+@pytest.mark.slow
 def test_a_measurement_has_all_its_ratios():
     found = measure(RAGGED, 1, undone=True)
     assert {"floor", "step", "padded", "one bucket"} <= set(found["to_floor"])

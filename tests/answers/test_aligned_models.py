@@ -94,6 +94,7 @@ def test_a_picture_model_answers_with_its_own_probability(clip, film):
     assert len(classifier.classify(film, top_k=99).answers) == len(aligned_models.CLASSES) == 20
 
 
+@pytest.mark.slow
 def test_two_models_are_mixed_and_one_answers_for_the_other(
     clip, clap, film, tmp_path, monkeypatch
 ):
@@ -121,6 +122,7 @@ def test_two_models_are_mixed_and_one_answers_for_the_other(
     assert why.nearest == ()
 
 
+@pytest.mark.slow
 def test_it_is_asked_by_its_name(clip, film, capsys):
     asked = ["predict", f"hf:{clip}", str(film), "--classes", ", ".join(NAMES), "--json"]
     assert cli.main(asked) == 0
@@ -129,6 +131,7 @@ def test_it_is_asked_by_its_name(clip, film, capsys):
     assert sum(each["probability"] for each in found["answers"]) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_reasons_of_a_model_without_a_training(clip, film, capsys):
     asked = ["predict", f"hf:{clip}", str(film), "--classes", ", ".join(NAMES), "--why"]
     assert cli.main([*asked, "--csv"]) == 0

@@ -286,6 +286,7 @@ def test_what_does_not_fit_is_named(classifier, clips, tiny_store):
             classifier.classify([], **wrong)
 
 
+@pytest.mark.slow
 def test_weights_of_what_is_not_read_are_refused(tmp_path, tiny_experiment):
     write_run(tmp_path, tiny_experiment(model={"modalities": "audio"}))
     classifier = ZeroShotClassifier.load(tmp_path / "run", visual_weights="mine.pth")
@@ -338,6 +339,7 @@ def test_json(classifier, clips):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("system", "settings"),
     [

@@ -59,6 +59,7 @@ def test_clips_of_a_store(classifier, world):
         answer_clips(classifier, ["ant_O"], store=store.path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_files_are_read_one_by_one_and_tracked(classifier, tmp_path):
     pytest.importorskip("av")

@@ -36,6 +36,7 @@ def classifier(run):
     return ZeroShotClassifier.load(run)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(f"ignore:{FEW}")
 def test_they_are_those_that_evaluation_counts(run, classifier, tiny_store):
     rows = tiny_store.rows("cls", "test")
@@ -100,6 +101,7 @@ def test_few_clips_are_warned_of(classifier, tiny_store, monkeypatch):
     assert classifier.classify([], together=True) == []
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(f"default:{FEW}")
 def test_json_says_that_answers_are_transductive(run, tiny_store, capsys):
     command = ["predict", str(run), "test", "--store", str(tiny_store.path), "--json"]
@@ -119,6 +121,7 @@ def test_json_says_that_answers_are_transductive(run, tiny_store, capsys):
     assert "all clips together" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 @pytest.mark.filterwarnings(f"default:{FEW}")
 def test_files_are_answered_when_all_are_read(experiment, tmp_path, monkeypatch, capsys):

@@ -49,6 +49,7 @@ def strange(classifier, store, row):
     return {name: found[name] - near for name in names}
 
 
+@pytest.mark.slow
 def test_sets_are_what_is_not_too_strange(classifier, tiny_store, rows):
     limits = classifier.trained.thresholds(0.3)
     for row, ranking in zip(
@@ -174,6 +175,7 @@ def test_only_one_modality_of_a_batch(tiny_store, rows):
     assert len(batch.only("visual").audio.tokens) == 0
 
 
+@pytest.mark.slow
 def test_what_is_printed(runs, tiny_store, rows, capsys):
     run, clip = str(runs / "textlda"), tiny_store.ids[rows[0]]
     words = ["predict", run, "--store", str(tiny_store.path), "--abstain", "0.3", "--why"]

@@ -32,6 +32,7 @@ def write_clips(folder, **colours):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_bad_file_keeps_no_other_back(tmp_path, workers):
     grey, blue, green = (200, 200, 200), (0, 0, 255), (0, 255, 0)

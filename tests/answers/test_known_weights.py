@@ -55,6 +55,7 @@ def test_vggish_is_trusted_if_its_numbers_are_the_published_ones():
     assert uncoded.detail.endswith("deviation in 8 bits differ")
 
 
+@pytest.mark.slow
 def test_random_weights_of_vggish_are_not():
     found = vggish_verdict(open_backbone("vggish:weights=random", "audio"))
     assert (found.name, found.state) == ("vggish", "wrong")

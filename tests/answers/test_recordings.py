@@ -138,6 +138,7 @@ def classifier(world):
     return ZeroShotClassifier.load(world / "run")
 
 
+@pytest.mark.slow
 def test_answers_are_those_of_the_stretches(world, classifier):
     found = list(
         answer_recordings(
@@ -166,6 +167,7 @@ def test_what_is_left_out_is_counted(world, classifier):
     assert found[-1].stretches == ()
 
 
+@pytest.mark.slow
 def test_none_of_the_names(world, classifier, monkeypatch):
     def classify(clip, **asked):
         assert asked["abstain"] == 0.1
@@ -184,6 +186,7 @@ def test_none_of_the_names(world, classifier, monkeypatch):
     assert only == spans[0]
 
 
+@pytest.mark.slow
 def test_recordings_keep_their_order_and_a_bad_one_stops_none(world, classifier, tmp_path):
     (tmp_path / "bad.mkv").write_text("no recording")
     files = [world / "a.mkv", tmp_path / "bad.mkv", tmp_path / "gone.mkv", world / "b.wav"]
@@ -202,6 +205,7 @@ def test_recordings_keep_their_order_and_a_bad_one_stops_none(world, classifier,
     assert (value["every"], value["hop"], value["gamma"]) == (2.0, 2.0, classifier.gamma + 0.25)
 
 
+@pytest.mark.slow
 def test_a_crash_in_the_middle_leaves_the_answers_before(tmp_path):
     backbones = FileBackbones(
         FeatureSpec(128, 6, 0.96, 0.64, "logmel", "moody"), ("visual",), {"visual": None}

@@ -74,6 +74,7 @@ def test_few_groups():
     assert (first.spec, second.spec) == (SPEC, SHADES_SPEC)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [("both", "sight"), ("sight", "both")])
 def test_probabilities_are_mixed(world, members, order):
     mixture = mixed(world, *order)
@@ -102,6 +103,7 @@ def test_sound_and_picture_alone(world, members):
     assert np.exp(-answer.alone["visual"].distance) == pytest.approx(np.mean(seen))
 
 
+@pytest.mark.slow
 def test_recordings(world, members, tmp_path):
     """Also where one track goes on for longer, and one model has nothing from there on."""
     path = tmp_path / "r.mkv"

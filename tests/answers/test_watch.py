@@ -111,6 +111,7 @@ def test_a_name_that_is_no_utf_8_is_kept_too(tmp_path):
         assert record.has(file)
 
 
+@pytest.mark.slow
 def test_a_record_that_was_cut_off_anywhere(tmp_path):
     files = [Arrived(tmp_path / f"{n}.mp4", n, 10 * n) for n in range(3)]
     path = tmp_path / RECORD

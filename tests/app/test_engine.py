@@ -39,6 +39,7 @@ def send(engine, file, name=None):
     return engine.receive([file.read_bytes()], name or file.name)
 
 
+@pytest.mark.slow
 def test_a_file_is_answered_as_the_command_does(engine, moody_run, tmp_path, uploads):
     file = write_clip(tmp_path / "grey.mp4", colour=GREY)
     clip = send(engine, file, "../../etc/My clip.mp4")
@@ -83,6 +84,7 @@ def test_other_names_and_bias_decode_nothing(engine, tmp_path, monkeypatch):
     assert engine.answer([clip])["classes"] == sorted(KINDS)
 
 
+@pytest.mark.slow
 def test_people_do_not_change_each_others_answers(engine, moody_run, tmp_path):
     clip = engine.read(write_clip(tmp_path / "grey.mp4", colour=GREY))
     names = list(KINDS)
@@ -147,6 +149,7 @@ def test_a_clip_of_another_name_is_a_clip(engine, tmp_path):
     assert send(engine, file, "notes.txt").name == "notes.txt"
 
 
+@pytest.mark.slow
 def test_broken_clips_leave_the_others_alone(moody_run, tmp_path, uploads):
     grey, blue, green = (
         write_clip(tmp_path / f"{number}.mp4", sound=False, colour=colour)
@@ -202,6 +205,7 @@ def test_a_header_that_lies_about_the_length_is_found_out(moody_run, tmp_path):
         engine.receive([bytes(content)], "x")
 
 
+@pytest.mark.slow
 def test_who_comes_when_too_many_wait_is_sent_away(moody_run, tmp_path):
     blue = write_clip(tmp_path / "blue.mp4", sound=False, colour=BLUE)
     others = [write_clip(tmp_path / f"{n}.mp4", sound=False, seconds=2 + n) for n in range(2)]
@@ -286,6 +290,7 @@ def test_too_much_is_refused(moody_run):
         Limits(timeout_s=-1.0)
 
 
+@pytest.mark.slow
 def test_stretches_are_those_of_a_recording(engine, moody_run, tmp_path):
     from tcaf.answers.recordings import answer_recordings
     from tcaf.extract.stretches import Cut

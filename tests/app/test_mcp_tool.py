@@ -60,6 +60,7 @@ def asking(url, token, work):
     return asyncio.run(talk())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_an_assistant_asks(engine, tmp_path):
     from tcaf.app.service import create_app

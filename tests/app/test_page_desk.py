@@ -86,6 +86,7 @@ def test_other_names_and_another_bias_read_nothing_again(desk, clip, monkeypatch
     assert sorted(names_of(some)) == sorted(NAMES[:2])
 
 
+@pytest.mark.slow
 def test_sessions_know_nothing_of_each_other(desk, clip, tmp_path):
     other = tmp_path / "other.mp4"
     write_clip(other, seconds=2, colour=(180, 180, 180))
@@ -113,6 +114,7 @@ def test_sessions_know_nothing_of_each_other(desk, clip, tmp_path):
         desk.answer("one", placed["one"], asked["one"])
 
 
+@pytest.mark.slow
 def test_a_clip_that_crashes_its_reader_is_a_sentence(desk, clip, tmp_path):
     (tmp_path / "bad.mp4").write_bytes(b"nothing")
     with pytest.raises(TCAFError, match=r"bad\.mp4: not a media file"):
@@ -130,6 +132,7 @@ def test_what_is_too_large_is_not_taken(desk, tmp_path):
         desk.take("one", tmp_path / "large.mp4", "large.mp4")
 
 
+@pytest.mark.slow
 def test_recordings_have_stretches(desk, tmp_path, monkeypatch):
     path = tmp_path / "long.mp4"
     write_clip(path, seconds=7, colour=GREY)

@@ -33,6 +33,7 @@ def test_seeds_of_one_configuration_are_a_row(folder):
     assert "±" not in rows["Ridge"]
 
 
+@pytest.mark.slow
 def test_one_in_detail(folder):
     runs = Runs(folder)
     runs.read()
@@ -64,6 +65,7 @@ def test_what_is_gone_is_said(folder, tmp_path):
         runs.read()
 
 
+@pytest.mark.slow
 def test_without_the_clips_there_is_no_map(folder, tmp_path, tiny_store, monkeypatch):
     monkeypatch.setattr(
         "tcaf.app.page_runs.open_store", lambda one, store, notes: notes.append("gone") or None

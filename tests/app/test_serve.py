@@ -23,6 +23,7 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(sh|python)\n(.*?)```", DOCUMENT, flags=re.S)
 
 
+@pytest.mark.slow
 def test_help_and_wrong_options_import_no_torch():
     code = (
         "import sys; from tcaf.commands.entry import main\n"

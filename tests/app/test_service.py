@@ -65,6 +65,7 @@ def problem(answer):
     return answer.status_code, told["kind"], told["error"]
 
 
+@pytest.mark.slow
 def test_a_file_is_answered_as_by_the_engine(serving, grey):
     client, engine = serving()
     found = post(client, grey, names="eel, dog, wet", top_k=1, seen_bias=0.2, why=True, every=2.0)
@@ -165,6 +166,7 @@ def test_what_goes_wrong_here_tells_nothing(serving, grey, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_clips_that_break_cost_themselves(serving, tmp_path, grey):
     client, _ = serving(timeout_s=1.0)
     blue, green = (
@@ -206,6 +208,7 @@ def test_a_token_is_asked_for(serving, grey):
     assert post(client, grey).status_code == 200
 
 
+@pytest.mark.slow
 def test_who_comes_too_many_is_told_when_to_come_again(serving, tmp_path, grey):
     client, engine = serving(timeout_s=2.0, max_waiting=0)
     engine.warm()
@@ -252,6 +255,7 @@ def test_answers_have_what_the_schema_says(client, grey):
                 assert {"413", "422", "429"} <= set(told["responses"])
 
 
+@pytest.mark.slow
 def test_a_question_that_never_ends_is_ended(serving):
     """Sends half a question by hand."""
     import asyncio

@@ -40,6 +40,7 @@ def _open_crashing(num_frames, bins):
     return lambda path, send: os._exit(9)
 
 
+@pytest.mark.slow
 def test_a_crash_is_a_sentence(quick, monkeypatch, tmp_path):
     monkeypatch.setattr(views, "_open_viewer", _open_crashing)
     viewers = Viewers(60.0, 5, 20)

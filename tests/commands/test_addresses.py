@@ -88,6 +88,7 @@ def test_answers_are_those_of_a_folder(tcaf, world, bucket, tmp_path, monkeypatc
     assert without_paths(found[bucket]) == without_paths(found[str(world)])
 
 
+@pytest.mark.slow
 def test_clips_are_called_by_their_address(tcaf, world, bucket):
     asked = ("predict", f"{bucket}/run", f"{bucket}/media", "--csv")
     status, output, error = tcaf(*asked)

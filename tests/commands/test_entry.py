@@ -111,6 +111,7 @@ print(status, sorted(set(SLOW) & set(sys.modules)), file=sys.stderr)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "status"),
     [
@@ -131,6 +132,7 @@ def test_nobody_waits_for_torch_to_read_a_help_text(arguments, status):
     assert done.stderr.splitlines()[-1] == f"{status} []"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_a_mistyped_option_of_any_command_waits_for_no_torch(words):
     arguments = [*words, "--nonsense", "3"]
@@ -157,6 +159,7 @@ def test_what_starts_imports_little(code, most):
     assert 0 < int(done.stderr.splitlines()[-1]) < most
 
 
+@pytest.mark.slow
 def test_an_answer_for_stored_clips_imports_no_more_than_it_needs(world):
     """torch takes most of the start; pandas would take half as long again."""
     slow = (*set(SLOW) - {"torch", "numpy", "pyarrow"}, "av", "scipy", "sklearn", "torchvision")
@@ -175,6 +178,7 @@ def test_options_take_hyphens_and_underscores(world):
         assert options.nested(bound.arguments["settings"]) == {"training": {"learning_rate": 0.5}}
 
 
+@pytest.mark.slow
 def test_a_completion_script_names_commands_and_options(tmp_path, monkeypatch):
     script = cli.build_app(list(COMMANDS)).generate_completion(shell="bash")
     assert "import-checkpoint" in script
@@ -202,6 +206,7 @@ def test_inspect_verify_finds_a_flipped_bit(tcaf, tmp_path, world):
     assert "SHA-256" in complaint(tcaf("inspect", tmp_path / "s", "--verify"))
 
 
+@pytest.mark.slow
 def test_train_prints_a_line_an_epoch_and_the_result(tcaf, world, tmp_path):
     status, output, error = tcaf(
         *("train", "--config", world / "tiny.toml", "--store", world / "store"),
@@ -215,6 +220,7 @@ def test_train_prints_a_line_an_epoch_and_the_result(tcaf, world, tmp_path):
     assert f"next: tcaf evaluate {tmp_path / 'run'}" in output.replace("\n", "")
 
 
+@pytest.mark.slow
 def test_train_json_is_the_result_file(tcaf, world, tmp_path):
     _, output, _ = tcaf(
         *("train", "--config", world / "tiny.toml", "--store", world / "store"),
@@ -277,6 +283,7 @@ def test_a_gamma_can_be_given_or_searched(tcaf, world):
     assert searched["harmonic_mean"] >= json.loads(tcaf(*arguments)[1])["harmonic_mean"]
 
 
+@pytest.mark.slow
 def test_settings_can_be_fed_back(tcaf, world, tmp_path):
     arguments = ("settings", "--store", world / "store")
     status, output, _ = tcaf(*arguments, "--config", world / "tiny.toml")
@@ -334,6 +341,7 @@ def shown(tcaf, *arguments):
     return tomllib.loads(output)
 
 
+@pytest.mark.slow
 def test_later_configurations_and_options_win(tcaf, tmp_path):
     (tmp_path / "a.toml").write_text("[training]\nepochs = 3\nbatch_size = 5\n")
     (tmp_path / "b.toml").write_text("[training]\nepochs = 4\n")
@@ -415,6 +423,7 @@ def test_without_a_command_there_is_help(tcaf):
     assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_values_and_presets_are_checked_against_the_data(tcaf, world, tmp_path):
     train = ("train", "--store", world / "store", "--out", tmp_path / "run")
     for arguments, message in (
@@ -442,6 +451,7 @@ def test_unknown_keys_of_a_file_are_refused(tcaf, world, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_wrong_places_get_one_line(tcaf, world, tmp_path):
     train = ("train", "--config", world / "tiny.toml")
     missing = tcaf(*train, "--store", tmp_path / "none", "--out", tmp_path / "run")
@@ -472,6 +482,7 @@ def test_features_of_another_kind_are_refused_by_name(tcaf, world, tmp_path):
     assert "'clip'" in error
 
 
+@pytest.mark.slow
 def test_gamma_on_the_edge_is_said(tcaf, world, tmp_path):
     result = tcaf(
         *("train", "--config", world / "tiny.toml", "--store", world / "store"),
@@ -483,6 +494,7 @@ def test_gamma_on_the_edge_is_said(tcaf, world, tmp_path):
     assert kept["choice"]["validation"]["gamma_on_edge"] is True
 
 
+@pytest.mark.slow
 def test_tensorboard_gets_the_curves(tcaf, world, tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -543,6 +555,7 @@ def release(tmp_path, request):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_import_checkpoint_gives_a_model_that_evaluates(tcaf, release):
     arguments = ("import-checkpoint", release / "release.pt", "--store", release / "store")
     status, output, _ = tcaf(*arguments, "--num_heads", "2", "--out", release / "model")
@@ -595,6 +608,7 @@ def test_a_checkpoint_of_other_dimensions_is_refused(tcaf, release, world):
     assert "num_heads must divide 16" in complaint(heads)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc")
 def test_ctrl_c_while_torch_is_imported_is_no_traceback(world, tmp_path):
     arguments = ("train", "--store", str(world / "store"), "--out", str(tmp_path / "run"))
@@ -611,6 +625,7 @@ def test_ctrl_c_while_torch_is_imported_is_no_traceback(world, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_no_error(world):
     command = f"{sys.executable} -m tcaf inspect {world / 'store'} --json | head -c 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)

@@ -43,6 +43,7 @@ def _tiny_backbone(monkeypatch, quick):
     monkeypatch.setitem(BACKBONES, "colours", COLOURS)
 
 
+@pytest.mark.slow
 def test_a_bias_between_no_classes_is_noted(predict, world):
     both = world / "media" / "both.mp4"
     for names, kind in (("eel", "none"), ("ant; bee", "all")):
@@ -67,6 +68,7 @@ def test_one_clip_gets_a_table(predict, world):
     assert output.count(" %") == 5
 
 
+@pytest.mark.slow
 def test_json_and_csv_say_what_the_classifier_says(predict, world):
     clip = world / "media" / "both.mp4"
     _, output, _ = predict(clip, "--json", "--top_k", 3)
@@ -84,6 +86,7 @@ def test_json_and_csv_say_what_the_classifier_says(predict, world):
         assert {k: row[k] for k in answer} == {k: str(v) for k, v in answer.items()}
 
 
+@pytest.mark.slow
 def test_any_of_the_runs_names_can_be_asked_for(predict, world, tmp_path):
     clip = world / "media" / "both.mp4"
     _, output, _ = predict(clip, "--json", "--classes", "Dog, Wet, ant")
@@ -103,6 +106,7 @@ def test_a_bias_brings_unseen_classes_forward(predict, world):
     assert json.loads(output)["predictions"][0]["answers"][0]["class"] == "eel"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default:passed over")
 def test_a_folder_is_all_its_media(predict, world):
     status, output, error = predict(world / "media", "--json")
@@ -128,6 +132,7 @@ def test_a_folder_is_all_its_media(predict, world):
     shutil.rmtree(media / "empty")
 
 
+@pytest.mark.slow
 def test_files_that_begin_with_a_hyphen(predict, world, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copy(world / "media" / "both.mp4", "-0abc.mp4")
@@ -145,6 +150,7 @@ def test_several_clips_get_a_line_each(predict, world):
     assert "all answers by --json or --csv" in output
 
 
+@pytest.mark.slow
 def test_a_bad_file_keeps_nothing_else_back(predict, world, tmp_path):
     bad, gone = tmp_path / "bad.mp4", tmp_path / "gone.mp4"
     bad.write_bytes(b"no clip at all")
@@ -182,6 +188,7 @@ def test_answers_come_in_order(world, tmp_path):
     assert [isinstance(one, Unanswered) for one in found] == [True, False, False, True, False]
 
 
+@pytest.mark.slow
 def test_features_are_kept_only_where_they_are_wanted(world):
     classifier, store = ZeroShotClassifier.load(world / "run"), FeatureStore.open(world / "store")
     file, rows = world / "media" / "deep" / "Heard.WAV", store.rows("cls", "test")
@@ -210,6 +217,7 @@ def test_rows_are_printed_before_the_next_file_is_read(predict, world, monkeypat
     assert [row["file"] for row in csv.DictReader(io.StringIO(output))] == list(map(str, files[:2]))
 
 
+@pytest.mark.slow
 def test_lines_of_json(predict, world, tmp_path):
     clip, bad = world / "media" / "both.mp4", tmp_path / "bad.mp4"
     bad.write_bytes(b"no clip at all")
@@ -223,6 +231,7 @@ def test_lines_of_json(predict, world, tmp_path):
     assert "--json, --jsonl and --csv exclude" in complaint(predict(clip, "--json", "--jsonl"))
 
 
+@pytest.mark.slow
 def test_files_are_read_by_several_processes_and_answered_in_order(predict, world, tmp_path):
     # The first takes longest.
     files = [
@@ -300,6 +309,7 @@ def test_mistakes_get_one_line(predict, world, arguments, message):
     assert message in complaint(predict(world / "no.mp4", *arguments))
 
 
+@pytest.mark.slow
 def test_pictures(predict, world, tmp_path):
     pytest.importorskip("matplotlib")
     media, out = world / "media", tmp_path / "new" / "t.png"
@@ -312,6 +322,7 @@ def test_pictures(predict, world, tmp_path):
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::tcaf.extract.containers.BrokenMediaWarning")
 def test_a_clip_without_a_usable_track_is_drawn_as_the_others(predict, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")

@@ -44,6 +44,7 @@ def complaint(result):
     return error.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_recording_gets_a_table(predict, world):
     status, output, error = predict(world / "media" / "a.mkv", "--every", 2)
     assert status == 0
@@ -54,6 +55,7 @@ def test_a_recording_gets_a_table(predict, world):
     assert "silent and blank" in output.splitlines()[5]
 
 
+@pytest.mark.slow
 def test_all_forms_say_the_same(predict, world, tmp_path):
     clip = world / "media" / "a.mkv"
     _, output, _ = predict(clip, "--every", 2, "--hop", 1, "--json", "--keep_all")
@@ -74,6 +76,7 @@ def test_all_forms_say_the_same(predict, world, tmp_path):
     assert [row["class"] for row in rows] == [span["class"] or "" for span in spans]
 
 
+@pytest.mark.slow
 def test_files_of_several_recordings(predict, world, tmp_path):
     media, out = world / "media", tmp_path / "out"
     status, output, error = predict(media, "--every", 2, "--out", out, "--format", "srt")
@@ -87,6 +90,7 @@ def test_files_of_several_recordings(predict, world, tmp_path):
     assert list(dict.fromkeys(ids)) == [str(media / "a.mkv"), str(media / "deep" / "b.wav")]
 
 
+@pytest.mark.slow
 def test_a_bad_recording_keeps_nothing_else_back(predict, world, tmp_path):
     bad, good = tmp_path / "bad.mkv", world / "media" / "deep" / "b.wav"
     bad.write_text("no recording")
@@ -116,6 +120,7 @@ def test_what_breaks_off_is_answered_up_to_there(predict, world, tmp_path):
     assert len(output.splitlines()) > 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_whole_files(predict, world, tmp_path, monkeypatch):
     from tcaf.answers import recordings
 
@@ -141,6 +146,7 @@ def test_ctrl_c_leaves_whole_files(predict, world, tmp_path, monkeypatch):
     assert [path.name for path in out.rglob("*")] == ["a.vtt"]
 
 
+@pytest.mark.slow
 def test_a_picture_of_each(predict, world, tmp_path):
     pytest.importorskip("matplotlib")
     picture = tmp_path / "p.png"
@@ -173,6 +179,7 @@ def folder(world, tmp_path):
     return tmp_path / "in"
 
 
+@pytest.mark.slow
 def test_a_folder_is_watched(predict, folder, tmp_path, until_nothing_comes):
     (folder / "bad.mkv").write_text("no recording")
     options = ("--watch", folder, "--settle_s", 0, "--every", 2, "--jsonl")
@@ -208,6 +215,7 @@ def test_a_folder_is_watched(predict, folder, tmp_path, until_nothing_comes):
     )
 
 
+@pytest.mark.slow
 def test_clips_of_a_folder_are_watched_for(predict, folder, tmp_path, until_nothing_comes):
     record = tmp_path / "kept" / "record.jsonl"
     options = ("--watch", folder, "--settle_s", 0, "--record", record)

@@ -106,6 +106,7 @@ def train(world):
     return ("train", "--config", world / "tiny.toml", "--store", world / "store")
 
 
+@pytest.mark.slow
 def test_a_run_is_carried_on_or_another(world, tmp_path, refused):
     shutil.copytree(world / "run", tmp_path / "run")
     arguments = (*train(world), "--out", tmp_path / "run")
@@ -116,6 +117,7 @@ def test_a_run_is_carried_on_or_another(world, tmp_path, refused):
     works(*train(world), "--out", tmp_path / "another")
 
 
+@pytest.mark.slow
 def test_a_folder_that_holds_no_run_is_left_alone(world, tmp_path, stranger, refused):
     for more in ((), ("--resume",)):
         error = refused(*train(world), "--out", stranger, *more)
@@ -193,6 +195,7 @@ def test_places_that_cannot_be_written_to(command, world, places, refused):
         assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_folder_of_runs_cannot_be_anywhere_either(world, places, refused):
     for place, said in places.items():
         error = refused(*reproduce(world), "--out", world / "none", "--runs", place)
@@ -217,6 +220,7 @@ def test_who_may_not_write_is_told(world, tmp_path, refused, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [*REPLACING, train])
 def test_behind_a_link_is_what_it_points_to(command, world, tmp_path):
     (tmp_path / "link").symlink_to("place")
@@ -247,6 +251,7 @@ def test_results_do_not_take_the_place_of_other_tables(world, tmp_path, refused)
     assert [each.name for each in tmp_path.iterdir()] == ["table.csv"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_table_keeps_what_is_beside_it(world, tmp_path, refused):
     arguments = reproduce(world)

@@ -72,6 +72,7 @@ def test_a_gpu_takes_what_fits_into_half_of_its_memory(tiny_store, monkeypatch):
     assert on_device(tiny_store, CPU) is tiny_store
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", ["tcaf", "avca", "ridge"])
 def test_a_training_on_resident_clips_is_the_same(
     tiny_store, resident, tiny_experiment, monkeypatch, system

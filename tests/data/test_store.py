@@ -314,6 +314,7 @@ def test_flipped_bit_in_a_token_is_found_by_verify(copy):
         damaged.verify()
 
 
+@pytest.mark.slow
 def test_no_flipped_byte_kills_the_process(copy):
     # A wrong offset into a mapped file would be a bus error, which no test survives.
     shard = copy / "shard-00000.arrow"

@@ -173,6 +173,7 @@ with new_store(sys.argv[1], spec, shard_bytes=1) as fresh:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
 def test_killed_writer(tmp_path):
     fresh, again = tmp_path / "fresh", tmp_path / "again"
@@ -318,6 +319,7 @@ with append_store(sys.argv[1], shard_bytes=1) as writer:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
 def test_killed_while_adding(two):
     before = files(two)

@@ -161,6 +161,7 @@ def mean_slowly(seen, unseen):
 seeds = st.integers(0, 10**6)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(seeds)
 def test_search_by_loops(seed):
@@ -195,6 +196,7 @@ def test_details_by_loops(seed, gamma):
         assert result.per_class_accuracy[number] == pytest.approx(accuracy)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(seeds)
 def test_curve_by_loops(seed):
@@ -213,6 +215,7 @@ def test_curve_by_loops(seed):
     assert result.curve_area == pytest.approx(area)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(seeds, st.floats(-3, 3))
 def test_properties(seed, gamma):

@@ -54,6 +54,7 @@ def test_batch_size_changes_no_number(model, part, batch_size):
     torch.testing.assert_close(found, distances(model, part, WINDOWS), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [1, 17, 10_000])
 def test_how_much_is_read_at_once_changes_no_number(model, part, monkeypatch, most):
     expected = evaluate_part(model, part, WINDOWS, gammas=GAMMAS)

@@ -82,6 +82,7 @@ def test_validation_chooses_again_and_both_models_keep_it(run, tiny_store):
     assert Run(run).result["choice"]["validation"] != together["validation"]
 
 
+@pytest.mark.slow
 def test_the_gamma_is_the_best_around_the_best_of_a_coarse_grid(run, tiny_store):
     clips = validation_clips(run, tiny_store)
     found = clips.search()
@@ -116,6 +117,7 @@ def replace_rows(outputs, rows):
     return replace(outputs[0], video_embedding=whole[rows[rows < len(whole)]])
 
 
+@pytest.mark.slow
 def test_the_command_says_that_scores_are_transductive(run, tiny_store, capsys):
     command = ["evaluate", str(run), "--store", str(tiny_store.path), "--together"]
     assert cli.main([*command, "--json"]) == 0
@@ -133,6 +135,7 @@ def test_the_command_says_that_scores_are_transductive(run, tiny_store, capsys):
     assert "area" in told
 
 
+@pytest.mark.slow
 def test_another_gamma_may_be_given_or_searched(run, tiny_store):
     given = evaluate_run(run, tiny_store, together=True, gamma=5.0).result
     assert (given.gamma, given.seen) == (5.0, 0.0)

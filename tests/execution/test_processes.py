@@ -34,6 +34,7 @@ def processes(request):
         request.getfixturevalue("quick")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("processes")
 def test_every_task_is_answered_once():
     before = active_children()
@@ -62,6 +63,7 @@ def test_what_crashed_is_tried_once_more_in_a_new_process(tmp_path):
     assert first[2] == usable_cores()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("processes")
 def test_an_end_from_outside_is_no_crash():
     tasks = ["SIGKILL", "SIGTERM", "a", "SIGUSR1"]
@@ -123,6 +125,7 @@ def test_a_process_that_does_not_hear_is_ended():
     assert active_children() == before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("processes")
 def test_a_task_that_takes_too_long_is_given_up():
     """Once, and its process with it; the others go on, and those without a limit take their time.
@@ -140,6 +143,7 @@ def test_a_task_that_takes_too_long_is_given_up():
     assert str(OutOfTime(90.4)) == "not done within 90 s"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("processes")
 @pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="memory is read from /proc")
 def test_a_task_that_takes_too_much_memory_is_given_up():
@@ -165,6 +169,7 @@ def test_moments_come_before_the_answer():
     ]
 
 
+@pytest.mark.slow
 def test_processes_have_an_environment_of_their_own(monkeypatch):
     monkeypatch.setenv("TCAF_TEST_KEPT", "mine")
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
@@ -293,6 +298,7 @@ def open_(): ...
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has to get its turn")
 def test_workers_that_still_import_end_with_their_parent(tmp_path):
     (tmp_path / "slow_import.py").write_text(SLOW_IMPORT)

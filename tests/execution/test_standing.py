@@ -82,6 +82,7 @@ def test_a_process_that_was_ended_while_it_waited_is_replaced(standing):
     assert active_children() != [before]
 
 
+@pytest.mark.slow
 def test_a_task_has_its_time_and_memory(standing):
     limits = {"sleep": 0.3}
     one = standing(

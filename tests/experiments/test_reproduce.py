@@ -235,6 +235,7 @@ def test_plans_that_are_refused(planned, change, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_folder_stands_for_configuration_and_data(planned, tiny_store, monkeypatch):
     def folder(**changes):
         return planned(models=["tcaf"], **changes)[0].out.parent.name
@@ -276,6 +277,7 @@ def test_equal_rows_of_two_tables_are_the_same_runs(planned):
 # --- The runs ---
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_core")
 def test_runs_are_trained_once(planned, tiny_store, tmp_path):
     jobs, news, processes = planned(models=["ridge", "tcaf"]), [], {}
@@ -315,6 +317,7 @@ def test_runs_are_trained_once(planned, tiny_store, tmp_path):
     assert files(tmp_path) == before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_core")
 def test_a_row_that_fails_is_kept_and_tried_again(planned, tiny_store):
     jobs = [
@@ -365,6 +368,7 @@ register(System("brittle", "Brittle", BrittleConfig, Ridge, fit=BrittleFit, aver
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_core", "registry")
 def test_a_system_of_ones_own_that_breaks(planned, tiny_store, tmp_path):
     plugin = tmp_path / "brittle.py"
@@ -434,6 +438,7 @@ def test_what_stops_the_parent_stops_the_children(planned, tiny_store):
     assert not jobs[2].out.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_core")
 def test_runs_side_by_side_are_the_same(planned, tiny_store, tmp_path):
     jobs = planned(2, seeds=[0, 1], models=["tcaf"])
@@ -653,6 +658,7 @@ def test_random_partitions_from_the_command_line(tcaf, tiny_store, config, tmp_p
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_core")
 def test_a_failed_row_is_in_the_table_and_the_exit_status(tcaf, tiny_store, config, tmp_path):
     status, output, error = tcaf(

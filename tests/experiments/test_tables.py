@@ -104,6 +104,7 @@ def test_sums_of_the_printed_columns(dataset, sums):
         assert sum(column) == pytest.approx(total, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_the_tables_need_no_torch():
     """A list of rows is shown without waiting for it; Table 1 names all systems and needs it."""
     code = (

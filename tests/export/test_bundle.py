@@ -160,6 +160,7 @@ def test_several_models_are_refused(run, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_help_brings_no_torch():
     code = (
         "import sys; from tcaf.commands.entry import main\n"

@@ -245,6 +245,7 @@ def test_without_npm_there_is_one_line(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_npm_says_is_one_line(tmp_path, monkeypatch, classifier):
     npm = tmp_path / "npm"
     npm.write_text("#!/bin/sh\necho no network >&2\necho at all >&2\nexit 1\n", encoding="utf-8")
@@ -256,6 +257,7 @@ def test_what_npm_says_is_one_line(tmp_path, monkeypatch, classifier):
     assert not (tmp_path / "page").exists()
 
 
+@pytest.mark.slow
 def test_a_page_runs_onnx_alone(tmp_path, monkeypatch, classifier):
     monkeypatch.setattr("tcaf.export.page.shutil.which", lambda _: "npm")
     bundle = make_bundle(classifier, "model.pt2", "pt2")

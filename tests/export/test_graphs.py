@@ -95,6 +95,7 @@ def test_every_system_answers_as_in_python(system, options, kind, tiny_experimen
     check(classifier, *RUNNERS[kind](exported(classifier, kind)))
 
 
+@pytest.mark.slow
 def test_one_system_answers_as_in_python(tiny_experiment):
     classifier = ZeroShotClassifier(write_trained("aligned", tiny_experiment()))
     check(classifier, *by_torch(exported(classifier, "pt2")))

@@ -57,6 +57,7 @@ def test_a_model_comes_back(hub, run, tiny_store, capsys):
         assert found.classify(videos) == own.classify(videos)
 
 
+@pytest.mark.slow
 def test_every_command_that_names_a_model_takes_the_address(hub, run, tiny_store, tmp_path, capsys):
     push(str(run), "me/ridge", records=True)
     address = f"hf://me/ridge@{COMMIT}"
@@ -76,6 +77,7 @@ def test_every_command_that_names_a_model_takes_the_address(hub, run, tiny_store
     assert "Ridge" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_store_comes_back_and_is_trained_on(hub, tiny_store, tmp_path, capsys):
     store = str(tiny_store.path)
     assert cli.main(["push", store, "me/world", "--licence", "cc-by-4.0", "--json"]) == 0

@@ -69,6 +69,7 @@ def test_names_that_are_none(text, told):
         parse_name(text)
 
 
+@pytest.mark.slow
 def test_what_is_opened_is_what_was_asked_for():
     opened = open_backbone("logmel", "audio")
     assert isinstance(opened, AudioBackbone)

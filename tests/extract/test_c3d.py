@@ -89,6 +89,7 @@ def test_shapes_are_the_published_ones():
     assert shapes == expected
 
 
+@pytest.mark.slow
 def test_backbone(backbone):
     assert isinstance(backbone, VisualBackbone)
     assert backbone.name == "c3d:weights=random"
@@ -180,6 +181,7 @@ def test_names_of_the_ports(rename, more):
     )
 
 
+@pytest.mark.slow
 def test_a_file_of_weights(tmp_path):
     torch.save({"state_dict": stand_in(openmmlab)}, tmp_path / "w.pth")
     loaded = c3d.open_backbone({"colours": "release"}, tmp_path / "w.pth")

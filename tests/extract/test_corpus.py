@@ -220,6 +220,7 @@ def test_segments_of_a_file_are_one_job_and_are_taken_up_one_by_one(tmp_path, mo
     assert [found.features().id for found in again] == ["b.mp4", *names]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_file_that_takes_too_long_is_left_out(tmp_path):
     files = files_that_say(tmp_path, "a", "sleep", "b")

@@ -424,6 +424,7 @@ def test_a_gap_that_the_length_agrees_with_is_silence(tmp_path):
     assert np.abs(got[int(500.3 * 8000) :]).max() > 0.4
 
 
+@pytest.mark.slow
 def test_a_gap_that_the_picture_fills_is_silence(tmp_path):
     # No length is stated, and the gap is longer than any that is believed for the length alone.
     settings = {"sample_rate": 8000, "audio_codec": "pcm_s16le", "skip": (1.024, 3700.0)}
@@ -694,6 +695,7 @@ def test_what_decodes_of_a_damaged_file_is_kept(folder, name, least_s, most_s):
         assert least_s <= len(sound(path)) / RATE <= most_s
 
 
+@pytest.mark.slow
 def test_every_odd_file_gives_what_its_header_tells_in_silence(folder, capfd):
     path, told = folder
     assert len(told) >= 40
@@ -714,6 +716,7 @@ def test_every_odd_file_gives_what_its_header_tells_in_silence(folder, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files in /proc")
 def test_files_are_closed_when_reading_stops_early(folder):
     path = folder[0] / "whole.mp4"

@@ -230,6 +230,7 @@ def test_layers_have_the_ports_names(backbone):
     }
 
 
+@pytest.mark.slow
 def test_backbone(backbone):
     assert isinstance(backbone, AudioBackbone)
     assert backbone.name == "vggish:weights=random"
@@ -386,6 +387,7 @@ def test_random_weights_are_of_a_fixed_seed(backbone):
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(128), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_without_the_last_activation_numbers_may_be_negative(backbone):
     options = {"activation": "none"}
     other = vggish.VGGishBackbone("other", backbone.network, *backbone.pca, activated=False)

@@ -25,6 +25,7 @@ def refuse(folder, message):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_there_are_never_made_up(folder):
     path = folder / "model.safetensors"
     state = load_file(path)
@@ -36,6 +37,7 @@ def test_weights_that_are_not_there_are_never_made_up(folder):
     refuse(folder, f"^the sentence-transformers model in {folder} does not load: ")
 
 
+@pytest.mark.slow
 def test_the_head_for_whole_texts_may_be_left_out(folder):
     whole = load_sentence_model(folder).encode("a red cat")
     path = folder / "model.safetensors"

@@ -258,6 +258,7 @@ def test_confusion_of_many_classes(width, shown):
     assert rows == most_confused(counts, shown).tolist()
 
 
+@pytest.mark.slow
 def test_class_without_clips():
     figure = unseen_confusion(np.array([[2, 0], [0, 0]]), ["a", "b"])
     assert cell_texts(figure.axes[0]) == {(0, 0): "100"}
@@ -268,6 +269,7 @@ def test_confusion_needs_a_class():
         unseen_confusion(np.zeros((0, 0), int), [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", ["wide", "narrow"])
 def test_nothing_is_cut_off(width):
     names = [f"a class of a rather long name, number {i}" for i in range(21)]

@@ -109,6 +109,7 @@ def test_without_probabilities_the_best_is_full():
     np.testing.assert_allclose(pixels(classes)[..., 3], [[1, 0], [0, 1]])
 
 
+@pytest.mark.slow
 def test_two_hours_are_six_bands():
     names = [f"class {n % 30}" if n % 7 else None for n in range(720)]
     figure = recording_timeline(recording(names), view(7200.0, 48, 5400))

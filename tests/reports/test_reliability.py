@@ -17,6 +17,7 @@ def two_bins():
     return reliability(np.array([0.5, 0.5, 0.5, 0.9]), right, np.zeros(4, int))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", ["wide", "narrow"])
 def test_dots_and_shares(width):
     figure = reliability_diagram({"validation": two_bins(), "test": two_bins()}, width=width)

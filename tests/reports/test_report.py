@@ -50,6 +50,7 @@ def test_runs_that_differ_in_seed_alone_are_one_series(folder):
     assert names == [("Ridge", 1), ("TCaF", 2)]
 
 
+@pytest.mark.slow
 def test_equal_names_are_told_apart_by_what_differs(folder, tmp_path, tiny_store, tiny_experiment):
     other = tiny_experiment(seed=0, model={"attention": "self"})
     train(other, tiny_store, tmp_path / "self")
@@ -145,6 +146,7 @@ def test_clips_of_one_half(folder, tmp_path, monkeypatch, half, missing, known, 
     assert not re.search(r"\bnan\b", render_page(replace(page, figures=page.figures[:-2])))
 
 
+@pytest.mark.slow
 def test_a_series_of_one_half_has_no_curve_among_the_others(folder, tmp_path):
     half = half_of(folder / "ridge", tmp_path / "ridge", "seen")
     series = group([Run(folder / "tcaf_0"), Run(half)])
@@ -164,6 +166,7 @@ def test_the_clip_shown_is_of_the_half_there_is(folder, tmp_path, half):
     assert right[number] == right.any()
 
 
+@pytest.mark.slow
 def test_other_clips_are_refused(folder, tmp_path, tiny_experiment):
     from tcaf.sources.synthetic import prepare_synthetic
 

@@ -42,10 +42,12 @@ def identifiers(svg):
     return set(re.findall(r' id="([^"]*)"', svg))
 
 
+@pytest.mark.slow
 def test_the_same_figure_gives_the_same_text():
     assert to_svg(drawn(), "a", "alt") == to_svg(drawn(), "a", "alt")
 
 
+@pytest.mark.slow
 def test_svgs_share_a_page():
     first, second = to_svg(drawn(), "a", "alt"), to_svg(drawn(), "b", "alt")
     assert identifiers(first)
@@ -128,6 +130,7 @@ def test_settings_are_what_they_were():
     assert dict(matplotlib.rcParams) == before
 
 
+@pytest.mark.slow
 def test_the_users_settings_change_nothing():
     expected = to_svg(drawn(), "a", "alt")
     with matplotlib.rc_context({"lines.linewidth": 9, "svg.fonttype": "path", "font.size": 30}):

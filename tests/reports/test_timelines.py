@@ -103,6 +103,7 @@ def test_some_epochs_are_not_validated():
     np.testing.assert_allclose(scores["U"].get_ydata(), [np.nan, 20, np.nan, 40])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", ["wide", "narrow"])
 def test_one_epoch(width):
     figure = training_curves([record(1, 1)], chosen_epoch=1, width=width)
@@ -118,6 +119,7 @@ def test_a_training_without_validation():
     assert figure.get_figheight() < training_curves(two_stages()).get_figheight() - 2
 
 
+@pytest.mark.slow
 def test_a_closed_form_has_no_learning_rate():
     figure = training_curves([record(1, epoch, rate=0.0) for epoch in (1, 2)])
     assert set(titled(figure)) == {"stage 1: losses", "stage 1: validation (%)"}

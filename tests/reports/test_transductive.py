@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from tcaf.commands import entry as cli
 from tcaf.experiments.reproduce import RowResult
 from tcaf.experiments.tables import Row
@@ -11,6 +13,7 @@ from tcaf.training.evaluate import evaluate_run
 from tcaf.training.run import Run, train
 
 
+@pytest.mark.slow
 def test_runs_that_can_and_runs_that_cannot(tiny_store, tiny_experiment, tmp_path):
     text = TextSettings(source="stored", name="attributes")
     for system, options in (("textlda", {"time": "off"}), ("ridge", {})):

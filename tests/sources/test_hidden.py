@@ -213,6 +213,7 @@ def test_the_same_probe_of_energies_across_lags_tells_relations_of_the_lag_world
     assert accuracy > 0.5
 
 
+@pytest.mark.slow
 def test_means_tell_look_motion_and_sound(tmp_path):
     sizes = {**SMALL, "motions": 2, "sounds": 2, "noise": 0.0, "clips_per_class": 20}
     store = prepare_synthetic(tmp_path / "store", world="hidden", **sizes)
@@ -237,6 +238,7 @@ def test_as_large_as_the_lag_world():
     assert of.attribute_names[-1] == "relation: opposite"
 
 
+@pytest.mark.slow
 def test_store_says_that_it_is_hidden(tmp_path):
     sizes = {"audio_dim": 5, "visual_dim": 7, "clips_per_class": 20}
     store = prepare_synthetic(tmp_path / "store", world="hidden", **sizes)

@@ -5,6 +5,7 @@ from tcaf.extract.media import probe, read_frames
 from tcaf.sources.photographs import PHOTOGRAPHS, SECONDS, pan_photograph
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
 def test_a_clip_moves_over_a_photograph(name, tmp_path):
     for module in ("av", "sklearn", "PIL"):

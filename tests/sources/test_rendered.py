@@ -200,6 +200,7 @@ def test_tables_agree_with_the_world(rendered):
     assert sorted(path.name for path in folder.parent.iterdir()) == ["world"]
 
 
+@pytest.mark.slow
 def test_the_table_of_events_is_true(rendered):
     rows = rows_of(rendered.path / "events.csv")
     for row in rows[::20]:
@@ -244,6 +245,7 @@ def test_same_seed_same_content(rendered, tmp_path):
     assert (decode(tmp_path / other.file)[0] != decode(rendered.path / other.file)[0]).any()
 
 
+@pytest.mark.slow
 def test_clips_of_a_class_differ(rendered):
     first, second = (decode(path)[0] for path in sorted(rendered.path.glob("*/c0003_000[01].mp4")))
     assert np.abs(first[0].astype(int) - second[0]).mean() > 3

@@ -79,6 +79,7 @@ def test_with_noise_averages_differ_by_noise_alone(store):
                 assert (abs(mean - means[other]) < 6 * 2**0.5 * spread).all()
 
 
+@pytest.mark.slow
 def test_the_relation_is_there_to_be_found(noiseless):
     """The lag at which sound follows movement, from tokens alone: together, and 1.2 s late."""
     lags = {}
@@ -143,6 +144,7 @@ def test_noise_has_the_length_that_is_told(store, noiseless):
         assert power**0.5 == pytest.approx(0.4, rel=0.1)
 
 
+@pytest.mark.slow
 def test_same_seed_same_store(tmp_path, store):
     again = prepare_synthetic(tmp_path / "again", **SMALL)
     assert again.fingerprint == store.fingerprint
@@ -159,12 +161,14 @@ def test_the_lag_world_stays_what_it_was(store):
     np.testing.assert_allclose(clip.visual[-1], [*visual, -0.23620073], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_clips_of_a_class_do_not_depend_on_how_many_there_are(tmp_path, store):
     more = prepare_synthetic(tmp_path / "more", **{**SMALL, "clips_per_class": 29})
     for clip in ("c0000_0000", "c0031_0022"):
         assert (more[more.row(clip)].audio == store[store.row(clip)].audio).all()
 
 
+@pytest.mark.slow
 def test_progress_is_shown(tmp_path):
     told = []
 
@@ -198,6 +202,7 @@ def test_errors(tmp_path, change, message):
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.slow
 def test_a_store_that_is_there_is_kept(tmp_path):
     path = tmp_path / "store"
     first = prepare_synthetic(path, **SMALL)

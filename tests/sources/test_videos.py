@@ -161,6 +161,7 @@ def known(store):
     return dict(zip(store.ids, zip(store.class_names, store.parts, strict=True), strict=True))
 
 
+@pytest.mark.slow
 def test_new_clips_are_added_and_the_old_ones_stay(tmp_path, folder, sounds):
     (folder / "a" / "broken.wav").write_text("no sound")
     (folder / "a" / "mended.wav").write_text("no sound yet")
@@ -197,6 +198,7 @@ def test_new_clips_are_added_and_the_old_ones_stay(tmp_path, folder, sounds):
     assert (again.fingerprint, again.left_out) == (store.fingerprint, store.left_out)
 
 
+@pytest.mark.slow
 def test_with_nothing_new_nothing_is_done(tmp_path, folder):
     first = prepare(folder, tmp_path / "store")
     EXTRACTED.clear()
@@ -206,6 +208,7 @@ def test_with_nothing_new_nothing_is_done(tmp_path, folder):
     assert (first.path / "store.json").read_bytes() == content
 
 
+@pytest.mark.slow
 def test_new_classes_need_a_place(tmp_path, folder, sounds):
     first = prepare(folder, tmp_path / "store")
     content = (first.path / "store.json").read_bytes()
@@ -240,6 +243,7 @@ def test_new_classes_need_a_place(tmp_path, folder, sounds):
     assert store.phrases["e"] == {"name": ["e"]}
 
 
+@pytest.mark.slow
 def test_parts_of_a_table_say_the_place_of_new_classes(tmp_path, folder, sounds):
     first = prepare(folder, tmp_path / "store")
     train = first.split("cls").train[0]
@@ -260,6 +264,7 @@ def test_parts_of_a_table_say_the_place_of_new_classes(tmp_path, folder, sounds)
         prepare(folder, tmp_path / "store", append=True, labels=table)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*the store has no split")
 def test_a_store_without_a_split(tmp_path, sounds, recwarn):
     put(tmp_path / "clips", sounds, "a/1.wav")
@@ -279,6 +284,7 @@ def test_a_store_without_a_split(tmp_path, sounds, recwarn):
     assert known(store)["a/1.wav"] == ("a", "")
 
 
+@pytest.mark.slow
 def test_other_backbones_are_refused(tmp_path, folder, sounds):
     prepare(folder, tmp_path / "store")
     put(folder, sounds, "a/new.wav")
@@ -293,6 +299,7 @@ def test_other_backbones_are_refused(tmp_path, folder, sounds):
     assert not (tmp_path / "store.extracted").exists()
 
 
+@pytest.mark.slow
 def test_equal_names_in_another_folder_are_named(tmp_path, folder, sounds):
     prepare(folder, tmp_path / "store")
     put(tmp_path / "more", sounds, "a/0.wav", "a/9.wav")
@@ -335,6 +342,7 @@ def plugin(tmp_path, monkeypatch):
     return tmp_path / "peak.py"
 
 
+@pytest.mark.slow
 def test_a_backbone_of_ones_own(tmp_path, folder, plugin):
     with pytest.raises(TCAFError, match="no backbone 'peak'"):
         prepare(folder, tmp_path / "store", audio="peak")
@@ -370,6 +378,7 @@ def table(path, *rows):
     return write_csv(path, ("file", "class", "split", "group"), *rows)
 
 
+@pytest.mark.slow
 def test_a_table_of_training_and_test_is_kept_to(tmp_path, sounds):
     names = [f"{name}/{n}.wav" for name in "abcd" for n in range(5)]
     put(tmp_path / "clips", sounds, *names)
@@ -395,6 +404,7 @@ def test_a_table_of_training_and_test_is_kept_to(tmp_path, sounds):
     assert known(store)[more[0][0]] == (split.train[0], "test_seen")
 
 
+@pytest.mark.slow
 def test_takes_stay_together_and_torn_ones_are_named(tmp_path, sounds):
     names = [f"{c}/v_{c}_g{g:02}_c{n:02}.wav" for c in "ABCDE" for g in range(5) for n in (1, 2)]
     put(tmp_path / "clips", sounds, *names)
@@ -445,6 +455,7 @@ def test_annotations_name_what_is_left_out(tmp_path, sounds):
     assert row[:2] == ("gone", "no such file")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.* groups have clips both in training")
 def test_a_benchmark_has_the_parts_and_words_of_the_lists(tmp_path, sounds, monkeypatch):
     """And more of its clips later."""
@@ -498,6 +509,7 @@ def test_options_that_have_nothing_to_say_are_refused(tmp_path, options, told):
         prepare_videos(tmp_path, tmp_path / "new", **options)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:3 clips for training are of classes that are unseen")
 def test_a_table_as_published_and_what_is_missing_of_it(tmp_path, sounds, capsys):
     """VGGSound's, by the command line; a file that comes later is added under its own name."""
@@ -534,6 +546,7 @@ def test_a_table_as_published_and_what_is_missing_of_it(tmp_path, sounds, capsys
     assert known(store)["id-00000019_000190.wav"][0] == "wind, noise"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*the store has no split")
 def test_a_second_folder_says_nothing_of_clips_from_the_first(tmp_path, sounds):
     """And a clip that was missing and is there now is no longer named as left out."""
@@ -553,6 +566,7 @@ def test_a_second_folder_says_nothing_of_clips_from_the_first(tmp_path, sounds):
         assert [row[0] for row in rejects] == left[n + 1 :]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*the store has no split")
 def test_segments_are_cut_out_of_one_extraction(tmp_path, media_clip):
     folder = tmp_path / "clips"
@@ -601,6 +615,7 @@ WRITERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="locks of files")
 @pytest.mark.parametrize("command", WRITERS.values(), ids=WRITERS)
 def test_two_at_once_and_one_of_them_is_told(

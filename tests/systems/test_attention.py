@@ -116,6 +116,7 @@ def lens_of(clips, *, class_token, dense=False):
     return layout(**token, audio=audio, visual=visual)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(clips, st.sampled_from(PATTERNS), st.booleans(), st.booleans(), st.integers(0, 99))
 def test_rectangles_equal_the_masked_square(lens, pattern, class_token, dense, seed):
@@ -142,6 +143,7 @@ def gradients(made, rows, where, queries, direction, way):
     return [output.detach(), rows.grad, *(weight.grad for weight in made.parameters())]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(clips, st.sampled_from(PATTERNS), st.booleans(), st.booleans(), st.integers(0, 99))
 def test_both_ways_and_the_slow_one_have_the_same_gradients(lens, pattern, token, whole, seed):

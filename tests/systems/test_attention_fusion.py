@@ -180,6 +180,7 @@ def test_every_parameter_gets_a_gradient(build):
     assert not without
 
 
+@pytest.mark.slow
 def test_it_learns(small_config):
     """7 classes: 14 % by chance."""
     off = [f.name for f in ModelSettings.__dataclass_fields__.values() if "dropout" in f.name]

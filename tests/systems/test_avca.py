@@ -307,6 +307,7 @@ def test_the_paper_s_sizes():
     }
 
 
+@pytest.mark.slow
 def test_it_learns():
     model = build(**NO_DROPOUT).train()
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)

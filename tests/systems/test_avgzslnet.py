@@ -243,6 +243,7 @@ def test_the_paper_s_sizes():
     assert rates == [0.8, 0.8, 0.8, 0.5]
 
 
+@pytest.mark.slow
 def test_it_learns():
     model = build(**NO_DROPOUT).train()
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)

@@ -235,6 +235,7 @@ def test_the_paper_s_sizes():
     assert [m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)] == [0.2] * 3
 
 
+@pytest.mark.slow
 def test_it_learns():
     model = build(dropout=0.0, hidden_dim=67).train()
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)

@@ -107,6 +107,7 @@ def test_what_has_the_wrong_size():
         model.embed_text(short)
 
 
+@pytest.mark.slow
 def test_it_learns():
     model, experiment = build(), Experiment()
     optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)

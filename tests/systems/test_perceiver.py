@@ -231,6 +231,7 @@ def test_a_training_batch_in_which_no_clip_has_audio(build, random_batch):
     assert model.latents.grad.any()
 
 
+@pytest.mark.slow
 def test_it_learns(config):
     """7 classes: 14 % by chance."""
     with seeded(0, "model"):

@@ -250,6 +250,7 @@ def test_every_option_of_a_system_shows(system, option, run, small):
     assert differing(run(base), run(changed))
 
 
+@pytest.mark.slow
 def test_what_is_looked_at_is_repeatable(store, small):
     with patch.dict(SYSTEMS, ENTRIES):
         for system in ENTRIES:

@@ -62,6 +62,7 @@ def features_by_loop(batch):
     return np.stack(rows)
 
 
+@pytest.mark.slow
 def test_one_number_by_hand():
     """Audio 1 and -1 at unit length, no visual; text 3 and 1; lambda 1.
 
@@ -292,6 +293,7 @@ def test_the_lambda_of_the_best_epoch_is_stage_2s(tiny_store, experiment):
     assert finished.result.seen > 3 / 12
 
 
+@pytest.mark.slow
 def test_a_run_taken_up_again_is_the_same(tiny_store, experiment, tmp_path):
     class Stop(Silence):
         def epoch_done(self, record):

@@ -88,6 +88,7 @@ def test_an_epoch_is_no_repetition_of_the_last(stage):
     assert train(one, [1], rate=0.0) != train(two, [2], rate=0.0)
 
 
+@pytest.mark.slow
 def test_going_on_from_a_state_changes_nothing(stage):
     whole = stage()
     train(whole, [1])
@@ -127,6 +128,7 @@ MODERN = {
 }
 
 
+@pytest.mark.slow
 def test_going_on_with_another_optimiser_changes_nothing(stage):
     whole, taken_up = stage(training=MODERN), stage(training=MODERN)
 
@@ -168,6 +170,7 @@ def test_a_system_brings_its_own_optimiser(stage, monkeypatch):
     assert same(taken_up.state(), whole.state())
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(stage):
     made = stage(training={"batches_per_epoch": 31, "batch_size": 31})
     losses = [record["loss"] for record in train(made, range(1, 5), rate=3e-3)]
@@ -199,6 +202,7 @@ def test_parts_and_labels(stage, tiny_store):
         assert len(part.class_text["text"]) == len(names)
 
 
+@pytest.mark.slow
 def test_reports_are_running_means(stage):
     """With a learning rate of 0 and no dropout, a batch's losses can be computed again."""
     made = stage(training={"batches_per_epoch": 23}, model=NO_DROPOUT)
@@ -332,6 +336,7 @@ def test_a_batch_that_leaves_one_row(stage):
         train(made)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", [n for n in DESCENDING if n != "clipclap"])
 def test_products_in_bfloat16_change_little(stage, system):
     """Losses by some per cent at most, in steps that follow one another; weights are float32."""
@@ -361,6 +366,7 @@ class SlowGlimpse:
         return self.numbers
 
 
+@pytest.mark.slow
 def test_reports_come_when_they_are_ready(stage, monkeypatch):
     """Of the tenth batch at the twelfth, then of the twentieth; the last one is waited for."""
     plain, late = (stage(training={"batches_per_epoch": 23}) for _ in range(2))

@@ -55,6 +55,7 @@ def same(got, expected, atol=1e-5):
         torch.testing.assert_close(getattr(got, name), getattr(expected, name), rtol=0, atol=atol)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(pairs=lens, shape=shapes, seed=st.integers(0, 99), data=st.data())
 @torch.no_grad()
@@ -71,6 +72,7 @@ def test_a_clip_does_not_depend_on_the_others(small_model, random_batch, pairs, 
         same(one, replace(together, **{k: v[[clip]] for k, v in vars(together).items()}))
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(pairs=lens, shape=shapes, extra=st.integers(0, 3))
 @torch.no_grad()
@@ -240,6 +242,7 @@ def test_position_by_hand(small_config):
     assert found.flatten().tolist() == pytest.approx([at_0, at_1])
 
 
+@pytest.mark.slow
 def test_fourier_scale_is_the_spread_of_frequencies(small_config):
     config = small_config(position_dim=9998, fourier_scale=7.0)
     frequencies = PositionEncoder(config).frequencies
@@ -333,6 +336,7 @@ def test_scores_are_distances(small_model, random_batch):
         torch.testing.assert_close(model.scores(batch, classes)[clip, number], expected)
 
 
+@pytest.mark.slow
 def test_dropout_rates_go_where_their_names_say(small_model):
     model = small_model(
         dropout_encoder=0.11,

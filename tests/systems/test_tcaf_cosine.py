@@ -84,6 +84,7 @@ def test_every_parameter_gets_a_gradient(build):
     assert not without
 
 
+@pytest.mark.slow
 def test_it_learns_classes_that_it_has_not_seen(build):
     """Features are a linear map of text: 5 classes beside the 30 learnt ones, 20 % by chance."""
     text = F.normalize(torch.randn(35, 11, generator=generator(0, "many")), dim=1)

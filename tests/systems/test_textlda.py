@@ -316,6 +316,7 @@ def test_deviations_tell_what_means_do_not(spread, least, most):
     assert least <= right <= most
 
 
+@pytest.mark.slow
 def test_all_four_kinds_of_vectors_are_tried_and_equal_those_that_are_fitted_alone():
     batch, new = clips(), clips(seed=1)
     fit = TextLDAFit(build(spread="chosen"), [batch], TEXT)
@@ -381,6 +382,7 @@ def test_one_clip_a_class_is_not_enough():
         TextLDAFit(build(), [clips(torch.arange(5))], TEXT)
 
 
+@pytest.mark.slow
 def test_a_run_is_kept_and_read_back(tiny_store, tiny_experiment, tmp_path):
     experiment = replace(
         tiny_experiment(training={"epochs": 48}, evaluation={"gamma_grid": "margins"}),

@@ -107,6 +107,7 @@ def test_groups_are_the_rarest_frequent_label(made, asked, world):
     assert replace(found, labels=((1, 2), (0, 2), (0, 1))).rarest().tolist() == [1, 0, 0]
 
 
+@pytest.mark.slow
 def test_a_run_learns_from_them_and_says_so(made, asked, world, tmp_path):
     folder, _, unseen, _ = made
     train(asked(auxiliary_similarity=0.9), world, tmp_path / "run")
@@ -147,6 +148,7 @@ def some_apart(world, tmp_path_factory):
     return FeatureStore.open(folder)
 
 
+@pytest.mark.slow
 def test_a_table_gives_labels_to_clips_in_no_part(asked, some_apart, made, tmp_path):
     unseen = made[2]
     table = tmp_path / "labels.csv"
@@ -265,6 +267,7 @@ def test_what_cannot_be_learnt_from(data, text, message, asked, world, tmp_path)
         find_auxiliary(experiment, world)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unchecked")
 def test_from_the_command_line(made, world, tmp_path, capsys):
     folder, _, unseen, _ = made

@@ -55,6 +55,7 @@ def test_all_else_is_as_it_was(tiny_store, made):
     assert all((kept[name] == given[name]).all() for name in kept)
 
 
+@pytest.mark.slow
 def test_a_closed_form_is_fitted_on_it(made, tiny_experiment, tmp_path):
     experiment = tiny_experiment(training={"epochs": 3}, evaluation={"gamma_grid": "margins"})
     result = train(replace(experiment, system="textlda"), made, tmp_path / "run")

@@ -158,6 +158,7 @@ def scores(value):
     return {name: score for name, score in value.items() if name != "reliability"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("system", "epochs"),
     [("tcaf", 1), ("tcaf", 3), ("avca", 1), ("avca", 3), ("ridge", 1), ("ridge", 2)],
@@ -221,6 +222,7 @@ def test_it_is_the_same_experiment(system, older, whole):
     assert read_settings(old) == read_settings(new)
 
 
+@pytest.mark.slow
 def test_a_report_takes_old_and_new_seeds_as_one_row(older, experiment, tiny_store, tmp_path):
     train(replace(experiment["avca"], seed=1), tiny_store, tmp_path / "avca")
     runs = [Run(older / "avca"), Run(tmp_path / "avca"), Run(older / "ridge")]

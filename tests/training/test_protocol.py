@@ -52,6 +52,7 @@ def test_the_best_epoch_and_its_gamma_are_chosen_the_first_of_equals():
     assert (choose(records).epoch, choose(records).gamma) == (2, 1.2)
 
 
+@pytest.mark.slow
 def test_the_temperature_of_the_best_epoch_is_chosen(store, protocol):
     finished = next(event for event in protocol(store).run() if isinstance(event, Finished))
     kept = finished.choice.validation
@@ -60,6 +61,7 @@ def test_the_temperature_of_the_best_epoch_is_chosen(store, protocol):
     assert choose((old,)).temperature is None
 
 
+@pytest.mark.slow
 def test_temperature_is_fitted_where_an_epoch_is_the_best_so_far(store, protocol, monkeypatch):
     # HM of stage 1 by epoch: a new best, none, an equal, a new best.
     means = iter((0.4, 0.3, 0.4, 0.5))
@@ -88,6 +90,7 @@ def test_the_temperature_makes_validation_clips_likely(store, protocol):
     assert found == pytest.approx(fitted, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_stage_2_trains_as_long_as_stage_1_needed(store, protocol):
     events = list(protocol(store).run())
     done = [event.record for event in events if isinstance(event, EpochDone)]
@@ -190,6 +193,7 @@ def test_stage_2_replays_the_learning_rates_or_watches_validation(store, protoco
     assert watching.learning_rate(watching.new_stage(2), dropped, 5) == rate
 
 
+@pytest.mark.slow
 def test_a_few_clips_a_class_are_trained_on_and_all_are_tested(store, protocol):
     own = protocol(store, data={"clips_per_class": 2})
     for number, part in ((1, "stage_1_train"), (2, "stage_2_train")):
@@ -203,6 +207,7 @@ def test_a_few_clips_a_class_are_trained_on_and_all_are_tested(store, protocol):
     assert len(finished.result.decisions.labels) == len(of_all.result.decisions.labels)
 
 
+@pytest.mark.slow
 def test_test_clips_are_looked_at_once_and_last(store, monkeypatch, protocol):
     seen = []
     original = tcaf.training.protocol.evaluate_part

@@ -116,6 +116,7 @@ def test_the_content_of_prompts_counts(tmp_path, tiny_store, tiny_experiment):
     assert found(str(prompts)) is None
 
 
+@pytest.mark.slow
 def test_a_kept_run_of_another_model_is_not_done(
     model, tiny_store, tiny_experiment, toml, tmp_path
 ):

@@ -99,6 +99,7 @@ class StopAfter(Silence):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", [0, 1, 3, 4])
 def test_an_interrupted_run_ends_with_the_same_weights(store, whole, tmp_path, epochs, experiment):
     assert epochs < sum(Run(whole).result["epochs"].values())
@@ -114,6 +115,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(store, whole, tmp_path, e
     assert_same(*best)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", [1, 4])
 def test_an_interrupted_run_of_another_optimiser(store, tmp_path, epochs, experiment):
     """The learning rates of both stages are taken up too, those of stage 2 from the schedule."""
@@ -137,6 +139,7 @@ def test_an_interrupted_run_of_another_optimiser(store, tmp_path, epochs, experi
     assert [r.learning_rate for r in Run(tmp_path / "r").records()] == rates
 
 
+@pytest.mark.slow
 def test_a_run_stopped_between_the_stages_carries_on(store, whole, tmp_path, experiment):
     class StopAtStage2(Silence):
         def stage_started(self, stage, epochs, done):
@@ -149,6 +152,7 @@ def test_a_run_stopped_between_the_stages_carries_on(store, whole, tmp_path, exp
     assert_same(weights(tmp_path / "r"), weights(whole))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "time"),
     [
@@ -183,6 +187,7 @@ def test_a_failing_disk_loses_no_epoch(store, whole, experiment, tmp_path, monke
     assert result["test"] == Run(whole).result["test"]
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_weights(store, whole, tmp_path, experiment):
     train(replace(experiment, seed=1), store, tmp_path / "r")
     one, other = weights(tmp_path / "r"), weights(whole)
@@ -231,6 +236,7 @@ def test_resuming_on_other_data_is_refused(whole, tmp_path, experiment):
         train(experiment, other_store, whole, resume=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change", [{"evaluation": {"batch_size": 7}}, {"training": {"device": "auto"}}]
 )
@@ -247,6 +253,7 @@ def test_what_changes_no_result_may_change_on_the_way(
     assert_same(weights(tmp_path / "r"), weights(whole))
 
 
+@pytest.mark.slow
 def test_provenance_says_how_a_run_was_taken_up_again(
     store, whole, tmp_path, experiment, monkeypatch
 ):
@@ -295,6 +302,7 @@ def test_resuming_with_other_class_text_is_refused(store, whole, tmp_path, exper
     assert resume_after(None)["test"] == Run(whole).result["test"]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_its_text_files_are_gone(store, tmp_path, experiment):
     table = tmp_path / "vectors.npy"
     np.save(table, store.text("attributes"), allow_pickle=True)
@@ -309,6 +317,7 @@ def test_a_run_goes_on_where_its_text_files_are_gone(store, tmp_path, experiment
     assert train(own, store, tmp_path / "r", resume=True)["test"]
 
 
+@pytest.mark.slow
 def test_resume_without_a_run_starts_one(store, whole, tmp_path, experiment):
     train(experiment, store, tmp_path / "r", resume=True)
     assert_same(weights(tmp_path / "r"), weights(whole))
@@ -337,6 +346,7 @@ def test_what_is_wrong_is_said_before_anything_is_written(store, experiment, tmp
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_metrics_lost_by_a_kill_come_back(store, whole, experiment, tmp_path, monkeypatch):
     """A kill between the last checkpoint and its line of metrics."""
     monkeypatch.setattr("tcaf.training.run.save_model", Full())
@@ -489,6 +499,7 @@ def test_a_file_that_is_not_as_the_run_left_it_is_named(whole, tmp_path, name):
         look(run)
 
 
+@pytest.mark.slow
 def test_every_bit_of_a_result_counts(whole, tmp_path):
     run = Run(shutil.copytree(whole, tmp_path / "run"))
     file = run.path / "result.json"

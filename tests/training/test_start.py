@@ -110,6 +110,7 @@ def test_a_list_of_words_counts_for_them_too(made, asked, world, tmp_path):
     np.testing.assert_allclose(found.text["text"], text, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_learns_from_them_and_says_so(made, asked, world, tmp_path, monkeypatch, network):
     train(asked(), world, tmp_path / "run")
     train(asked(start=""), world, tmp_path / "bare")
@@ -169,6 +170,7 @@ def test_what_cannot_be_started_from(backbone, text, data, message, asked, tiny_
         start.find_start(asked(text, **data), store)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unchecked")
 def test_from_the_command_line(made, world, tmp_path, capsys):
     def tcaf(*arguments):

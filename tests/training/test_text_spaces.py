@@ -102,6 +102,7 @@ def stopped(experiment, tiny_store, tmp_path):
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_a_run_taken_up_again_is_the_same(stopped, experiment, run, tiny_store):
     train(experiment, tiny_store, stopped, resume=True)
     one, other = weights(run), weights(stopped)
@@ -167,6 +168,7 @@ def test_a_model_file_comes_back(run, tmp_path):
         load_model(tmp_path / "m.safetensors")
 
 
+@pytest.mark.slow
 def test_runs_of_older_releases_are_read(tiny_experiment, tiny_store, tmp_path):
     """They know of no further spaces, in settings, model files and kept text."""
     experiment, run = tiny_experiment(), tmp_path / "run"
