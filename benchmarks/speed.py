@@ -63,7 +63,7 @@ def main() -> None:
         path = asked.work / f"{name}.json"
         run(name, path, asked.work)
         took = time.perf_counter() - start
-        circumstances = {"commit": commit(), "s": took, "load_before": load}
+        circumstances = {"commit": commit() or "unknown", "s": took, "load_before": load}
         found = json.loads(path.read_text()) | {"circumstances": circumstances}
         path.write_text(json.dumps(found, indent=1) + "\n")
         print(f"{name}: {took:.0f} s", flush=True)
