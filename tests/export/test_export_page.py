@@ -238,6 +238,16 @@ def test_it_fits_its_window(opened, video, width, scheme):
         tab.screenshot(path=f"{folder}/export_{width}_{scheme}.png", full_page=True)
 
 
+@pytest.mark.browser
+def test_every_field_has_a_name(opened):
+    tab = opened()
+    nameless = tab.evaluate(
+        "[...document.querySelectorAll('input, textarea, button')]"
+        ".filter(e => !(e.labels && e.labels.length) && !e.textContent.trim()).map(e => e.id)"
+    )
+    assert nameless == []
+
+
 def test_without_npm_there_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(TCAFError, match="npm is not installed"):

@@ -83,9 +83,9 @@ def train(
     experiment = resolve(layers)
     names = dict.fromkeys(layer.name for layer in layers if layer.settings)
     heading = f"settings: {', '.join(names)}"
-    system_run, epochs = find_system(experiment.system), experiment.training.epochs
-    tried = system_run.stage_1_epochs(experiment)
-    if not system_run.training_free and tried < epochs:
+    chosen, epochs = find_system(experiment.system), experiment.training.epochs
+    tried = chosen.stage_1_epochs(experiment)
+    if not chosen.training_free and tried < epochs:
         heading += f"; {tried} choices to try, in place of {epochs} epochs (training.epochs)"
     with TerminalObserver(console(), heading) as terminal:
         observer: Observer = terminal

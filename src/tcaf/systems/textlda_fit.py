@@ -4,10 +4,10 @@ Owns the moments of clips' vectors, the scatter that follows from them, what the
 read along, and the choices of regularisers among which validation decides.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -70,11 +70,14 @@ def choices(config: TextLDAConfig) -> list[Choice]:
 
 
 def num_choices(experiment: Experiment) -> int:
-    """Returns how many choices there are with an experiment's options."""
-    defaults = {field.name: field.default for field in fields(TextLDAConfig)}
-    asked = {name: experiment.options.get(name, defaults[name]) for name in ("time", "spread")}
-    either = math.prod(2 if value == "chosen" else 1 for value in asked.values())
-    return either * len(SHRINKAGES) * len(SMOOTHINGS)
+    """Returns how many choices there are with an experiment's options.
+
+    Raises:
+        TCAFError: an option has a value that it cannot have.
+    """
+    options: dict[str, Any] = dict(experiment.options)
+    # Sizes of features do not count.
+    return len(choices(TextLDAConfig(audio_dim=1, visual_dim=1, text_dim=1, **options)))
 
 
 def kinds(config: TextLDAConfig) -> list[tuple[bool, bool]]:
