@@ -96,7 +96,7 @@ ROOMS = {
     "app": (
         *("limits", "refusals", "kept", "waiting", "uploads", "provenance", "read_clips", "engine"),
         *("hosting", "schema", "gate", "mcp_tool", "service", "shelf", "views"),
-        "page_questions",
+        *("page_questions", "page_turns"),
         *("page_answer", "page_timeline", "page_table", "page_map", "page_names", "page_examples"),
         *("page_desk", "page_theme", "page_parts", "page_clip", "page_many", "page_runs", "page"),
     ),

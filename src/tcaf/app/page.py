@@ -56,12 +56,13 @@ def build_page(desk: Desk, runs: Runs | None = None) -> Any:
         html("t-head", _head(desk))
         with gr.Tabs():
             with gr.Tab("One clip"):
-                ClipTab(desk)
+                one = ClipTab(desk)
             with gr.Tab("Many clips"):
                 ManyTab(desk)
             with gr.Tab("Runs"):
                 RunsTab(runs)
         page.unload(calling(desk.end))
+        page.unload(calling(one.forget))
     page.queue(default_concurrency_limit=QUICK, max_size=desk.max_waiting + QUICK)
     return page
 

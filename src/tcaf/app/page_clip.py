@@ -4,7 +4,7 @@ Owns its layout, its events and what is remembered of a session between them. Wh
 `page_desk`, how it looks `page_answer` and `page_timeline`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
@@ -24,6 +24,7 @@ from tcaf.app.page_names import MODEL, OWN, as_text, choices, names_in, picked
 from tcaf.app.page_parts import QUICK, READING, calling, html, import_gradio, streaming
 from tcaf.app.page_questions import Question, Told
 from tcaf.app.page_timeline import player_html, stretches_html, timeline_html
+from tcaf.app.page_turns import Turns
 from tcaf.app.shelf import Placed
 from tcaf.errors import TCAFError
 
@@ -59,7 +60,7 @@ class ClipTab:
     """
 
     def __init__(self, desk: Desk) -> None:
-        self._gr, self._desk = import_gradio(), desk
+        self._gr, self._desk, self._turns = import_gradio(), desk, Turns()
         self._current = self._gr.State(None)
         with self._gr.Row(equal_height=False):
             with self._gr.Column(scale=5, min_width=300):
@@ -141,20 +142,22 @@ class ClipTab:
             "concurrency_limit": self._desk.workers,
             "show_progress_on": [self._answer],
             "scroll_to_output": True,
+            # Whoever asks while an answer is made is answered after it.
+            "trigger_mode": "always_last",
         }
-        bring = streaming(self._bring)
+        bring = self._in_turn(self._bring)
         self._drop.upload(bring, [self._drop, *asked], self._told, **reading)
         self._record.stop_recording(bring, [self._record, *asked], self._told, **reading)
-        self._drop.clear(self._nothing, None, self._told, queue=False)
+        self._drop.clear(calling(self._clear), None, self._told, queue=False)
         for button, example in self._examples.items():
             named = [self._names, self._list]
             button.click(lambda e=example: (as_text(e.names), OWN), None, named, queue=False).then(
-                streaming(self._try(example)), asked, self._told, **reading
+                self._in_turn(self._try(example)), asked, self._told, **reading
             )
-        again = streaming(self._again)
-        self._ask.click(again, asked, self._told, **reading)
-        self._list.input(picked, [self._list, self._names], self._names, queue=False).then(
-            streaming(self._again_if), asked, self._told, **reading
+        self._ask.click(self._in_turn(self._again), asked, self._told, **reading)
+        picking = {"queue": False, "trigger_mode": "always_last"}
+        self._list.input(picked, [self._list, self._names], self._names, **picking).then(
+            self._in_turn(self._again_if), asked, self._told, **reading
         )
         self._names.input(lambda: OWN, None, self._list, queue=False, show_progress="hidden")
         quick = [self._answer, self._spans, self._files, self._facts]
@@ -167,11 +170,35 @@ class ClipTab:
             show_progress="hidden",
         )
 
+    def forget(self, session: str) -> None:
+        """Forgets a session."""
+        self._turns.end(session)
+
+    def _in_turn(self, handler: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+        """Returns what Gradio streams from; it goes no further once another question began."""
+
+        def answers(session: str, *values: Any) -> Iterator[Any]:
+            turn = self._turns.begin(session)
+            for said in handler(session, turn, *values):
+                if not self._turns.is_last(session, turn):
+                    yield (self._gr.skip(),) * len(self._told)
+                    return
+                yield said
+
+        return streaming(answers)
+
+    def _clear(self, session: str) -> tuple[Any, ...]:
+        """Takes the clip away; what is asked of it still is not shown any more."""
+        self._turns.begin(session)
+        return self._nothing()
+
     def _nothing(self) -> tuple[Any, ...]:
         hidden = self._gr.update(visible=False)
         return empty_html(EMPTY), hidden, hidden, "", "", "", "", "", None
 
-    def _bring(self, session: str, brought: str | None, _: Any, *asked: Any) -> Iterator[Any]:
+    def _bring(
+        self, session: str, turn: int, brought: str | None, _: Any, *asked: Any
+    ) -> Iterator[Any]:
         """Takes over what was dropped or recorded, and answers."""
         if not brought:
             yield self._nothing()
@@ -182,39 +209,44 @@ class ClipTab:
         except TCAFError as error:
             yield self._problem(str(error))
             return
-        yield from self._answers(session, Current(placed), asked)
+        yield from self._answers(session, turn, Current(placed), asked)
 
     def _try(self, example: Example) -> Any:
         """Returns what makes an example and answers it."""
 
-        def answers(session: str, _: Any, *asked: Any) -> Iterator[Any]:
+        def answers(session: str, turn: int, _: Any, *asked: Any) -> Iterator[Any]:
             try:
                 placed = self._desk.make(session, example.file, example.write)
             except TCAFError as error:
                 yield self._problem(str(error))
                 return
-            yield from self._answers(session, Current(placed), asked)
+            yield from self._answers(session, turn, Current(placed), asked)
 
         return answers
 
-    def _again(self, session: str, current: Current | None, *asked: Any) -> Iterator[Any]:
+    def _again(
+        self, session: str, turn: int, current: Current | None, *asked: Any
+    ) -> Iterator[Any]:
         if current is None:
             yield self._problem(NO_CLIP)
             return
-        yield from self._answers(session, current, asked)
+        yield from self._answers(session, turn, current, asked)
 
-    def _again_if(self, session: str, current: Current | None, *asked: Any) -> Iterator[Any]:
+    def _again_if(
+        self, session: str, turn: int, current: Current | None, *asked: Any
+    ) -> Iterator[Any]:
         """Answers again with other names, where there is a clip."""
         if current is None:
             yield (self._gr.skip(),) * len(self._told)
             return
-        yield from self._answers(session, current, asked)
+        yield from self._answers(session, turn, current, asked)
 
-    def _answers(self, session: str, current: Current, asked: tuple[Any, ...]) -> Iterator[Any]:
+    def _answers(
+        self, session: str, turn: int, current: Current, asked: tuple[Any, ...]
+    ) -> Iterator[Any]:
         """Yields the answer as soon as it is there, then what there is over time."""
         try:
-            question = self._question(*asked)
-            told = self._desk.answer(session, current.placed, question)
+            told = self._settled(session, turn, current.placed, self._question(*asked))
         except TCAFError as error:
             # A clip that can be read is kept for another question.
             kept = current if self._desk.is_read(session, current.placed) else None
@@ -231,6 +263,14 @@ class ClipTab:
             player = skip if current.has_picture else player_html(current.placed.url, False)
             yield skip, skip, skip, player, current.rows, skip, skip, skip, current
 
+    def _settled(self, session: str, turn: int, placed: Placed, question: Question) -> Told:
+        """Returns the answer with the bias as it stands when the answer is there."""
+        while True:
+            bias = self._turns.bias(session, question.seen_bias)
+            told = self._desk.answer(session, placed, replace(question, seen_bias=bias))
+            if self._turns.show(session, turn, bias):
+                return told
+
     def _over_time(self, session: str, current: Current) -> Current:
         """Returns a clip with what there is over time."""
         try:
@@ -243,13 +283,17 @@ class ClipTab:
 
     def _moved(self, session: str, current: Current | None, *asked: Any) -> tuple[Any, ...]:
         """Answers anew with another bias: nothing is read for it."""
+        *_, bias = asked
+        shown = self._turns.move(session, float(bias or 0.0))
+        skipped = (self._gr.skip(),) * 4
         if current is None:
-            return (self._gr.skip(),) * 4
+            return skipped
         try:
-            told = self._desk.answer(session, current.placed, self._question(*asked))
+            said = _said(self._desk.answer(session, current.placed, self._question(*asked)))
         except TCAFError as error:
-            return problem_html(str(error)), "", "", ""
-        return _said(told)
+            said = problem_html(str(error)), "", "", ""
+        # An answer that came meanwhile has this bias already.
+        return said if self._turns.is_shown(session, shown) else skipped
 
     def _question(
         self, names: str, top: float, abstain: float, every: float | None, bias: float

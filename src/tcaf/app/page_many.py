@@ -104,6 +104,7 @@ class ManyTab:
             [self._list, self._names],
             self._names,
             queue=False,
+            trigger_mode="always_last",
         )
         self._names.input(lambda: OWN, None, self._list, queue=False, show_progress="hidden")
 

@@ -169,7 +169,8 @@ class RunsTab:
             )
             self._again = gr.Button("Read the folder again", elem_id="t-runs-again", scale=0)
         self._detail = html("t-run-detail")
-        self._name.input(self._show, self._name, self._detail)
+        # Another may be chosen while one is drawn.
+        self._name.input(self._show, self._name, self._detail, trigger_mode="always_last")
         self._again.click(self._read, None, [self._table, self._name, self._detail])
 
     def _show(self, name: str | None) -> str:
