@@ -6,7 +6,7 @@ on made-up features of the benchmark's clips and classes: 128 numbers a second o
 epoch is best. Writes JSON with the device's name.
 
     python -m benchmarks.gpu_protocol --out gpu.json
-    python -m benchmarks.gpu_protocol --precision bfloat16 --out bfloat16.json
+    python -m benchmarks.gpu_protocol --static-shapes --precision bfloat16 --out recorded.json
     python -m benchmarks.gpu_protocol --epochs 1 --batches 3 --share 0.05 --out try.json
     torchrun --standalone --nproc-per-node 4 -m benchmarks.gpu_protocol --out four.json
 
@@ -100,6 +100,9 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="of the clips")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--precision", choices=("float32", "tf32", "bfloat16"), default="float32")
+    parser.add_argument(
+        "--static-shapes", action="store_true", help="recorded steps (training.static_shapes)"
+    )
     given = parser.parse_args()
     whole = Experiment()
     experiment = replace(
@@ -110,6 +113,7 @@ def main() -> None:
             batches_per_epoch=given.batches,
             device=given.device,
             precision=given.precision,
+            static_shapes=given.static_shapes,
         ),
     )
     with ranks.joined(), tempfile.TemporaryDirectory() as folder:
@@ -120,7 +124,8 @@ def main() -> None:
         found = measure(FeatureStore.open(path), experiment)
         if not ranks.current().index:
             where = circumstances(experiment)
-            found |= {"precision": given.precision, "share_of_clips": given.share, "where": where}
+            found |= {"precision": given.precision, "static_shapes": given.static_shapes}
+            found |= {"share_of_clips": given.share, "where": where}
             given.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
             print(json.dumps(found, indent=2))
         ranks.barrier()

@@ -76,6 +76,7 @@ OTHER_VALUES: dict[str, tuple[Any, dict[str, Any]]] = {
     "training.window_s": (2.0, {}),
     "training.device": ("auto", {}),
     "training.precision": ("bfloat16", {}),
+    "training.static_shapes": (True, {}),
     "evaluation.window_s": (2.0, {}),
     "evaluation.batch_size": (17, {}),
     "evaluation.gamma_grid": ("margins", {}),

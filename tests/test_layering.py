@@ -26,7 +26,7 @@ ROOMS = {
     "data": (
         *("features", "classes", "splits", "random_partitions", "shards", "store", "writer"),
         "parquet",
-        *("packed", "windows", "sampler", "resident", "batches"),
+        *("packed", "windows", "sampler", "resident", "batches", "filled"),
     ),
     "pretrained": (
         *("fetch", "weights", "hub", "model_folder", "aligned_model", "sentence_model"),
@@ -43,9 +43,9 @@ ROOMS = {
         *("extractor", "stretches", "corpus"),
     ),
     "systems": (
-        *("over_ranks", "losses", "optimisers", "training_parts", "stages", "interface"),
-        *("blocks", "gram"),
-        "layout",
+        *("over_ranks", "losses", "optimisers", "training_parts", "fixed_steps", "stages"),
+        *("interface", "blocks", "gram"),
+        *("layout", "filled_layout", "filled_attention"),
         *("attention", "attention_map", "joint_space", "tcaf", "attention_fusion", "perceiver"),
         "tcaf_cosine",
         *("averaging", "cjme", "avgzslnet", "avca", "clipclap", "ridge"),

@@ -244,6 +244,10 @@ def device(world, experiment):
         return world.protocol(experiment).device
 
 
+def fills_up(world, experiment):
+    return world.protocol(experiment).new_stage(1).fixed is not None
+
+
 def weights(world, experiment):
     return world.protocol(experiment).new_stage(1).model.class_token.tolist()
 
@@ -337,6 +341,7 @@ TABLE = {
     "training.window_s": one_epoch,
     "training.device": device,
     "training.precision": losses,
+    "training.static_shapes": fills_up,
     "evaluation.window_s": windows,
     "evaluation.batch_size": batch_sizes,
     "evaluation.gamma_grid": gammas,

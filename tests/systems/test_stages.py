@@ -1,6 +1,6 @@
 import math
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -9,8 +9,10 @@ from tcaf.data.batches import load_batch
 from tcaf.data.store import FeatureStore
 from tcaf.data.windows import Windows
 from tcaf.errors import TCAFError
+from tcaf.execution.ranks import Rank
 from tcaf.settings.experiment import Experiment
 from tcaf.settings.fidelity import Fidelity
+from tcaf.settings.sections import ModelSettings
 from tcaf.systems.interface import System
 from tcaf.systems.losses import tcaf_losses
 from tcaf.systems.optimisers import Optimiser
@@ -348,6 +350,44 @@ def test_products_in_bfloat16_change_little(stage, system):
     assert found["tf32"] == pytest.approx(found["float32"], rel=1e-2)
     assert found["bfloat16"] == pytest.approx(found["float32"], rel=5e-2)
     assert found["bfloat16"] != found["float32"]
+
+
+NO_DROPOUT = {f.name: 0.0 for f in fields(ModelSettings) if f.name.startswith("dropout")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", ["tcaf", "tcaf_cosine"])
+@pytest.mark.parametrize("window_s", [None, 1.5])
+def test_fixed_shapes_change_nothing_but_rounding(stage, system, window_s):
+    settings = {"window_s": window_s, "clip_norm": 1.0}
+    plain = stage(system=system, model=NO_DROPOUT, training=settings)
+    fixed = stage(system=system, model=NO_DROPOUT, training={**settings, "static_shapes": True})
+    for one, other in zip(train(plain), train(fixed), strict=True):
+        assert other == pytest.approx(one, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_going_on_with_fixed_shapes(stage):
+    """With dropout, and a learning rate that changes; averages of before are let go of."""
+    settings = {"training": {"static_shapes": True}}
+    whole, again = stage(**settings), stage(**settings)
+    train(whole, [1])
+    kept = whole.state()
+    train(whole, [2], rate=1e-4)
+    train(again, [1, 2])
+    again.load_state(kept, 1)
+    train(again, [2], rate=1e-4)
+    assert same(again.state(), whole.state())
+
+
+def test_fixed_shapes_are_for_some_systems_and_one_process(stage, monkeypatch):
+    settings = {"training": {"static_shapes": True}}
+    names = [name for name in DESCENDING if name != "clipclap"]
+    taking = [name for name in names if stage(system=name, **settings).fixed]
+    assert taking == ["tcaf", "tcaf_cosine"]
+    monkeypatch.setattr("tcaf.execution.ranks.current", lambda: Rank(0, 2))
+    with pytest.raises(TCAFError, match=r"training\.static_shapes is for one process alone"):
+        stage(**settings)
 
 
 class SlowGlimpse:

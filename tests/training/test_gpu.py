@@ -79,6 +79,37 @@ def test_coarser_products(tiny_store, on, precision, rel):
     assert [e["loss"] for e in coarse] == pytest.approx([e["loss"] for e in fine], rel=rel)
 
 
+@pytest.mark.parametrize("system", ["tcaf", "tcaf_cosine"])
+def test_recorded_steps_are_plain_ones(tiny_store, on, system):
+    recorded = epochs(tiny_store, on("cuda", system, static_shapes=True))
+    for one, other in zip(recorded, epochs(tiny_store, on("cuda", system)), strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+
+
+def test_steps_are_recorded_and_draw_dropout_anew(tiny_store, tiny_experiment):
+    """A recording that drew once would repeat itself; the same seed repeats the epoch."""
+    made = tiny_experiment(training={"device": "cuda", "static_shapes": True})
+    one, other = (protocol(tiny_store, made).new_stage(1) for _ in range(2))
+    first = [stage.run_epoch(1, 0.0)["loss"] for stage in (one, other)]
+    assert one.fixed._recorded
+    assert first[0] == pytest.approx(first[1], rel=1e-5)
+    assert one.run_epoch(2, 0.0)["loss"] != pytest.approx(first[0], rel=1e-5)
+
+
+def test_attention_of_variable_length(tiny_store, on):
+    """In bfloat16, where the card has it, against rectangles."""
+    from tcaf.systems import filled_attention
+
+    made = on("cuda", precision="bfloat16", static_shapes=True)
+    found = epochs(tiny_store, made)
+    if filled_attention.varlen_kernel(torch.device("cuda")) is None:
+        pytest.skip("this card, or this torch, has no such kernel")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(filled_attention, "varlen_kernel", lambda device: None)
+        other = epochs(tiny_store, made)
+    assert [e["loss"] for e in found] == pytest.approx([e["loss"] for e in other], rel=2e-2)
+
+
 def test_the_store_is_on_the_gpu(tiny_store, on, monkeypatch):
     """And a store that does not fit gives the same batches."""
     resident = protocol(tiny_store, on("cuda"))

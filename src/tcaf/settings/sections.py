@@ -216,6 +216,9 @@ class TrainingSettings:
         precision: of matrix products in training steps: `float32`; `tf32`, quicker on GPUs that
             have it, 10 bits of a number's 23; `bfloat16`, quicker still, 7 bits. Weights and sums
             are float32, and so are validation, test and answers.
+        static_shapes: fill batches up to a few fixed shapes, so that a GPU records the step of a
+            shape once and plays it again (CUDA graphs); of TCaF's kind, in one process. Numbers
+            change by rounding, and which elements dropout takes.
     """
 
     epochs: Count = 50
@@ -234,6 +237,7 @@ class TrainingSettings:
     window_s: Positive | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    static_shapes: bool = False
 
     def __post_init__(self) -> None:
         if self.warmup_epochs >= self.epochs:

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from tcaf.settings.sections import AttentionPattern
 from tcaf.systems.blocks import Dropout
+from tcaf.systems.filled_attention import attend_filled
+from tcaf.systems.filled_layout import FilledLayout, FilledPlan
 from tcaf.systems.layout import AttentionPlan, Block, Bucket, Group, TokenLayout
 
 MOST_SCORES = 1 << 24
@@ -58,7 +60,7 @@ class CrossModalAttention(nn.Module):
     def forward(
         self,
         rows: Float[Tensor, "rows token_dim"],
-        layout: TokenLayout,
+        layout: TokenLayout | FilledLayout,
         queries: tuple[Group, ...],
     ) -> Float[Tensor, "query_rows token_dim"]:
         """Lets the tokens of some groups attend to what their pattern lets them see.
@@ -84,7 +86,7 @@ class CrossModalAttention(nn.Module):
 
 
 def attend(
-    plan: AttentionPlan,
+    plan: AttentionPlan | FilledPlan,
     query: Float[Tensor, "query_rows _"],
     key_value: Float[Tensor, "rows _"],
 ) -> Float[Tensor, "query_rows inner"]:
@@ -95,6 +97,8 @@ def attend(
         query: a query a row; of a joined plan with its key and value, heads side by side.
         key_value: a key and its value a row; of a joined plan the same tensor as `query`.
     """
+    if isinstance(plan, FilledPlan):
+        return attend_filled(plan, query, key_value)
     if query.device.type != "cpu" or plan.num_scores > MOST_SCORES:
         return by_kernel(plan, query, key_value)
     if torch.is_grad_enabled() and (query.requires_grad or key_value.requires_grad):

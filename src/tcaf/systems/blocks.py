@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
@@ -57,12 +57,22 @@ class Block(nn.Module):
         self.norm: nn.BatchNorm1d | RankBatchNorm = nn.BatchNorm1d(out_dim, momentum=momentum)
         self.dropout = Dropout(dropout)
 
-    def forward(self, rows: Float[Tensor, "rows in_dim"]) -> Float[Tensor, "rows out_dim"]:
+    def forward(
+        self, rows: Float[Tensor, "rows in_dim"], real: Bool[Tensor, " rows"] | None = None
+    ) -> Float[Tensor, "rows out_dim"]:
         """Maps each row.
+
+        Args:
+            rows: to map.
+            real: which of them belong to clips, where not all do: at least two.
 
         Raises:
             TCAFError: in training, fewer than two rows: they have no batch statistics.
         """
+        if real is not None and self.training:
+            assert isinstance(self.norm, nn.BatchNorm1d), "one process alone fills batches up"
+            normed = batch_norm_over(self.norm, self.linear(rows), real)
+            return self._rectified(normed)
         # Of several ranks all take part in the statistics, and count the rows of all.
         if not (self.training and isinstance(self.norm, RankBatchNorm)):
             if not rows.shape[0]:  # and not its length, a constant to a trace
@@ -70,8 +80,50 @@ class Block(nn.Module):
                 return rows.new_zeros(0, self.linear.out_features)
             if self.training and len(rows) == 1:
                 raise TCAFError(SINGLE_ROW)
-        hidden: Tensor = self.dropout(F.relu(self.norm(self.linear(rows))))
+        return self._rectified(self.norm(self.linear(rows)))
+
+    def _rectified(self, normed: Float[Tensor, "rows out_dim"]) -> Float[Tensor, "rows out_dim"]:
+        hidden: Tensor = self.dropout(F.relu(normed))
         return hidden
+
+
+class Blocks(nn.Sequential):
+    """Blocks one after another, over rows of which some may belong to no clip."""
+
+    def forward(
+        self, rows: Float[Tensor, "rows in_dim"], real: Bool[Tensor, " rows"] | None = None
+    ) -> Float[Tensor, "rows out_dim"]:
+        """Maps each row; see `Block.forward`."""
+        for block in self:
+            rows = block(rows, real)
+        return rows
+
+
+def batch_norm_over(
+    norm: nn.BatchNorm1d, rows: Float[Tensor, "rows dim"], real: Bool[Tensor, " rows"]
+) -> Float[Tensor, "rows dim"]:
+    """Normalises rows in training by the statistics of some of them, which it keeps as torch does.
+
+    Args:
+        norm: with running statistics.
+        rows: to normalise.
+        real: whose statistics are taken: at least two, which nobody looks at.
+    """
+    kept = (norm.running_mean, norm.running_var, norm.num_batches_tracked)
+    running_mean, running_var, num_batches = (each for each in kept if each is not None)
+    assert norm.momentum is not None, "a mean over all batches is not what is kept"
+    values, weights = rows.to(norm.weight.dtype), real.to(norm.weight.dtype)[:, None]
+    count = weights.sum()
+    mean = (values * weights).sum(dim=0) / count
+    centred = values - mean
+    variance = (centred.square() * weights).sum(dim=0) / count
+    with torch.no_grad():
+        num_batches.add_(1)
+        running_mean.lerp_(mean.detach(), norm.momentum)
+        unbiased = variance.detach() * (count / (count - 1))
+        running_var.lerp_(unbiased, norm.momentum)
+    found = centred * (variance + norm.eps).rsqrt() * norm.weight + norm.bias
+    return found.to(rows.dtype)
 
 
 def scaled(packed: Packed, scaling: AudioScaling | VisualScaling) -> Float[Tensor, "total dim"]:

@@ -12,12 +12,21 @@ from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
 from tcaf.data.features import MODALITIES, Modality
+from tcaf.data.filled import FilledPacked, is_filled
 from tcaf.data.packed import Packed
 from tcaf.errors import TCAFError
 from tcaf.settings.fidelity import LayerNormKind
 from tcaf.settings.sections import ModelSettings
 from tcaf.settings.validation import settings
-from tcaf.systems.blocks import Block, Dropout, check_dims, check_text, euclidean_distances, scaled
+from tcaf.systems.blocks import (
+    Block,
+    Blocks,
+    Dropout,
+    check_dims,
+    check_text,
+    euclidean_distances,
+    scaled,
+)
 from tcaf.systems.interface import ClassEmbeddings, InputConfig
 
 
@@ -89,7 +98,7 @@ class ClipEncoder(nn.Module):
         momentum = config.batch_norm_momentum
         self.encoders = nn.ModuleDict(
             {
-                m: nn.Sequential(
+                m: Blocks(
                     Block(config.dim(m), hidden, dropout, momentum),
                     Block(hidden, config.token_dim, dropout, momentum),
                 )
@@ -114,6 +123,9 @@ class ClipEncoder(nn.Module):
                 modality that the model uses, or a training batch too small for batch norm.
         """
         check_dims(batch, self.config, self.modalities)
+        # Of a batch of a fixed shape it was looked at before it was filled up.
+        if is_filled(batch):
+            return self.embed_video(batch)
         total = torch.stack([batch.modality(m).lens for m in self.modalities]).sum(dim=0)
         if bool((total == 0).any()):
             clip = int((total == 0).nonzero()[0])
@@ -129,7 +141,8 @@ class ClipEncoder(nn.Module):
         """Returns phi: the scaled tokens of a modality after its encoder."""
         packed = batch.modality(modality)
         inputs = scaled(packed, self.config.scaling(modality))
-        return packed.with_tokens(self.encoders[modality](inputs))
+        real = packed.packing.real_rows if isinstance(packed, FilledPacked) else None
+        return packed.with_tokens(self.encoders[modality](inputs, real))
 
 
 class JointSpaceModel(ClipEncoder):

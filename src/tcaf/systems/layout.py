@@ -9,7 +9,7 @@ on lengths alone, the same for every layer.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Literal
 
 import numpy as np
@@ -127,29 +127,26 @@ class AttentionPlan:
         return torch.cat([parts[0], parts[1] + len(self.query_from)], dim=1).flatten()
 
 
-class TokenLayout:
-    """Where each group's tokens lie in the rows of a batch.
+class RowGroups:
+    """Which rows belong to which group.
 
     Args:
-        lens: tokens of each clip by group, on the CPU; a group that is not there has no tokens.
-        device: where the rows are.
+        sizes: rows of each group, in their order.
     """
 
-    def __init__(self, lens: Mapping[Group, Int[Tensor, " batch"]], device: torch.device) -> None:
-        self.lens = {group: lens[group].numpy() for group in SEES["full"] if group in lens}
-        self.device = device
-        self.slices: dict[Group, slice] = {}
-        row = 0
-        for group, each in self.lens.items():
-            self.slices[group] = slice(row, row + int(each.sum()))
-            row = self.slices[group].stop
-        self.num_rows = row
-        self._plans: dict[tuple[object, ...], AttentionPlan] = {}
+    def __init__(self, sizes: Mapping[Group, int]) -> None:
+        self.slices = self._slices(sizes)
+        self.num_rows = sum(sizes.values())
+
+    @staticmethod
+    def _slices(sizes: Mapping[Group, int]) -> dict[Group, slice]:
+        ends = list(accumulate(sizes.values()))
+        return {g: slice(end - sizes[g], end) for g, end in zip(sizes, ends, strict=True)}
 
     @property
     def groups(self) -> tuple[Group, ...]:
         """The groups that there are, in the order of their rows."""
-        return tuple(self.lens)
+        return tuple(self.slices)
 
     def split(self, rows: Float[Tensor, "rows dim"]) -> dict[Group, Float[Tensor, "_ dim"]]:
         """Returns the rows of each group."""
@@ -162,6 +159,26 @@ class TokenLayout:
         if groups == self.groups:
             return rows
         return torch.cat([rows[self.slices[group]] for group in self.groups if group in groups])
+
+    def firsts(self, groups: tuple[Group, ...]) -> dict[Group, int]:
+        """Returns where each of some groups begins in what `rows_of` returns of them."""
+        sizes = {g: s.stop - s.start for g, s in self.slices.items() if g in groups}
+        return {group: where.start for group, where in self._slices(sizes).items()}
+
+
+class TokenLayout(RowGroups):
+    """Where each group's tokens lie in the rows of a batch.
+
+    Args:
+        lens: tokens of each clip by group, on the CPU; a group that is not there has no tokens.
+        device: where the rows are.
+    """
+
+    def __init__(self, lens: Mapping[Group, Int[Tensor, " batch"]], device: torch.device) -> None:
+        self.lens = {group: lens[group].numpy() for group in SEES["full"] if group in lens}
+        self.device = device
+        super().__init__({group: int(each.sum()) for group, each in self.lens.items()})
+        self._plans: dict[tuple[object, ...], AttentionPlan] = {}
 
     def plan(
         self, pattern: AttentionPattern, queries: tuple[Group, ...], num_heads: int
@@ -309,13 +326,9 @@ class _Planner:
         real = place < self.layout.lens[group][clips, None]
         first = self.first_rows[group]
         if queries and not self.joined:
-            before = [g for g in self.queries if self.layout.groups.index(g) < self._rank(group)]
-            first = first - self.layout.slices[group].start
-            first = first + sum(int(self.layout.lens[g].sum()) for g in before)
+            own = self.layout.firsts(self.queries)[group]
+            first = first - self.layout.slices[group].start + own
         return np.where(real, first[clips, None] + place, 0), real
-
-    def _rank(self, group: Group) -> int:
-        return self.layout.groups.index(group)
 
     def _places(
         self, rows: Int[np.ndarray, "clips tokens"], kinds: int, which: int

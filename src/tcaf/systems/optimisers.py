@@ -114,5 +114,7 @@ def new_optimiser(model: nn.Module, experiment: Experiment) -> Optimiser:
         betas=(settings.beta1, settings.beta2),
         weight_decay=settings.weight_decay,
         fused=True,
+        # A step that is recorded once is taken again without the CPU, which counts no steps then.
+        capturable=settings.static_shapes and next(model.parameters()).is_cuda,
     )
     return Optimiser(steps, new_schedule(experiment), settings.clip_norm)

@@ -81,6 +81,8 @@ def reads_setting(system: System, name: str, *, anchored: bool = False) -> bool:
         return not system.training_free
     if section == "objective" or name in _TCAF_OBJECTIVE:
         return descends and "objective" not in system.ignores
+    if name == "training.static_shapes":
+        return descends and getattr(system.model, "takes_filled", False)
     if section == "training":
         return descends or field == "device" or (field == "epochs" and not system.training_free)
     return descends if name in _SCHEDULE else True

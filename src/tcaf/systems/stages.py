@@ -26,6 +26,7 @@ from tcaf.execution import ranks
 from tcaf.execution.devices import Glimpse, forward_in, products_in
 from tcaf.seeding import generator, seeded
 from tcaf.settings.experiment import Experiment
+from tcaf.systems.fixed_steps import FixedSteps, TakesFilled
 from tcaf.systems.losses import Losses
 from tcaf.systems.optimisers import Optimiser
 from tcaf.systems.over_ranks import over_ranks
@@ -296,6 +297,14 @@ class DescentStage(_WithWeights):
         self.weight = (self.share.stop - self.share.start) * self.rank.count / size
         if self.rank.count > 1:
             over_ranks(model)
+        self.fixed: FixedSteps | None = None
+        fixed = experiment.training.static_shapes
+        if fixed and isinstance(model, TakesFilled) and model.takes_filled:
+            if self.rank.count > 1:
+                raise TCAFError(
+                    "training.static_shapes is for one process alone: leave it out, or torchrun"
+                )
+            self.fixed = FixedSteps(self._losses, optimiser, model.modalities, part.device)
 
     @cached_property
     def on_all_ranks(self) -> nn.Module:
@@ -335,9 +344,8 @@ class DescentStage(_WithWeights):
             soon = generator(seed, "windows", *purpose)
             batches = self._expected(zip(drawn, others, strict=True), soon)
             for number, (chosen, other) in enumerate(batches, start=1):
-                losses = self._losses(chosen, other, starts)
-                self.optimiser.step(losses.total, learning_rate)
-                for name, value in losses.terms().items():
+                terms = self._descend(chosen, other, starts, learning_rate)
+                for name, value in terms.items():
                     sums[name] = sums[name] + value if name in sums else value
                 if number == len(drawn):
                     break
@@ -371,14 +379,23 @@ class DescentStage(_WithWeights):
         if before is not None:
             yield before
 
-    def _losses(
+    def _descend(
         self,
         chosen: Int[np.ndarray, " batch"],
         others: Int[np.ndarray, " batch"] | None,
         starts: torch.Generator,
-    ) -> Losses:
+        learning_rate: float,
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Takes a step and returns the terms of the loss, detached; `loss` is their sum."""
         batch = self.part.load(chosen, starts, self.share)
+        if self.fixed is not None:
+            return self.fixed.step(batch, learning_rate)
         negatives = None if others is None else self.part.load(others, starts, self.share)
+        losses = self._losses(batch, negatives)
+        self.optimiser.step(losses.total, learning_rate)
+        return losses.terms()
+
+    def _losses(self, batch: FeatureBatch, negatives: FeatureBatch | None = None) -> Losses:
         named = self.on_all_ranks(batch, negatives, self.part.class_text.model_input)
         return Losses({name: term * self.weight for name, term in named.items()})
 
@@ -392,3 +409,6 @@ class DescentStage(_WithWeights):
         super().load_state(tensors, epoch)
         # Before there was a choice, the averages were named adam.<index>.<name>.
         self.optimiser.load_state(_under("adam.", tensors) or _under("optimiser.", tensors))
+        if self.fixed is not None:
+            # What was recorded writes into the averages of before.
+            self.fixed.forget()

@@ -12,6 +12,7 @@ and nothing of losses, optimisers, files or splits. The paper's symbols:
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 from einops import repeat
@@ -20,11 +21,13 @@ from torch import Tensor, nn
 
 from tcaf.data.batches import FeatureBatch
 from tcaf.data.features import Modality
+from tcaf.data.filled import FilledPacked
 from tcaf.data.packed import Packed, mean_token
 from tcaf.settings.experiment import Experiment
 from tcaf.systems.attention import CrossModalAttention
 from tcaf.systems.attention_map import AttentionMap, attention_map
 from tcaf.systems.blocks import Dropout
+from tcaf.systems.filled_layout import FilledLayout
 from tcaf.systems.joint_space import (
     ClipEncoder,
     JointSpaceModel,
@@ -144,7 +147,7 @@ class Layer(nn.Module):
     def forward(
         self,
         rows: Float[Tensor, "rows token_dim"],
-        layout: TokenLayout,
+        layout: TokenLayout | FilledLayout,
         queries: tuple[Group, ...],
     ) -> Float[Tensor, "query_rows token_dim"]:
         """Returns the new tokens of the groups in `queries`, of all groups' tokens."""
@@ -160,6 +163,8 @@ class Transformer(ClipEncoder):
     Args:
         config: sizes and settings; dimensions of the inputs are part of it.
     """
+
+    takes_filled = True
 
     def __init__(self, config: TCAFConfig) -> None:
         super().__init__(config)
@@ -180,18 +185,15 @@ class Transformer(ClipEncoder):
 
     def transform(self, batch: FeatureBatch) -> Float[Tensor, "batch token_dim"]:
         """Runs encoders, positions and transformer; returns c_o, or the mean over output tokens."""
-        lens: dict[Group, Tensor] = {}
         tokens: list[Tensor] = []
         if self.class_token is not None:
-            lens["class"] = torch.ones(len(batch), dtype=torch.long)
             tokens.append(self.class_token.expand(len(batch), -1))
         encoded: dict[Modality, Packed] = {}
         for modality in self.modalities:
             encoded[modality] = packed = self.encoded(batch, modality)
-            lens[modality] = packed.lens
             tokens.append(self.positions(packed.tokens, packed.times, modality))
         rows = torch.cat(tokens)
-        layout = TokenLayout(lens, rows.device)
+        layout = self._layout(len(batch), encoded, rows.device)
         last = len(self.layers) - 1
         for number, layer in enumerate(self.layers):
             # Nothing reads the last layer's audio and visual tokens where there is a class token.
@@ -201,6 +203,18 @@ class Transformer(ClipEncoder):
             return rows
         parts = layout.split(rows)
         return mean_token(*(packed.with_tokens(parts[m]) for m, packed in encoded.items()))
+
+    def _layout(
+        self, num_clips: int, encoded: Mapping[Modality, Packed], device: torch.device
+    ) -> TokenLayout | FilledLayout:
+        class_token = self.class_token is not None
+        filled = {m: packed for m, packed in encoded.items() if isinstance(packed, FilledPacked)}
+        if filled:
+            return FilledLayout(num_clips, filled, device, class_token=class_token)
+        lens: dict[Group, Tensor] = {}
+        if class_token:
+            lens["class"] = torch.ones(num_clips, dtype=torch.long)
+        return TokenLayout({**lens, **{m: packed.lens for m, packed in encoded.items()}}, device)
 
 
 class TCAF(Transformer, JointSpaceModel):
