@@ -1,4 +1,4 @@
-"""On a GPU: training, resuming, evaluating; skipped where there is none. Extraction uses none.
+"""On a GPU: training, resuming, evaluating; skipped where there is none.
 
 What is compared with the CPU is compared within the rounding of float32 sums in another order.
 """

@@ -87,6 +87,7 @@ class ZeroShotClassifier(Classifier):
         self.trained = trained
         self.title = trained.system
         self.device = pick_device(device)
+        self.extracts_on = "cuda" if self.device.type == "cuda" else "cpu"
         self.model = trained.answering.to(self.device).eval()
         system = find_system(trained.system)
         self.spec = trained.spec

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from tcaf.extract.backbones import (
     BackboneInfo,
     VisualBackbone,
     open_backbone,
+    processes_on,
 )
 from tcaf.extract.containers import FILE_MEMORY, FILE_TIMEOUT_S, BrokenMediaWarning, MediaError
 from tcaf.extract.corpus import MediaFile, one_of_each_folder, too_long
@@ -43,11 +44,13 @@ class FileBackbones:
         spec: of the features that the model takes.
         modalities: those that it reads.
         weights: file or folder of each backbone's weights, where it needs one.
+        device: where their networks compute.
     """
 
     spec: FeatureSpec
     modalities: tuple[Modality, ...]
     weights: Mapping[Modality, Path | None]
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out what is opened: each process opens its own, a plugin's once it has run it."""
@@ -76,7 +79,9 @@ class FileBackbones:
                     f"{self.spec.dim(modality)}"
                 )
         return {
-            modality: open_backbone(self.spec.backbone(modality), modality, self.weights[modality])
+            modality: open_backbone(
+                self.spec.backbone(modality), modality, self.weights[modality], self.device
+            )
             for modality in self.modalities
         }
 
@@ -257,6 +262,7 @@ def _work_on(
     """
     if not file_timeout_s > 0:
         raise TCAFError(f"file_timeout_s must be above 0, got {file_timeout_s:g}")
+    workers = place.cores if workers is None else workers
     given = [path for path in backbones.weights.values() if path is not None]
     plugins, infos = backbones.known_here()
     place.check_shared([*one_of_each_folder(files), *given, *plugins])
@@ -265,7 +271,7 @@ def _work_on(
         [(number, path, as_named(path)) for number, path in enumerate(files)],
         _open_worker,
         (backbones, plugins, infos, cut),
-        min(place.cores if workers is None else workers, max(len(files), 1)),
+        min(processes_on(backbones.device, workers), max(len(files), 1)),
         limit=lambda file: limits[file[1]],
         limit_bytes=FILE_MEMORY,
         environment=PATIENT,

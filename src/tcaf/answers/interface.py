@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -57,6 +57,7 @@ class Classifier(ABC):
         modalities: those that are read.
         split: of a store whose parts are asked for by name.
         weights: file or folder of each backbone's weights, where it needs one.
+        extracts_on: where the backbones compute.
     """
 
     title: str
@@ -65,6 +66,7 @@ class Classifier(ABC):
     modalities: tuple[Modality, ...]
     split: str
     weights: Mapping[Modality, Path | None]
+    extracts_on: Literal["cpu", "cuda"]
 
     @property
     @abstractmethod
@@ -209,7 +211,7 @@ class Classifier(ABC):
         Raises:
             TCAFError: features that no backbone here makes, missing weights, or a missing package.
         """
-        backbones = FileBackbones(self.spec, self.modalities, self.weights)
+        backbones = FileBackbones(self.spec, self.modalities, self.weights, self.extracts_on)
         self.check_features(backbones.opened_spec, "the extractor")
         return backbones
 

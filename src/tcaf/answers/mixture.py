@@ -106,6 +106,7 @@ class Mixture(Classifier):
         first = next(iter(members.values()))
         self.split = first.split
         self.weights = first.weights
+        self.extracts_on = first.extracts_on
         self._check_weights()
         self._classes: tuple[str, ...] = ()
 
@@ -199,14 +200,19 @@ class Mixture(Classifier):
     @cached_property
     def backbones(self) -> FileBackbones:
         """What makes features of files: see `Classifier.backbones`."""
-        made = [FileBackbones(g.spec, g.modalities, self._weights_of(g)) for g in self.groups]
+        made = [
+            FileBackbones(g.spec, g.modalities, self._weights_of(g), self.extracts_on)
+            for g in self.groups
+        ]
         for group, each in zip(self.groups, made, strict=True):
             for name in group.members:
                 self.members[name].check_features(each.opened_spec, "the extractor")
         first, *others = made
         if not others:
             return first
-        return SeveralBackbones(first.spec, first.modalities, first.weights, tuple(others))
+        return SeveralBackbones(
+            first.spec, first.modalities, first.weights, first.device, tuple(others)
+        )
 
     def features(self, clip: Clip) -> VideoFeatures:
         """Returns the features of a clip as they are read: see `Classifier.features`."""

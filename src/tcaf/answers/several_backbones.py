@@ -161,7 +161,8 @@ class SeveralBackbones(FileBackbones):
     @cached_property
     def groups(self) -> tuple[FileBackbones, ...]:
         """All groups, each with its own backbones."""
-        return (FileBackbones(self.spec, self.modalities, self.weights), *self.others)
+        own = FileBackbones(self.spec, self.modalities, self.weights, self.device)
+        return (own, *self.others)
 
     @cached_property
     def opened(self) -> dict[Modality, Backbone]:

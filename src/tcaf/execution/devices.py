@@ -4,12 +4,16 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
 from tcaf.errors import TCAFError
 from tcaf.execution import ranks
+
+GPU_BYTES = 2 << 30
+"""Memory of a GPU that a process which makes features of files may take: networks, maps, torch."""
 
 Precision = Literal["float32", "tf32", "bfloat16"]
 
@@ -21,7 +25,7 @@ def pick_device(name: str) -> torch.device:
         TCAFError: a GPU was asked for and there is none, or there are fewer than ranks.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise TCAFError("training.device is 'cuda', but torch finds no GPU; use 'cpu' or 'auto'")
+        raise TCAFError("the device is 'cuda', but torch finds no GPU; use 'cpu' or 'auto'")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     rank = ranks.current()
@@ -33,6 +37,23 @@ def pick_device(name: str) -> torch.device:
             "let torchrun start as many, or set training.device to 'cpu'"
         )
     return torch.device("cuda", rank.local)
+
+
+def fitting_processes(device: torch.device, processes: int) -> int:
+    """Returns how many of so many processes have room on a device, each with networks of its own.
+
+    A CPU has room for all; a GPU for one, and a further one for each `GPU_BYTES` that are free.
+    """
+    if device.type != "cuda":
+        return processes
+    free, _ = torch.cuda.mem_get_info(device)
+    return max(1, min(processes, free // GPU_BYTES))
+
+
+def on_cpu(tensor: Shaped[Tensor, "*shape"]) -> Shaped[np.ndarray, "*shape"]:
+    """Returns a tensor of any device as float32 numbers, once they are there."""
+    found: np.ndarray = tensor.float().cpu().numpy()
+    return found
 
 
 def moved(tensor: Shaped[Tensor, "*shape"], device: torch.device | str) -> Tensor:

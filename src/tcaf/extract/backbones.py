@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, get_type_hints, runtime_checkable
+from typing import Any, Literal, Protocol, get_type_hints, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -100,6 +100,15 @@ class VisualBackbone(Backbone, Protocol):
         self, windows: UInt8[np.ndarray, "num_windows window_frames height width 3"]
     ) -> Float[np.ndarray, "num_windows dim"]:
         """Returns one float32 token per window of RGB frames in 0..255."""
+        ...
+
+
+@runtime_checkable
+class Moves(Protocol):
+    """A backbone that can compute on a GPU. Others compute on the CPU, whatever is there."""
+
+    def to(self, device: Any) -> None:
+        """Moves its network to a device (`torch.device`), where it computes from now on."""
         ...
 
 
@@ -275,17 +284,24 @@ def canonical_name(name: str, options: Mapping[str, str]) -> str:
     return f"{name}:{','.join([*model, *named])}" if model or named else name
 
 
-def open_backbone(text: str, modality: Modality, weights: Path | None = None) -> Backbone:
+def open_backbone(
+    text: str,
+    modality: Modality,
+    weights: Path | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "cpu",
+) -> Backbone:
     """Loads a backbone, ready to embed windows.
 
     Args:
         text: its name, with options.
         modality: what it must be for.
         weights: a file or folder, in place of the weights that the name stands for.
+        device: where its network computes, if it is one that `Moves`.
 
     Raises:
         TCAFError: no such backbone, one of the other modality, a missing package, weights that are
-            missing, damaged, or others than the name says, or a plugin's that is no backbone.
+            missing, damaged, or others than the name says, a plugin's that is no backbone, or a
+            device that is missing.
     """
     name, options = parse_name(text)
     info = BACKBONES[name]
@@ -316,7 +332,37 @@ def open_backbone(text: str, modality: Modality, weights: Path | None = None) ->
             f"expected the weights of {wanted!r}, {weights or 'those found'} are those of "
             f"{backbone.name!r}"
         )
+    if device != "cpu":
+        _move(backbone, device)
     return backbone
+
+
+def processes_on(device: Literal["auto", "cpu", "cuda"], processes: int) -> int:
+    """Returns how many of so many processes have room for backbones of their own on a device.
+
+    Raises:
+        TCAFError: there is no such device.
+    """
+    if device == "cpu":
+        return processes
+    # Not before it is needed: torch takes seconds.
+    from tcaf.execution.devices import fitting_processes, pick_device
+
+    return fitting_processes(pick_device(device), processes)
+
+
+def _move(backbone: Backbone, name: Literal["auto", "cuda"]) -> None:
+    """Moves a backbone to the GPU if there is one, where it computes in full precision."""
+    import torch
+
+    from tcaf.execution.devices import pick_device
+
+    device = pick_device(name)
+    if device.type == "cpu" or not isinstance(backbone, Moves):
+        return
+    # Products of convolutions would have 10 bits: features are to differ by rounding alone.
+    torch.backends.cudnn.allow_tf32 = False
+    backbone.to(device)
 
 
 def _check(name: str, modality: Modality, backbone: Any) -> None:

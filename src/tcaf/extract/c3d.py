@@ -33,6 +33,7 @@ from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 
 from tcaf.errors import TCAFError, did_you_mean
+from tcaf.execution.devices import on_cpu
 from tcaf.extract.backbones import FrameSize, canonical_name
 from tcaf.pretrained.fetch import RANDOM, WeightsFile, find_weights, weights_mark
 from tcaf.pretrained.weights import draw_weights, load_into, read_state_dict
@@ -195,9 +196,14 @@ class C3DBackbone:
         maps = weight.new_empty(len(windows), weight.shape[1])
         for start in range(0, len(windows), _BATCH):
             prepared = prepare(windows[start : start + _BATCH], self.colours)
-            maps[start : start + _BATCH] = self.network.maps(prepared.to(weight.dtype))
+            given = prepared.to(weight.device, weight.dtype)
+            maps[start : start + _BATCH] = self.network.maps(given)
         # At once: reading the weights of linear layers takes longer than two windows' products.
-        return self.network.linear(maps).float().numpy()
+        return on_cpu(self.network.linear(maps))
+
+    def to(self, device: torch.device) -> None:
+        """Moves the network to a device."""
+        self.network.to(device)
 
 
 def arranged(network: C3D, dtype: torch.dtype = torch.float32) -> C3D:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import safetensors.numpy
@@ -27,7 +28,7 @@ from tcaf.errors import TCAFError
 from tcaf.execution.outcomes import Crash, Killed, OutOfMemory, OutOfTime
 from tcaf.execution.processes import HERE, PATIENT, Place, answers
 from tcaf.execution.worker import Send
-from tcaf.extract.backbones import takes_model
+from tcaf.extract.backbones import processes_on, takes_model
 from tcaf.extract.containers import (
     FILE_MEMORY,
     FILE_TIMEOUT_S,
@@ -55,6 +56,7 @@ class Backbones:
         audio_weights: a file or folder in place of the known weights.
         visual_weights: the same for the visual backbone.
         plugin: a Python file that registers backbones, run in each process first.
+        device: where their networks compute.
     """
 
     audio: str
@@ -62,6 +64,7 @@ class Backbones:
     audio_weights: Path | None = None
     visual_weights: Path | None = None
     plugin: Path | None = None
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
 
     def run_plugin(self) -> str:
         """Makes the plugin's backbones known; returns its SHA-256, empty where there is none."""
@@ -75,6 +78,7 @@ class Backbones:
             self.visual,
             audio_weights=self.audio_weights,
             visual_weights=self.visual_weights,
+            device=self.device,
         )
 
     def pinned(self, spec: FeatureSpec) -> "Backbones":
@@ -426,7 +430,8 @@ def extract_files(
         files: what to extract.
         backbones: with which.
         folder: where features gather (see above); one that a killed run left is taken up.
-        workers: processes; each loads the backbones and has its share of the cores.
+        workers: processes; each loads the backbones and has its share of the cores. Fewer are
+            started where a GPU has no room for so many.
         file_timeout_s: seconds that a file may take, and as many again for each MiB of it.
         expected: what the features must mean; by default what the backbones give.
         place: where the processes run.
@@ -449,6 +454,7 @@ def extract_files(
             f"expected the backbones {expected.audio_backbone} and {expected.visual_backbone}, "
             f"whose features the store has, got {spec.audio_backbone} and {spec.visual_backbone}"
         )
+    workers = processes_on(backbones.device, workers)
     given = (backbones.audio_weights, backbones.visual_weights, backbones.plugin)
     reads = [*one_of_each_folder(file.path for file in files), *(path for path in given if path)]
     place.check_shared(reads, folder)

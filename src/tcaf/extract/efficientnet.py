@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tcaf.errors import MissingExtraError
+from tcaf.execution.devices import on_cpu
 from tcaf.extract.backbones import FrameSize, canonical_name, frames_option
 from tcaf.pretrained.fetch import RANDOM, weights_mark
 from tcaf.pretrained.imagenet_classes import imagenet_names
@@ -171,10 +172,14 @@ class EfficientNetBackbone:
         new = frames[is_new]
         pooled = np.empty((len(new), DIM), np.float32)
         for start in range(0, len(new), _BATCH):
-            maps = self.network(prepare(new[start : start + _BATCH]))
-            pooled[start : start + _BATCH] = maps.mean(dim=(1, 2)).numpy()
+            given = prepare(new[start : start + _BATCH]).to(self.network.stem.weight.device)
+            pooled[start : start + _BATCH] = on_cpu(self.network(given).mean(dim=(1, 2)))
         each = pooled[np.cumsum(is_new) - 1]
         return each.reshape(*windows.shape[:2], DIM).mean(axis=1)
+
+    def to(self, device: torch.device) -> None:
+        """Moves the network to a device."""
+        self.network.to(device)
 
 
 def build_network(weights: Path | None = None, *, is_random: bool = False) -> Network:

@@ -8,6 +8,7 @@ in the same space (`text.source` hf).
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -177,6 +178,10 @@ class HubFrames:
             found.append(unit(each.mean(axis=1)))
         return np.concatenate(found)
 
+    def to(self, device: Any) -> None:
+        """Moves the model to a device (`torch.device`)."""
+        self._model.to(device)
+
 
 class HubSamples:
     """Embeds windows of sound that lie side by side; tokens have length 1.
@@ -206,6 +211,10 @@ class HubSamples:
         parts = (windows[i : i + at_once] for i in range(0, len(windows), at_once))
         found = [unit(self._model.embed_samples(part)) for part in parts]
         return np.concatenate([np.empty((0, self.dim), np.float32), *found])
+
+    def to(self, device: Any) -> None:
+        """Moves the model to a device (`torch.device`)."""
+        self._model.to(device)
 
 
 def _opened(

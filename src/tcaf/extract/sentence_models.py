@@ -75,6 +75,10 @@ class SentenceFrames:
         each = _encoded(self._model, frames, BATCH)
         return unit(each.reshape(-1, count, each.shape[1]).mean(axis=1))
 
+    def to(self, device: Any) -> None:
+        """Moves the model to a device (`torch.device`)."""
+        self._model.to(device)
+
 
 class SentenceSamples:
     """Embeds windows of sound that lie side by side; tokens have length 1.
@@ -101,6 +105,10 @@ class SentenceSamples:
             return np.empty((0, self.dim), np.float32)
         sounds = [{"array": w, "sampling_rate": self.sample_rate} for w in windows]
         return _encoded(self._model, sounds, BATCH // 4)
+
+    def to(self, device: Any) -> None:
+        """Moves the model to a device (`torch.device`)."""
+        self._model.to(device)
 
 
 def _loaded(

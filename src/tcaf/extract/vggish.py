@@ -27,6 +27,7 @@ from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 
 from tcaf.errors import TCAFError, did_you_mean
+from tcaf.execution.devices import on_cpu
 from tcaf.extract.backbones import canonical_name
 from tcaf.extract.waveform import Waveform, as_array, mono, resample
 from tcaf.files.safe_pickle import read_pickle
@@ -254,13 +255,18 @@ class VGGishBackbone:
     ) -> Float[np.ndarray, "num_windows 128"]:
         """Returns the 8-bit values of each window as float32; samples lie in -1..1."""
         first: Any = self.network.fc[0]
-        maps = torch.empty(len(windows), first.in_features)
+        maps = first.weight.new_empty(len(windows), first.in_features)
         for start in range(0, len(windows), _BATCH):
             examples = log_mel_of_windows(windows[start : start + _BATCH])
-            maps[start : start + _BATCH] = self.network.maps(torch.from_numpy(examples))
+            given = torch.from_numpy(examples).to(maps.device)
+            maps[start : start + _BATCH] = self.network.maps(given)
         # At once: reading the weights of linear layers takes longer than a batch's products.
         linear = self.network.fc if self.activated else self.network.fc[:-1]
-        return quantise(linear(maps).numpy(), *self.pca).astype(np.float32)
+        return quantise(on_cpu(linear(maps)), *self.pca).astype(np.float32)
+
+    def to(self, device: torch.device) -> None:
+        """Moves the network to a device."""
+        self.network.to(device)
 
 
 def open_backbone(options: Mapping[str, str], weights: Path | None) -> VGGishBackbone:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from tcaf.data.features import Modality
 from tcaf.errors import MissingExtraError, TCAFError, shorten
+from tcaf.execution.devices import on_cpu
 from tcaf.files.atomic import read_json
 from tcaf.pretrained.model_folder import (
     first_line,
@@ -62,7 +63,7 @@ class Half:
 
 
 class AlignedModel:
-    """A loaded model on the CPU in float32.
+    """A loaded model in float32, on the CPU until it is moved.
 
     Args:
         model: of transformers, in evaluation mode.
@@ -89,6 +90,15 @@ class AlignedModel:
     def __reduce__(self) -> tuple[Callable[[Path], "AlignedModel"], tuple[Path]]:
         """Lets another process load the model from its folder."""
         return load_aligned, (self.folder,)
+
+    def to(self, device: torch.device) -> None:
+        """Moves the model to a device."""
+        self.model.to(device)
+
+    def _there(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns inputs on the model's device."""
+        device = next(self.model.parameters()).device
+        return {n: v.to(device) if isinstance(v, Tensor) else v for n, v in given.items()}
 
     def half(self, modality: Modality) -> Half:
         """Returns what embeds a modality.
@@ -156,7 +166,7 @@ class AlignedModel:
             return_tensors="pt",
         )
         given = {name: value for name, value in tokens.items() if name != "token_type_ids"}
-        return self.half(modality).embed_text(given).float().numpy()
+        return on_cpu(self.half(modality).embed_text(self._there(given)))
 
     @cached_property
     def _frames_processor(self) -> tuple[Any, bool]:
@@ -193,14 +203,14 @@ class AlignedModel:
         if is_video:
             videos = [torch.from_numpy(np.moveaxis(w, -1, 1).copy()) for w in windows]
             given = processor(videos, do_sample_frames=False, return_tensors="pt")
-            return half.embed(given).float().numpy()[:, None]
+            return on_cpu(half.embed(self._there(given)))[:, None]
         frames = list(windows.reshape(-1, *windows.shape[2:]))
         given = dict(processor(frames, input_data_format="channels_last", return_tensors="pt"))
         if half.kind == "image":
-            return half.embed(given).float().unflatten(0, (-1, count)).numpy()
+            return on_cpu(half.embed(self._there(given)).unflatten(0, (-1, count)))
         # Some processors of videos take frames for one video.
         pixels = given["pixel_values"].reshape(-1, count, *given["pixel_values"].shape[-3:])
-        return half.embed({"pixel_values": pixels}).float().numpy()[:, None]
+        return on_cpu(half.embed(self._there({"pixel_values": pixels})))[:, None]
 
     @cached_property
     def _samples_processor(self) -> Any:
@@ -230,7 +240,7 @@ class AlignedModel:
             # Models with fusion treat long sounds in a way of their own. With none among them, the
             # extractor declares one at random to be long; its answer would differ from run to run.
             given["is_longer"] = torch.zeros(len(windows), 1, dtype=torch.bool)
-        return self.half("audio").embed(given).float().numpy()
+        return on_cpu(self.half("audio").embed(self._there(given)))
 
 
 def _halves(model: Any) -> dict[Modality, Half]:

@@ -77,6 +77,7 @@ def prepare_videos(
     audio_weights: Path | None = None,
     visual_weights: Path | None = None,
     plugin: Path | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
     workers: int | None = None,
     cluster: str = "",
     file_timeout_s: float = FILE_TIMEOUT_S,
@@ -133,7 +134,10 @@ def prepare_videos(
         audio_weights: a file or folder in place of the audio backbone's known weights.
         visual_weights: the same for the visual backbone.
         plugin: a Python file that registers backbones of your own.
-        workers: processes that extract; by default one for each core.
+        device: where backbones compute that can do so on a GPU; `auto` takes one where there is
+            one. Features differ by rounding.
+        workers: processes that extract; by default one for each core, on a GPU fewer where it has
+            no room for so many.
         cluster: extract on the machines of a cluster of Ray (extra cluster): `local` for one of
             this machine alone, `auto` for the one that runs here, or its HOST:PORT. What is read
             and written has to lie where all of them see it.
@@ -192,7 +196,7 @@ def prepare_videos(
         for remark in listing.remarks:
             warnings.warn(remark, stacklevel=2)
         _warn_of_unlisted(listing, folder, store)
-        backbones = Backbones(audio, visual, audio_weights, visual_weights, plugin)
+        backbones = Backbones(audio, visual, audio_weights, visual_weights, plugin, device)
         with joined(cluster) as place:
             spec, found = extract_files(
                 [clip.file for clip in clips],

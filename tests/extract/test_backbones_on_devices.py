@@ -1,0 +1,219 @@
+"""Where backbones compute. Without a GPU it is seen on a device whose tensors have no content."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import write_aligned
+from tcaf.errors import TCAFError
+from tcaf.execution.devices import GPU_BYTES, fitting_processes, on_cpu
+from tcaf.extract import backbones, c3d, efficientnet, vggish
+from tcaf.extract.backbones import Moves, open_backbone, processes_on
+from tcaf.extract.corpus import Backbones, extract_files
+from tcaf.pretrained import aligned_model
+from write_aligned import random_windows
+
+META = torch.device("meta")
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+
+@pytest.fixture
+def fetched(monkeypatch):
+    """Where what was fetched from a device came from; without content it becomes zeros."""
+    devices = []
+
+    def fetch(tensor):
+        devices.append(tensor.device.type)
+        return np.zeros(tensor.shape, np.float32)
+
+    for module in (c3d, efficientnet, vggish, aligned_model):
+        monkeypatch.setattr(module, "on_cpu", fetch)
+    return devices
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    place = tmp_path_factory.mktemp("models")
+    return {
+        kind: getattr(write_aligned, f"write_{kind}")(place / kind)[1] for kind in ("clip", "clap")
+    }
+
+
+def windows_for(backbone, number=2):
+    """Windows of noise, none like another."""
+    rng = np.random.default_rng(0)
+    if not hasattr(backbone, "fps"):
+        return rng.uniform(-0.5, 0.5, (number, backbone.window_samples)).astype(np.float32)
+    size = backbone.frame_size
+    height, width = (64, 64) if size is None else (size.height, size.width)
+    shape = (number, backbone.window_frames, height, width, 3)
+    return rng.integers(0, 256, shape, np.uint8)
+
+
+OPENED = [
+    ("c3d:weights=random", "visual"),
+    ("efficientnet_lite0:weights=random,frames=2", "visual"),
+    ("vggish:weights=random", "audio"),
+    ("hf:clip", "visual"),
+    ("hf:clap", "audio"),
+]
+
+
+@pytest.fixture
+def opened(folders):
+    def build(name, modality, device="cpu"):
+        if name.startswith("hf:"):
+            name = f"hf:{folders[name.removeprefix('hf:')]}"
+        elif name.startswith("efficientnet"):
+            pytest.importorskip("efficientnet_lite_pytorch")
+        aligned_model._load.cache_clear()
+        return open_backbone(name, modality, None, device)
+
+    yield build
+    # What was moved is not for others.
+    aligned_model._load.cache_clear()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "modality"), OPENED)
+def test_all_is_computed_where_the_network_is(opened, fetched, name, modality):
+    backbone = opened(name, modality)
+    assert isinstance(backbone, Moves)
+    fetched.clear()
+    backbone.to(META)
+    found = backbone.embed(windows_for(backbone))
+    assert set(fetched) == {"meta"}
+    assert found.shape == (2, backbone.dim)
+
+
+@pytest.mark.slow
+def test_text_is_brought_there_too(folders, fetched):
+    """Its network looks at the mask of the text, which has no content here."""
+    aligned_model._load.cache_clear()
+    model = aligned_model.load_aligned(folders["clip"])
+    given = {}
+
+    def embed(tokens):
+        given.update(tokens)
+        return torch.zeros(2, 13, device="meta")
+
+    model.halves["visual"] = replace(model.half("visual"), embed_text=embed)
+    model.to(META)
+    assert model.embed_text(["red cat", "dog"], "visual").shape == (2, 13)
+    assert {value.device.type for value in given.values()} == {"meta"}
+    assert fetched == ["meta"]
+    aligned_model._load.cache_clear()
+
+
+@pytest.mark.slow
+def test_a_sentence_model_moves(folders, tmp_path):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Transformer
+
+    from tcaf.pretrained import sentence_model
+
+    path = tmp_path / "model"
+    SentenceTransformer(modules=[Transformer(str(folders["clip"]))], device="cpu").save(str(path))
+    backbone = open_backbone(f"st:{path}", "visual")
+    expected = backbone.embed(random_windows(2, 2))
+    assert isinstance(backbone, Moves)
+    backbone.to(META)
+    assert backbone._model.device == META
+    sentence_model._load.cache_clear()
+    again = open_backbone(f"st:{path}", "visual", None, "auto")
+    np.testing.assert_array_equal(again.embed(random_windows(2, 2)), expected)
+    sentence_model._load.cache_clear()
+
+
+class Still:
+    """A backbone that knows of no device."""
+
+    name, dim, step_s = "still", 3, 1.0
+    sample_rate = window_samples = hop_samples = 4
+
+    def embed(self, windows):
+        return np.zeros((len(windows), 3), np.float32)
+
+
+class Moving(Still):
+    """One that does."""
+
+    moved: torch.device | None = None
+
+    def to(self, device):
+        self.moved = device
+
+
+@pytest.fixture
+def known(monkeypatch):
+    """Makes backbones known as `still`, and a GPU as far as is asked for one."""
+
+    def build(kind, gpus=0):
+        info = backbones.BackboneInfo("audio", lambda options, weights: kind(), "3", 1.0, "", "")
+        monkeypatch.setitem(backbones.BACKBONES, "still", info)
+        monkeypatch.setattr("torch.cuda.is_available", lambda: gpus > 0)
+
+    return build
+
+
+def test_a_gpu_is_taken_where_there_is_one(known, monkeypatch):
+    monkeypatch.setattr("torch.backends.cudnn.allow_tf32", True)
+    known(Moving)
+    assert open_backbone("still", "audio", None, "auto").moved is None
+    known(Moving, gpus=1)
+    assert open_backbone("still", "audio").moved is None
+    assert open_backbone("still", "audio", None, "cpu").moved is None
+    assert torch.backends.cudnn.allow_tf32
+    for device in ("auto", "cuda"):
+        assert open_backbone("still", "audio", None, device).moved == torch.device("cuda")
+    assert not torch.backends.cudnn.allow_tf32
+
+
+def test_a_backbone_that_does_not_move_stays(known):
+    known(Still, gpus=1)
+    assert isinstance(open_backbone("still", "audio", None, "cuda"), Still)
+
+
+def test_a_gpu_that_is_not_there(known, tmp_path):
+    known(Moving)
+    with pytest.raises(TCAFError, match="the device is 'cuda', but torch finds no GPU; use 'cpu'"):
+        open_backbone("still", "audio", None, "cuda")
+    pytest.importorskip("av")
+    work = tmp_path / "work"
+    with pytest.raises(TCAFError, match="torch finds no GPU"):
+        extract_files([], Backbones("still", "still", device="cuda"), work, workers=1)
+    assert not work.exists()
+
+
+def test_as_many_processes_as_a_gpu_has_room_for(monkeypatch):
+    free = {"bytes": 5 * GPU_BYTES}
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free["bytes"], 0))
+    gpu = torch.device("cuda")
+    assert fitting_processes(torch.device("cpu"), 16) == 16
+    assert fitting_processes(gpu, 16) == 5
+    assert fitting_processes(gpu, 2) == 2
+    free["bytes"] = 0
+    assert fitting_processes(gpu, 16) == 1
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert processes_on("cpu", 7) == processes_on("auto", 7) == 7
+
+
+def test_what_is_fetched_is_float32():
+    found = on_cpu(torch.tensor([1.5]).bfloat16())
+    assert found.dtype == np.float32
+    assert found.tolist() == [1.5]
+
+
+@pytest.mark.gpu
+@GPU
+@pytest.mark.parametrize(("name", "modality"), OPENED)
+def test_features_are_those_of_the_cpu(opened, name, modality):
+    plain = opened(name, modality)
+    windows = windows_for(plain)
+    expected = plain.embed(windows)
+    found = opened(name, modality, "cuda").embed(windows)
+    # VGGish's are whole numbers, of which rounding moves some by one.
+    allowed = 1.0 if name.startswith("vggish") else 1e-4 * np.abs(expected).max()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=allowed)
