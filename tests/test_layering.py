@@ -101,7 +101,7 @@ ROOMS = {
         *("page_desk", "page_theme", "page_parts", "page_clip", "page_many", "page_runs", "page"),
     ),
     "commands": (
-        *("options", "printing", "lines", "terminal", "answering", "catalogue"),
+        *("options", "printing", "printing_answers", "lines", "terminal", "answering", "catalogue"),
         *(
             "prepare",
             "store",

@@ -20,3 +20,14 @@ def predict(capsys, monkeypatch, world):
         return status, output.out, output.err
 
     return run
+
+
+@pytest.fixture
+def printed(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(function, *arguments):
+        function(*arguments)
+        return capsys.readouterr().out
+
+    return run

@@ -7,19 +7,7 @@ from pathlib import Path
 import pytest
 
 from tcaf.commands import printing
-from tcaf.commands.lines import AnswersCsv
-
-
-@pytest.fixture
-def printed(monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def run(function, *arguments):
-        function(*arguments)
-        return capsys.readouterr().out
-
-    return run
-
+from tcaf.commands.printing_answers import print_answers
 
 STORE = {
     "path": "world",
@@ -182,49 +170,6 @@ def test_the_papers_numbers_stand_beside(printed, monkeypatch):
     assert output.count("50.78") == 1
 
 
-def predictions(clips=1, probability=0.625, gamma=0.4):
-    answers = [
-        {"rank": 1, "class": "ant [x]", "probability": probability, "distance": 1.5, "seen": False},
-        {"rank": 2, "class": "bee", "probability": probability, "distance": 1.25, "seen": True},
-    ]
-    return {
-        "classes": ["ant [x]", "bee", "cat"],
-        "gamma": gamma,
-        "predictions": [{"id": f"clip [{n}]", "answers": answers} for n in range(clips)],
-        "failed": {},
-    }
-
-
-def test_predictions_of_one_clip(printed):
-    output = printed(printing.print_answers, predictions())
-    assert output.splitlines()[0] == "clip [0]"
-    for expected in ("ant [x]", "bee", "62.5 %", "1.500", "1.250", "unseen"):
-        assert expected in output
-    told = "of 3 classes, if one of them is right; ranked with +0.4 on the distances of seen"
-    assert told in output.replace("\n", " ")
-    bare = printed(printing.print_answers, predictions(probability=None, gamma=0.0))
-    assert "%" not in bare
-    assert "if one of them is right" not in bare
-    assert "ranked" not in bare
-
-
-def test_predictions_of_several_clips_are_a_line_each(printed):
-    output = printed(printing.print_answers, predictions(clips=3))
-    assert all(f"clip [{n}]" in output for n in range(3))
-    assert "bee" not in output
-    assert "--json or --csv" in output
-    assert printed(printing.print_answers, predictions(clips=0)) == ""
-
-
-def test_predictions_as_csv(printed):
-    table = AnswersCsv()
-    assert printed(table.print_header) == "file,rank,class,probability,distance,seen\n"
-    clip = predictions(probability=None)["predictions"][0]
-    assert printed(table.print_clip, clip) == (
-        "clip [0],1,ant [x],,1.5,False\nclip [0],2,bee,,1.25,True\n"
-    )
-
-
 STEERING = "a\x1b[2J\x07\x9b\u202e\n\udcff"
 SHOWN = r"a\x1b[2J\x07\x9b\u202e"
 
@@ -238,7 +183,7 @@ def test_names_do_not_steer_the_terminal(printed, monkeypatch):
     one = {"id": STEERING, "answers": [answer]}
     for clips in ([one], [one, one]):
         output += printed(
-            printing.print_answers, {"predictions": clips, "classes": [STEERING], "gamma": 0.0}
+            print_answers, {"predictions": clips, "classes": [STEERING], "gamma": 0.0}
         )
     # In a cell a line feed is shown as well: in one and four, beside that of a quoted name.
     assert output.count(SHOWN + r"\n\udcff") == 1 + 1 + 4

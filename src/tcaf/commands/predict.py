@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tcaf.commands import printing
 from tcaf.commands.lines import AnswersCsv, JsonLines
+from tcaf.commands.printing_answers import print_answers
 from tcaf.commands.recordings import Wanted, predict_recordings
 from tcaf.commands.terminal import note, show, track
 from tcaf.commands.watching import watch as watch_folder
@@ -251,7 +251,7 @@ def _predict_clips(
     if not streams:
         bias, allowed = asked["seen_bias"], asked["abstain"]
         value = answers_json(classifier, found, bias, together=together, abstain=allowed)
-        show(value, printing.print_answers, wanted.printed == "json")
+        show(value, print_answers, wanted.printed == "json")
     for one in found:
         if isinstance(one, Unanswered):
             note(f"no answer for {one.id}: {one.reason}", "")

@@ -6,7 +6,7 @@ the same.
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from rich.table import Table
 
 from tcaf.errors import STEERING, printable, shorten
 from tcaf.evaluation.scores import SCORES
-from tcaf.progress import describe_time
 
 
 class SafeConsole(Console):
@@ -34,7 +33,8 @@ class _SafeTable(Table):
         super().add_row(*shown, **how)
 
 
-def _print(*things: Any) -> None:
+def print_rich(*things: Any) -> None:
+    """Prints texts with rich's markup, and tables."""
     console = SafeConsole(highlight=False)
     for thing in things:
         console.print(thing, soft_wrap=isinstance(thing, str))
@@ -46,7 +46,7 @@ def print_json(value: Any) -> None:
     print(STEERING.sub(lambda match: json.dumps(match[0])[1:-1], text))
 
 
-def _table(*columns: str, title: str = "") -> Table:
+def new_table(*columns: str, title: str = "") -> Table:
     """Returns an empty table: the first column is text, the others are numbers."""
     title = printable(title)
     table = _SafeTable(title=title, title_justify="left", title_style="bold", header_style="dim")
@@ -67,12 +67,12 @@ def _step(seconds: float | None) -> str:
 def print_store(value: dict[str, Any]) -> None:
     """Prints `FeatureStore.summary`."""
     spec, lengths = value["spec"], value["lengths"]
-    _print(
+    print_rich(
         f"[bold]{escape(value['path'])}[/]: {value['clips']:,} clips of {value['classes']} "
         f"classes, {value['bytes'] / 2**20:,.1f} MiB in {value['shards']} shards, {value['dtype']}"
     )
     columns = ("", "features", "size", "a token", "tokens", "per clip")
-    tokens = _table(*columns)
+    tokens = new_table(*columns)
     for modality in ("audio", "visual"):
         row = lengths[modality]
         tokens.add_row(
@@ -83,20 +83,20 @@ def print_store(value: dict[str, Any]) -> None:
             f"{row['tokens']:,}",
             f"{row['shortest']} to {row['longest']}",
         )
-    _print(tokens)
+    print_rich(tokens)
     for modality in ("audio", "visual"):
         if missing := lengths[modality]["clips_without"]:
-            _print(f"[yellow]{missing:,} clips[/] have no {modality} token")
+            print_rich(f"[yellow]{missing:,} clips[/] have no {modality} token")
     for name, parts in value["splits"].items():
-        table = _table("part", "clips", "classes", title=f"split {escape(name)}")
+        table = new_table("part", "clips", "classes", title=f"split {escape(name)}")
         for part, row in parts.items():
             table.add_row(part, f"{row['clips']:,}", str(row["classes"]))
-        _print(table)
+        print_rich(table)
     for what in ("text", "phrases"):
         if value[what]:
-            _print(f"{what}: {escape(', '.join(value[what]))}")
+            print_rich(f"{what}: {escape(', '.join(value[what]))}")
     for reason, names in value["left_out"].items():
-        _print(
+        print_rich(
             f"[yellow]left out[/] {len(names):,}, {escape(reason)}: {escape(shorten(names))}"
             f" (all are named by --json)"
         )
@@ -186,10 +186,10 @@ def warn_on_edge(gamma: float, where: str, wider: str) -> None:
 
 def print_rendered(value: dict[str, Any]) -> None:
     """Prints `RenderedWorld.summary`."""
-    table = _table("part", "videos")
+    table = new_table("part", "videos")
     for part, clips in value["parts"].items():
         table.add_row(part, f"{clips:,}")
-    _print(
+    print_rich(
         f"[bold]{escape(value['path'])}[/]: {value['clips']:,} videos of {value['classes']} "
         f"classes, {value['bytes'] / 2**20:,.1f} MiB",
         table,
@@ -202,13 +202,13 @@ def print_models(value: dict[str, Any]) -> None:
     """Prints `answers.ready.READY`."""
     for name, info in value.items():
         reads = " and ".join(info["modalities"])
-        _print(
+        print_rich(
             f"[bold]{name}[/]  {reads}, {escape(info['classes'])}; {escape(info['size'])}",
             f"    fetched on first use: {escape(info['fetched'])}; licence: "
             f"{escape(info['licence'])}",
             f"    {escape(info['known'])}",
         )
-    _print(
+    print_rich(
         'Ask one: [bold]tcaf predict imagenet clip.mp4 --classes "cat purring, dog barking"[/]; '
         "with + between them, several answer together, runs of your own too."
     )
@@ -220,12 +220,12 @@ def print_backbones(value: dict[str, Any]) -> None:
         options = "".join(f", {key}={default}" for key, default in info["options"].items())
         size = f"{info['dim']} numbers" if info["dim"].isdigit() else f"the size of {info['dim']}"
         every = "" if info["step_s"] is None else f" every {_step(info['step_s'])}"
-        _print(
+        print_rich(
             f"[bold]{name}[/]  {info['modality'] or 'audio or visual'}, {size}{every}"
             f"{escape(options)}",
             f"    weights: {escape(info['weights'])}; licence: {escape(info['licence'])}",
         )
-    _print(
+    print_rich(
         "Options follow the name, as in [bold]efficientnet_lite0:frames=4[/] or "
         "[bold]c3d:colours=release[/]; weights=random gives initial weights, for trying things "
         "out. A model stands before them, as in [bold]hf:openai/clip-vit-base-patch32,frames=4[/]."
@@ -252,10 +252,10 @@ def _calibration(**parts: dict[str, Any]) -> list[str]:
 def print_result(value: dict[str, Any], out: Path, store: Path) -> None:
     """Prints `result.json` and how to go on."""
     choice = value["choice"]
-    table = _table("", *SCORES.values(), "gamma", title="mean class accuracy, percent")
+    table = new_table("", *SCORES.values(), "gamma", title="mean class accuracy, percent")
     table.add_row(f"validation, epoch {choice['epoch']}", *_score_row(choice["validation"]))
     table.add_row("[bold]test[/]", *(f"[bold]{cell}[/]" for cell in _score_row(value["test"])))
-    _print(
+    print_rich(
         table,
         f"{_area(value['test'])}, {value['seconds']:.0f} s of training, seed {value['seed']}",
         *_calibration(validation=choice, test=value["test"]),
@@ -269,143 +269,27 @@ def print_evaluation(value: dict[str, Any]) -> None:
     title = "mean class accuracy, percent"
     if value.get("transductive"):
         title += "; transductive"
-    table = _table("part", "clips", *SCORES.values(), "gamma", title=title)
+    table = new_table("part", "clips", *SCORES.values(), "gamma", title=title)
     table.add_row(value["part"], f"{value['clips']:,}", *_score_row(value))
     # Clips together have no curve: classes would move elsewhere at each gamma.
     area = [] if value.get("transductive") else [_area(value)]
-    _print(table, *area, *_calibration(**{value["part"]: value}))
+    print_rich(table, *area, *_calibration(**{value["part"]: value}))
     if "sets" in value:
         sets = value["sets"]
         covered = [shown(sets[half], ".1f", 100) for half in ("seen", "unseen")]
-        _print(
+        print_rich(
             f"sets that may leave out the true class of {100 * sets['allowed']:g} % of the clips "
             f"hold it for {covered[0]} % of those of seen and {covered[1]} % of those of unseen "
             f"classes: {sets['size']:.1f} names in the mean, one in {100 * sets['single']:.1f} % "
             f"of them, none in {100 * sets['empty']:.1f} %"
         )
     if "per_class" in value:
-        classes = _table("class", "", "clips", "accuracy")
+        classes = new_table("class", "", "clips", "accuracy")
         rows = sorted(value["per_class"].items(), key=lambda row: (-row[1]["seen"], row[0]))
         for name, row in rows:
             kind = "seen" if row["seen"] else "[magenta]unseen[/]"
             classes.add_row(escape(name), kind, str(row["clips"]), f"{100 * row['accuracy']:.1f}")
-        _print(classes)
-
-
-def print_answers(value: dict[str, Any]) -> None:
-    """Prints what `tcaf predict` found: all answers for one clip, the best for each of several."""
-    clips, several = value["predictions"], len(value["predictions"]) > 1
-    # In a line for each of several clips there is no room for reasons.
-    reasons = not several and bool(clips) and "nearest_training" in clips[0]
-    with_sets = bool(clips) and "set" in clips[0]
-    columns = ["class", "probability", "distance", "in training"]
-    # Of a clip or a model with one of both there is nothing apart.
-    apart = reasons and bool(clips[0]["answers"][0]["alone"])
-    columns += ["sound alone", "picture alone"] if apart else []
-    columns += ["not ruled out"] if with_sets and several else []
-    table = _table("clip" if several else "rank", *columns)
-    for column in (table.columns[1], *(table.columns[-1:] if with_sets and several else ())):
-        column.justify = "left"
-    for clip in clips:
-        for answer in clip["answers"][:1] if several else clip["answers"]:
-            chance, kind = answer["probability"], "seen" if answer["seen"] else "[magenta]unseen[/]"
-            table.add_row(
-                escape(clip["id"]) if several else str(answer["rank"]),
-                escape(answer["class"]),
-                "" if chance is None else f"{100 * chance:.1f} %",
-                f"{answer['distance']:.3f}",
-                kind,
-                *(_alone(answer, modality) for modality in ("audio", "visual") if apart),
-                *([escape(_set(clip["set"]))] if with_sets and several else []),
-            )
-    if not clips:
-        return
-    if not several:
-        _print(f"[bold]{escape(clips[0]['id'])}[/]")
-    told = f"of {len(value['classes'])} classes"
-    if clips[0]["answers"][0]["probability"] is not None:
-        told += ", if one of them is right"
-    if value["gamma"] and any(answer["seen"] for clip in clips for answer in clip["answers"]):
-        told += f"; ranked with {value['gamma']:+g} on the distances of seen classes"
-    if value.get("transductive"):
-        told += "; all clips together"
-    _print(table, f"[dim]{told}{'; all answers by --json or --csv' if several else ''}[/]")
-    if with_sets:
-        allowed = f"{100 * value['abstain']:g} % wrong are allowed"
-        told = "not ruled out" if several else f"not ruled out: {escape(_set(clips[0]['set']))}"
-        _print(f"{told}, where {allowed} [dim](of clips like those of validation)[/]")
-    if reasons and clips[0]["nearest_training"]:
-        near = (f"{each['class']} {each['distance']:.3f}" for each in clips[0]["nearest_training"])
-        _print(f"nearest classes of the training: {escape(', '.join(near))}")
-    if apart:
-        _print("[dim]alone: the distance, and the rank that the class has by it[/]")
-
-
-def print_arrived(time: str, value: dict[str, Any]) -> None:
-    """Prints the best answer of a file that has arrived, in a line.
-
-    Args:
-        time: of now.
-        value: of `Ranking.to_json`.
-    """
-    best = value["answers"][0]
-    chance = best["probability"]
-    said = best["class"] if chance is None else f"{best['class']}  {100 * chance:.1f} %"
-    print_line(f"{time}  {value['id']}  {_set(value['set']) if 'set' in value else said}")
-    sys.stdout.flush()
-
-
-def _alone(answer: dict[str, Any], modality: str) -> str:
-    """Returns what a modality says of an answer; "-" for one that is not there."""
-    found = answer["alone"].get(modality)
-    return "-" if found is None else f"{found['distance']:.3f} ({found['rank']})"
-
-
-def _set(names: list[str]) -> str:
-    return ", ".join(names) if names else "none of these"
-
-
-class Recordings:
-    """Prints the answers of recordings, a table for each as soon as it is over."""
-
-    def __init__(self) -> None:
-        self._spans: list[dict[str, Any]] = []
-
-    def print_span(self, value: dict[str, Any]) -> None:
-        """Takes `Span.to_json`."""
-        self._spans.append(value)
-
-    def print_recording(self, value: dict[str, Any], names: Mapping[Any, str]) -> None:
-        """Prints the spans so far and `Recording.to_json`.
-
-        Args:
-            value: of the recording.
-            names: what kinds of spans without an answer are called.
-        """
-        table = _table("from", "to", "class", "probability", "distance", "in training", "stretches")
-        table.columns[2].justify = "left"
-        for span in self._spans:
-            chance, distance = span["probability"], span["distance"]
-            kind = {True: "seen", False: "[magenta]unseen[/]", None: ""}[span["seen"]]
-            said = f"[dim]{names[span['kind']]}[/]" if span["class"] is None else None
-            table.add_row(
-                describe_time(span["start"]),
-                describe_time(span["end"]),
-                said or escape(span["class"]),
-                "" if chance is None else f"{100 * chance:.1f} %",
-                "" if distance is None else f"{distance:.3f}",
-                kind,
-                str(span["stretches"]),
-            )
-        left = "; ".join(
-            f"{describe_time(seconds)} {names[kind]}" for kind, seconds in value["left_out"].items()
-        )
-        _print(f"[bold]{escape(value['id'])}[/]")
-        if self._spans:
-            _print(table)
-        told = f"{describe_time(value['length'])} in all"
-        _print(f"[dim]{told}{f'; of them {left}' if left else ''}[/]")
-        self._spans = []
+        print_rich(classes)
 
 
 def auxiliary_note(further: dict[str, Any]) -> str:
@@ -437,7 +321,7 @@ def print_table(rows: list[dict[str, Any]], out: Path, files: Sequence[str]) -> 
     """Prints the rows of a table of the paper, beside the paper's own numbers where it has them."""
     with_paper = any(row["paper"] for row in rows)
     paper = [f"paper {name}" for name in SCORES.values()] if with_paper else []
-    table = _table(
+    table = new_table(
         "model",
         *SCORES.values(),
         *paper,
@@ -454,11 +338,11 @@ def print_table(rows: list[dict[str, Any]], out: Path, files: Sequence[str]) -> 
             cells += [f"{v:.2f}" for v in row["paper"]] if row["paper"] else [""] * len(SCORES)
         area = shown(row["means"]["curve_area"], ".3f") if row["means"] else ""
         table.add_row(escape(row["title"]), *cells, area, " ".join(map(str, row["seeds"])))
-    _print(table)
+    print_rich(table)
     for row in rows:
         for seed, error in row["errors"].items():
-            _print(f"[red]failed[/] {escape(row['title'])}, seed {seed}: {escape(error)}")
-    _print(f"kept in {escape(str(out))}: {', '.join(files)}")
+            print_rich(f"[red]failed[/] {escape(row['title'])}, seed {seed}: {escape(error)}")
+    print_rich(f"kept in {escape(str(out))}: {', '.join(files)}")
 
 
 def _percent(mean: float | None, std: float | None) -> str:
@@ -468,18 +352,18 @@ def _percent(mean: float | None, std: float | None) -> str:
 def print_doctor(value: dict[str, Any]) -> None:
     """Prints what is installed and what is missing."""
     packages = ", ".join(f"{name} {number}" for name, number in value["packages"].items())
-    _print(
+    print_rich(
         f"[bold]tcaf {value['tcaf']}[/] on Python {value['python']}, {packages}",
         f"computes on {value['gpu'] or 'the CPU'} ({value['cpu_threads']} CPU threads)",
         f"presets: {', '.join(value['presets'])}",
     )
     for extra, found in value["extras"].items():
         if found["installed"]:
-            _print(f"[green]have[/]    {extra}")
+            print_rich(f"[green]have[/]    {extra}")
         else:
             missing = ", ".join(found["missing"])
             install = f"pip install 'tcaf\\[{extra}]'"
-            _print(f"[yellow]missing[/] {extra} (needs {missing}): {install}")
+            print_rich(f"[yellow]missing[/] {extra} (needs {missing}): {install}")
 
 
 def print_verdict(value: dict[str, Any]) -> None:
@@ -490,4 +374,4 @@ def print_verdict(value: dict[str, Any]) -> None:
         "wrong": "[red]cannot be trusted[/]",
         "missing": "[yellow]could not be had[/]",
     }[value["state"]]
-    _print(f"[bold]{escape(value['name'])}[/] {told}: {escape(value['detail'])}")
+    print_rich(f"[bold]{escape(value['name'])}[/] {told}: {escape(value['detail'])}")

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tcaf.commands import printing
 from tcaf.commands.lines import JsonLines, SpansCsv
+from tcaf.commands.printing import print_json
+from tcaf.commands.printing_answers import Recordings
 from tcaf.commands.terminal import note, show, track
 from tcaf.errors import TCAFError
 from tcaf.progress import describe_time, silent
@@ -89,7 +90,7 @@ def predict_recordings(
         outlet.write_shared()
     if wanted.printed == "json":
         value = recordings_json(classifier, cut, outlet.found, asked["seen_bias"], asked["abstain"])
-        show(value, printing.print_json, True)
+        show(value, print_json, True)
     outlet.check()
 
 
@@ -116,7 +117,7 @@ class Outlet:
         self._destination, self._num_files = destination, num_files
         # Of many recordings that go to files, the tables would only scroll by.
         is_shown = self._wanted.printed == "table" and (destination is None or num_files == 1)
-        self._tables = printing.Recordings() if is_shown else None
+        self._tables = Recordings() if is_shown else None
         self._current: list[Span] = []
         self._shared: list[Span] = []
         self._ended: list[Recording] = []

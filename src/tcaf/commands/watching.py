@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tcaf.commands import printing
 from tcaf.commands.lines import AnswersCsv, JsonLines
+from tcaf.commands.printing_answers import print_arrived
 from tcaf.commands.recordings import Outlet, Wanted
 from tcaf.commands.terminal import note
 from tcaf.errors import TCAFError
@@ -124,7 +124,7 @@ class _Watcher:
                 self._csv.print_header()
                 self._csv.print_clip(value)
             else:
-                printing.print_arrived(time.strftime("%Y-%m-%d %H:%M:%S"), value)
+                print_arrived(time.strftime("%Y-%m-%d %H:%M:%S"), value)
             self._keep(file, value)
 
     def _has_place(self, file: "Arrived") -> bool:
