@@ -207,7 +207,7 @@ def sound_store(tiny_store, tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_experiment():
     """Builds an `Experiment` that takes well under a second on `tiny_store`."""
-    from dataclasses import replace
+    from dataclasses import is_dataclass, replace
 
     from tcaf.settings.experiment import Experiment
     from tcaf.settings.fidelity import Fidelity
@@ -235,11 +235,15 @@ def tiny_experiment():
 
     def build(**changes):
         """Replaces settings: `training={"epochs": 3}` changes one field of a section."""
-        sections = {
-            name: replace(getattr(experiment, name), **value) if isinstance(value, dict) else value
-            for name, value in changes.items()
-        }
-        return replace(experiment, **sections)
+        before = {name: getattr(experiment, name) for name in changes}
+        return replace(
+            experiment,
+            **{
+                # Options are a mapping and no section.
+                name: replace(before[name], **value) if is_dataclass(before[name]) else value
+                for name, value in changes.items()
+            },
+        )
 
     return build
 

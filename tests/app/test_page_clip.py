@@ -44,6 +44,7 @@ class Desk:
     def hold(self, name):
         self.held[name] = threading.Event()
         self.asked.clear()
+        return self.held[name]
 
     def take(self, session, path, name):
         return Placed(name)
@@ -90,8 +91,8 @@ class Beside(threading.Thread):
 
     def __init__(self, desk, name, ask):
         super().__init__(daemon=True)
-        self._desk, self._name, self._ask, self.found = desk, name, ask, None
-        desk.hold(name)
+        self._ask, self.found = ask, None
+        self._goes_on = desk.hold(name)
         self.start()
         assert desk.asked.wait(30)
 
@@ -99,7 +100,7 @@ class Beside(threading.Thread):
         self.found = self._ask()
 
     def let_go(self):
-        self._desk.held[self._name].set()
+        self._goes_on.set()
         self.join(30)
         return self.found
 
@@ -111,48 +112,105 @@ def is_skipped(part):
 def bring(tab, name):
     """Returns all that is said of a clip, each time for all parts of the tab."""
     request = gr.Request(session_hash="one")
-    return list(tab._in_turn(tab._bring)(request, str(CLIPS / name), None, *ASKED))
+    return list(tab._in_turn(tab._bring, brings=True)(request, str(CLIPS / name), *ASKED))
+
+
+def ask(tab, names="", **how):
+    """Returns what is said of the session's clip, asked about other names."""
+    request = gr.Request(session_hash="one")
+    return list(tab._in_turn(tab._again, **how)(request, names, *ASKED[1:]))
 
 
 def answers(told):
     return [parts[0] for parts in told if not is_skipped(parts[0])]
 
 
-def move(tab, current, bias):
-    return tab._moved("one", current, *ASKED[:-1], bias)
+def move(tab, bias):
+    return tab._moved("one", *ASKED[:-1], bias)
 
 
 def test_a_clip_is_answered_then_drawn(tab):
     first, second = bring(tab, "a")
     assert first[0] == "a 0"
-    assert first[-1].placed.name == "a"
     assert is_skipped(second[0])
-    assert "nothing to draw" in second[-1].rows
+    assert "nothing to draw" in second[4]
+    again = ask(tab)
+    assert len(again) == 1, "it is drawn once"
+    assert "nothing to draw" in again[0][4]
 
 
 def test_the_bias_moves_an_answer(tab):
-    current = bring(tab, "a")[-1][-1]
-    assert move(tab, current, -1.0)[0] == "a -1"
+    bring(tab, "a")
+    assert move(tab, -1.0)[0] == "a -1"
     assert answers(bring(tab, "b")) == ["b -1"]
 
 
 def test_a_bias_that_is_moved_while_a_clip_is_read_is_that_of_its_answer(tab, desk):
     asking = Beside(desk, "a", lambda: bring(tab, "a"))
-    assert all(map(is_skipped, move(tab, None, -1.0)))
+    assert all(map(is_skipped, move(tab, -1.0)))
     assert answers(asking.let_go()) == ["a -1"]
 
 
 def test_a_bias_that_was_moved_for_the_clip_before_does_not_cover_the_next(tab, desk):
-    current = bring(tab, "a")[-1][-1]
-    moving = Beside(desk, "a", lambda: move(tab, current, -1.0))
+    bring(tab, "a")
+    moving = Beside(desk, "a", lambda: move(tab, -1.0))
     assert answers(bring(tab, "b")) == ["b -1"]
     assert all(map(is_skipped, moving.let_go()))
+
+
+@pytest.mark.parametrize("then", ["nothing", "a problem"])
+def test_a_bias_that_was_moved_does_not_cover_what_is_no_answer(tab, desk, then):
+    bring(tab, "a")
+    moving = Beside(desk, "a", lambda: move(tab, -1.0))
+    if then == "nothing":
+        assert "t-empty" in tab._clear("one")[0]
+    else:
+        assert "not a media file" in bring(tab, "broken")[0][0]
+    assert all(map(is_skipped, moving.let_go()))
+    assert all(map(is_skipped, move(tab, 1.0)))
 
 
 def test_a_clip_that_takes_long_does_not_cover_one_that_came_later(tab, desk):
     asking = Beside(desk, "long", lambda: bring(tab, "long"))
     assert answers(bring(tab, "short")) == ["short 0"]
     assert answers(asking.let_go()) == []
+    assert answers(ask(tab)) == ["short 0"]
+
+
+@pytest.mark.parametrize("how", [{}, {"only_with_clip": True}])
+def test_who_asks_while_a_clip_is_read_is_answered_about_it(tab, desk, how):
+    """By the button, or by another list of names; the first clip, and one after another."""
+    for name in ("a", "b"):
+        first = Beside(desk, name, lambda name=name: bring(tab, name))
+        second = Beside(desk, name, lambda: ask(tab, "cat", **how))
+        assert answers(second.let_go()) == [f"{name} 0"]
+        assert answers(first.let_go()) == []
+
+
+def test_who_asks_while_a_clip_comes_waits_for_it(tab, desk, monkeypatch):
+    comes = threading.Event()
+
+    def take(session, path, name):
+        desk.asked.set()
+        assert comes.wait(30)
+        return Placed(name)
+
+    monkeypatch.setattr(desk, "take", take)
+    bringing = Beside(desk, "a", lambda: bring(tab, "a"))
+    found = []
+    asking = threading.Thread(target=lambda: found.extend(ask(tab)))
+    asking.start()
+    asking.join(0.1)
+    assert asking.is_alive()
+    comes.set()
+    bringing.let_go()
+    asking.join(30)
+    assert answers(found) == ["a 0"] or answers(bringing.found) == ["a 0"]
+
+
+def test_a_list_that_is_picked_without_a_clip_asks_nothing(tab, desk):
+    assert answers(ask(tab, only_with_clip=True)) == []
+    assert "no clip yet" in ask(tab)[0][0]
 
 
 def test_a_problem_does_not_cover_what_came_later(tab, desk, monkeypatch):
@@ -168,13 +226,24 @@ def test_a_problem_does_not_cover_what_came_later(tab, desk, monkeypatch):
     assert answers(asking.let_go()) == []
 
 
+def test_a_clip_that_cannot_be_read_is_not_asked_about_again(tab, desk, monkeypatch):
+    bring(tab, "broken")
+    assert "no clip yet" in ask(tab)[0][0]
+    monkeypatch.setattr(desk, "is_read", lambda session, placed: True)
+    bring(tab, "broken")
+    assert "not a media file" in ask(tab)[0][0]
+
+
 def test_a_clip_that_was_taken_away_does_not_come_back(tab, desk):
     asking = Beside(desk, "a", lambda: bring(tab, "a"))
     assert "t-empty" in tab._clear("one")[0]
     assert answers(asking.let_go()) == []
+    assert "no clip yet" in ask(tab)[0][0]
 
 
 def test_a_session_that_has_gone_is_forgotten(tab):
-    move(tab, None, -1.0)
+    bring(tab, "a")
+    move(tab, -1.0)
     tab.forget("one")
+    assert "no clip yet" in ask(tab)[0][0]
     assert answers(bring(tab, "a")) == ["a 0"]

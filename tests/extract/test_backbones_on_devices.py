@@ -10,10 +10,9 @@ import write_aligned
 from tcaf.errors import TCAFError
 from tcaf.execution.devices import GPU_BYTES, fitting_processes, on_cpu
 from tcaf.extract import backbones, c3d, efficientnet, vggish
-from tcaf.extract.backbones import Moves, open_backbone, processes_on
+from tcaf.extract.backbones import Moves, check_device, move, open_backbone, processes_on
 from tcaf.extract.corpus import Backbones, extract_files
 from tcaf.pretrained import aligned_model
-from write_aligned import random_windows
 
 META = torch.device("meta")
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -63,17 +62,14 @@ OPENED = [
 
 @pytest.fixture
 def opened(folders):
-    def build(name, modality, device="cpu"):
+    def build(name, modality):
         if name.startswith("hf:"):
             name = f"hf:{folders[name.removeprefix('hf:')]}"
         elif name.startswith("efficientnet"):
             pytest.importorskip("efficientnet_lite_pytorch")
-        aligned_model._load.cache_clear()
-        return open_backbone(name, modality, None, device)
+        return open_backbone(name, modality)
 
-    yield build
-    # What was moved is not for others.
-    aligned_model._load.cache_clear()
+    return build
 
 
 @pytest.mark.slow
@@ -82,17 +78,27 @@ def test_all_is_computed_where_the_network_is(opened, fetched, name, modality):
     backbone = opened(name, modality)
     assert isinstance(backbone, Moves)
     fetched.clear()
-    backbone.to(META)
+    backbone.move_to(META)
     found = backbone.embed(windows_for(backbone))
     assert set(fetched) == {"meta"}
     assert found.shape == (2, backbone.dim)
 
 
 @pytest.mark.slow
+def test_a_model_that_moved_stays_where_it_was_for_others(opened, fetched, folders):
+    backbone, other = (opened("hf:clip", "visual") for _ in range(2))
+    before = other.embed(windows_for(other))
+    backbone.move_to(META)
+    assert aligned_model.load_aligned(folders["clip"]).model.device == torch.device("cpu")
+    fetched.clear()
+    np.testing.assert_array_equal(other.embed(windows_for(other)), before)
+    assert set(fetched) == {"cpu"}
+
+
+@pytest.mark.slow
 def test_text_is_brought_there_too(folders, fetched):
     """Its network looks at the mask of the text, which has no content here."""
-    aligned_model._load.cache_clear()
-    model = aligned_model.load_aligned(folders["clip"])
+    model = aligned_model.load_aligned(folders["clip"], "meta")
     given = {}
 
     def embed(tokens):
@@ -100,7 +106,6 @@ def test_text_is_brought_there_too(folders, fetched):
         return torch.zeros(2, 13, device="meta")
 
     model.halves["visual"] = replace(model.half("visual"), embed_text=embed)
-    model.to(META)
     assert model.embed_text(["red cat", "dog"], "visual").shape == (2, 13)
     assert {value.device.type for value in given.values()} == {"meta"}
     assert fetched == ["meta"]
@@ -112,19 +117,13 @@ def test_a_sentence_model_moves(folders, tmp_path):
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Transformer
 
-    from tcaf.pretrained import sentence_model
-
     path = tmp_path / "model"
     SentenceTransformer(modules=[Transformer(str(folders["clip"]))], device="cpu").save(str(path))
-    backbone = open_backbone(f"st:{path}", "visual")
-    expected = backbone.embed(random_windows(2, 2))
+    backbone, other = (open_backbone(f"st:{path}", "visual") for _ in range(2))
     assert isinstance(backbone, Moves)
-    backbone.to(META)
+    backbone.move_to(META)
     assert backbone._model.device == META
-    sentence_model._load.cache_clear()
-    again = open_backbone(f"st:{path}", "visual", None, "auto")
-    np.testing.assert_array_equal(again.embed(random_windows(2, 2)), expected)
-    sentence_model._load.cache_clear()
+    assert other._model.device == torch.device("cpu")
 
 
 class Still:
@@ -142,62 +141,76 @@ class Moving(Still):
 
     moved: torch.device | None = None
 
-    def to(self, device):
+    def move_to(self, device):
         self.moved = device
 
 
 @pytest.fixture
-def known(monkeypatch):
-    """Makes backbones known as `still`, and a GPU as far as is asked for one."""
-
-    def build(kind, gpus=0):
-        info = backbones.BackboneInfo("audio", lambda options, weights: kind(), "3", 1.0, "", "")
-        monkeypatch.setitem(backbones.BACKBONES, "still", info)
-        monkeypatch.setattr("torch.cuda.is_available", lambda: gpus > 0)
-
-    return build
-
-
-def test_a_gpu_is_taken_where_there_is_one(known, monkeypatch):
+def gpu(monkeypatch):
+    """A GPU as far as is asked for one, with room for five processes."""
     monkeypatch.setattr("torch.backends.cudnn.allow_tf32", True)
-    known(Moving)
-    assert open_backbone("still", "audio", None, "auto").moved is None
-    known(Moving, gpus=1)
-    assert open_backbone("still", "audio").moved is None
-    assert open_backbone("still", "audio", None, "cpu").moved is None
-    assert torch.backends.cudnn.allow_tf32
-    for device in ("auto", "cuda"):
-        assert open_backbone("still", "audio", None, device).moved == torch.device("cuda")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (5 * GPU_BYTES, 0))
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_a_gpu_is_taken_where_there_is_one(gpu, device):
+    some = [Moving(), Still(), Moving()]
+    move(some, device)
+    assert [some[n].moved for n in (0, 2)] == [torch.device("cuda")] * 2
     assert not torch.backends.cudnn.allow_tf32
 
 
-def test_a_backbone_that_does_not_move_stays(known):
-    known(Still, gpus=1)
-    assert isinstance(open_backbone("still", "audio", None, "cuda"), Still)
+def test_the_cpu_is_taken_where_it_is_asked_for_or_all_there_is(gpu, monkeypatch):
+    one = Moving()
+    move([one], "cpu")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    move([one], "auto")
+    assert one.moved is None
+    assert torch.backends.cudnn.allow_tf32
 
 
-def test_a_gpu_that_is_not_there(known, tmp_path):
-    known(Moving)
-    with pytest.raises(TCAFError, match="the device is 'cuda', but torch finds no GPU; use 'cpu'"):
-        open_backbone("still", "audio", None, "cuda")
+def test_a_gpu_that_is_not_there(monkeypatch, tmp_path):
+    told = "the device is 'cuda', but torch finds no GPU; use 'cpu' or 'auto'"
+    with pytest.raises(TCAFError, match=told):
+        move([Moving()], "cuda")
     pytest.importorskip("av")
+    known = backbones.BackboneInfo("visual", lambda options, weights: Frames(), "3", 1.0, "", "")
+    monkeypatch.setitem(backbones.BACKBONES, "frames", known)
     work = tmp_path / "work"
-    with pytest.raises(TCAFError, match="torch finds no GPU"):
-        extract_files([], Backbones("still", "still", device="cuda"), work, workers=1)
+    with pytest.raises(TCAFError, match=told):
+        extract_files([], Backbones("logmel", "frames", device="cuda"), work)
     assert not work.exists()
 
 
-def test_as_many_processes_as_a_gpu_has_room_for(monkeypatch):
-    free = {"bytes": 5 * GPU_BYTES}
-    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free["bytes"], 0))
-    gpu = torch.device("cuda")
+class Frames:
+    """A backbone of pictures."""
+
+    name, dim, step_s, fps, window_frames = "frames", 3, 1.0, 1.0, 1
+    frame_size, takes_incomplete_windows = None, False
+
+    def embed(self, windows):
+        return np.zeros((len(windows), 3), np.float32)
+
+
+def test_as_many_processes_as_a_gpu_has_room_for(gpu, monkeypatch):
+    device = torch.device("cuda")
     assert fitting_processes(torch.device("cpu"), 16) == 16
-    assert fitting_processes(gpu, 16) == 5
-    assert fitting_processes(gpu, 2) == 2
-    free["bytes"] = 0
-    assert fitting_processes(gpu, 16) == 1
+    assert fitting_processes(device, 16) == 5
+    assert fitting_processes(device, 2) == 2
+    assert processes_on("auto", [Still(), Moving()], 16) == 5
+    assert processes_on("auto", [Still()], 16) == 16
+    assert processes_on("cpu", [Moving()], 16) == 16
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (0, 0))
+    assert fitting_processes(device, 16) == 1
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert processes_on("cpu", 7) == processes_on("auto", 7) == 7
+    assert processes_on("auto", [Moving()], 7) == 7
+
+
+def test_a_gpu_that_fails_ends_the_work():
+    check_device(ValueError("the file's own"))
+    with pytest.raises(TCAFError, match="the GPU failed: no memory; try fewer --workers, or --dev"):
+        check_device(torch.OutOfMemoryError("no memory\nand much more"))
 
 
 def test_what_is_fetched_is_float32():
@@ -213,7 +226,9 @@ def test_features_are_those_of_the_cpu(opened, name, modality):
     plain = opened(name, modality)
     windows = windows_for(plain)
     expected = plain.embed(windows)
-    found = opened(name, modality, "cuda").embed(windows)
+    other = opened(name, modality)
+    move([other], "cuda")
+    found = other.embed(windows)
     # VGGish's are whole numbers, of which rounding moves some by one.
     allowed = 1.0 if name.startswith("vggish") else 1e-4 * np.abs(expected).max()
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=allowed)

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from run_by_run import reference_kernel
 from tcaf.data.filled import FilledPacked, size_for
 from tcaf.seeding import generator
 from tcaf.systems import filled_attention
@@ -91,24 +92,6 @@ def assert_equal(found):
         torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
 
 
-def reference_kernel(query, key, value, query_ends, key_ends, most_queries, most_keys):
-    """What the kernel of variable length computes, run by run."""
-    found = torch.full_like(query, torch.nan)
-    assert query_ends.dtype == key_ends.dtype == torch.int32
-    assert query_ends[-1] == len(query)
-    assert key_ends[-1] == len(key)
-    runs = zip(query_ends.tolist(), query_ends.tolist()[1:], strict=False)
-    keys = zip(key_ends.tolist(), key_ends.tolist()[1:], strict=False)
-    for (first, last), (start, end) in zip(runs, keys, strict=True):
-        assert last - first <= most_queries
-        assert 0 < end - start <= most_keys
-        own, seen, content = query[first:last], key[start:end], value[start:end]
-        logits = torch.einsum("qhd,khd->hqk", own, seen) * query.shape[2] ** -0.5
-        rows = torch.einsum("hqk,khd->qhd", logits.softmax(dim=2), content)
-        found = torch.cat([found[:first], rows, found[last:]])
-    return found
-
-
 def sequences(plan, query, key_value):
     assert plan.sequences is not None
     return by_sequences(plan, plan.sequences, query, reference_kernel)
@@ -181,12 +164,13 @@ def test_each_run_has_the_keys_that_its_pattern_says(pattern, pairs):
             assert own
 
 
-def test_the_kernel_is_taken_for_halves_where_there_is_one(monkeypatch):
+@pytest.mark.parametrize(("head_dim", "is_taken"), [(8, True), (5, False), (264, False)])
+def test_the_kernel_is_taken_where_there_is_one_for_it(monkeypatch, head_dim, is_taken):
     assert varlen_kernel(CPU) is None
     _, filled = layouts(LENS)
     plan = filled.plan("cross", filled.groups, HEADS)
     last = filled.plan("cross", ("class",), HEADS)
-    rows = torch.randn(filled.num_rows, 3 * HEADS * HEAD_DIM).bfloat16()
+    rows = torch.randn(filled.num_rows, 3 * HEADS * head_dim).bfloat16()
     asked = []
 
     def kernel(*arguments):
@@ -195,14 +179,14 @@ def test_the_kernel_is_taken_for_halves_where_there_is_one(monkeypatch):
 
     monkeypatch.setattr(filled_attention, "varlen_kernel", lambda device: kernel)
     found = attend_filled(plan, rows, rows)
-    assert len(asked) == 1
+    assert len(asked) == is_taken
     real = torch.cat([torch.arange(5), 5 + torch.arange(17), 5 + 20 + torch.arange(20)])
     plain = by_rectangles(plan, rows, rows)
     torch.testing.assert_close(found[real], plain[real], atol=0.02, rtol=0.02)
-    inner = HEADS * HEAD_DIM
+    inner = HEADS * head_dim
     attend_filled(last, rows[:5, :inner], rows[:, inner:])
     attend_filled(plan, rows.float(), rows.float())
-    assert len(asked) == 1, "neither for the last layer nor for whole numbers"
+    assert len(asked) == is_taken, "neither for the last layer nor for whole numbers"
 
 
 def test_the_kernel_takes_what_it_is_given():

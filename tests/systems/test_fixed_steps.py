@@ -145,7 +145,8 @@ class Played(Recorder):
     """Records as a GPU does: over the same memory, what comes out of it too."""
 
     def __init__(self, warm_up=0):
-        self.warmed, self.recorded, self.played, self.left = 0, 0, 0, warm_up
+        self.warmed, self.recorded, self.played, self.forgotten = 0, 0, 0, 0
+        self.left = warm_up
 
     @property
     def is_ready(self):
@@ -154,6 +155,9 @@ class Played(Recorder):
     def warm(self, step):
         self.warmed += 1
         return step()
+
+    def forget(self):
+        self.forgotten += 1
 
     def record(self, step):
         self.recorded += 1
@@ -213,7 +217,10 @@ def test_another_learning_rate_or_state_is_recorded_anew():
     for rate in (0.1, 0.1, 0.01):
         fixed.step(new_batch(LENS), rate)
     assert recorder.recorded == 2
+    before = recorder.forgotten
     fixed.forget()
+    assert recorder.forgotten == before + 1
+    assert not [p for p in learner.model.parameters() if p.grad is not None]
     fixed.step(new_batch(LENS), 0.01)
     assert recorder.recorded == 3
 
@@ -222,9 +229,10 @@ def test_so_many_shapes_are_kept(monkeypatch):
     monkeypatch.setattr(fixed_steps, "MOST_SHAPES", 1)
     recorder = Played()
     fixed = fixed_steps_of(Learner(), recorder)
-    for lens in (LENS, ([2, 1], [1, 2]), LENS, ([2, 1], [1, 2])):
+    small = [2, 1], [1, 2]
+    for lens in (LENS, LENS, small, LENS, small):
         fixed.step(new_batch(lens), 0.1)
-    assert (recorder.recorded, recorder.played, recorder.warmed) == (1, 2, 2)
+    assert (recorder.recorded, recorder.played, recorder.warmed) == (1, 2, 3)
 
 
 def test_terms_are_not_overwritten():

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +23,10 @@ from tcaf.extract.backbones import (
     AudioBackbone,
     Backbone,
     BackboneInfo,
+    Device,
     VisualBackbone,
+    check_device,
+    move,
     open_backbone,
     processes_on,
 )
@@ -50,15 +53,16 @@ class FileBackbones:
     spec: FeatureSpec
     modalities: tuple[Modality, ...]
     weights: Mapping[Modality, Path | None]
-    device: Literal["auto", "cpu", "cuda"] = "cpu"
+    device: Device = "cpu"
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out what is opened: each process opens its own, a plugin's once it has run it."""
-        return {name: value for name, value in vars(self).items() if name != "opened"}
+        own = ("opened", "moved")
+        return {name: value for name, value in vars(self).items() if name not in own}
 
     @cached_property
     def opened(self) -> dict[Modality, Backbone]:
-        """The backbones of the modalities that the model reads.
+        """The backbones of the modalities that the model reads, on the CPU until they are `moved`.
 
         Raises:
             TCAFError: features that no backbone here makes, missing weights, or a missing package.
@@ -79,11 +83,27 @@ class FileBackbones:
                     f"{self.spec.dim(modality)}"
                 )
         return {
-            modality: open_backbone(
-                self.spec.backbone(modality), modality, self.weights[modality], self.device
-            )
+            modality: open_backbone(self.spec.backbone(modality), modality, self.weights[modality])
             for modality in self.modalities
         }
+
+    @cached_property
+    def moved(self) -> dict[Modality, Backbone]:
+        """The same where they are to compute, those that can.
+
+        Raises:
+            TCAFError: see `opened`, or there is no such device.
+        """
+        move(self.opened.values(), self.device)
+        return self.opened
+
+    def fitting(self, processes: int) -> int:
+        """Returns how many of so many processes have room where the backbones compute.
+
+        Raises:
+            TCAFError: see `moved`.
+        """
+        return processes_on(self.device, self.opened.values(), processes)
 
     @property
     def opened_spec(self) -> FeatureSpec:
@@ -108,7 +128,7 @@ class FileBackbones:
         Raises:
             TCAFError: see `opened`; or the file cannot be read or decoded.
         """
-        audio, visual = self.opened.get("audio"), self.opened.get("visual")
+        audio, visual = self.moved.get("audio"), self.moved.get("visual")
         if isinstance(audio, AudioBackbone) and isinstance(visual, VisualBackbone):
             return Extractor(audio, visual).extract(path, id)
         # What is wrong with the only track that counts is wrong with the file.
@@ -135,7 +155,7 @@ class FileBackbones:
             TCAFError: see `opened`, `check` and `extract.stretches`.
         """
         self.check(cut)
-        audio, visual = self.opened.get("audio"), self.opened.get("visual")
+        audio, visual = self.moved.get("audio"), self.moved.get("visual")
         assert audio is None or isinstance(audio, AudioBackbone), "as it was opened"
         assert visual is None or isinstance(visual, VisualBackbone), "as it was opened"
         dims = {modality: self.spec.dim(modality) for modality in MODALITIES}
@@ -237,6 +257,7 @@ def _open_worker(
             except TCAFError as error:
                 reason = str(error)
             except Exception as error:  # noqa: BLE001 - one file must not end the others' answers
+                check_device(error)
                 reason = str(MediaError(path, "failed", f"{type(error).__name__}: {error}"))
         # Once each: several backbones may find the same track broken.
         broken = dict.fromkeys(
@@ -262,7 +283,9 @@ def _work_on(
     """
     if not file_timeout_s > 0:
         raise TCAFError(f"file_timeout_s must be above 0, got {file_timeout_s:g}")
-    workers = place.cores if workers is None else workers
+    if workers is None:
+        # What other machines have room for is not known here.
+        workers = backbones.fitting(place.cores) if place is HERE else place.cores
     given = [path for path in backbones.weights.values() if path is not None]
     plugins, infos = backbones.known_here()
     place.check_shared([*one_of_each_folder(files), *given, *plugins])
@@ -271,7 +294,7 @@ def _work_on(
         [(number, path, as_named(path)) for number, path in enumerate(files)],
         _open_worker,
         (backbones, plugins, infos, cut),
-        min(processes_on(backbones.device, workers), max(len(files), 1)),
+        min(workers, max(len(files), 1)),
         limit=lambda file: limits[file[1]],
         limit_bytes=FILE_MEMORY,
         environment=PATIENT,

@@ -18,7 +18,7 @@ from tcaf.execution.outcomes import Failed
 from tcaf.execution.processes import PATIENT, usable_cores
 from tcaf.execution.standing import StandingProcesses
 from tcaf.execution.worker import Send
-from tcaf.extract.backbones import BackboneInfo, processes_on
+from tcaf.extract.backbones import BackboneInfo
 from tcaf.extract.containers import FILE_MEMORY, BrokenMediaWarning, MediaError
 from tcaf.extract.media import probe, require_decoder
 
@@ -94,7 +94,7 @@ class FileReaders:
         self._processes = StandingProcesses(
             _open_reader,
             (backbones, *backbones.known_here(), max_length_s),
-            processes_on(backbones.device, usable_cores() if workers is None else workers),
+            backbones.fitting(usable_cores()) if workers is None else workers,
             limit=lambda _: timeout_s,
             limit_bytes=memory_bytes,
             environment=PATIENT,

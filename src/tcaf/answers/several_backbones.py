@@ -164,6 +164,10 @@ class SeveralBackbones(FileBackbones):
         own = FileBackbones(self.spec, self.modalities, self.weights, self.device)
         return (own, *self.others)
 
+    def fitting(self, processes: int) -> int:
+        """Returns how many of so many processes have room; see `FileBackbones.fitting`."""
+        return min(group.fitting(processes) for group in self.groups)
+
     @cached_property
     def opened(self) -> dict[Modality, Backbone]:
         """The backbones of the first group; opens those of all."""

@@ -5,7 +5,7 @@ Owns its layout, its events and what is remembered of a session between them. Wh
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from tcaf.app.page_names import MODEL, OWN, as_text, choices, names_in, picked
 from tcaf.app.page_parts import QUICK, READING, calling, html, import_gradio, streaming
 from tcaf.app.page_questions import Question, Told
 from tcaf.app.page_timeline import player_html, stretches_html, timeline_html
-from tcaf.app.page_turns import Turns
+from tcaf.app.page_turns import Current, Turns
 from tcaf.app.shelf import Placed
 from tcaf.errors import TCAFError
 
@@ -37,21 +37,6 @@ DRAWING = '<p class="t-note" role="status">Drawing what there is over time …</
 ADVICE = "Try another file, or pick an example; the page goes on."
 
 
-@dataclass(frozen=True)
-class Current:
-    """What is known of a session's clip.
-
-    Args:
-        placed: where it lies.
-        rows: what there is over time, as HTML; None before it is drawn.
-        has_picture: whether there is a picture track, as far as is known.
-    """
-
-    placed: Placed
-    rows: str | None = None
-    has_picture: bool = True
-
-
 class ClipTab:
     """The first tab of the page; to be made where Gradio's blocks are open.
 
@@ -61,7 +46,6 @@ class ClipTab:
 
     def __init__(self, desk: Desk) -> None:
         self._gr, self._desk, self._turns = import_gradio(), desk, Turns()
-        self._current = self._gr.State(None)
         with self._gr.Row(equal_height=False):
             with self._gr.Column(scale=5, min_width=300):
                 self._inputs()
@@ -69,7 +53,7 @@ class ClipTab:
                 self._outputs()
         self._told = [
             *(self._answer, self._bias, self._box, self._player, self._rows, self._spans),
-            *(self._files, self._facts, self._current),
+            *(self._files, self._facts),
         ]
         self._events()
 
@@ -136,7 +120,7 @@ class ClipTab:
         self._facts = html("t-facts")
 
     def _events(self) -> None:
-        asked = [self._current, self._names, self._top, self._abstain, self._every, self._bias]
+        asked = [self._names, self._top, self._abstain, self._every, self._bias]
         reading: dict[str, Any] = {
             "concurrency_id": READING,
             "concurrency_limit": self._desk.workers,
@@ -145,19 +129,19 @@ class ClipTab:
             # Whoever asks while an answer is made is answered after it.
             "trigger_mode": "always_last",
         }
-        bring = self._in_turn(self._bring)
+        bring = self._in_turn(self._bring, brings=True)
         self._drop.upload(bring, [self._drop, *asked], self._told, **reading)
         self._record.stop_recording(bring, [self._record, *asked], self._told, **reading)
         self._drop.clear(calling(self._clear), None, self._told, queue=False)
         for button, example in self._examples.items():
             named = [self._names, self._list]
             button.click(lambda e=example: (as_text(e.names), OWN), None, named, queue=False).then(
-                self._in_turn(self._try(example)), asked, self._told, **reading
+                self._in_turn(self._try(example), brings=True), asked, self._told, **reading
             )
         self._ask.click(self._in_turn(self._again), asked, self._told, **reading)
         picking = {"queue": False, "trigger_mode": "always_last"}
         self._list.input(picked, [self._list, self._names], self._names, **picking).then(
-            self._in_turn(self._again_if), asked, self._told, **reading
+            self._in_turn(self._again, only_with_clip=True), asked, self._told, **reading
         )
         self._names.input(lambda: OWN, None, self._list, queue=False, show_progress="hidden")
         quick = [self._answer, self._spans, self._files, self._facts]
@@ -174,14 +158,30 @@ class ClipTab:
         """Forgets a session."""
         self._turns.end(session)
 
-    def _in_turn(self, handler: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
-        """Returns what Gradio streams from; it goes no further once another question began."""
+    def _in_turn(
+        self,
+        handler: Callable[..., Iterator[Any]],
+        *,
+        brings: bool = False,
+        only_with_clip: bool = False,
+    ) -> Callable[..., Iterator[Any]]:
+        """Returns what Gradio streams from; it goes no further once another question began.
+
+        Args:
+            handler: given the session, the turn and what was asked.
+            brings: whether a clip comes with it.
+            only_with_clip: nothing is asked where there is no clip.
+        """
 
         def answers(session: str, *values: Any) -> Iterator[Any]:
-            turn = self._turns.begin(session)
+            skipped = (self._gr.skip(),) * len(self._told)
+            if only_with_clip and self._turns.clip(session) is None:
+                yield skipped
+                return
+            turn = self._turns.begin(session, brings=brings)
             for said in handler(session, turn, *values):
                 if not self._turns.is_last(session, turn):
-                    yield (self._gr.skip(),) * len(self._told)
+                    yield skipped
                     return
                 yield said
 
@@ -189,86 +189,86 @@ class ClipTab:
 
     def _clear(self, session: str) -> tuple[Any, ...]:
         """Takes the clip away; what is asked of it still is not shown any more."""
-        self._turns.begin(session)
-        return self._nothing()
+        return self._nothing(session, self._turns.begin(session, brings=True))
 
-    def _nothing(self) -> tuple[Any, ...]:
+    def _nothing(self, session: str, turn: int) -> tuple[Any, ...]:
+        self._turns.hold(session, turn, None)
+        self._turns.show_none(session, turn)
         hidden = self._gr.update(visible=False)
-        return empty_html(EMPTY), hidden, hidden, "", "", "", "", "", None
+        return empty_html(EMPTY), hidden, hidden, "", "", "", "", ""
 
-    def _bring(
-        self, session: str, turn: int, brought: str | None, _: Any, *asked: Any
-    ) -> Iterator[Any]:
+    def _bring(self, session: str, turn: int, brought: str | None, *asked: Any) -> Iterator[Any]:
         """Takes over what was dropped or recorded, and answers."""
         if not brought:
-            yield self._nothing()
+            yield self._nothing(session, turn)
             return
         place = Path(brought)
-        try:
-            placed = self._desk.take(session, place, place.name)
-        except TCAFError as error:
-            yield self._problem(str(error))
-            return
-        yield from self._answers(session, turn, Current(placed), asked)
+        yield from self._with(
+            session, turn, lambda: self._desk.take(session, place, place.name), asked
+        )
 
     def _try(self, example: Example) -> Any:
         """Returns what makes an example and answers it."""
 
-        def answers(session: str, turn: int, _: Any, *asked: Any) -> Iterator[Any]:
-            try:
-                placed = self._desk.make(session, example.file, example.write)
-            except TCAFError as error:
-                yield self._problem(str(error))
-                return
-            yield from self._answers(session, turn, Current(placed), asked)
+        def answers(session: str, turn: int, *asked: Any) -> Iterator[Any]:
+            yield from self._with(
+                session, turn, lambda: self._desk.make(session, example.file, example.write), asked
+            )
 
         return answers
 
-    def _again(
-        self, session: str, turn: int, current: Current | None, *asked: Any
+    def _with(
+        self, session: str, turn: int, place: Callable[[], Placed], asked: tuple[Any, ...]
     ) -> Iterator[Any]:
-        if current is None:
-            yield self._problem(NO_CLIP)
+        """Answers a clip that comes with a turn."""
+        clip = None
+        try:
+            clip = Current(place())
+        except TCAFError as error:
+            yield self._problem(session, turn, str(error))
             return
-        yield from self._answers(session, turn, current, asked)
+        finally:
+            self._turns.hold(session, turn, clip)
+        yield from self._answers(session, turn, clip, asked)
 
-    def _again_if(
-        self, session: str, turn: int, current: Current | None, *asked: Any
-    ) -> Iterator[Any]:
-        """Answers again with other names, where there is a clip."""
-        if current is None:
-            yield (self._gr.skip(),) * len(self._told)
+    def _again(self, session: str, turn: int, *asked: Any) -> Iterator[Any]:
+        """Answers the session's clip."""
+        clip = self._turns.clip(session)
+        if clip is None:
+            yield self._problem(session, turn, NO_CLIP)
             return
-        yield from self._answers(session, turn, current, asked)
+        yield from self._answers(session, turn, clip, asked)
 
     def _answers(
-        self, session: str, turn: int, current: Current, asked: tuple[Any, ...]
+        self, session: str, turn: int, clip: Current, asked: tuple[Any, ...]
     ) -> Iterator[Any]:
         """Yields the answer as soon as it is there, then what there is over time."""
         try:
-            told = self._settled(session, turn, current.placed, self._question(*asked))
+            told = self._settled(session, turn, clip, self._question(*asked))
         except TCAFError as error:
             # A clip that can be read is kept for another question.
-            kept = current if self._desk.is_read(session, current.placed) else None
-            yield self._problem(str(error), kept)
+            if not self._desk.is_read(session, clip.placed):
+                self._turns.replace(session, clip, None)
+            yield self._problem(session, turn, str(error))
             return
         skip, shown = self._gr.skip(), self._gr.update(visible=True)
         answer, spans, files, facts = _said(told)
-        player = player_html(current.placed.url, current.has_picture)
-        rows = DRAWING if current.rows is None else current.rows
-        yield answer, shown, shown, player, rows, spans, files, facts, current
-        if current.rows is None:
-            current = self._over_time(session, current)
+        player = player_html(clip.placed.url, clip.has_picture)
+        rows = DRAWING if clip.rows is None else clip.rows
+        yield answer, shown, shown, player, rows, spans, files, facts
+        if clip.rows is None:
+            drawn = self._over_time(session, clip)
+            self._turns.replace(session, clip, drawn)
             # A player that plays is left alone.
-            player = skip if current.has_picture else player_html(current.placed.url, False)
-            yield skip, skip, skip, player, current.rows, skip, skip, skip, current
+            player = skip if drawn.has_picture else player_html(clip.placed.url, False)
+            yield skip, skip, skip, player, drawn.rows, skip, skip, skip
 
-    def _settled(self, session: str, turn: int, placed: Placed, question: Question) -> Told:
+    def _settled(self, session: str, turn: int, clip: Current, question: Question) -> Told:
         """Returns the answer with the bias as it stands when the answer is there."""
         while True:
             bias = self._turns.bias(session, question.seen_bias)
-            told = self._desk.answer(session, placed, replace(question, seen_bias=bias))
-            if self._turns.show(session, turn, bias):
+            told = self._desk.answer(session, clip.placed, replace(question, seen_bias=bias))
+            if self._turns.show(session, turn, clip, bias):
                 return told
 
     def _over_time(self, session: str, current: Current) -> Current:
@@ -281,15 +281,15 @@ class ClipTab:
         rows = timeline_html(view, attention)
         return replace(current, rows=rows, has_picture=bool(len(view.frames)))
 
-    def _moved(self, session: str, current: Current | None, *asked: Any) -> tuple[Any, ...]:
-        """Answers anew with another bias: nothing is read for it."""
+    def _moved(self, session: str, *asked: Any) -> tuple[Any, ...]:
+        """Answers what is shown anew with another bias: nothing is read for it."""
         *_, bias = asked
-        shown = self._turns.move(session, float(bias or 0.0))
+        shown, clip = self._turns.move(session, float(bias or 0.0))
         skipped = (self._gr.skip(),) * 4
-        if current is None:
+        if clip is None:
             return skipped
         try:
-            said = _said(self._desk.answer(session, current.placed, self._question(*asked)))
+            said = _said(self._desk.answer(session, clip.placed, self._question(*asked)))
         except TCAFError as error:
             said = problem_html(str(error)), "", "", ""
         # An answer that came meanwhile has this bias already.
@@ -306,10 +306,11 @@ class ClipTab:
             every_s=float(every) if every else None,
         )
 
-    def _problem(self, sentence: str, current: Current | None = None) -> tuple[Any, ...]:
+    def _problem(self, session: str, turn: int, sentence: str) -> tuple[Any, ...]:
+        self._turns.show_none(session, turn)
         hidden = self._gr.update(visible=False)
         advice = "" if sentence == NO_CLIP else ADVICE
-        return problem_html(sentence, advice), hidden, hidden, "", "", "", "", "", current
+        return problem_html(sentence, advice), hidden, hidden, "", "", "", "", ""
 
 
 def _said(told: Told) -> tuple[str, str, str, str]:

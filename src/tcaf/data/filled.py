@@ -159,9 +159,10 @@ class FixedShape:
         return FeatureBatch(empty("audio"), empty("visual"), torch.empty_like(like.known_labels))
 
     def fill(self, held: FeatureBatch, batch: FeatureBatch) -> None:
-        """Writes a batch of this shape into one that `new_batch` returned.
+        """Writes a batch of this shape into one that `new_batch` returned, 0 behind its tokens.
 
-        What was in the rows behind its tokens stays: nothing depends on it.
+        Nothing depends on what is there, as long as it is finite; what another batch left may not
+        be, once it is scaled as if it belonged to this one's last clip.
         """
         names = [m for m, _ in self.rows]
         device = batch.known_labels.device
@@ -169,6 +170,7 @@ class FixedShape:
         for modality, own in zip(names, lens, strict=True):
             packed, target = batch.modality(modality), held.modality(modality)
             target.tokens[: len(packed.tokens)].copy_(packed.tokens)
+            target.tokens[len(packed.tokens) :].zero_()
             target.times[: len(packed.times)].copy_(packed.times)
             target.lens.copy_(own)
         assert held.labels is not None, "made with labels"

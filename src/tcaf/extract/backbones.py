@@ -13,7 +13,7 @@ of their SHA-256. Of backbones that open a model by its name, that comes first:
 
 import importlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_type_hints, runtime_checkable
@@ -107,7 +107,7 @@ class VisualBackbone(Backbone, Protocol):
 class Moves(Protocol):
     """A backbone that can compute on a GPU. Others compute on the CPU, whatever is there."""
 
-    def to(self, device: Any) -> None:
+    def move_to(self, device: Any) -> None:
         """Moves its network to a device (`torch.device`), where it computes from now on."""
         ...
 
@@ -284,24 +284,17 @@ def canonical_name(name: str, options: Mapping[str, str]) -> str:
     return f"{name}:{','.join([*model, *named])}" if model or named else name
 
 
-def open_backbone(
-    text: str,
-    modality: Modality,
-    weights: Path | None = None,
-    device: Literal["auto", "cpu", "cuda"] = "cpu",
-) -> Backbone:
-    """Loads a backbone, ready to embed windows.
+def open_backbone(text: str, modality: Modality, weights: Path | None = None) -> Backbone:
+    """Loads a backbone, ready to embed windows on the CPU.
 
     Args:
         text: its name, with options.
         modality: what it must be for.
         weights: a file or folder, in place of the weights that the name stands for.
-        device: where its network computes, if it is one that `Moves`.
 
     Raises:
         TCAFError: no such backbone, one of the other modality, a missing package, weights that are
-            missing, damaged, or others than the name says, a plugin's that is no backbone, or a
-            device that is missing.
+            missing, damaged, or others than the name says, or a plugin's that is no backbone.
     """
     name, options = parse_name(text)
     info = BACKBONES[name]
@@ -332,12 +325,37 @@ def open_backbone(
             f"expected the weights of {wanted!r}, {weights or 'those found'} are those of "
             f"{backbone.name!r}"
         )
-    if device != "cpu":
-        _move(backbone, device)
     return backbone
 
 
-def processes_on(device: Literal["auto", "cpu", "cuda"], processes: int) -> int:
+Device = Literal["auto", "cpu", "cuda"]
+"""Where to compute; `auto` takes a GPU where there is one."""
+
+
+def move(opened: Iterable[Backbone], device: Device) -> None:
+    """Moves backbones to a device, those that can compute there.
+
+    Raises:
+        TCAFError: there is no such device.
+    """
+    moving = [backbone for backbone in opened if isinstance(backbone, Moves)]
+    if device == "cpu" or not moving:
+        return
+    # Not before it is needed: torch takes seconds.
+    import torch
+
+    from tcaf.execution.devices import pick_device
+
+    target = pick_device(device)
+    if target.type == "cpu":
+        return
+    # Products of convolutions would have 10 bits: features are to differ by rounding alone.
+    torch.backends.cudnn.allow_tf32 = False
+    for backbone in moving:
+        backbone.move_to(target)
+
+
+def processes_on(device: Device, opened: Iterable[Backbone], processes: int) -> int:
     """Returns how many of so many processes have room for backbones of their own on a device.
 
     Raises:
@@ -345,24 +363,24 @@ def processes_on(device: Literal["auto", "cpu", "cuda"], processes: int) -> int:
     """
     if device == "cpu":
         return processes
-    # Not before it is needed: torch takes seconds.
     from tcaf.execution.devices import fitting_processes, pick_device
 
-    return fitting_processes(pick_device(device), processes)
+    target = pick_device(device)
+    moving = any(isinstance(backbone, Moves) for backbone in opened)
+    return fitting_processes(target, processes) if moving else processes
 
 
-def _move(backbone: Backbone, name: Literal["auto", "cuda"]) -> None:
-    """Moves a backbone to the GPU if there is one, where it computes in full precision."""
+def check_device(error: Exception) -> None:
+    """Passes over errors but those of a GPU: the next file would fare no better there.
+
+    Raises:
+        TCAFError: the GPU failed, or has no memory left.
+    """
     import torch
 
-    from tcaf.execution.devices import pick_device
-
-    device = pick_device(name)
-    if device.type == "cpu" or not isinstance(backbone, Moves):
-        return
-    # Products of convolutions would have 10 bits: features are to differ by rounding alone.
-    torch.backends.cudnn.allow_tf32 = False
-    backbone.to(device)
+    if isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError):
+        told = str(error).splitlines()[0]
+        raise TCAFError(f"the GPU failed: {told}; try fewer --workers, or --device cpu") from None
 
 
 def _check(name: str, modality: Modality, backbone: Any) -> None:

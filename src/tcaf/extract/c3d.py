@@ -201,7 +201,7 @@ class C3DBackbone:
         # At once: reading the weights of linear layers takes longer than two windows' products.
         return on_cpu(self.network.linear(maps))
 
-    def to(self, device: torch.device) -> None:
+    def move_to(self, device: torch.device) -> None:
         """Moves the network to a device."""
         self.network.to(device)
 

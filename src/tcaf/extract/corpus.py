@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import safetensors.numpy
@@ -28,7 +27,7 @@ from tcaf.errors import TCAFError
 from tcaf.execution.outcomes import Crash, Killed, OutOfMemory, OutOfTime
 from tcaf.execution.processes import HERE, PATIENT, Place, answers
 from tcaf.execution.worker import Send
-from tcaf.extract.backbones import processes_on, takes_model
+from tcaf.extract.backbones import Device, check_device, move, processes_on, takes_model
 from tcaf.extract.containers import (
     FILE_MEMORY,
     FILE_TIMEOUT_S,
@@ -64,21 +63,20 @@ class Backbones:
     audio_weights: Path | None = None
     visual_weights: Path | None = None
     plugin: Path | None = None
-    device: Literal["auto", "cpu", "cuda"] = "cpu"
+    device: Device = "cpu"
 
     def run_plugin(self) -> str:
         """Makes the plugin's backbones known; returns its SHA-256, empty where there is none."""
         return load_plugin(self.plugin).sha256 if self.plugin is not None else ""
 
     def open(self) -> Extractor:
-        """Loads them."""
+        """Loads them, on the CPU."""
         self.run_plugin()
         return Extractor.open(
             self.audio,
             self.visual,
             audio_weights=self.audio_weights,
             visual_weights=self.visual_weights,
-            device=self.device,
         )
 
     def pinned(self, spec: FeatureSpec) -> "Backbones":
@@ -319,6 +317,7 @@ def _jobs(files: Iterable[MediaFile]) -> list[Job]:
 def _open_worker(backbones: Backbones, folder: Path) -> Callable[[Job, Send], list[Reject]]:
     """Returns what a process does with each job; rejects that come back are of this run alone."""
     extractor, work = backbones.open(), WorkFolder(folder)
+    move([extractor.audio, extractor.visual], backbones.device)
 
     def extract(job: Job, send: Send) -> list[Reject]:
         path, state = job[0].path, job[0].state()
@@ -335,6 +334,7 @@ def _open_worker(backbones: Backbones, folder: Path) -> Callable[[Job, Send], li
         except TCAFError as error:
             found = [error] * len(job)
         except Exception as error:  # noqa: BLE001 - one file must not end the run
+            check_device(error)
             return [_passing(file, "failed", f"{type(error).__name__}: {error}") for file in job]
         broken = [str(w.message) for w in caught if issubclass(w.category, BrokenMediaWarning)]
         for file, one, noted in zip(job, found, notes, strict=True):
@@ -418,7 +418,7 @@ def extract_files(
     backbones: Backbones,
     folder: Path,
     *,
-    workers: int,
+    workers: int | None = None,
     file_timeout_s: float = FILE_TIMEOUT_S,
     expected: FeatureSpec | None = None,
     place: Place = HERE,
@@ -430,8 +430,8 @@ def extract_files(
         files: what to extract.
         backbones: with which.
         folder: where features gather (see above); one that a killed run left is taken up.
-        workers: processes; each loads the backbones and has its share of the cores. Fewer are
-            started where a GPU has no room for so many.
+        workers: processes; each loads the backbones and has its share of the cores. By default one
+            for each core, on this machine's GPU as many as it has room for.
         file_timeout_s: seconds that a file may take, and as many again for each MiB of it.
         expected: what the features must mean; by default what the backbones give.
         place: where the processes run.
@@ -447,14 +447,18 @@ def extract_files(
         raise TCAFError(f"file_timeout_s must be above 0, got {file_timeout_s:g}")
     require_decoder()
     # They are opened here first, so that a fault of weights is reported once, before any process.
-    spec = backbones.open().spec
+    extractor = backbones.open()
+    spec, opened = extractor.spec, [extractor.audio, extractor.visual]
+    # What other machines have room for is not known here.
+    fitting = processes_on(backbones.device, opened, place.cores)
+    if workers is None:
+        workers = fitting if place is HERE else place.cores
     backbones = backbones.pinned(spec)
     if expected is not None and spec != expected:
         raise TCAFError(
             f"expected the backbones {expected.audio_backbone} and {expected.visual_backbone}, "
             f"whose features the store has, got {spec.audio_backbone} and {spec.visual_backbone}"
         )
-    workers = processes_on(backbones.device, workers)
     given = (backbones.audio_weights, backbones.visual_weights, backbones.plugin)
     reads = [*one_of_each_folder(file.path for file in files), *(path for path in given if path)]
     place.check_shared(reads, folder)

@@ -177,7 +177,7 @@ class EfficientNetBackbone:
         each = pooled[np.cumsum(is_new) - 1]
         return each.reshape(*windows.shape[:2], DIM).mean(axis=1)
 
-    def to(self, device: torch.device) -> None:
+    def move_to(self, device: torch.device) -> None:
         """Moves the network to a device."""
         self.network.to(device)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -229,15 +229,14 @@ class Extractor:
         *,
         audio_weights: Path | None = None,
         visual_weights: Path | None = None,
-        device: Literal["auto", "cpu", "cuda"] = "cpu",
     ) -> "Extractor":
         """Loads two backbones by name (`backbones.open_backbone`).
 
         Raises:
-            TCAFError: no such backbone, a missing package or device, or weights that cannot be had.
+            TCAFError: no such backbone, a missing package, or weights that cannot be had.
         """
-        audio_backbone = open_backbone(audio, "audio", audio_weights, device)
-        visual_backbone = open_backbone(visual, "visual", visual_weights, device)
+        audio_backbone = open_backbone(audio, "audio", audio_weights)
+        visual_backbone = open_backbone(visual, "visual", visual_weights)
         assert isinstance(audio_backbone, AudioBackbone), "`open_backbone` checks the modality"
         assert isinstance(visual_backbone, VisualBackbone), "`open_backbone` checks the modality"
         return cls(audio_backbone, visual_backbone)

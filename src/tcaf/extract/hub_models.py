@@ -178,9 +178,9 @@ class HubFrames:
             found.append(unit(each.mean(axis=1)))
         return np.concatenate(found)
 
-    def to(self, device: Any) -> None:
-        """Moves the model to a device (`torch.device`)."""
-        self._model.to(device)
+    def move_to(self, device: Any) -> None:
+        """Takes the model that is on a device (`torch.device`)."""
+        self._model = load_aligned(self._model.folder, str(device))
 
 
 class HubSamples:
@@ -212,9 +212,9 @@ class HubSamples:
         found = [unit(self._model.embed_samples(part)) for part in parts]
         return np.concatenate([np.empty((0, self.dim), np.float32), *found])
 
-    def to(self, device: Any) -> None:
-        """Moves the model to a device (`torch.device`)."""
-        self._model.to(device)
+    def move_to(self, device: Any) -> None:
+        """Takes the model that is on a device (`torch.device`)."""
+        self._model = load_aligned(self._model.folder, str(device))
 
 
 def _opened(

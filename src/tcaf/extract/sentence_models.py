@@ -42,7 +42,7 @@ class SentenceFrames:
 
     Args:
         name: canonical.
-        model: what encodes.
+        folder: of the model that encodes.
         takes_videos: whether a window goes in as one video, in place of its frames as pictures.
         frames: of a window.
         seconds: from one window to the next.
@@ -52,10 +52,11 @@ class SentenceFrames:
     frame_size = None
 
     def __init__(
-        self, name: str, model: Any, takes_videos: bool, frames: int, seconds: float
+        self, name: str, folder: Path, takes_videos: bool, frames: int, seconds: float
     ) -> None:
         self.name = name
-        self._model, self._takes_videos = model, takes_videos
+        self._folder, self._takes_videos = folder, takes_videos
+        self._model = load_sentence_model(folder)
         self.window_frames, self.step_s, self.fps = frames, seconds, frames / seconds
         self.dim = self.embed(np.zeros((1, frames, 64, 64, 3), np.uint8)).shape[1]
 
@@ -75,9 +76,9 @@ class SentenceFrames:
         each = _encoded(self._model, frames, BATCH)
         return unit(each.reshape(-1, count, each.shape[1]).mean(axis=1))
 
-    def to(self, device: Any) -> None:
-        """Moves the model to a device (`torch.device`)."""
-        self._model.to(device)
+    def move_to(self, device: Any) -> None:
+        """Takes the model that is on a device (`torch.device`)."""
+        self._model = load_sentence_model(self._folder, str(device))
 
 
 class SentenceSamples:
@@ -85,14 +86,15 @@ class SentenceSamples:
 
     Args:
         name: canonical.
-        model: what encodes.
+        folder: of the model that encodes.
         sample_rate: of the sound that it takes.
         seconds: of a window.
     """
 
-    def __init__(self, name: str, model: Any, sample_rate: int, seconds: float) -> None:
+    def __init__(self, name: str, folder: Path, sample_rate: int, seconds: float) -> None:
         self.name = name
-        self._model, self.sample_rate = model, sample_rate
+        self._folder, self.sample_rate = folder, sample_rate
+        self._model = load_sentence_model(folder)
         self.window_samples = self.hop_samples = round(seconds * sample_rate)
         self.step_s = self.hop_samples / sample_rate
         self.dim = self.embed(np.zeros((1, self.window_samples), np.float32)).shape[1]
@@ -106,9 +108,9 @@ class SentenceSamples:
         sounds = [{"array": w, "sampling_rate": self.sample_rate} for w in windows]
         return _encoded(self._model, sounds, BATCH // 4)
 
-    def to(self, device: Any) -> None:
-        """Moves the model to a device (`torch.device`)."""
-        self._model.to(device)
+    def move_to(self, device: Any) -> None:
+        """Takes the model that is on a device (`torch.device`)."""
+        self._model = load_sentence_model(self._folder, str(device))
 
 
 def _loaded(
@@ -138,12 +140,12 @@ def open_visual(options: Mapping[str, str], weights: Path | None) -> SentenceFra
         TCAFError: no such model, one that takes no picture, a missing package, or frames or seconds
             that cannot be.
     """
-    files, model, kind = _loaded(options, weights, "image", "video")
+    files, _, kind = _loaded(options, weights, "image", "video")
     defaults = (NUM_FRAMES, LONG_S) if kind == "video" else (IMAGE_FRAMES, IMAGE_S)
     frames = token_frames("st", options, defaults[0], None)
     seconds = token_seconds("st", options, defaults[1])
     name = named("st", options, files, frames, seconds, defaults)
-    return SentenceFrames(name, model, kind == "video", frames, seconds)
+    return SentenceFrames(name, files.folder, kind == "video", frames, seconds)
 
 
 def open_audio(options: Mapping[str, str], weights: Path | None) -> SentenceSamples:
@@ -166,4 +168,4 @@ def open_audio(options: Mapping[str, str], weights: Path | None) -> SentenceSamp
     if rate is None:
         raise TCAFError(f"the model in {files.folder} does not say at which rate it takes sound")
     name = named("st", options, files, None, seconds, (None, LONG_S))
-    return SentenceSamples(name, model, int(rate), seconds)
+    return SentenceSamples(name, files.folder, int(rate), seconds)

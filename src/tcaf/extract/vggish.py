@@ -264,7 +264,7 @@ class VGGishBackbone:
         linear = self.network.fc if self.activated else self.network.fc[:-1]
         return quantise(on_cpu(linear(maps)), *self.pca).astype(np.float32)
 
-    def to(self, device: torch.device) -> None:
+    def move_to(self, device: torch.device) -> None:
         """Moves the network to a device."""
         self.network.to(device)
 

@@ -63,7 +63,7 @@ class Half:
 
 
 class AlignedModel:
-    """A loaded model in float32, on the CPU until it is moved.
+    """A loaded model in float32, on whatever device.
 
     Args:
         model: of transformers, in evaluation mode.
@@ -90,10 +90,6 @@ class AlignedModel:
     def __reduce__(self) -> tuple[Callable[[Path], "AlignedModel"], tuple[Path]]:
         """Lets another process load the model from its folder."""
         return load_aligned, (self.folder,)
-
-    def to(self, device: torch.device) -> None:
-        """Moves the model to a device."""
-        self.model.to(device)
 
     def _there(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns inputs on the model's device."""
@@ -319,18 +315,22 @@ def _without_positions(pattern: str) -> str:
     return pattern.replace(r"rope\.pos_embed", r"rope\.")
 
 
-def load_aligned(folder: Path) -> AlignedModel:
+def load_aligned(folder: Path, device: str = "cpu") -> AlignedModel:
     """Loads a model from its folder; the last two stay in memory, so that both sides share one.
+
+    Args:
+        folder: of the model.
+        device: where it is to compute.
 
     Raises:
         TCAFError: transformers is not installed; the folder holds no model that embeds text beside
             something else, not all of its weights in the right shapes, or none in safetensors.
     """
-    return _load(folder, version(folder))
+    return _load(folder, version(folder), device)
 
 
 @lru_cache(maxsize=2)
-def _load(folder: Path, version: tuple[tuple[str, int, int], ...]) -> AlignedModel:
+def _load(folder: Path, version: tuple[tuple[str, int, int], ...], device: str) -> AlignedModel:
     what = "the folder of a transformers model"
     if not (folder / "config.json").is_file():
         raise TCAFError(f"expected {what} at {folder}, found no config.json there")
@@ -366,4 +366,6 @@ def _load(folder: Path, version: tuple[tuple[str, int, int], ...]) -> AlignedMod
             f"the model in {folder} does not load: no weights, or of another shape than "
             f"config.json says, for {shorten(sorted(lacking))}"
         )
-    return AlignedModel(model.float().eval().requires_grad_(False), folder)
+    found = AlignedModel(model.float().eval().requires_grad_(False), folder)
+    model.to(device)
+    return found

@@ -9,20 +9,24 @@ from tcaf.errors import TCAFError, missing_extra, shorten
 from tcaf.pretrained.model_folder import first_line, model_files, quiet, version
 
 
-def load_sentence_model(folder: Path) -> Any:
-    """Loads a model onto the CPU, in float32; nothing is fetched and none of its code is run.
+def load_sentence_model(folder: Path, device: str = "cpu") -> Any:
+    """Loads a model in float32; nothing is fetched and none of its code is run.
 
     The last two stay in memory, so that both sides share one.
+
+    Args:
+        folder: of the model.
+        device: where it is to compute.
 
     Raises:
         TCAFError: sentence-transformers is not installed or does not import; the folder holds no
             such model, not all of its weights in the right shapes, or none in safetensors.
     """
-    return _load(folder, version(folder))
+    return _load(folder, version(folder), device)
 
 
 @lru_cache(maxsize=2)
-def _load(folder: Path, version: tuple[tuple[str, int, int], ...]) -> Any:
+def _load(folder: Path, version: tuple[tuple[str, int, int], ...], device: str) -> Any:
     if not (folder / "modules.json").is_file():
         raise TCAFError(
             f"expected the folder of a sentence-transformers model at {folder}, "
@@ -55,7 +59,7 @@ def _load(folder: Path, version: tuple[tuple[str, int, int], ...]) -> Any:
             f"the sentence-transformers model in {folder} does not load: no weights for "
             f"{shorten(lacking)}"
         )
-    return model.float()
+    return model.float().to(device)
 
 
 def _lacking(module: Any) -> list[str]:

@@ -136,8 +136,8 @@ def prepare_videos(
         plugin: a Python file that registers backbones of your own.
         device: where backbones compute that can do so on a GPU; `auto` takes one where there is
             one. Features differ by rounding.
-        workers: processes that extract; by default one for each core, on a GPU fewer where it has
-            no room for so many.
+        workers: processes that extract; by default one for each core, on this machine's GPU fewer
+            where it has no room for so many.
         cluster: extract on the machines of a cluster of Ray (extra cluster): `local` for one of
             this machine alone, `auto` for the one that runs here, or its HOST:PORT. What is read
             and written has to lie where all of them see it.
@@ -202,7 +202,7 @@ def prepare_videos(
                 [clip.file for clip in clips],
                 backbones,
                 work,
-                workers=workers or place.cores,
+                workers=workers or None,
                 file_timeout_s=file_timeout_s,
                 expected=store.spec if store else None,
                 place=place,

@@ -22,6 +22,9 @@ Kernel = Callable[..., Any]
 HALVES = (torch.bfloat16, torch.float16)
 """What the kernel of variable length computes in."""
 
+STEP, WIDEST = 8, 256
+"""Sizes of a head that it takes: multiples, up to so many."""
+
 
 @cache
 def varlen_kernel(device: torch.device) -> Kernel | None:
@@ -41,9 +44,11 @@ def attend_filled(
     key_value: Float[Tensor, "rows _"],
 ) -> Float[Tensor, "query_rows inner"]:
     """Computes `attention.attend` for a batch of a fixed shape; see there for the arguments."""
-    kernel = varlen_kernel(query.device) if query.dtype in HALVES else None
-    if kernel is not None and plan.sequences is not None:
-        return by_sequences(plan, plan.sequences, query, kernel)
+    if plan.sequences is not None and query.dtype in HALVES:
+        head_dim = query.shape[1] // (3 * plan.num_heads)
+        kernel = varlen_kernel(query.device)
+        if kernel is not None and not head_dim % STEP and head_dim <= WIDEST:
+            return by_sequences(plan, plan.sequences, query, kernel)
     return by_rectangles(plan, query, key_value)
 
 

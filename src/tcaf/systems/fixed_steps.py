@@ -20,7 +20,10 @@ from tcaf.systems.losses import Losses
 from tcaf.systems.optimisers import Optimiser
 
 WARM_UP = 3
-"""Steps that are taken before one is recorded: libraries make what they need in the first."""
+"""Steps that are taken before one is recorded: libraries make what they need in the first.
+
+Of each shape the first one is taken too.
+"""
 
 MOST_SHAPES = 24
 """Shapes whose steps are recorded; of further ones steps are taken as they are."""
@@ -53,6 +56,9 @@ class Recorder:
         """Returns what takes the step, over the same memory, whenever it is called."""
         return step
 
+    def forget(self) -> None:
+        """Lets go of what recordings share, once there are none any more."""
+
 
 class CudaGraphs(Recorder):
     """Records steps as CUDA graphs, which share their memory: one is played at a time."""
@@ -60,6 +66,7 @@ class CudaGraphs(Recorder):
     def __init__(self) -> None:
         self._warmed = 0
         self._pool: Any = None
+        self._stream: torch.cuda.Stream | None = None
 
     @property
     def is_ready(self) -> bool:
@@ -69,7 +76,7 @@ class CudaGraphs(Recorder):
     def warm(self, step: Callable[[], Terms]) -> Terms:
         """Takes a step as it is, on a stream of its own, as a recording will be made."""
         self._warmed += 1
-        stream = torch.cuda.Stream()
+        stream = self._stream = self._stream or torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             found = step()
@@ -79,8 +86,7 @@ class CudaGraphs(Recorder):
     def record(self, step: Callable[[], Terms]) -> Callable[[], Terms]:
         """Records a step, which is not taken by that, and returns what plays it."""
         graph = torch.cuda.CUDAGraph()
-        # Threads that read clips ahead ask the device for memory meanwhile.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=self._pool):
             terms = step()
         self._pool = graph.pool()
 
@@ -89,6 +95,10 @@ class CudaGraphs(Recorder):
             return terms
 
         return play
+
+    def forget(self) -> None:
+        """Lets go of the memory: torch refuses one that no recording holds any more."""
+        self._pool = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +129,7 @@ class FixedSteps:
         self._losses, self._optimiser, self._modalities = losses, optimiser, modalities
         self._recorder = recorder or (CudaGraphs() if device.type == "cuda" else Recorder())
         self._recorded: dict[FixedShape, _Recorded] = {}
+        self._seen: set[FixedShape] = set()
         self._learning_rate = 0.0
 
     def step(self, batch: FeatureBatch, learning_rate: float) -> Terms:
@@ -134,7 +145,9 @@ class FixedSteps:
         if recorded is None:
             held = shape.new_batch(batch)
             shape.fill(held, batch)
-            if not self._recorder.is_ready or len(self._recorded) >= MOST_SHAPES:
+            is_new = shape not in self._seen
+            self._seen.add(shape)
+            if is_new or not self._recorder.is_ready or len(self._recorded) >= MOST_SHAPES:
                 return self._recorder.warm(lambda: self._taken(held))
             # What follows from lengths follows from those that are there when it is played.
             play = self._recorder.record(lambda: self._taken(as_new(held)))
@@ -145,8 +158,11 @@ class FixedSteps:
         return {name: value.clone() for name, value in recorded.play().items()}
 
     def forget(self) -> None:
-        """Lets go of what was recorded: the weights' gradients or averages are others now."""
+        """Lets go of what was recorded: the learning rate or the averages are others now."""
         self._recorded.clear()
+        # Gradients lie in the recordings' memory.
+        self._optimiser.steps.zero_grad()
+        self._recorder.forget()
 
     def _taken(self, batch: FeatureBatch) -> Terms:
         losses = self._losses(batch)
