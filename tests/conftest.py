@@ -235,15 +235,13 @@ def tiny_experiment():
 
     def build(**changes):
         """Replaces settings: `training={"epochs": 3}` changes one field of a section."""
-        before = {name: getattr(experiment, name) for name in changes}
-        return replace(
-            experiment,
-            **{
-                # Options are a mapping and no section.
-                name: replace(before[name], **value) if is_dataclass(before[name]) else value
-                for name, value in changes.items()
-            },
-        )
+        sections = {
+            name: replace(getattr(experiment, name), **value)
+            for name, value in changes.items()
+            # Options are a mapping and no section.
+            if isinstance(value, dict) and is_dataclass(getattr(experiment, name))
+        }
+        return replace(experiment, **{**changes, **sections})
 
     return build
 

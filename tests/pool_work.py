@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -119,6 +120,8 @@ class Obedient:
     """Does what a file says in place of extracting it."""
 
     spec = FeatureSpec(3, 5, 0.96, 0.64, "listen", "look")
+    audio = SimpleNamespace(name="listen", dim=3, step_s=0.96)
+    visual = SimpleNamespace(name="look", dim=5, step_s=0.64)
 
     def extract_segments(self, path, segments, note):
         return [self.extract(path, id, lambda told: note(0, told)) for id, _ in segments]

@@ -1,10 +1,7 @@
 """The tables that commands print."""
 
-import io
 import json
 from pathlib import Path
-
-import pytest
 
 from tcaf.commands import printing
 from tcaf.commands.printing_answers import print_answers
@@ -196,14 +193,3 @@ def test_json_is_the_same_value_and_steers_no_terminal(printed):
     assert json.loads(output) == {STEERING: ["Köln", STEERING]}
     assert "Köln" in output
     assert not set(STEERING) & set(output) - set("a[2J\n")
-
-
-@pytest.mark.parametrize("is_terminal", [True, False])
-def test_csv_is_raw_but_for_a_terminal(monkeypatch, is_terminal):
-    stream = io.StringIO()
-    monkeypatch.setattr(stream, "isatty", lambda: is_terminal)
-    monkeypatch.setattr("sys.stdout", stream)
-    answer = {"rank": 1, "class": "=1+1", "probability": 0.5, "distance": 1.0, "seen": True}
-    AnswersCsv().print_clip({"id": "-\x1b\udcff", "answers": [answer]})
-    name = r"-\x1b\udcff" if is_terminal else "-\x1b\\xff"
-    assert stream.getvalue() == f"{name},1,=1+1,0.5,1.0,True\n"

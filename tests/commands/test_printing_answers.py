@@ -1,5 +1,9 @@
 """Answers as tables, as lines and as CSV."""
 
+import io
+
+import pytest
+
 from tcaf.commands import printing_answers
 from tcaf.commands.lines import AnswersCsv
 from tcaf.commands.printing_answers import print_answers
@@ -58,3 +62,14 @@ def test_predictions_as_csv(printed):
     assert printed(table.print_clip, clip) == (
         "clip [0],1,ant [x],,1.5,False\nclip [0],2,bee,,1.25,True\n"
     )
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_csv_is_raw_but_for_a_terminal(monkeypatch, is_terminal):
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: is_terminal)
+    monkeypatch.setattr("sys.stdout", stream)
+    answer = {"rank": 1, "class": "=1+1", "probability": 0.5, "distance": 1.0, "seen": True}
+    AnswersCsv().print_clip({"id": "-\x1b\udcff", "answers": [answer]})
+    name = r"-\x1b\udcff" if is_terminal else "-\x1b\\xff"
+    assert stream.getvalue() == f"{name},1,=1+1,0.5,1.0,True\n"

@@ -221,14 +221,17 @@ class ClipTab:
         self, session: str, turn: int, place: Callable[[], Placed], asked: tuple[Any, ...]
     ) -> Iterator[Any]:
         """Answers a clip that comes with a turn."""
-        clip = None
+        clip, told = None, ""
         try:
             clip = Current(place())
         except TCAFError as error:
-            yield self._problem(session, turn, str(error))
-            return
+            told = str(error)
         finally:
+            # Others may wait for it.
             self._turns.hold(session, turn, clip)
+        if clip is None:
+            yield self._problem(session, turn, told)
+            return
         yield from self._answers(session, turn, clip, asked)
 
     def _again(self, session: str, turn: int, *asked: Any) -> Iterator[Any]:

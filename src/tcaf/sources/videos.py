@@ -202,7 +202,7 @@ def prepare_videos(
                 [clip.file for clip in clips],
                 backbones,
                 work,
-                workers=workers or None,
+                workers=workers,
                 file_timeout_s=file_timeout_s,
                 expected=store.spec if store else None,
                 place=place,
