@@ -15,6 +15,7 @@ with warnings.catch_warnings():
 
 from tcaf.app import page_clip
 from tcaf.app.page_clip import ClipTab
+from tcaf.app.refusals import RefusedError
 
 # The desk below is none that shapes know.
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -232,6 +233,16 @@ def test_a_clip_that_cannot_be_read_is_not_asked_about_again(tab, desk, monkeypa
     monkeypatch.setattr(desk, "is_read", lambda session, placed: True)
     bring(tab, "broken")
     assert "not a media file" in ask(tab)[0][0]
+
+
+def test_a_clip_that_could_not_be_read_yet_is_asked_about_again(tab, desk, monkeypatch):
+    def refuse(session, placed, question):
+        raise RefusedError("busy", "others are before you")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(desk, "answer", refuse)
+        assert "others are before you" in bring(tab, "a")[0][0]
+    assert answers(ask(tab)) == ["a 0"]
 
 
 def test_a_clip_that_was_taken_away_does_not_come_back(tab, desk):

@@ -74,7 +74,7 @@ def test_who_asks_for_a_clip_that_is_coming_waits(clip, monkeypatch):
     coming.join()
     monkeypatch.setattr(page_turns, "COMING_S", 0.01)
     turns.begin("one", brings=True)
-    assert turns.clip("one") is one, "the one before, where none comes"
+    assert turns.clip("one") is None
 
 
 def test_more_is_known_of_a_clip_only_while_it_is_there(clip):
@@ -92,6 +92,13 @@ def test_more_is_known_of_a_clip_only_while_it_is_there(clip):
 def test_a_session_is_forgotten():
     turns = Turns()
     turns.move("one", -1.0)
+    turn = turns.begin("one")
     turns.end("one")
     turns.end("one")
     assert turns.bias("one", 0.5) == 0.5
+    # What was still at work then is nobody's, also once the session is back.
+    turns.show_none("one", turn)
+    assert not turns.is_last("one", turn)
+    assert not turns._sessions
+    assert turns.begin("one") > turn
+    assert not turns.is_last("one", turn)

@@ -208,7 +208,11 @@ def test_as_many_processes_as_a_gpu_has_room_for(gpu, monkeypatch):
 
 
 def test_a_gpu_that_fails_ends_the_work():
-    check_device(ValueError("the file's own"))
+    for error in (ValueError("CUDA error"), RuntimeError("the file's own")):
+        check_device(error)
+    for told in ("CUDA error: an illegal access", "CUBLAS_STATUS_ALLOC_FAILED when calling it"):
+        with pytest.raises(TCAFError, match=f"the GPU failed: {told}; try"):
+            check_device(RuntimeError(told))
     with pytest.raises(TCAFError, match="the GPU failed: no memory; try fewer --workers, or --dev"):
         check_device(torch.OutOfMemoryError("no memory\nand much more"))
 

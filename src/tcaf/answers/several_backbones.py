@@ -164,6 +164,12 @@ class SeveralBackbones(FileBackbones):
         own = FileBackbones(self.spec, self.modalities, self.weights, self.device)
         return (own, *self.others)
 
+    @cached_property
+    def moved(self) -> dict[Modality, Backbone]:
+        """The backbones of the first group; moves those of all."""
+        first, *_ = [group.moved for group in self.groups]
+        return first
+
     def fitting(self, processes: int) -> int:
         """Returns how many of so many processes have room; see `FileBackbones.fitting`."""
         return min(group.fitting(processes) for group in self.groups)

@@ -25,12 +25,16 @@ from tcaf.app.page_parts import QUICK, READING, calling, html, import_gradio, st
 from tcaf.app.page_questions import Question, Told
 from tcaf.app.page_timeline import player_html, stretches_html, timeline_html
 from tcaf.app.page_turns import Current, Turns
+from tcaf.app.refusals import Kind, RefusedError
 from tcaf.app.shelf import Placed
 from tcaf.errors import TCAFError
 
 EMPTY = "Drop a clip, record one, or pick an example: what it shows appears here."
 
 NO_CLIP = "There is no clip yet."
+
+NOT_YET: tuple[Kind, ...] = ("busy", "ended", "too_slow")
+"""Refusals after which the same clip may be asked about again."""
 
 DRAWING = '<p class="t-note" role="status">Drawing what there is over time …</p>'
 
@@ -246,16 +250,20 @@ class ClipTab:
         self, session: str, turn: int, clip: Current, asked: tuple[Any, ...]
     ) -> Iterator[Any]:
         """Yields the answer as soon as it is there, then what there is over time."""
+        skip, shown = self._gr.skip(), self._gr.update(visible=True)
+        if not self._turns.is_last(session, turn):
+            # Nobody waits for it any more: nothing is read.
+            yield (skip,) * len(self._told)
+            return
         try:
-            told = self._settled(session, turn, clip, self._question(*asked))
+            answer, spans, files, facts = self._settled(session, turn, clip, self._question(*asked))
         except TCAFError as error:
-            # A clip that can be read is kept for another question.
-            if not self._desk.is_read(session, clip.placed):
+            # A clip that can be read, or could not be yet, is kept for another question.
+            is_kept = isinstance(error, RefusedError) and error.kind in NOT_YET
+            if not is_kept and not self._desk.is_read(session, clip.placed):
                 self._turns.replace(session, clip, None)
             yield self._problem(session, turn, str(error))
             return
-        skip, shown = self._gr.skip(), self._gr.update(visible=True)
-        answer, spans, files, facts = _said(told)
         player = player_html(clip.placed.url, clip.has_picture)
         rows = DRAWING if clip.rows is None else clip.rows
         yield answer, shown, shown, player, rows, spans, files, facts
@@ -266,13 +274,16 @@ class ClipTab:
             player = skip if drawn.has_picture else player_html(clip.placed.url, False)
             yield skip, skip, skip, player, drawn.rows, skip, skip, skip
 
-    def _settled(self, session: str, turn: int, clip: Current, question: Question) -> Told:
-        """Returns the answer with the bias as it stands when the answer is there."""
+    def _settled(
+        self, session: str, turn: int, clip: Current, question: Question
+    ) -> tuple[str, str, str, str]:
+        """Returns what is said, with the bias as it stands when the answer is there."""
         while True:
             bias = self._turns.bias(session, question.seen_bias)
-            told = self._desk.answer(session, clip.placed, replace(question, seen_bias=bias))
+            asked = replace(question, seen_bias=bias)
+            said = _said(self._desk.answer(session, clip.placed, asked))
             if self._turns.show(session, turn, clip, bias):
-                return told
+                return said
 
     def _over_time(self, session: str, current: Current) -> Current:
         """Returns a clip with what there is over time."""

@@ -47,6 +47,7 @@ class Turns:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._sessions: dict[str, _Session] = {}
+        self._last = 0
 
     def begin(self, session: str, *, brings: bool = False) -> int:
         """Returns the turn of a question that begins now, the last of its session from here on.
@@ -57,8 +58,10 @@ class Turns:
                 the session's clip waits.
         """
         with self._changed:
-            found = self._of(session)
-            found.last += 1
+            found = self._sessions.setdefault(session, _Session())
+            # Of all sessions: one that comes again does not take up where it ended.
+            self._last += 1
+            found.last = self._last
             if brings:
                 found.clip_turn, found.is_coming = found.last, True
             return found.last
@@ -77,10 +80,10 @@ class Turns:
                 self._changed.notify_all()
 
     def clip(self, session: str) -> Current | None:
-        """Returns the clip that was brought last, once it is there; None where there is none."""
+        """Returns the clip that was brought last, once it is there; None where none comes."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._of(session).is_coming, COMING_S)
-            return self._of(session).clip
+            is_there = self._changed.wait_for(lambda: not self._of(session).is_coming, COMING_S)
+            return self._of(session).clip if is_there else None
 
     def replace(self, session: str, before: Current, after: Current | None) -> None:
         """Remembers more of a clip, or that it is of no use, if it still is the session's."""
@@ -121,7 +124,7 @@ class Turns:
     def move(self, session: str, bias: float) -> tuple[int, Current | None]:
         """Notes where the bias is moved to; returns the turn that is shown, and its clip."""
         with self._changed:
-            found = self._of(session)
+            found = self._sessions.setdefault(session, _Session())
             found.bias = bias
             return found.shown, found.shown_clip
 
@@ -137,4 +140,5 @@ class Turns:
             self._changed.notify_all()
 
     def _of(self, session: str) -> _Session:
-        return self._sessions.setdefault(session, _Session())
+        """Returns a session; of one that has ended, what nobody remembers."""
+        return self._sessions.get(session) or _Session()

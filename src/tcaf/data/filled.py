@@ -146,9 +146,11 @@ class FixedShape:
 
         def empty(modality: Modality) -> Packed:
             packed = given[modality]
-            if modality not in rows:
-                return packed.without_tokens()
-            num, tokens = rows[modality], packed.tokens
+            num, tokens = rows.get(modality, 0), packed.tokens
+            if not num:
+                # No view: it would hold on to the batch.
+                none = tokens.new_zeros(0, tokens.shape[1])
+                return Packed(none, torch.zeros_like(packed.lens), packed.times.new_zeros(0))
             return FilledPacked(
                 tokens.new_zeros(num, tokens.shape[1]),
                 torch.zeros(self.num_clips, dtype=torch.int64, device=tokens.device),

@@ -378,7 +378,9 @@ def check_device(error: Exception) -> None:
     """
     import torch
 
-    if isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError):
+    # Libraries of a GPU have no error of their own.
+    failed = isinstance(error, RuntimeError) and re.search("CUDA error|CUBLAS|CUDNN", str(error))
+    if failed or isinstance(error, torch.OutOfMemoryError):
         told = str(error).splitlines()[0]
         raise TCAFError(f"the GPU failed: {told}; try fewer --workers, or --device cpu") from None
 

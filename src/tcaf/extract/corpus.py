@@ -449,10 +449,12 @@ def extract_files(
     # They are opened here first, so that a fault of weights is reported once, before any process.
     extractor = backbones.open()
     spec, opened = extractor.spec, [extractor.audio, extractor.visual]
-    # What other machines have room for is not known here.
-    fitting = processes_on(backbones.device, opened, place.cores)
-    if workers is None:
-        workers = fitting if place is HERE else place.cores
+    if place is HERE:
+        fitting = processes_on(backbones.device, opened, place.cores)
+        workers = fitting if workers is None else workers
+    elif workers is None:
+        # What other machines have room for is not known here.
+        workers = place.cores
     backbones = backbones.pinned(spec)
     if expected is not None and spec != expected:
         raise TCAFError(
