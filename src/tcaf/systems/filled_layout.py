@@ -130,9 +130,7 @@ class FilledLayout(RowGroups):
         for group in queries:
             seen_groups = [other for other in SEES[pattern][group] if other in at]
             seen = [at[other] for other in seen_groups]
-            keys = (
-                slice(min(s.start for s in seen), max(s.stop for s in seen)) if seen else slice(0)
-            )
+            keys = slice(min(s.start for s in seen), max(s.stop for s in seen))
             packing = self.packings[group]
             there, lonely = real[:, keys], None
             if "class" not in seen_groups:
