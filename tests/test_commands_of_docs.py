@@ -62,7 +62,7 @@ NOT_RUN = {
 
 BATCHES = ["--training.epochs", "1", "--training.batches_per_epoch", "2"]
 CHOICES = ["--training.epochs", "2", "--options.time", "off"]
-DESCENDING = ("settings.toml", "--models textlda ridge tcaf", "runs/tcaf")
+DESCENDING = ("settings.toml", "--models textlda ridge tcaf", "runs/tcaf", "--system tcaf ")
 """What tells commands that train by descent; the other systems are fitted, and choose among few."""
 
 SMALL = {"0.05": "0.5"}
@@ -162,6 +162,7 @@ def folder(prepared, tmp_path, monkeypatch):
         ("README.md", 9),
         ("how-it-works.md", 1),
         ("questions.md", 5),
+        ("ranks-and-devices.md", 1),
         ("ready-models.md", 2),
         ("recordings.md", 5),
         ("systems.md", 2),
@@ -187,6 +188,7 @@ def test_your_own_backbone(folder):
 HERE = (
     *("README.md", "how-it-works.md", "questions.md", "ready-models.md", "recordings.md"),
     *("systems.md", "your-own-videos.md", "your-own-backbone.md", "tutorial.md", "index.md"),
+    "ranks-and-devices.md",
 )
 
 

@@ -329,7 +329,7 @@ def test_a_row_that_fails_is_kept_and_tried_again(planned, tiny_store):
         diverged, wrong, fine = run_jobs(jobs, tiny_store.path, ignore)
         assert diverged.error.startswith("stage 1, epoch ")
         assert "lower training.learning_rate" in diverged.error
-        assert wrong.error.startswith("training.device is 'cuda', but torch finds no GPU")
+        assert wrong.error.startswith("the device is 'cuda', but torch finds no GPU")
         assert fine == Outcome(jobs[2], skipped=skipped)
     assert not jobs[1].out.exists()
     by_name = {row.row.name: row for row in collect([diverged, wrong, fine])}
