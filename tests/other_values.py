@@ -1,7 +1,12 @@
 """For every setting another legal value, and what has to stand beside it to make it count."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
+
+from tcaf.settings.sections import ModelSettings
+
+NO_DROPOUT = {f.name: 0.0 for f in fields(ModelSettings) if f.name.startswith("dropout")}
+"""For settings of the model."""
 
 GLOVE = {"source": "glove", "path": "words.txt"}
 STORED = {"source": "stored", "name": "attributes"}

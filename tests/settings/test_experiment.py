@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from other_values import OTHER_VALUES, STORED, replace_in, with_other_values
+from other_values import NO_DROPOUT, OTHER_VALUES, STORED, replace_in, with_other_values
 from tcaf.data.batches import load_batch
 from tcaf.data.features import FeatureSpec
 from tcaf.data.store import FeatureStore
@@ -355,8 +355,6 @@ PLAIN = {
     "options": (latents, {"num_latents": 3}),
     "text_spaces": (space_vectors, {"words": TextSettings(source="attributes", path="one.csv")}),
 }
-
-NO_DROPOUT = {f.name: 0.0 for f in fields(ModelSettings) if f.name.startswith("dropout")}
 
 
 def test_the_table_has_a_row_for_every_field():

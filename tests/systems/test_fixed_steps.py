@@ -8,6 +8,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from other_values import NO_DROPOUT
 from tcaf.data.batches import FeatureBatch
 from tcaf.data.filled import FilledPacked, FixedShape
 from tcaf.data.packed import Packed
@@ -23,10 +24,6 @@ LENS = [3, 0, 7, 2, 5], [4, 6, 0, 9, 1]
 OTHERS = [1, 6, 0, 7, 3], [9, 2, 3, 0, 7]
 """Of the same shape."""
 
-NO_DROPOUT = {
-    f"dropout_{name}": 0.0
-    for name in ("encoder", "position", "transformer", "text_projection", "video_projection")
-}
 AUDIO_DIM, VISUAL_DIM, TEXT_DIM, NUM_CLASSES = 5, 7, 6, 4
 
 

@@ -1,10 +1,11 @@
 import math
 import re
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 import torch
 
+from other_values import NO_DROPOUT
 from tcaf.data.batches import load_batch
 from tcaf.data.store import FeatureStore
 from tcaf.data.windows import Windows
@@ -12,7 +13,6 @@ from tcaf.errors import TCAFError
 from tcaf.execution.ranks import Rank
 from tcaf.settings.experiment import Experiment
 from tcaf.settings.fidelity import Fidelity
-from tcaf.settings.sections import ModelSettings
 from tcaf.systems.interface import System
 from tcaf.systems.losses import tcaf_losses
 from tcaf.systems.optimisers import Optimiser
@@ -220,12 +220,6 @@ def test_reports_are_running_means(stage):
     assert diary.batches[0][2]["loss"] == pytest.approx(sum(singles[:10]) / 10, rel=1e-4)
 
 
-NO_DROPOUT = {
-    f"dropout_{name}": 0.0
-    for name in ("encoder", "position", "transformer", "text_projection", "video_projection")
-}
-
-
 def drawn(stage, number):
     """The clips of one batch of the first epoch, and their labels."""
     from tcaf.seeding import generator
@@ -350,9 +344,6 @@ def test_products_in_bfloat16_change_little(stage, system):
     assert found["tf32"] == pytest.approx(found["float32"], rel=1e-2)
     assert found["bfloat16"] == pytest.approx(found["float32"], rel=5e-2)
     assert found["bfloat16"] != found["float32"]
-
-
-NO_DROPOUT = {f.name: 0.0 for f in fields(ModelSettings) if f.name.startswith("dropout")}
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from other_values import NO_DROPOUT
 from run_by_run import reference_kernel
 from tcaf.data.filled import FilledPacked, size_for
 from tcaf.data.resident import ResidentClips
@@ -30,10 +31,6 @@ GPU = [
 on_a_gpu = pytest.mark.parametrize("device", [pytest.param("cuda", marks=GPU)])
 
 SYSTEMS = ("tcaf", "attention_fusion", "perceiver", "tcaf_cosine", "cjme", "avgzslnet", "avca")
-NO_DROPOUT = {
-    f"dropout_{name}": 0.0
-    for name in ("encoder", "position", "transformer", "text_projection", "video_projection")
-}
 OPTIONS = {
     "cjme": {"dropout": 0.0},
     "avgzslnet": {"dropout_embedder": 0.0, "dropout_decoder": 0.0},

@@ -23,20 +23,19 @@ from tcaf.extract.backbones import (
     AudioBackbone,
     Backbone,
     BackboneInfo,
-    Device,
     VisualBackbone,
     check_device,
     move,
     open_backbone,
-    processes_on,
 )
 from tcaf.extract.containers import FILE_MEMORY, FILE_TIMEOUT_S, BrokenMediaWarning, MediaError
-from tcaf.extract.corpus import MediaFile, one_of_each_folder, too_long
+from tcaf.extract.corpus import MediaFile, num_workers, one_of_each_folder, too_long
 from tcaf.extract.extractor import Extractor, audio_tokens, visual_tokens
 from tcaf.extract.media import probe, read_audio, read_frames
 from tcaf.extract.stretches import Cut, Stretch, stretches
 from tcaf.files.remote import as_named
 from tcaf.plugins import load_plugin
+from tcaf.settings.sections import Device
 
 
 @dataclass(frozen=True)
@@ -97,13 +96,13 @@ class FileBackbones:
         move(self.opened.values(), self.device)
         return self.opened
 
-    def fitting(self, processes: int) -> int:
-        """Returns how many of so many processes have room where the backbones compute.
+    def num_workers(self, asked: int | None, place: Place = HERE) -> int:
+        """Returns how many processes make features of files; see `corpus.num_workers`.
 
         Raises:
             TCAFError: see `moved`.
         """
-        return processes_on(self.device, self.opened.values(), processes)
+        return num_workers(asked, place, self.device, self.opened.values())
 
     @property
     def opened_spec(self) -> FeatureSpec:
@@ -284,9 +283,6 @@ def _work_on(
     """
     if not file_timeout_s > 0:
         raise TCAFError(f"file_timeout_s must be above 0, got {file_timeout_s:g}")
-    if workers is None:
-        # What other machines have room for is not known here.
-        workers = backbones.fitting(place.cores) if place is HERE else place.cores
     given = [path for path in backbones.weights.values() if path is not None]
     plugins, infos = backbones.known_here()
     place.check_shared([*one_of_each_folder(files), *given, *plugins])
@@ -295,7 +291,7 @@ def _work_on(
         [(number, path, as_named(path)) for number, path in enumerate(files)],
         _open_worker,
         (backbones, plugins, infos, cut),
-        min(workers, max(len(files), 1)),
+        min(backbones.num_workers(workers, place), max(len(files), 1)),
         limit=lambda file: limits[file[1]],
         limit_bytes=FILE_MEMORY,
         environment=PATIENT,

@@ -15,7 +15,7 @@ from tcaf.answers.files import FileBackbones, failure, open_here
 from tcaf.data.features import Modality, VideoFeatures
 from tcaf.errors import TCAFError
 from tcaf.execution.outcomes import Failed
-from tcaf.execution.processes import PATIENT, usable_cores
+from tcaf.execution.processes import PATIENT
 from tcaf.execution.standing import StandingProcesses
 from tcaf.execution.worker import Send
 from tcaf.extract.backbones import BackboneInfo
@@ -94,7 +94,7 @@ class FileReaders:
         self._processes = StandingProcesses(
             _open_reader,
             (backbones, *backbones.known_here(), max_length_s),
-            backbones.fitting(usable_cores()) if workers is None else workers,
+            backbones.num_workers(workers),
             limit=lambda _: timeout_s,
             limit_bytes=memory_bytes,
             environment=PATIENT,

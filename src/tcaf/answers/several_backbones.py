@@ -19,6 +19,7 @@ from jaxtyping import Int
 from tcaf.answers.files import FileBackbones
 from tcaf.data.batches import LoadedClips
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
+from tcaf.execution.processes import HERE, Place
 from tcaf.extract.backbones import Backbone, BackboneInfo
 from tcaf.extract.containers import BrokenMediaWarning, MediaError, TrackError
 from tcaf.extract.stretches import Cut, Stretch
@@ -170,9 +171,9 @@ class SeveralBackbones(FileBackbones):
         first, *_ = [group.moved for group in self.groups]
         return first
 
-    def fitting(self, processes: int) -> int:
-        """Returns how many of so many processes have room; see `FileBackbones.fitting`."""
-        return min(group.fitting(processes) for group in self.groups)
+    def num_workers(self, asked: int | None, place: Place = HERE) -> int:
+        """Returns how many processes have room for the backbones of all groups."""
+        return min(group.num_workers(asked, place) for group in self.groups)
 
     @cached_property
     def opened(self) -> dict[Modality, Backbone]:

@@ -59,6 +59,7 @@ class ClipTab:
             *(self._answer, self._bias, self._box, self._player, self._rows, self._spans),
             *(self._files, self._facts),
         ]
+        self._skipped = (self._gr.skip(),) * len(self._told)
         self._events()
 
     def _inputs(self) -> None:
@@ -178,14 +179,13 @@ class ClipTab:
         """
 
         def answers(session: str, *values: Any) -> Iterator[Any]:
-            skipped = (self._gr.skip(),) * len(self._told)
             if only_with_clip and self._turns.clip(session) is None:
-                yield skipped
+                yield self._skipped
                 return
             turn = self._turns.begin(session, brings=brings)
             for said in handler(session, turn, *values):
                 if not self._turns.is_last(session, turn):
-                    yield skipped
+                    yield self._skipped
                     return
                 yield said
 
@@ -197,9 +197,7 @@ class ClipTab:
 
     def _nothing(self, session: str, turn: int) -> tuple[Any, ...]:
         self._turns.hold(session, turn, None)
-        self._turns.show_none(session, turn)
-        hidden = self._gr.update(visible=False)
-        return empty_html(EMPTY), hidden, hidden, "", "", "", "", ""
+        return self._no_answer(session, turn, empty_html(EMPTY))
 
     def _bring(self, session: str, turn: int, brought: str | None, *asked: Any) -> Iterator[Any]:
         """Takes over what was dropped or recorded, and answers."""
@@ -250,10 +248,9 @@ class ClipTab:
         self, session: str, turn: int, clip: Current, asked: tuple[Any, ...]
     ) -> Iterator[Any]:
         """Yields the answer as soon as it is there, then what there is over time."""
-        skip, shown = self._gr.skip(), self._gr.update(visible=True)
         if not self._turns.is_last(session, turn):
             # Nobody waits for it any more: nothing is read.
-            yield (skip,) * len(self._told)
+            yield self._skipped
             return
         try:
             answer, spans, files, facts = self._settled(session, turn, clip, self._question(*asked))
@@ -264,6 +261,7 @@ class ClipTab:
                 self._turns.replace(session, clip, None)
             yield self._problem(session, turn, str(error))
             return
+        skip, shown = self._gr.skip(), self._gr.update(visible=True)
         player = player_html(clip.placed.url, clip.has_picture)
         rows = DRAWING if clip.rows is None else clip.rows
         yield answer, shown, shown, player, rows, spans, files, facts
@@ -321,10 +319,14 @@ class ClipTab:
         )
 
     def _problem(self, session: str, turn: int, sentence: str) -> tuple[Any, ...]:
+        advice = "" if sentence == NO_CLIP else ADVICE
+        return self._no_answer(session, turn, problem_html(sentence, advice))
+
+    def _no_answer(self, session: str, turn: int, said: str) -> tuple[Any, ...]:
+        """Returns what is shown in place of an answer: it alone."""
         self._turns.show_none(session, turn)
         hidden = self._gr.update(visible=False)
-        advice = "" if sentence == NO_CLIP else ADVICE
-        return problem_html(sentence, advice), hidden, hidden, "", "", "", "", ""
+        return said, hidden, hidden, "", "", "", "", ""
 
 
 def _said(told: Told) -> tuple[str, str, str, str]:

@@ -20,9 +20,11 @@ LONG = 1000
 def print_answers(value: dict[str, Any]) -> None:
     """Prints what `tcaf predict` found: all answers for one clip, the best for each of several."""
     clips, several = value["predictions"], len(value["predictions"]) > 1
+    if not clips:
+        return
     # In a line for each of several clips there is no room for reasons.
-    reasons = not several and bool(clips) and "nearest_training" in clips[0]
-    with_sets = bool(clips) and "set" in clips[0]
+    reasons = not several and "nearest_training" in clips[0]
+    with_sets = "set" in clips[0]
     columns = ["class", "probability", "distance", "in training"]
     # Of a clip or a model with one of both there is nothing apart.
     apart = reasons and bool(clips[0]["answers"][0]["alone"])
@@ -45,8 +47,6 @@ def print_answers(value: dict[str, Any]) -> None:
             cells = [escape(cell) for cell in row]
             cells[4] = cells[4].replace("unseen", "[magenta]unseen[/]")
             table.add_row(*cells)
-    if not clips:
-        return
     if not several:
         print_rich(f"[bold]{escape(clips[0]['id'])}[/]")
     told = f"of {len(value['classes'])} classes"

@@ -8,9 +8,7 @@ from tcaf.commands.options import nested, typed_options
 from tcaf.commands.terminal import note, show, track
 from tcaf.errors import TCAFError
 from tcaf.execution import ranks
-from tcaf.settings.sections import AttentionPattern
-
-Device = Literal["auto", "cpu", "cuda"]
+from tcaf.settings.sections import AttentionPattern, Device
 
 
 def train(

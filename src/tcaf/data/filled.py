@@ -124,14 +124,15 @@ class FixedShape:
             to take statistics of, or a clip without any.
         """
         lens = {m: batch.modality(m).lens for m in modalities}
-        if min(int(each.sum()) for each in lens.values()) < 2:
+        totals = {m: int(each.sum()) for m, each in lens.items()}
+        if min(totals.values()) < 2:
             return None
         if bool((torch.stack(list(lens.values())).sum(dim=0) == 0).any()):
             return None
         return cls(
             len(batch),
             # At least one row is behind the tokens: attention has somewhere to leave what is over.
-            tuple((m, size_for(int(each.sum()) + 1)) for m, each in lens.items()),
+            tuple((m, size_for(total + 1)) for m, total in totals.items()),
             tuple((m, size_for(int(each.max()))) for m, each in lens.items()),
         )
 
@@ -142,10 +143,9 @@ class FixedShape:
             like: what it is to hold, and of whose device it is.
         """
         rows, rooms = dict(self.rows), dict(self.rooms)
-        given = {m: like.modality(m) for m in ("audio", "visual")}
 
         def empty(modality: Modality) -> Packed:
-            packed = given[modality]
+            packed = like.modality(modality)
             num, tokens = rows.get(modality, 0), packed.tokens
             if not num:
                 # No view: it would hold on to the batch.

@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_type_hints, runtime_checkable
+from typing import Any, Protocol, get_type_hints, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -25,6 +25,7 @@ from tcaf.data.features import Modality
 from tcaf.errors import TCAFError, did_you_mean
 from tcaf.plugins import Registry
 from tcaf.pretrained.fetch import RANDOM
+from tcaf.settings.sections import Device
 
 
 @dataclass(frozen=True)
@@ -326,10 +327,6 @@ def open_backbone(text: str, modality: Modality, weights: Path | None = None) ->
             f"{backbone.name!r}"
         )
     return backbone
-
-
-Device = Literal["auto", "cpu", "cuda"]
-"""Where to compute; `auto` takes a GPU where there is one."""
 
 
 def move(opened: Iterable[Backbone], device: Device) -> None:

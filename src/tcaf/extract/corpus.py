@@ -27,7 +27,13 @@ from tcaf.errors import TCAFError
 from tcaf.execution.outcomes import Crash, Killed, OutOfMemory, OutOfTime
 from tcaf.execution.processes import HERE, PATIENT, Place, answers
 from tcaf.execution.worker import Send
-from tcaf.extract.backbones import Device, check_device, move, processes_on, takes_model
+from tcaf.extract.backbones import (
+    Backbone,
+    check_device,
+    move,
+    processes_on,
+    takes_model,
+)
 from tcaf.extract.containers import (
     FILE_MEMORY,
     FILE_TIMEOUT_S,
@@ -41,6 +47,7 @@ from tcaf.files.atomic import needing_room, parse_json, read_json, write_json
 from tcaf.files.sealed import read_sealed, write_sealed
 from tcaf.plugins import load_plugin
 from tcaf.progress import Track, silent
+from tcaf.settings.sections import Device
 
 VERSION = 1
 
@@ -413,6 +420,24 @@ def _extract_waiting(
     return passing
 
 
+def num_workers(asked: int | None, place: Place, device: Device, opened: Iterable[Backbone]) -> int:
+    """Returns how many processes make features.
+
+    Args:
+        asked: how many are asked for; None for one for each core, on this machine's GPU as many as
+            it has room for.
+        place: where they run.
+        device: where their networks compute.
+        opened: the backbones of each process.
+
+    Raises:
+        TCAFError: there is no such device on this machine.
+    """
+    # What other machines have room for is not known here.
+    fitting = processes_on(device, opened, place.cores) if place is HERE else place.cores
+    return fitting if asked is None else asked
+
+
 def extract_files(
     files: Sequence[MediaFile],
     backbones: Backbones,
@@ -449,12 +474,7 @@ def extract_files(
     # They are opened here first, so that a fault of weights is reported once, before any process.
     extractor = backbones.open()
     spec, opened = extractor.spec, [extractor.audio, extractor.visual]
-    if place is HERE:
-        fitting = processes_on(backbones.device, opened, place.cores)
-        workers = fitting if workers is None else workers
-    elif workers is None:
-        # What other machines have room for is not known here.
-        workers = place.cores
+    workers = num_workers(workers, place, backbones.device, opened)
     backbones = backbones.pinned(spec)
     if expected is not None and spec != expected:
         raise TCAFError(

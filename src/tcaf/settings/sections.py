@@ -12,6 +12,9 @@ from pydantic import Field
 from tcaf.errors import TCAFError
 from tcaf.settings.validation import Count, Fraction, NotNegative, Positive, settings
 
+Device = Literal["auto", "cpu", "cuda"]
+"""Where to compute; `auto` takes a GPU where there is one."""
+
 AttentionPattern = Literal["cross", "self", "full"]
 Modalities = Literal["both", "audio", "visual"]
 
@@ -235,7 +238,7 @@ class TrainingSettings:
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
     sampling: Literal["balanced", "uniform"] = "balanced"
     window_s: Positive | None = None
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     static_shapes: bool = False
 

@@ -23,6 +23,7 @@ from tcaf.files.atomic import needing_room, only_writer
 from tcaf.files.remote import local_path
 from tcaf.files.urls import as_url
 from tcaf.progress import Track, silent
+from tcaf.settings.sections import Device
 from tcaf.sources.benchmark_videos import (
     Vectors,
     find_benchmark,
@@ -77,7 +78,7 @@ def prepare_videos(
     audio_weights: Path | None = None,
     visual_weights: Path | None = None,
     plugin: Path | None = None,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: Device = "auto",
     workers: int | None = None,
     cluster: str = "",
     file_timeout_s: float = FILE_TIMEOUT_S,

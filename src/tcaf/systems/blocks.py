@@ -11,7 +11,7 @@ from tcaf.data.packed import Packed
 from tcaf.errors import TCAFError
 from tcaf.settings.fidelity import AudioScaling, VisualScaling
 from tcaf.systems.interface import FeatureConfig, InputConfig
-from tcaf.systems.over_ranks import SINGLE_ROW, RankBatchNorm
+from tcaf.systems.over_ranks import SINGLE_ROW, RankBatchNorm, keep_statistics, normalised
 
 DROPOUT_STEPS = 1 << 16
 """Of a probability of dropout: 16 random bits decide on an element."""
@@ -69,20 +69,21 @@ class Block(nn.Module):
         Raises:
             TCAFError: in training, fewer than two rows: they have no batch statistics.
         """
-        if real is not None and self.training:
-            assert isinstance(self.norm, nn.BatchNorm1d), "one process alone fills batches up"
-            normed = batch_norm_over(self.norm, self.linear(rows), real)
-            return self._rectified(normed)
+        if not self.training:
+            real = None  # rows are by themselves
         # Of several ranks all take part in the statistics, and count the rows of all.
-        if not (self.training and isinstance(self.norm, RankBatchNorm)):
+        if real is None and not (self.training and isinstance(self.norm, RankBatchNorm)):
             if not rows.shape[0]:  # and not its length, a constant to a trace
                 # A batch in which no clip has this modality has nothing to take statistics of.
                 return rows.new_zeros(0, self.linear.out_features)
             if self.training and len(rows) == 1:
                 raise TCAFError(SINGLE_ROW)
-        return self._rectified(self.norm(self.linear(rows)))
-
-    def _rectified(self, normed: Float[Tensor, "rows out_dim"]) -> Float[Tensor, "rows out_dim"]:
+        rows = self.linear(rows)
+        if real is None:
+            normed = self.norm(rows)
+        else:
+            assert isinstance(self.norm, nn.BatchNorm1d), "one process alone fills batches up"
+            normed = batch_norm_over(self.norm, rows, real)
         hidden: Tensor = self.dropout(F.relu(normed))
         return hidden
 
@@ -105,25 +106,16 @@ def batch_norm_over(
     """Normalises rows in training by the statistics of some of them, which it keeps as torch does.
 
     Args:
-        norm: with running statistics.
+        norm: in training.
         rows: to normalise.
         real: whose statistics are taken: at least two, which nobody looks at.
     """
-    kept = (norm.running_mean, norm.running_var, norm.num_batches_tracked)
-    running_mean, running_var, num_batches = (each for each in kept if each is not None)
-    assert norm.momentum is not None, "a mean over all batches is not what is kept"
     values, weights = rows.to(norm.weight.dtype), real.to(norm.weight.dtype)[:, None]
     count = weights.sum()
     mean = (values * weights).sum(dim=0) / count
-    centred = values - mean
-    variance = (centred.square() * weights).sum(dim=0) / count
-    with torch.no_grad():
-        num_batches.add_(1)
-        running_mean.lerp_(mean.detach(), norm.momentum)
-        unbiased = variance.detach() * (count / (count - 1))
-        running_var.lerp_(unbiased, norm.momentum)
-    found = centred * (variance + norm.eps).rsqrt() * norm.weight + norm.bias
-    return found.to(rows.dtype)
+    var = ((values - mean).square() * weights).sum(dim=0) / count
+    keep_statistics(norm, count, mean.detach(), var.detach())
+    return normalised(norm, values, mean, var).to(rows.dtype)
 
 
 def scaled(packed: Packed, scaling: AudioScaling | VisualScaling) -> Float[Tensor, "total dim"]:

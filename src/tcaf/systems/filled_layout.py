@@ -77,7 +77,7 @@ class FilledPlan:
     sequences: Sequences | None
 
 
-class FilledLayout(RowGroups):
+class FilledLayout(RowGroups[FilledPlan]):
     """Where each group's tokens lie in the rows of a batch of a fixed shape.
 
     Args:
@@ -102,16 +102,6 @@ class FilledLayout(RowGroups):
             self.packings["class"] = FilledPacking(ones, device, clips, 1)
         self.packings |= {modality: each.packing for modality, each in packed.items()}
         super().__init__({group: each.num_rows for group, each in self.packings.items()})
-        self._plans: dict[tuple[object, ...], FilledPlan] = {}
-
-    def plan(
-        self, pattern: AttentionPattern, queries: tuple[Group, ...], num_heads: int
-    ) -> FilledPlan:
-        """Returns how attention of some groups is laid out; worked out once for all layers."""
-        key = (pattern, queries, num_heads)
-        if key not in self._plans:
-            self._plans[key] = self._new_plan(pattern, queries, num_heads)
-        return self._plans[key]
 
     def _new_plan(
         self, pattern: AttentionPattern, queries: tuple[Group, ...], num_heads: int

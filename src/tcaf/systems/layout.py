@@ -6,11 +6,12 @@ plan by which attention gathers rows into buckets of clips of similar length. A 
 on lengths alone, the same for every layer.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, groupby
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -127,8 +128,11 @@ class AttentionPlan:
         return torch.cat([parts[0], parts[1] + len(self.query_from)], dim=1).flatten()
 
 
-class RowGroups:
-    """Which rows belong to which group.
+Plan = TypeVar("Plan")
+
+
+class RowGroups(ABC, Generic[Plan]):
+    """Which rows belong to which group, and how attention of some groups is planned.
 
     Args:
         sizes: rows of each group, in their order.
@@ -137,6 +141,19 @@ class RowGroups:
     def __init__(self, sizes: Mapping[Group, int]) -> None:
         self.slices = self._slices(sizes)
         self.num_rows = sum(sizes.values())
+        self._plans: dict[tuple[AttentionPattern, tuple[Group, ...], int], Plan] = {}
+
+    def plan(self, pattern: AttentionPattern, queries: tuple[Group, ...], num_heads: int) -> Plan:
+        """Returns how attention of some groups is computed; worked out once for all layers."""
+        key = (pattern, queries, num_heads)
+        if key not in self._plans:
+            self._plans[key] = self._new_plan(*key)
+        return self._plans[key]
+
+    @abstractmethod
+    def _new_plan(
+        self, pattern: AttentionPattern, queries: tuple[Group, ...], num_heads: int
+    ) -> Plan: ...
 
     @staticmethod
     def _slices(sizes: Mapping[Group, int]) -> dict[Group, slice]:
@@ -166,7 +183,7 @@ class RowGroups:
         return {group: where.start for group, where in self._slices(sizes).items()}
 
 
-class TokenLayout(RowGroups):
+class TokenLayout(RowGroups[AttentionPlan]):
     """Where each group's tokens lie in the rows of a batch.
 
     Args:
@@ -178,16 +195,11 @@ class TokenLayout(RowGroups):
         self.lens = {group: lens[group].numpy() for group in SEES["full"] if group in lens}
         self.device = device
         super().__init__({group: int(each.sum()) for group, each in self.lens.items()})
-        self._plans: dict[tuple[object, ...], AttentionPlan] = {}
 
-    def plan(
+    def _new_plan(
         self, pattern: AttentionPattern, queries: tuple[Group, ...], num_heads: int
     ) -> AttentionPlan:
-        """Returns how attention of some groups is computed; worked out once for all layers."""
-        key = (pattern, queries, num_heads)
-        if key not in self._plans:
-            self._plans[key] = _Planner(self, pattern, queries, num_heads).plan()
-        return self._plans[key]
+        return _Planner(self, pattern, queries, num_heads).plan()
 
     @cached_property
     def buckets(self) -> list[Int[np.ndarray, " clips"]]:

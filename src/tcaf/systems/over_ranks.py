@@ -84,10 +84,8 @@ class RankBatchNorm(_BatchNorm):
         # The count is looked at, and waited for, where this rank alone does not know enough.
         if len(rows) < 2 and not self._is_enough(int(count)):
             return input.detach()
-        self._keep(count, mean.detach(), var.detach())
-        found = (rows - mean) * (var + self.eps).rsqrt()
-        if self.affine:
-            found = found * self.weight + self.bias
+        keep_statistics(self, count, mean.detach(), var.detach())
+        found = normalised(self, rows, mean, var)
         return found.to(input.dtype).view(last.shape).movedim(-1, 1)
 
     @staticmethod
@@ -110,21 +108,42 @@ class RankBatchNorm(_BatchNorm):
             raise TCAFError(SINGLE_ROW)
         return count > 1
 
-    def _keep(self, count: Tensor, mean: Tensor, var: Tensor) -> None:
-        """Moves the running statistics, as torch does."""
-        if self.num_batches_tracked is None:
-            return
-        self.num_batches_tracked.add_(1)
-        with torch.no_grad():
-            rate: Any = self.momentum
-            if rate is None:
-                rate = 1 / self.num_batches_tracked.to(mean.dtype)
-            for running, now in (
-                (self.running_mean, mean),
-                (self.running_var, var * count / (count - 1)),
-            ):
-                assert running is not None, "these are there where batches are counted"
-                running.add_(rate * (now - running))
+
+def keep_statistics(
+    norm: _BatchNorm, count: Tensor, mean: Float[Tensor, " dim"], var: Float[Tensor, " dim"]
+) -> None:
+    """Moves the running statistics of a batch norm, as torch does.
+
+    Args:
+        norm: whose.
+        count: of the rows.
+        mean: of the rows, without a gradient.
+        var: of the rows about it, likewise; over `count`, not one less.
+    """
+    if norm.num_batches_tracked is None:
+        return
+    norm.num_batches_tracked.add_(1)
+    with torch.no_grad():
+        rate: Any = norm.momentum
+        if rate is None:
+            rate = 1 / norm.num_batches_tracked.to(mean.dtype)
+        for running, now in (
+            (norm.running_mean, mean),
+            (norm.running_var, var * count / (count - 1)),
+        ):
+            assert running is not None, "these are there where batches are counted"
+            running.add_(rate * (now - running))
+
+
+def normalised(
+    norm: _BatchNorm,
+    rows: Float[Tensor, "rows dim"],
+    mean: Float[Tensor, " dim"],
+    var: Float[Tensor, " dim"],
+) -> Float[Tensor, "rows dim"]:
+    """Returns what a batch norm makes of rows by these statistics."""
+    found = (rows - mean) * (var + norm.eps).rsqrt()
+    return found * norm.weight + norm.bias if norm.affine else found
 
 
 def over_ranks(model: nn.Module) -> nn.Module:
