@@ -5,6 +5,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,14 @@ MODULES = sorted(
 )
 
 
+def source_of(module):
+    """Returns the text of a module."""
+    path = ROOT.joinpath(*module.split("."))
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return file.read_text(encoding="utf-8")
+
+
+@cache
 def imported(source):
     """Returns the modules of the package that a module imports, anywhere in it."""
     names = set()
@@ -203,9 +212,7 @@ def misplaced(module, source):
 
 @pytest.mark.parametrize("module", MODULES)
 def test_a_module_imports_from_above(module):
-    path = ROOT.joinpath(*module.split("."))
-    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    wrong = misplaced(module, file.read_text(encoding="utf-8"))
+    wrong = misplaced(module, source_of(module))
     assert not wrong, "; ".join(wrong)
 
 
@@ -253,16 +260,13 @@ def drawn():
     }
 
 
-@pytest.mark.slow
 def test_the_drawing_of_the_rooms_is_right():
     rooms = [room for room, modules in ROOMS.items() if modules]
     arrows = {room: set() for room in rooms}
     for module in MODULES:
         room = module.split(".")[0]
-        path = ROOT.joinpath(*module.split("."))
-        file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-        others = {other.split(".")[0] for other in imported(file.read_text(encoding="utf-8"))}
         if room in arrows:
+            others = {other.split(".")[0] for other in imported(source_of(module))}
             arrows[room] |= (others & arrows.keys()) - {room}
 
     def below(room, without=None):

@@ -7,7 +7,7 @@ Owns the way from names to candidate classes and from those to distances. What a
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from tcaf.evaluation.together import distances_together
 from tcaf.execution.devices import pick_device
 from tcaf.files.remote import local_path
 from tcaf.plugins import load_plugin
+from tcaf.settings.sections import Device
 from tcaf.systems.registry import find_system
 from tcaf.text.candidates import NO_STORE, RunClasses
 from tcaf.text.of_backbone import resolved
@@ -79,7 +80,7 @@ class ZeroShotClassifier(Classifier):
         text: SpaceVectors | None = None,
         store: Path | None = None,
         no_store: str = NO_STORE,
-        device: Literal["auto", "cpu", "cuda"] = "auto",
+        device: Device = "auto",
         audio_weights: str | Path | None = None,
         visual_weights: str | Path | None = None,
     ) -> None:
@@ -121,7 +122,7 @@ class ZeroShotClassifier(Classifier):
         cls,
         run: str | Path,
         plugin: str | Path | None = None,
-        device: Literal["auto", "cpu", "cuda"] = "auto",
+        device: Device = "auto",
         audio_weights: str | Path | None = None,
         visual_weights: str | Path | None = None,
     ) -> "ZeroShotClassifier":

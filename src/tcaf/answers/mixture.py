@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,13 +31,14 @@ from tcaf.answers.several_backbones import (
 from tcaf.data.batches import Clips
 from tcaf.data.features import MODALITIES, FeatureSpec, Modality, VideoFeatures
 from tcaf.errors import TCAFError
+from tcaf.settings.sections import Device
 from tcaf.text.words import foldings
 
 
 def open_classifier(
     model: str | Path,
     plugin: str | Path | None = None,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: Device = "auto",
     audio_weights: str | Path | None = None,
     visual_weights: str | Path | None = None,
 ) -> Classifier:

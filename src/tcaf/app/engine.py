@@ -35,6 +35,7 @@ from tcaf.errors import TCAFError
 from tcaf.execution.standing import NoneFreeError
 from tcaf.extract.containers import MediaError
 from tcaf.files.digests import file_sha256
+from tcaf.settings.sections import Device
 from tcaf.text.candidates import split_names
 
 MODEL = "imagenet"
@@ -90,7 +91,7 @@ class Engine:
         limits: Limits = Limits(),  # noqa: B008 - frozen
         *,
         plugin: Path | None = None,
-        device: Literal["auto", "cpu", "cuda"] = "auto",
+        device: Device = "auto",
         audio_weights: Path | None = None,
         visual_weights: Path | None = None,
         workers: int | None = None,

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from tcaf.commands.terminal import note
+from tcaf.settings.sections import Device
 
 if TYPE_CHECKING:
     from tcaf.app.engine import Engine
@@ -23,7 +24,7 @@ def opened_engine(
     audio_weights: Path | None,
     visual_weights: Path | None,
     plugin: Path | None,
-    device: Literal["auto", "cpu", "cuda"],
+    device: Device,
 ) -> Iterator["Engine"]:
     """Holds what answers, with its processes started; prints what the model has to say of itself.
 

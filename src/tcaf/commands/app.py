@@ -2,10 +2,10 @@
 
 import os
 from pathlib import Path
-from typing import Literal
 
 from tcaf.commands.answering import opened_engine
 from tcaf.commands.terminal import note
+from tcaf.settings.sections import Device
 
 AUTH = "TCAF_AUTH"
 """The variable that holds name and password, where nobody is to read them off a command line."""
@@ -26,7 +26,7 @@ def app(
     audio_weights: Path | None = None,
     visual_weights: Path | None = None,
     plugin: Path | None = None,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Opens a page in which a person drops a clip, names classes, and sees what it shows.
 

@@ -13,6 +13,7 @@ from tcaf.commands.watching import watch as watch_folder
 from tcaf.errors import TCAFError
 from tcaf.extract.containers import FILE_TIMEOUT_S
 from tcaf.progress import silent
+from tcaf.settings.sections import Device
 
 if TYPE_CHECKING:
     from tcaf.answers.interface import Classifier
@@ -47,7 +48,7 @@ def predict(
     audio_weights: Path | None = None,
     visual_weights: Path | None = None,
     plugin: Path | None = None,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: Device = "auto",
     json: bool = False,
     jsonl: bool = False,
     csv: bool = False,

@@ -2,10 +2,10 @@
 
 import os
 from pathlib import Path
-from typing import Literal
 
 from tcaf.commands.answering import opened_engine
 from tcaf.commands.terminal import note
+from tcaf.settings.sections import Device
 
 TOKEN = "TCAF_TOKEN"  # noqa: S105 - the name of a variable
 """The variable that holds the token, where nobody is to read it off a command line."""
@@ -25,7 +25,7 @@ def serve(
     audio_weights: Path | None = None,
     visual_weights: Path | None = None,
     plugin: Path | None = None,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Answers over HTTP what clips that are sent show, for programs and assistants.
 

@@ -1,13 +1,13 @@
 """`tcaf inspect` and `tcaf store`: what is inside a feature store, Parquet, embedded clips."""
 
 from pathlib import Path
-from typing import Literal
 
 from tcaf.commands import printing
 from tcaf.commands.terminal import show, track
 from tcaf.data.parquet import from_parquet, to_parquet
 from tcaf.data.shards import Dtype
 from tcaf.data.store import FeatureStore
+from tcaf.settings.sections import Device
 
 
 def inspect(store: Path, *, verify: bool = False, json: bool = False) -> None:
@@ -72,7 +72,7 @@ def store_embed(
     store: Path,
     out: Path,
     plugin: Path | None = None,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: Device = "auto",
     overwrite: bool = False,
     json: bool = False,
 ) -> None:

@@ -7,7 +7,7 @@ what is trained on the new store.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from tcaf.errors import TCAFError
 from tcaf.execution.devices import pick_device
 from tcaf.files.remote import local_path
 from tcaf.progress import Track, silent
+from tcaf.settings.sections import Device
 from tcaf.systems.registry import find_system
 from tcaf.training.model_file import load_model
 from tcaf.training.provenance import split_sha256
@@ -31,7 +32,7 @@ def embed_store(
     store: str | Path | FeatureStore,
     out: str | Path,
     *,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: Device = "auto",
     overwrite: bool = False,
     track: Track = silent,
 ) -> FeatureStore:

@@ -16,6 +16,7 @@ from tcaf.evaluation.parts import EvaluationPart, distances, evaluate_part
 from tcaf.evaluation.together import PartTogether
 from tcaf.execution.devices import pick_device
 from tcaf.files.remote import local_path
+from tcaf.settings.sections import Device
 from tcaf.systems.registry import find_system
 from tcaf.training.model_file import load_model
 from tcaf.training.run import result_json, without_nan
@@ -74,7 +75,7 @@ def evaluate_run(
     search_gamma: bool = False,
     abstain: float | None = None,
     together: bool = False,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: Device = "auto",
 ) -> RunEvaluation:
     """Evaluates a trained model on clips of a store.
 
