@@ -62,11 +62,13 @@ def test_a_crash_costs_its_task_and_no_other(standing):
     assert one.do("a") == "aa"
 
 
-def test_what_the_function_raises_is_an_answer(standing):
+def test_what_the_function_raises_is_an_answer_and_its_process_is_replaced(standing):
     one = standing(open_double, (2,), 1)
     failed = one.do("wrong")
     assert isinstance(failed, Failed)
     assert str(failed.error) == "expected b, got a"
+    assert active_children() == []
+    assert one.do("b") == "bb"
     (process,) = active_children()
     assert one.do("b") == "bb"
     assert active_children() == [process]

@@ -60,8 +60,9 @@ class _Asked:
 class FileReaders:
     """Processes that make features of files for as long as they are open.
 
-    What a file does to its process (crash, hang, want of memory) ends that process and nothing
-    else. The first file waits until a process has started, unless `start` was called before.
+    What a file does to its process (crash, hang, want of memory, an unforeseen error) ends that
+    process and nothing else. The first file waits until a process has started, unless `start` was
+    called before.
 
     Args:
         backbones: with which.

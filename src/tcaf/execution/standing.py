@@ -118,7 +118,7 @@ class StandingProcesses(Generic[Task, Answer]):
                             yield message
                 finally:
                     # Left in the middle it is at work on what nobody waits for any more.
-                    self._take_back(worker, isinstance(message, Done | Failed))
+                    self._take_back(worker, isinstance(message, Done))
                 if isinstance(message, OutOfTime):
                     yield message
                     return
@@ -181,7 +181,11 @@ class StandingProcesses(Generic[Task, Answer]):
         return OutOfTime(limit_s)
 
     def _take_back(self, worker: Worker[Task], has_answered: bool) -> None:
-        """Lets a process wait for the next task; ends one that has not answered."""
+        """Lets a process wait for the next task; ends one that has not answered, or has failed.
+
+        What it raised says that nobody foresaw it: a GPU that has failed, say, fails all that a
+        process still asks of it.
+        """
         with self._lock:
             self._busy.remove(worker)
             if worker.ready and has_answered and not self._is_closed:
