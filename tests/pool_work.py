@@ -14,7 +14,8 @@ import torch
 
 from tcaf.data.features import FeatureSpec, VideoFeatures
 from tcaf.errors import TCAFError
-from tcaf.extract.corpus import Backbones, MediaFile
+from tcaf.extract.corpus import Backbones
+from tcaf.extract.work_folder import MediaFile
 
 
 def open_double(factor):
@@ -116,10 +117,14 @@ def open_losing(folder):
     return work
 
 
+SPEC = FeatureSpec(3, 5, 0.96, 0.64, "listen", "look")
+"""Of what an `Obedient` makes."""
+
+
 class Obedient:
     """Does what a file says in place of extracting it."""
 
-    spec = FeatureSpec(3, 5, 0.96, 0.64, "listen", "look")
+    spec = SPEC
     audio = SimpleNamespace(name="listen", dim=3, step_s=0.96)
     visual = SimpleNamespace(name="look", dim=5, step_s=0.64)
 
@@ -141,6 +146,14 @@ class Obedient:
         if said == "silent":
             note("the sound is silent")
         return VideoFeatures(id, np.ones((2, 3), np.float32), np.ones((7, 5), np.float32))
+
+
+def media_file(folder, name="a/b.mp4", content=b"content"):
+    """Writes a file, which an `Obedient` reads its order from."""
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return MediaFile(name, path)
 
 
 @dataclass(frozen=True)

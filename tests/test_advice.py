@@ -69,7 +69,7 @@ UNDER = {
     "experiments.reproduce._check_row_is_kept": ("reproduce",),
     "experiments.reproduce.run_jobs": ("reproduce",),
     "extract.backbones.check_device": FILES,
-    "extract.corpus.WorkFolder.open": ("prepare videos",),
+    "extract.work_folder.WorkFolder.open": ("prepare videos",),
     "extract.corpus.too_long": ("prepare videos", "predict"),
     "extract.stretches": ("predict",),
     "files.atomic.check_place": (

@@ -41,7 +41,7 @@ ROOMS = {
     "extract": (
         *("backbones", "containers", "tracks", "conversion", "media", "waveform"),
         *("vggish", "logmel", "c3d", "efficientnet", "hub_models", "sentence_models"),
-        *("extractor", "stretches", "corpus"),
+        *("extractor", "stretches", "work_folder", "corpus"),
     ),
     "systems": (
         *("over_ranks", "losses", "optimisers", "training_parts", "fixed_steps", "stages"),

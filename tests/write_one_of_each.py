@@ -15,7 +15,8 @@ from tcaf.data.features import FeatureSpec, VideoFeatures
 from tcaf.data.splits import Split
 from tcaf.data.store import FeatureStore
 from tcaf.data.writer import new_store
-from tcaf.extract.corpus import Backbones, MediaFile, extract_files
+from tcaf.extract.corpus import Backbones, extract_files
+from tcaf.extract.work_folder import MediaFile
 from tcaf.training.observers import Silence
 from tcaf.training.run import Run, train
 from write_official import LISTS, METHOD, WORDS, vectors, write_lists, write_vectors, write_words

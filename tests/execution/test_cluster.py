@@ -29,7 +29,8 @@ from tcaf.execution.processes import HERE, answers, events, usable_cores
 from tcaf.execution.worker import Moment
 from tcaf.experiments.reproduce import Outcome, plan, run_jobs
 from tcaf.experiments.tables import paper_table
-from tcaf.extract.corpus import MediaFile, Reject, extract_files
+from tcaf.extract.corpus import extract_files
+from tcaf.extract.work_folder import MediaFile, Reject
 
 
 @pytest.mark.parametrize(

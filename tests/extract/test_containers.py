@@ -12,8 +12,8 @@ from damaged import write_clip
 from tcaf.extract import containers
 from tcaf.extract.backbones import FrameSize
 from tcaf.extract.containers import MediaError, Reader, open_container
-from tcaf.extract.corpus import MediaFile
 from tcaf.extract.media import probe, read_audio, read_frames
+from tcaf.extract.work_folder import MediaFile
 
 av = pytest.importorskip("av")
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tcaf.errors import TCAFError
-from tcaf.extract.corpus import MediaFile, Reject
+from tcaf.extract.work_folder import MediaFile, Reject
 from tcaf.sources.found_files import FoundFiles, check_reach, stems_of
 from tcaf.sources.published import Listed
 

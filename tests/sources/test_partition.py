@@ -8,7 +8,7 @@ import pytest
 
 from tcaf.data.splits import Split
 from tcaf.errors import TCAFError
-from tcaf.extract.corpus import MediaFile
+from tcaf.extract.work_folder import MediaFile
 from tcaf.sources.labels import Clip
 from tcaf.sources.partition import (
     PARTS_OF,

@@ -16,8 +16,8 @@ from ended import still_running
 from tcaf.commands.entry import main
 from tcaf.data.store import FeatureStore
 from tcaf.errors import MissingExtraError
-from tcaf.extract import corpus
-from tcaf.extract.corpus import Backbones, MediaFile, Reject, extract_files
+from tcaf.extract.corpus import Backbones, _open_worker, extract_files
+from tcaf.extract.work_folder import MediaFile, Reject, WorkFolder
 from tcaf.sources.labels import find_clips
 from tcaf.sources.videos import prepare_videos
 
@@ -355,7 +355,7 @@ def test_a_name_that_is_not_utf_8(tmp_path, media):
     files = [clip.file for clip in find_clips(tmp_path).clips]
     assert [file.id for file in files] == ["a/1.mp4", "a/2\\xe9.mp4"]
     extractor = Backbones("logmel", LIGHT).open()
-    work = corpus.WorkFolder.open(tmp_path / "work", extractor.spec)
+    work = WorkFolder.open(tmp_path / "work", extractor.spec)
     for file in files:
         work.keep(file, extractor.extract(file.path, file.id), [])
     clips = [work.find(file).features() for file in files]
@@ -367,8 +367,8 @@ def test_a_file_that_changes_while_it_is_read(tmp_path, media, monkeypatch):
     path = media.write_clip(tmp_path / "a.mp4", 1)
     file = MediaFile("a.mp4", path)
     backbones = Backbones("logmel", LIGHT)
-    work = corpus.WorkFolder.open(tmp_path / "work", backbones.open().spec)
-    extract = corpus._open_worker(backbones, work.path)
+    work = WorkFolder.open(tmp_path / "work", backbones.open().spec)
+    extract = _open_worker(backbones, work.path)
     embed = "tcaf.extract.logmel.LogMelBackbone.embed"
 
     def embed_and_touch(self, windows):

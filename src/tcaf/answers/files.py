@@ -29,10 +29,11 @@ from tcaf.extract.backbones import (
     open_backbone,
 )
 from tcaf.extract.containers import FILE_MEMORY, FILE_TIMEOUT_S, BrokenMediaWarning, MediaError
-from tcaf.extract.corpus import MediaFile, num_workers, one_of_each_folder, too_long
+from tcaf.extract.corpus import num_workers, one_of_each_folder, too_long
 from tcaf.extract.extractor import Extractor, audio_tokens, visual_tokens
 from tcaf.extract.media import probe, read_audio, read_frames
 from tcaf.extract.stretches import Cut, Stretch, stretches
+from tcaf.extract.work_folder import MediaFile
 from tcaf.files.remote import as_named
 from tcaf.plugins import load_plugin
 from tcaf.settings.sections import Device

@@ -22,8 +22,8 @@ from jaxtyping import Float
 from tcaf.data.splits import PARTS, Benchmark, load_benchmark
 from tcaf.data.writer import StoreWriter
 from tcaf.errors import TCAFError, shorten
-from tcaf.extract.corpus import MediaFile, Reject
 from tcaf.extract.media import Segment
+from tcaf.extract.work_folder import MediaFile, Reject
 from tcaf.sources.annotations import AnnotatedVideo, read_annotations
 from tcaf.sources.found_files import PREFIXES, FoundFiles, check_reach
 from tcaf.sources.labels import Clip, Listing, group_finder

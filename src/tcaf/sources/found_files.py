@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tcaf.errors import TCAFError, shorten
 from tcaf.extract.containers import MediaError
-from tcaf.extract.corpus import MediaFile, Reject
 from tcaf.extract.media import Segment, probe
 from tcaf.extract.tracks import TAIL_S
+from tcaf.extract.work_folder import MediaFile, Reject
 from tcaf.sources.media_files import media_folder, readable
 from tcaf.sources.published import Listed
 

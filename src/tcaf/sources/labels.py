@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tcaf.data.splits import PARTS
 from tcaf.errors import TCAFError, did_you_mean, shorten
-from tcaf.extract.corpus import MediaFile, Reject
+from tcaf.extract.work_folder import MediaFile, Reject
 from tcaf.files.csv_tables import MissingColumnsError, Row, csv_rows
 from tcaf.sources.annotations import segment_of
 from tcaf.sources.found_files import FoundFiles, check_reach

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tcaf.data.features import Modality
-from tcaf.extract.corpus import Extracted, Reject
+from tcaf.extract.work_folder import Extracted, Reject
 from tcaf.files.atomic import write_text
 
 LISTED = "listed.csv"

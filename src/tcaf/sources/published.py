@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tcaf.errors import TCAFError, did_you_mean
-from tcaf.extract.corpus import Reject
 from tcaf.extract.media import Segment
+from tcaf.extract.work_folder import Reject
 from tcaf.files.csv_tables import Row, csv_rows
 from tcaf.sources.annotations import Annotations, is_json, read_annotations, segment_of
 

@@ -18,7 +18,8 @@ from tcaf.data.writer import StoreWriter, append_store, check_store_place, new_s
 from tcaf.errors import TCAFError, did_you_mean, shorten
 from tcaf.execution.cluster import check_cluster, joined
 from tcaf.extract.containers import FILE_TIMEOUT_S
-from tcaf.extract.corpus import Backbones, Reject, extract_files
+from tcaf.extract.corpus import Backbones, extract_files
+from tcaf.extract.work_folder import Reject
 from tcaf.files.atomic import needing_room, only_writer
 from tcaf.files.remote import local_path
 from tcaf.files.urls import as_url
