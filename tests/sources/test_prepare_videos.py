@@ -177,7 +177,7 @@ def test_what_is_required_rejects_without_another_extraction(damaged, tmp_path, 
     files = [clip.file for clip in find_clips(folder).clips]
     work = tmp_path / "store.extracted"
     extract_files(files, Backbones("logmel", LIGHT), work, workers=2)
-    monkeypatch.setattr(corpus, "answers", extract_nothing)
+    monkeypatch.setattr("tcaf.extract.corpus.answers", extract_nothing)
     with pytest.warns(UserWarning, match="passed over"):
         store = prepare_videos(
             folder, tmp_path / "store", visual=LIGHT, require_audio=True, require_visual=True
@@ -202,7 +202,7 @@ def test_none_can_be_used(tmp_path, media, capsys, monkeypatch):
     error = capsys.readouterr().err
     assert "none of 1 files can be used: a.mp4 has no audio track" in error
     assert rows_of(tmp_path / "store.extracted" / "rejects.csv")[0]["file"] == "a.mp4"
-    monkeypatch.setattr(corpus, "answers", extract_nothing)
+    monkeypatch.setattr("tcaf.extract.corpus.answers", extract_nothing)
     assert main(asked) == 0
     assert list(FeatureStore.open(tmp_path / "store").ids) == ["a.mp4"]
 
