@@ -17,19 +17,8 @@ from tcaf.errors import TCAFError
 from tcaf.execution.outcomes import Crash, Killed, OutOfMemory, OutOfTime
 from tcaf.execution.processes import HERE, PATIENT, Place, answers
 from tcaf.execution.worker import Send
-from tcaf.extract.backbones import (
-    Backbone,
-    check_device,
-    move,
-    processes_on,
-    takes_model,
-)
-from tcaf.extract.containers import (
-    FILE_MEMORY,
-    FILE_TIMEOUT_S,
-    BrokenMediaWarning,
-    MediaError,
-)
+from tcaf.extract.backbones import Backbone, check_device, move, processes_on, takes_model
+from tcaf.extract.containers import FILE_MEMORY, FILE_TIMEOUT_S, BrokenMediaWarning, MediaError
 from tcaf.extract.extractor import Extractor
 from tcaf.extract.media import require_decoder
 from tcaf.extract.work_folder import Extracted, MediaFile, Reject, WorkFolder

@@ -28,6 +28,19 @@ from tcaf.files.sealed import read_sealed, write_sealed
 VERSION = 1
 
 
+def id_with_segment(name: str, segment: Segment | None) -> str:
+    """Returns what a clip is called: the name of its file or video, of a segment `NAME@START-END`.
+
+    Args:
+        name: of the file or video.
+        segment: the stretch of it that the clip is; None for all of it.
+    """
+    if segment is None:
+        return name
+    start, end = segment
+    return f"{name}@{start:.10g}-{end:.10g}"
+
+
 @dataclass(frozen=True)
 class MediaFile:
     """A file to extract, or a segment of it.
@@ -45,10 +58,7 @@ class MediaFile:
     @property
     def id(self) -> str:
         """Of the clip that it becomes: the file's name, of a segment `NAME@START-END`."""
-        if self.segment is None:
-            return self.name
-        start, end = self.segment
-        return f"{self.name}@{start:.10g}-{end:.10g}"
+        return id_with_segment(self.name, self.segment)
 
     @property
     def key(self) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tcaf.errors import TCAFError, did_you_mean
 from tcaf.extract.media import Segment
-from tcaf.extract.work_folder import Reject
+from tcaf.extract.work_folder import Reject, id_with_segment
 from tcaf.files.csv_tables import Row, csv_rows
 from tcaf.sources.annotations import Annotations, is_json, read_annotations, segment_of
 
@@ -55,10 +55,7 @@ class Listed:
     @property
     def id(self) -> str:
         """What the clip is called where it is left out: `NAME`, or `NAME@START-END`."""
-        if self.segment is None:
-            return self.name
-        start, end = self.segment
-        return f"{self.name}@{start:.10g}-{end:.10g}"
+        return id_with_segment(self.name, self.segment)
 
 
 @dataclass
