@@ -146,6 +146,24 @@ def test_a_killed_fetch_goes_on_where_it_was(bucket, cache, monkeypatch):
     assert {path.name for path in folder.parent.iterdir()} == {"world", "fetched.json", ".lock"}
 
 
+def test_what_came_beside_a_failure_is_kept(bucket, cache, monkeypatch):
+    """Of several that end at once the one that failed may be looked at first."""
+    download = remote._download
+
+    def failing(filesystem, file, target, *rest):
+        download(filesystem, file, target, *rest)
+        if file.source.endswith("json"):
+            raise OSError("no more")
+
+    monkeypatch.setattr(remote, "_download", failing)
+    failed_first = lambda running: sorted(running, key=lambda done: done.exception() is None)  # noqa: E731
+    monkeypatch.setattr(remote, "as_completed", failed_first)
+    with pytest.raises(TCAFError, match="no more"):
+        local_path("memory://bucket/world")
+    left = {path.name for path in cache.rglob("*") if path.is_file()}
+    assert left == {"b c.mp4", "so_far.jsonl", ".lock"}
+
+
 def test_a_file_that_comes_short_is_an_error(bucket, cache, monkeypatch):
     get_file = type(bucket).get_file
 

@@ -317,14 +317,21 @@ def _fetch(
             given = (filesystem, file, partial, stop, advance)
             running[pool.submit(_download, *given)] = (name, partial)
         with (place / "so_far.jsonl").open("a", encoding="utf-8") as so_far:
+            failure: BaseException | None = None
             for done in as_completed(running):
                 name, partial = running[done]
-                done.result()
+                if error := done.exception():
+                    # The first one counts: the others end since it has come.
+                    failure = failure or error
+                    stop.set()
+                    continue
                 # Here, as one thread alone may look at the mask of new files.
                 with replacing(place / name) as temporary:
                     partial.replace(temporary)
                 so_far.write(_line(name, files[name].state))
                 so_far.flush()
+            if failure:
+                raise failure
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)
